@@ -1,9 +1,9 @@
 """Estimate: the one result type.
 
-A prediction is a time with its reasons: the parts it is made of, what bounds it, a lower bound that
-no hardware can beat, an interval, whether measurements stand behind it, and citation keys. Estimates
-combine in three ways only: ``a + b`` (one after another), ``overlap(a, b)`` (at once, sharing no
-resource) and ``a.scale(n)`` (n times in a row).
+A prediction is a time with its reasons: the parts it is made of, what bounds it, a lower bound
+that no hardware can beat, an interval, whether measurements stand behind it, and citation keys.
+Estimates combine in three ways only: ``a + b`` (one after another), ``overlap(a, b)`` (at once,
+sharing no resource) and ``a.scale(n)`` (n times in a row).
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ class Estimate:
                     repair="check the sizes and rates that this part was computed from",
                 )
         slack = 1e-9 * self.seconds + 1e-18
-        if not (self.lower <= self.low + slack <= self.seconds + 2 * slack <= self.high + 3 * slack):
+        if not (
+            self.lower <= self.low + slack <= self.seconds + 2 * slack <= self.high + 3 * slack
+        ):
             raise EstimateError(
                 f"Estimate {self.name!r}",
                 (self.lower, self.low, self.seconds, self.high),

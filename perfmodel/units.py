@@ -139,7 +139,7 @@ def format_bytes(size: float) -> str:
 
 
 def format_rate(rate: float, unit: str = "B/s") -> str:
-    """``2.039e12`` -> ``"2.039 TB/s"``; rates are decimal. ``unit`` may be B/s, FLOP/s, Hz, W, J."""
+    """``2.039e12`` -> ``"2.039 TB/s"``; decimal. ``unit``: B/s, FLOP/s, Hz, W or J."""
     steps = [(1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, "")]
     return _scaled(rate, steps, unit).replace("  ", " ")
 
