@@ -1,0 +1,1 @@
+"""Show it: figures, tables, traces. The only package that draws."""
