@@ -1,0 +1,1 @@
+"""What we run: operators, models, layers and software stacks, each with exact FLOPs and bytes."""

@@ -1,0 +1,1 @@
+"""Operator families, a module each; :mod:`perfmodel.workload.op` re-exports them."""

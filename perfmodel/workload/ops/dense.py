@@ -1,0 +1,217 @@
+"""Matrix products, attention and sparse-dense products."""
+
+# ruff: noqa: D102 - flops and bytes are documented once, on Op
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from perfmodel.workload.dtype import output_dtype
+from perfmodel.workload.ops.base import Count, Flag, Op, Size, exact, product, storage
+
+
+@dataclass(frozen=True, slots=True)
+class Gemm(Op):
+    """``batch`` products of an m x k by a k x n matrix.
+
+    FLOPs ``2 m n k batch``. Reads both operands in ``dtype``; writes the result in
+    :func:`~perfmodel.workload.dtype.output_dtype`.
+    """
+
+    family: ClassVar[str] = "gemm"
+
+    m: Size
+    n: Size
+    k: Size
+    batch: Size = 1
+    dtype: str = "bf16"
+
+    @property
+    def flops(self) -> Count:
+        return 2 * product(self.m, self.n, self.k, self.batch)
+
+    @property
+    def bytes_read(self) -> Count:
+        operands = product(self.m, self.k, self.batch) + product(self.n, self.k, self.batch)
+        return storage(self.dtype, operands)
+
+    @property
+    def bytes_written(self) -> Count:
+        return storage(output_dtype(self.dtype), product(self.m, self.n, self.batch))
+
+
+@dataclass(frozen=True, slots=True)
+class GroupedGemm(Op):
+    """``groups`` products with a weight matrix each (the experts of one MoE layer).
+
+    ``m`` is the mean number of rows of a group. Where rows do not divide evenly, ``rows`` gives
+    the exact total; 0 means ``groups * m``.
+    """
+
+    family: ClassVar[str] = "grouped_gemm"
+    may_be_zero: ClassVar[frozenset[str]] = frozenset({"rows"})
+
+    groups: Size
+    m: Size
+    n: Size
+    k: Size
+    rows: Size = 0
+    dtype: str = "bf16"
+
+    @property
+    def total_rows(self) -> Count:
+        """Rows of all groups together."""
+        if isinstance(self.rows, int):
+            return self.rows if self.rows > 0 else product(self.groups, self.m)
+        return np.where(self.rows > 0, exact(self.rows), product(self.groups, self.m))
+
+    @property
+    def flops(self) -> Count:
+        return 2 * self.total_rows * product(self.n, self.k)
+
+    @property
+    def bytes_read(self) -> Count:
+        return storage(
+            self.dtype, self.total_rows * exact(self.k) + product(self.groups, self.n, self.k)
+        )
+
+    @property
+    def bytes_written(self) -> Count:
+        return storage(output_dtype(self.dtype), self.total_rows * exact(self.n))
+
+
+@dataclass(frozen=True, slots=True)
+class Attention(Op):
+    """Fused scaled-dot-product attention, which never stores the q_len x kv_len scores.
+
+    Parameters
+    ----------
+    causal : bool
+        Only the lower triangle is counted; queries are the last ``q_len`` positions of the keys.
+    window : int
+        Keys that one query sees at most (sliding window); 0 is no limit.
+    v_head_dim : int
+        Width of a value head where it differs (MLA); 0 is ``head_dim``.
+    direction : str
+        ``"fwd"``: two products, ``2 pairs (d + dv)`` FLOP a head. ``"bwd"``: five products, since
+        the scores are recomputed, ``2 pairs (3 d + 2 dv)``.
+
+    Notes
+    -----
+    Bytes: forward reads Q, K, V and writes O. Backward reads Q, K, V, O, dO and writes dQ, dK, dV.
+    The per-row log-sum-exp is left out (4 B a row). Softmax operations are not counted.
+
+    References
+    ----------
+    Dao et al., FlashAttention (2022), section 3; Dao, FlashAttention-2 (2023), section 4.1.
+    """
+
+    family: ClassVar[str] = "attention"
+    may_be_zero: ClassVar[frozenset[str]] = frozenset({"window", "v_head_dim"})
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {"direction": ("fwd", "bwd")}
+
+    batch: Size
+    q_heads: Size
+    kv_heads: Size
+    q_len: Size
+    kv_len: Size
+    head_dim: Size
+    causal: Flag = True
+    direction: str = "fwd"
+    dtype: str = "bf16"
+    window: Size = 0
+    v_head_dim: Size = 0
+
+    @property
+    def value_dim(self) -> Size:
+        """Width of a value head."""
+        if isinstance(self.v_head_dim, int):
+            return self.v_head_dim or self.head_dim
+        return np.where(self.v_head_dim > 0, self.v_head_dim, self.head_dim)
+
+    @property
+    def pairs(self) -> Count:
+        """Query-key pairs of one head of one sequence."""
+        return attention_pairs(self.q_len, self.kv_len, self.causal, self.window)
+
+    @property
+    def flops(self) -> Count:
+        d, dv = exact(self.head_dim), exact(self.value_dim)
+        width = d + dv if self.direction == "fwd" else 3 * d + 2 * dv
+        return 2 * product(self.batch, self.q_heads) * self.pairs * width
+
+    @property
+    def _queries(self) -> Count:
+        return product(self.batch, self.q_heads, self.q_len)
+
+    @property
+    def _keys(self) -> Count:
+        return product(self.batch, self.kv_heads, self.kv_len)
+
+    @property
+    def bytes_read(self) -> Count:
+        d, dv = exact(self.head_dim), exact(self.value_dim)
+        elements = self._queries * d + self._keys * (d + dv)
+        if self.direction == "bwd":
+            elements = elements + 2 * self._queries * dv
+        return storage(self.dtype, elements)
+
+    @property
+    def bytes_written(self) -> Count:
+        d, dv = exact(self.head_dim), exact(self.value_dim)
+        elements = self._queries * dv
+        if self.direction == "bwd":
+            elements = self._queries * d + self._keys * (d + dv)
+        return storage(output_dtype(self.dtype), elements)
+
+
+def attention_pairs(q_len: Size, kv_len: Size, causal: Flag, window: Size = 0) -> Count:
+    """Query-key pairs of one head: what a mask leaves of ``q_len * kv_len``.
+
+    A causal query at distance j from the end sees ``kv_len - j`` keys, at most ``window`` of them.
+    Without causality a query sees ``min(kv_len, window)`` keys.
+
+    Examples
+    --------
+    >>> attention_pairs(4, 4, True), attention_pairs(1, 4, True), attention_pairs(4, 4, True, 2)
+    (10, 4, 7)
+    """
+    scalar = all(isinstance(value, int) for value in (q_len, kv_len, causal, window))
+    q, kv, w = (np.asarray(value, dtype=np.int64) for value in (q_len, kv_len, window))
+    w = np.where((w == 0) | (w > kv), kv, w)
+    rows = np.minimum(q, kv)
+    full = np.clip(kv - w + 1, 0, rows)
+    triangle = full * w + (rows - full) * kv - (rows * (rows - 1) - full * (full - 1)) // 2
+    pairs: Any = np.where(np.asarray(causal), triangle, q * w)
+    return int(pairs) if scalar else pairs.astype(np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Spmm(Op):
+    """A sparse m x k matrix with ``nnz`` stored elements times a dense k x n matrix.
+
+    FLOPs ``2 nnz n``. Reads values, 4-byte column indices and row pointers, and the dense operand.
+    """
+
+    family: ClassVar[str] = "spmm"
+
+    m: Size
+    n: Size
+    k: Size
+    nnz: Size
+    dtype: str = "fp32"
+
+    @property
+    def flops(self) -> Count:
+        return 2 * product(self.nnz, self.n)
+
+    @property
+    def bytes_read(self) -> Count:
+        index = 4 * (exact(self.nnz) + exact(self.m) + 1)
+        return storage(self.dtype, exact(self.nnz) + product(self.k, self.n)) + index
+
+    @property
+    def bytes_written(self) -> Count:
+        return storage(output_dtype(self.dtype), product(self.m, self.n))
