@@ -1,0 +1,303 @@
+"""Find specs by name or path and put them together.
+
+Names are file names without ``.toml``, in any case: ``"h100-sxm5-80gb"``, ``"dgx-h100"``. They are
+looked for in the folders of the environment variable ``PERFMODEL_SPECS`` (searched first), then in
+the specs shipped with the package. Anything that ends in ``.toml`` or holds a path separator is a
+path.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from perfmodel.errors import SpecError, nearest_name
+from perfmodel.hardware.accelerator import Accelerator
+from perfmodel.hardware.cluster import Cluster, ClusterFile, Tier, domain_tier, fabric_tiers
+from perfmodel.hardware.link import Link
+from perfmodel.hardware.node import Node
+from perfmodel.hardware.read import merged, read_toml, validated
+
+Folder = Literal["accelerators", "links", "nodes", "clusters"]
+FOLDERS: Final[tuple[Folder, ...]] = ("accelerators", "nodes", "clusters", "links")
+ENVIRONMENT: Final = "PERFMODEL_SPECS"
+_MAX_EXTENDS: Final = 8
+_WHAT: Final[dict[Folder, str]] = {
+    "accelerators": "accelerator",
+    "links": "link",
+    "nodes": "node",
+    "clusters": "cluster",
+}
+
+
+def spec_folders() -> tuple[Path, ...]:
+    """Folders that are searched, in order; the shipped one last."""
+    extra = [Path(part) for part in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if part]
+    package = Path(__file__).resolve().parents[1]
+    shipped = package / "_specs"
+    return (*extra, shipped if shipped.is_dir() else package.parent / "hardware_specs")
+
+
+def spec_names(folder: Folder) -> dict[str, Path]:
+    """Every known name of one kind -> its file."""
+    names: dict[str, Path] = {}
+    for root in reversed(spec_folders()):
+        for path in sorted((root / folder).glob("*.toml")):
+            names[path.stem.lower()] = path
+    return names
+
+
+def load(name_or_path: str | Path, nodes: int | None = None) -> Accelerator | Cluster | Link:
+    """Load any piece of hardware.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        An accelerator, node, cluster or link: its name, or the path of a TOML file.
+    nodes : int, optional
+        How many nodes; one for a node, all of them for a cluster, by default.
+
+    Returns
+    -------
+    Accelerator, Cluster or Link
+        A node comes back as a cluster of ``nodes`` of it.
+
+    Raises
+    ------
+    SpecError
+        If nothing has that name, or the file does not describe hardware.
+
+    Examples
+    --------
+    >>> load("dgx-h100", nodes=8).devices
+    64
+    """
+    folder, path = locate(name_or_path)
+    if folder in ("nodes", "clusters"):
+        return load_cluster(path, nodes=nodes)
+    if nodes is not None:
+        raise SpecError(
+            "nodes",
+            nodes,
+            f"no number of nodes: {name_or_path} is one {_WHAT[folder]}",
+            repair="load a node such as dgx-h100, or leave nodes out",
+        )
+    return load_accelerator(path) if folder == "accelerators" else load_link(path)
+
+
+def load_accelerator(name_or_path: str | Path) -> Accelerator:
+    """An accelerator by name or path; a node or cluster gives the accelerator it is made of."""
+    folder, path = locate(name_or_path)
+    if folder in ("nodes", "clusters"):
+        return load_cluster(path).accelerator
+    if folder != "accelerators":
+        raise _wrong_kind(name_or_path, folder, "accelerators")
+    return validated(Accelerator, _values(path), str(path))
+
+
+def load_link(name_or_path: str | Path) -> Link:
+    """A link by name or path."""
+    folder, path = locate(name_or_path, "links")
+    if folder != "links":
+        raise _wrong_kind(name_or_path, folder, "links")
+    return validated(Link, _values(path), str(path))
+
+
+def load_node(name_or_path: str | Path) -> Node:
+    """A node's file, by name or path."""
+    folder, path = locate(name_or_path, "nodes")
+    if folder != "nodes":
+        raise _wrong_kind(name_or_path, folder, "nodes")
+    return validated(Node, _values(path), str(path))
+
+
+def load_cluster(
+    name_or_path: str | Path, nodes: int | None = None, gpus_per_node: int | None = None
+) -> Cluster:
+    """A node or a cluster, as a cluster of ``nodes`` nodes.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        Name or TOML file of a node or a cluster.
+    nodes : int, optional
+        Nodes in use; one for a node, all for a cluster, by default.
+    gpus_per_node : int, optional
+        Devices in use in each node; all by default. The rest stay idle, with the NICs that only
+        they sit behind.
+
+    Raises
+    ------
+    SpecError
+        If the name is unknown, the numbers are not positive integers, or exceed what there is.
+    """
+    folder, path = locate(name_or_path)
+    if folder not in ("nodes", "clusters"):
+        raise _wrong_kind(name_or_path, folder, "nodes")
+    values = _values(path)
+    file = validated(ClusterFile, values, str(path)) if folder == "clusters" else None
+    node_path = path if file is None else _referred(path, file.node, "nodes")
+    node = validated(Node, values if file is None else _values(node_path), str(node_path))
+    count = _count("nodes", nodes, default=1 if file is None else file.nodes)
+    if file is not None and count > file.nodes:
+        raise SpecError(
+            "nodes", count, f"at most the {file.nodes} nodes of {file.name}",
+            repair=f"ask for fewer, or load the node {file.node} on its own",
+        )  # fmt: skip
+    used = _count("gpus_per_node", gpus_per_node, default=node.devices)
+    if used > node.devices:
+        raise SpecError(
+            "gpus_per_node", used, f"1 to {node.devices}, the devices of {node.name}",
+            repair="use more nodes instead",
+        )  # fmt: skip
+    fabric = file.scale_out if file is not None and file.scale_out is not None else node.scale_out
+    accelerator = load_accelerator(_referred(node_path, node.accelerator, "accelerators"))
+    host_link = node.host.link and load_link(_referred(node_path, node.host.link, "links"))
+    tiers: list[Tier] = []
+    for domain in node.domains:
+        inner = tiers[-1].span if tiers else 1
+        # A domain wider than the node (an NVL72 rack, a torus) takes in whole nodes.
+        reach = used * count if domain.span is None or domain.span > node.devices else used
+        link = load_link(_referred(node_path, domain.link, "links"))
+        tier = domain_tier(domain, domain.link, link, inner, reach)
+        if tier.span > inner or not tiers:
+            tiers.append(tier)
+    if tiers[-1].span < used * count:
+        if fabric is None:
+            raise SpecError(
+                f"{node.name}: nodes", count, "one node: its file has no [scale_out]",
+                repair="add a [scale_out] table with link, nics_per_node and topology",
+            )  # fmt: skip
+        origin = path if file is not None and file.scale_out is not None else node_path
+        link = load_link(_referred(origin, fabric.link, "links"))
+        outer = fabric_tiers(fabric, fabric.link, link, count, used, node.devices)
+        tiers.extend(tier for tier in outer if tier.span > tiers[-1].span)
+    return Cluster(
+        name=node.name if file is None else file.name,
+        accelerator=accelerator,
+        node=node,
+        nodes=count,
+        devices_per_node=used,
+        tiers=tuple(tiers),
+        host_link=host_link or None,
+    )
+
+
+def locate(name_or_path: str | Path, prefer: Folder | None = None) -> tuple[Folder, Path]:
+    """Kind and file of a name or path; ``prefer`` looks there first."""
+    text = str(name_or_path)
+    if "\0" in text or not text.strip():
+        raise SpecError(
+            "name", text, "the name of a spec or the path of a TOML file", repair="give one"
+        )
+    if isinstance(name_or_path, Path) or text.endswith(".toml") or os.sep in text:
+        path = Path(text).expanduser()
+        folder = _folder_prefix(text)
+        if folder is not None and not path.exists():
+            return _named(text.split("/", 1)[1], (folder,))
+        return _kind_of(path), path
+    order = FOLDERS if prefer is None else (prefer, *(f for f in FOLDERS if f != prefer))
+    return _named(text, order)
+
+
+def _folder_prefix(text: str) -> Folder | None:
+    """``"clusters/selene"`` -> ``"clusters"``."""
+    return next((folder for folder in FOLDERS if text.startswith(f"{folder}/")), None)
+
+
+def _named(name: str, folders: tuple[Folder, ...]) -> tuple[Folder, Path]:
+    key = name.lower().removesuffix(".toml")
+    everything: dict[str, tuple[Folder, Path]] = {}
+    for folder in folders:
+        for known, path in spec_names(folder).items():
+            everything.setdefault(known, (folder, path))
+    if key in everything:
+        return everything[key]
+    kinds = " or ".join(_WHAT[folder] for folder in folders)
+    raise SpecError(
+        "name",
+        name,
+        f"the name of a {kinds} ({len(everything)} are known), or the path of a TOML file",
+        nearest=nearest_name(key, everything),
+        repair="list the names with `perfmodel specs`, or write a TOML file for it",
+    )
+
+
+def _kind_of(path: Path) -> Folder:
+    """What a file describes: by its folder, otherwise by the fields that only one kind has."""
+    values = read_toml(path)
+    parent = path.resolve().parent.name
+    for folder in FOLDERS:
+        if parent == folder:
+            return folder
+    telling: dict[str, Folder] = {
+        "node": "clusters",
+        "accelerator": "nodes",
+        "domains": "nodes",
+        "bandwidth_per_direction": "links",
+        "memory": "accelerators",
+        "peak": "accelerators",
+    }
+    for field, folder in telling.items():
+        if field in values:
+            return folder
+    base = values.get("extends")
+    if isinstance(base, str):
+        return locate(_base_path(path, base))[0]
+    raise SpecError(
+        str(path),
+        f"<fields {', '.join(list(values)[:8]) or 'none'}>",
+        "an accelerator (memory, peak), node (accelerator), cluster (node) or link "
+        "(bandwidth_per_direction)",
+        nearest=next((n for n in (nearest_name(k, telling) for k in values) if n), None),
+        repair='start from a shipped file, or write extends = "name"',
+    )
+
+
+def _values(path: Path, depth: int = 0) -> dict[str, Any]:
+    """A file's values, with what it extends underneath."""
+    values = read_toml(path)
+    base = values.get("extends")
+    if base is None:
+        return values
+    if not isinstance(base, str) or depth >= _MAX_EXTENDS:
+        raise SpecError(
+            f"{path}: extends", base, "the name or path of another spec, not a circle",
+            repair="name one spec that does not extend this file",
+        )  # fmt: skip
+    _, parent = locate(_base_path(path, base))
+    return merged(values, _values(parent, depth + 1), path.name)
+
+
+def _base_path(path: Path, name: str) -> str:
+    """A path inside a file is relative to that file."""
+    if name.endswith(".toml") and not Path(name).is_absolute():
+        return str(path.parent / name)
+    return name
+
+
+def _referred(path: Path, name: str, folder: Folder) -> Path:
+    """The file that another file refers to by name or relative path."""
+    found, target = locate(_base_path(path, name), folder)
+    if found != folder:
+        raise _wrong_kind(name, found, folder)
+    return target
+
+
+def _count(what: str, value: int | None, *, default: int) -> int:
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise SpecError(what, value, "a positive integer", repair="give how many you have")
+    return value
+
+
+def _wrong_kind(name: str | Path, found: Folder, wanted: Folder) -> SpecError:
+    return SpecError(
+        str(name),
+        f"<the {_WHAT[found]} {name}>",
+        f"{'an' if wanted == 'accelerators' else 'a'} {_WHAT[wanted]}",
+        nearest=nearest_name(Path(str(name)).stem, spec_names(wanted)),
+        repair=f"name a file of hardware_specs/{wanted}",
+    )
