@@ -1,0 +1,53 @@
+r"""The first of the three steps: a time that no implementation can beat.
+
+.. math::
+
+    t \ge \max\left(\frac{F}{g\,P},\ \frac{B_r + \max(0, B_w - C)}{W}\right)
+
+Operands come from device memory; a result need not reach it before the next kernel starts, so what
+the last-level cache of capacity ``C`` can hold is not counted. ``g`` is the largest saving of
+arithmetic that an exact algorithm allows: Winograd's :math:`F(4 \times 4, 3 \times 3)` needs a
+quarter of the multiplications of a 3 x 3 convolution, and skipping the padding saves its share.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from perfmodel.cost.device import Device
+from perfmodel.cost.parts import Floats
+from perfmodel.cost.tasks import Task
+
+WINOGRAD_GAIN = 4.0
+
+
+def lower_bound(task: Task, device: Device) -> tuple[Floats, Floats]:
+    """Arithmetic and memory bounds of every operator, arrays of shape (N,) [s].
+
+    Reference
+    ---------
+    Williams, Waterman, Patterson, "Roofline", 2009; Lavin and Gray, "Fast Algorithms for
+    Convolutional Neural Networks", 2016 (arithmetic saved by Winograd's algorithms).
+    """
+    sizes = task.sizes
+    if task.base == "copy_host":
+        moved = sizes["bytes"] / device.bandwidth
+        return np.zeros_like(moved), moved
+    flops = sizes["flops"]
+    read = sizes["read"]
+    if task.base.startswith("conv"):
+        taps = np.minimum(sizes["kernel"], sizes["h"]) / sizes["kernel"]
+        taps = taps * np.minimum(sizes["kernel"], sizes["w"]) / sizes["kernel"]
+        unit_step = (sizes["stride"] == 1.0) & (sizes["kernel"] > 1.0)
+        flops = flops * taps / np.where(unit_step, WINOGRAD_GAIN, 1.0)
+        # A strided kernel may skip input that no output sees.
+        read = read * np.where(
+            sizes["stride"] > sizes["kernel"], (sizes["kernel"] / sizes["stride"]) ** 2, 1.0
+        )
+    if task.base == "embedding":
+        # Rows looked up twice come from the cache: only distinct rows must be read.
+        row = sizes["dim"] * task.element
+        distinct = sizes["vocab"] * -np.expm1(-sizes["tokens"] / sizes["vocab"])
+        read = np.minimum(read, 0.5 * distinct * row)
+    memory = (read + np.maximum(0.0, sizes["written"] - device.cache)) / device.bandwidth
+    return flops / device.peak, memory

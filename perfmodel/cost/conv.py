@@ -1,0 +1,111 @@
+r"""Convolution as the matrix product that it is (implicit GEMM).
+
+With output ``p x q``, kernel ``r``, groups ``g``:
+
+========  =====================  ================  ===================
+pass      m                      n                 k
+========  =====================  ================  ===================
+fwd       n p q                  c_out / g         c_in r^2 / g
+dgrad     n h w                  c_in / g          c_out r^2 / (g s^2)
+wgrad     c_out / g              c_in r^2 / g      n p q
+========  =====================  ================  ===================
+
+each ``g`` times. What a product does not have: the transposes that a channels-first layout costs on
+matrix units (they work channels-last), and Winograd's saving for 3 x 3 kernels of stride 1 on
+vector units. A depth-wise convolution, whose "product" has one column, runs on vector units at the
+speed of memory (:mod:`perfmodel.cost.memory_bound`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from perfmodel.cost.device import Device
+from perfmodel.cost.gemm import gemm_parts
+from perfmodel.cost.parts import Floats, Parts, combine
+
+COEFFICIENTS = {
+    "transpose_passes": "passes over input and output that a channels-first layout adds",
+    "winograd_gain": "how much faster 3 x 3, stride 1 runs where Winograd applies (1: not used)",
+    "gather_efficiency": "arithmetic rate of an implicit product against a plain one",
+}
+DIRECTIONS = ("fwd", "dgrad", "wgrad")
+
+
+def implicit_gemm(
+    n: Floats,
+    c_in: Floats,
+    h: Floats,
+    w: Floats,
+    c_out: Floats,
+    kernel: Floats,
+    stride: Floats,
+    padding: Floats,
+    groups: Floats,
+    direction: str,
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Sizes (m, n, k, batch) of the product that a convolution is."""
+    p = np.floor((h + 2.0 * padding - kernel) / stride) + 1.0
+    q = np.floor((w + 2.0 * padding - kernel) / stride) + 1.0
+    taps = kernel * kernel
+    if direction == "fwd":
+        return n * p * q, c_out / groups, c_in * taps / groups, groups
+    if direction == "dgrad":
+        return n * h * w, c_in / groups, np.maximum(c_out * taps / groups / stride**2, 1.0), groups
+    return c_out / groups, c_in * taps / groups, n * p * q, groups
+
+
+def conv_parts(
+    sizes: tuple[Floats, Floats, Floats, Floats],
+    kernel: Floats,
+    stride: Floats,
+    channels_first: bool,
+    traffic: Floats,
+    element: float,
+    device: Device,
+    coefficients: Mapping[str, float],
+) -> Parts:
+    """Time of a convolution from the sizes of its implicit product.
+
+    Parameters
+    ----------
+    sizes : tuple of array, shape (N,)
+        What :func:`implicit_gemm` answers.
+    kernel, stride : array
+        Side of the kernel, step.
+    channels_first : bool
+        Whether the matrix units have to be fed through a transpose.
+    traffic : array
+        Unique bytes [B].
+    element : float
+        Bytes of one element.
+    device : Device
+        The chip.
+    coefficients : mapping
+        Of the product, with :data:`COEFFICIENTS` added.
+    """
+    c = coefficients
+    if channels_first:
+        traffic = traffic * (1.0 + c["transpose_passes"])
+    product = gemm_parts(
+        *sizes,
+        element,
+        element,
+        replace(device, peak=device.peak * c["gather_efficiency"]),
+        c,
+        traffic=traffic,
+    )
+    if c["winograd_gain"] == 1.0:
+        return product
+    gain = np.where((kernel == 3.0) & (stride == 1.0), c["winograd_gain"], 1.0)
+    return combine(
+        product.compute / gain,
+        product.memory,
+        product.power / gain,
+        product.floor,
+        c["overlap_exponent"],
+        product.choice,
+    )

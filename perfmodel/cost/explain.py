@@ -1,0 +1,110 @@
+"""One operator's price as a tree: bound, mechanism and correction, each visible."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from perfmodel.cost.bound import lower_bound
+from perfmodel.cost.efficiency import Coefficients, efficiency_of
+from perfmodel.cost.mechanism import mechanism, task_device
+from perfmodel.cost.price import price
+from perfmodel.cost.tasks import tasks_of
+from perfmodel.errors import WorkloadError
+from perfmodel.estimate import Estimate, leaf
+from perfmodel.hardware import Accelerator
+from perfmodel.workload.op import Op
+
+
+def estimate(
+    op: Op, accelerator: Accelerator, *, efficiency: Coefficients | None = None
+) -> Estimate:
+    """The price of a single operator with its reasons.
+
+    Parameters
+    ----------
+    op : Op
+        An operator whose sizes are single numbers.
+    accelerator : Accelerator
+        The device.
+    efficiency : Coefficients, optional
+        As for :func:`perfmodel.cost.price`.
+
+    Raises
+    ------
+    WorkloadError
+        If the sizes are arrays.
+    """
+    efficiency = efficiency_of(accelerator) if efficiency is None else efficiency
+    shape, tasks = tasks_of(op)
+    if shape != () or len(tasks) != 1:
+        raise WorkloadError(
+            "cost.estimate: op",
+            f"<{op.family} with sizes of shape {shape}>",
+            "an operator whose sizes are single numbers",
+            repair="use perfmodel.cost.price for arrays",
+        )
+    task = tasks[0]
+    device = task_device(task, accelerator)
+    answer = price(op, accelerator, efficiency=efficiency)
+    parts = mechanism(task, device, efficiency.of(task.kernel))
+    arithmetic, memory = (float(value[0]) for value in lower_bound(task, device))
+    seconds, plain = float(answer.seconds), float(answer.mechanism)
+    known = bool(answer.calibrated)
+    citations = efficiency.sources_of(task.kernel)
+
+    bound = leaf(
+        "bound",
+        max(arithmetic, memory),
+        bound="compute" if arithmetic >= memory else "memory",
+        note=f"arithmetic {arithmetic * 1e6:.4g} us, device memory {memory * 1e6:.4g} us",
+    )
+    pieces = tuple(
+        leaf(name, float(value[0]), bound=kind)
+        for name, value, kind in (
+            ("arithmetic in tiles and waves", parts.compute, "compute"),
+            ("memory traffic", parts.memory, "memory"),
+            ("power limit", parts.power, "compute"),
+            ("floor of a kernel", parts.floor, "launch"),
+        )
+        if float(value[0]) > 0.0
+    )
+    whole = leaf("mechanism", plain, bound=str(answer.bound), note=f"kernel {task.kernel}")
+    whole = Estimate(
+        **{name: getattr(whole, name) for name in ("name", "seconds", "lower", "low", "high")},
+        bound=whole.bound,
+        parts=pieces,
+        relation="detail",
+        note=whole.note,
+    )
+    factor = seconds / plain if plain > 0.0 else 1.0
+    correction = leaf(
+        "correction",
+        abs(seconds - plain),
+        bound="none",
+        calibrated=known,
+        note=f"mechanism x {factor:.4f}" if known else f"x {factor:.4f}, not measured here",
+    )
+    return Estimate(
+        name=_title(op),
+        seconds=seconds,
+        lower=float(answer.lower),
+        low=float(answer.low),
+        high=float(answer.high),
+        bound=str(answer.bound),
+        calibrated=known,
+        parts=(bound, whole, correction),
+        relation="detail",
+        citations=citations,
+        note=f"on {accelerator.name}",
+    )
+
+
+def _title(op: Op) -> str:
+    """The operator in one line: its family and what is not a default."""
+    record = op.to_dict()
+    words = [
+        f"{key}={value}"
+        for key, value in record.items()
+        if key != "op" and not isinstance(value, (list, np.ndarray))
+    ]
+    return f"{op.family} {' '.join(words)}"

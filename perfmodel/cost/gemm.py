@@ -1,0 +1,147 @@
+r"""Matrix products: tiles, waves, split-K, power.
+
+A product of an ``m x k`` by a ``k x n`` matrix is cut into output tiles; every unit of the chip
+works on one at a time, so the tiles run in waves. For a tile :math:`t_m \times t_n` and a split of
+``k`` into ``s`` parts
+
+.. math::
+
+    w = \lceil \lceil m/t_m \rceil \lceil n/t_n \rceil \, b \, s / U \rceil, \qquad
+    t_\text{compute} = w \left( \frac{2 t_m t_n k_s}{\eta(t) P / U} + \frac{c_\text{tile}}{f}
+    \right), \qquad
+    \eta(t) = \eta_\infty \frac{h}{h + h_0}, \quad h = \frac{t_m t_n}{t_m + t_n}
+
+where ``h`` is the tile's arithmetic intensity: small tiles starve on operand traffic. Operands
+reach a unit at no more than :math:`\beta` bytes a clock, device memory delivers the unique bytes at
+a fraction :math:`\eta_b` of its peak, and the power limit stretches the whole. The library is taken
+to choose the fastest tile and split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from perfmodel.cost.device import Device
+from perfmodel.cost.parts import Floats, Parts, soft_max
+
+COEFFICIENTS = {
+    "compute_efficiency": "share of the peak that an infinitely large tile would reach",
+    "tile_half_intensity": "tile intensity m n / (m + n) at which half of it is reached [elements]",
+    "tile_overhead_cycles": "fill and drain of one tile's pipeline [clocks]",
+    "operand_bytes_per_clock": "bytes a clock at which one unit can take in operands",
+    "bandwidth_efficiency": "share of the memory peak that streaming reaches",
+    "write_in_cache": "share of the last-level cache that can hold freshly written output",
+    "power_compute": "power at full arithmetic rate, as a share of the limit less idle",
+    "power_memory": "power at full memory rate, as a share of the limit that is left above idle",
+    "split_overhead_seconds": "extra time of a reduction over split parts [s]",
+    "floor_seconds": "start and end of a kernel in a stream of kernels [s]",
+    "overlap_exponent": "how sharply arithmetic and memory overlap",
+}
+
+TILES = ((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64), (64, 32), (32, 64))
+SPLITS = (1, 2, 4, 8, 16)
+_CHUNK = 4096
+
+
+def gemm_parts(
+    m: Floats,
+    n: Floats,
+    k: Floats,
+    batch: Floats,
+    element: float,
+    out_element: float,
+    device: Device,
+    coefficients: Mapping[str, float],
+    *,
+    traffic: Floats | None = None,
+) -> Parts:
+    """Time of ``batch`` products of ``m x k`` by ``k x n``.
+
+    Parameters
+    ----------
+    m, n, k, batch : array, shape (N,)
+        Sizes [elements].
+    element, out_element : float
+        Bytes of one operand element and of one output element.
+    device : Device
+        The chip.
+    coefficients : mapping
+        Values of :data:`COEFFICIENTS`.
+    traffic : array, optional
+        Unique bytes moved to and from device memory [B]; by default operands and output once.
+
+    Returns
+    -------
+    Parts
+        Arrays of shape (N,).
+
+    Reference
+    ---------
+    NVIDIA, "Matrix Multiplication Background User's Guide" (tile and wave quantisation).
+    """
+    arrays = [np.atleast_1d(np.asarray(value, dtype=float)) for value in (m, n, k, batch)]
+    if traffic is None:
+        traffic = arrays[3] * (
+            element * (arrays[0] * arrays[2] + arrays[1] * arrays[2])
+            + out_element * arrays[0] * arrays[1]
+        )
+    columns = np.broadcast_arrays(*arrays, np.asarray(traffic, dtype=float))
+    size = columns[0].size
+    pieces = [
+        _chunk(
+            *(column[start : start + _CHUNK] for column in columns),
+            element=element,
+            device=device,
+            c=coefficients,
+        )
+        for start in range(0, size, _CHUNK)
+    ]
+    whole = [np.concatenate(column) for column in zip(*pieces, strict=True)]
+    return Parts(*whole)
+
+
+def _chunk(
+    m: Floats,
+    n: Floats,
+    k: Floats,
+    batch: Floats,
+    traffic: Floats,
+    *,
+    element: float,
+    device: Device,
+    c: Mapping[str, float],
+) -> tuple[Floats, ...]:
+    """Every (tile, split) of a slice of the operators; the fastest is kept."""
+    unit_peak = device.peak / device.units
+    memory = traffic / (device.bandwidth * c["bandwidth_efficiency"])
+    ideal = 2.0 * m * n * k * batch / device.peak
+    power = c["power_compute"] * ideal + c["power_memory"] * traffic / device.bandwidth
+    exponent = c["overlap_exponent"]
+    best = np.full(m.shape, np.inf)
+    compute = np.zeros(m.shape)
+    choice = np.zeros(m.shape)
+    for index, (rows, columns) in enumerate(TILES):
+        intensity = rows * columns / (rows + columns)
+        efficiency = c["compute_efficiency"] * intensity / (intensity + c["tile_half_intensity"])
+        per_k = 2.0 * rows * columns / (unit_peak * efficiency)
+        operands = (np.minimum(rows, m) + np.minimum(columns, n)) * (
+            element / (c["operand_bytes_per_clock"] * device.clock)
+        )
+        per_element = np.maximum(per_k, operands)
+        tiles = np.ceil(m / rows) * np.ceil(n / columns) * batch
+        for split in SPLITS:
+            waves = np.ceil(tiles * (split / device.units))
+            depth = np.ceil(k / split / 32.0) * 32.0
+            time = waves * (depth * per_element + c["tile_overhead_cycles"] / device.clock)
+            if split > 1:
+                time = time + c["split_overhead_seconds"]
+                time = np.where(k >= 128.0 * split, time, np.inf)
+            better = time < best
+            best = np.where(better, time, best)
+            choice = np.where(better, float(index * len(SPLITS) + SPLITS.index(split)), choice)
+    compute = best
+    floor = np.full(m.shape, c["floor_seconds"])
+    seconds = floor + soft_max((compute, memory, power), exponent)
+    return seconds, compute, memory, power, floor, choice

@@ -1,0 +1,124 @@
+"""The second of the three steps: every kernel's mechanism, by the name of its task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from perfmodel.cost.attention import attention_parts
+from perfmodel.cost.conv import conv_parts, implicit_gemm
+from perfmodel.cost.device import Device, device_of
+from perfmodel.cost.gemm import gemm_parts
+from perfmodel.cost.memory_bound import memory_parts
+from perfmodel.cost.parts import Floats, Parts, combine
+from perfmodel.cost.tasks import Task
+from perfmodel.hardware import Accelerator
+
+Coefficients = Mapping[str, float]
+MATRIX_KERNELS = ("gemm", "gemm_batched", "gemm_grouped", "attention", "conv", "spmm")
+
+
+def task_device(task: Task, accelerator: Accelerator) -> Device:
+    """The chip as the kernel of ``task`` sees it."""
+    return device_of(accelerator, task.dtype, matrix=task.base.startswith(MATRIX_KERNELS))
+
+
+def mechanism(task: Task, device: Device, coefficients: Coefficients) -> Parts:
+    """Time of every operator of ``task`` and its parts, arrays of shape (N,) [s]."""
+    base = task.base
+    s = task.sizes
+    if base.startswith("gemm"):
+        return _gemm(task, device, coefficients)
+    if base.startswith("attention"):
+        return attention_parts(
+            s["batch"],
+            s["q_heads"],
+            s["kv_heads"],
+            s["q_len"],
+            s["kv_len"],
+            s["head_dim"],
+            s["flops"],
+            s["read"] + s["written"],
+            device,
+            coefficients,
+        )
+    if base.startswith("conv"):
+        return _conv(task, device, coefficients)
+    if base == "copy_host":
+        moved = s["bytes"] / coefficients["host_bytes_per_second"]
+        none = np.zeros_like(moved)
+        return combine(none, moved, none, none + coefficients["floor_seconds"], 4.0)
+    return memory_parts(s["read"], s["written"], row_count(task), s["flops"], device, coefficients)
+
+
+def row_count(task: Task) -> Floats:
+    """Rows, gathers or transforms that each cost a block of threads; 0 for flat streams."""
+    for name in ("rows", "tokens", "batch"):
+        if name in task.sizes:
+            return task.sizes[name]
+    return np.zeros_like(task.sizes["flops"])
+
+
+def product_sizes(task: Task) -> tuple[Floats, Floats, Floats, Floats]:
+    """Sizes (m, n, k, batch) of the matrix product that a GEMM or convolution is."""
+    s = task.sizes
+    if task.base.startswith("conv"):
+        depth = "d" in s
+        m, n, k, batch = implicit_gemm(
+            s["n"],
+            s["c_in"],
+            s["h"],
+            s["w"],
+            s["c_out"],
+            s["kernel"],
+            s["stride"],
+            s["padding"],
+            s["groups"],
+            task.words["direction"],
+        )
+        if not depth:
+            return m, n, k, batch
+        length = np.floor((s["d"] + 2.0 * s["padding"] - s["kernel"]) / s["stride"]) + 1.0
+        if task.words["direction"] == "fwd":
+            return m * length, n, k * s["kernel"], batch
+        if task.words["direction"] == "dgrad":
+            return m * s["d"], n, np.maximum(k * s["kernel"] / s["stride"], 1.0), batch
+        return m, n * s["kernel"], k * length, batch
+    if task.base == "gemm_grouped":
+        rows = np.where(s["rows"] > 0, s["rows"], s["groups"] * s["m"]) / s["groups"]
+        return np.maximum(rows, 1.0), s["n"], s["k"], s["groups"]
+    return s["m"], s["n"], s["k"], s["batch"]
+
+
+def _gemm(task: Task, device: Device, coefficients: Coefficients) -> Parts:
+    return gemm_parts(
+        *product_sizes(task),
+        task.element,
+        task.out_element,
+        device,
+        coefficients,
+        traffic=task.sizes["read"] + task.sizes["written"],
+    )
+
+
+def _conv(task: Task, device: Device, coefficients: Coefficients) -> Parts:
+    s = task.sizes
+    # Matrix units read channels last; plain fp32 kernels take either order.
+    channels_first = task.words.get("layout", "nchw") == "nchw" and device.peak > device.vector
+    if task.base == "conv_depthwise":
+        passes = 1.0 + (coefficients["transpose_passes"] if channels_first else 0.0)
+        none = np.zeros_like(s["flops"])
+        return memory_parts(
+            s["read"] * passes, s["written"] * passes, none, s["flops"], device, coefficients
+        )
+    return conv_parts(
+        product_sizes(task),
+        s["kernel"],
+        s["stride"],
+        channels_first,
+        s["read"] + s["written"],
+        task.element,
+        device,
+        coefficients,
+    )

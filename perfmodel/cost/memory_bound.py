@@ -1,0 +1,82 @@
+r"""Kernels that move bytes: norms, softmax, element-wise work, gathers, optimisers.
+
+.. math::
+
+    t = t_0 + \left( \left(\frac{B_\text{dram}}{\eta_b W}\right)^p +
+        \left(\frac{r\,c_\text{row}}{U f}\right)^p + \left(\frac{F}{\eta_c P}\right)^p
+        \right)^{1/p}
+
+:math:`B_\text{dram}` counts the passes that the implementation makes over its operand, less the
+part of the output that stays in the last-level cache because nothing pushes it out; :math:`r` rows
+each cost a few clocks of a unit beyond their bytes (a block start, a reduction).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from perfmodel.cost.device import Device
+from perfmodel.cost.parts import Floats, Parts, combine
+
+COEFFICIENTS = {
+    "bandwidth_efficiency": "share of the memory peak that streaming reaches",
+    "write_in_cache": "share of the last-level cache that can hold freshly written output",
+    "row_cycles": "clocks of one unit that a row costs beyond its bytes",
+    "extra_passes": "passes over the operand beyond the unique bytes, as a multiple of those",
+    "compute_efficiency": "share of the vector peak that the arithmetic reaches",
+    "floor_seconds": "start and end of the kernels in a stream [s]",
+    "overlap_exponent": "how sharply the parts overlap",
+}
+
+
+def cached_writes(written: Floats, cache: float, share: float) -> Floats:
+    """Bytes of an output that never reach device memory in a steady stream of calls [B].
+
+    An output smaller than ``share * cache`` is overwritten where it lies; a larger one leaves the
+    cache before it is written again.
+    """
+    if cache <= 0.0 or share <= 0.0:
+        return np.zeros_like(written)
+    room = share * cache
+    return np.asarray(written / (1.0 + (written / room) ** 4))
+
+
+def memory_parts(
+    read: Floats,
+    written: Floats,
+    rows: Floats,
+    flops: Floats,
+    device: Device,
+    coefficients: Mapping[str, float],
+) -> Parts:
+    """Time of a kernel that streams ``read`` and ``written`` bytes in ``rows`` rows.
+
+    Parameters
+    ----------
+    read, written : array, shape (N,)
+        Unique bytes [B].
+    rows : array
+        Independent rows or gathers; 0 where there is none.
+    flops : array
+        Vector arithmetic [FLOP].
+    device : Device
+        The chip; ``peak`` is its vector peak.
+    coefficients : mapping
+        Values of :data:`COEFFICIENTS`.
+    """
+    c = coefficients
+    traffic = (read + written) * (1.0 + c["extra_passes"]) - cached_writes(
+        written, device.cache, c["write_in_cache"]
+    )
+    memory = traffic / (device.bandwidth * c["bandwidth_efficiency"])
+    rows_time = rows * c["row_cycles"] / (device.units * device.clock)
+    compute = flops / (device.vector * c["compute_efficiency"])
+    return combine(
+        np.maximum(compute, rows_time),
+        memory,
+        np.zeros_like(memory),
+        np.full_like(memory, c["floor_seconds"]),
+        c["overlap_exponent"],
+    )

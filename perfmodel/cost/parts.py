@@ -1,0 +1,67 @@
+"""What a mechanism answers: the time of a kernel and the times of its parts.
+
+A kernel's parts run at once (arithmetic, memory traffic) on top of a floor that nothing hides (the
+start of a kernel in a stream, the fill and drain of its pipeline). The overlap is not perfect: two
+parts of equal length take a little longer than either, which :func:`soft_max` expresses with one
+exponent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of a kernel's time, arrays of one shape [s].
+
+    ``seconds = floor + soft_max(compute, memory, power)``; ``choice`` is the number of the tile
+    that the mechanism chose (0 where there is nothing to choose).
+    """
+
+    seconds: Floats
+    compute: Floats
+    memory: Floats
+    power: Floats
+    floor: Floats
+    choice: Floats
+
+
+def soft_max(parts: tuple[Floats, ...], exponent: float) -> Floats:
+    r"""A maximum with a rounded corner, :math:`(\sum_i t_i^p)^{1/p}`.
+
+    Parameters
+    ----------
+    parts : tuple of array
+        Times of parts that overlap [s].
+    exponent : float
+        ``p``; infinity is perfect overlap, 1 is none at all.
+    """
+    longest = np.maximum.reduce(np.broadcast_arrays(*parts))
+    scale = np.where(longest > 0.0, longest, 1.0)
+    total = np.zeros_like(scale)
+    for part in parts:
+        total = total + (part / scale) ** exponent
+    return np.asarray(longest * total ** (1.0 / exponent))
+
+
+def combine(
+    compute: Floats,
+    memory: Floats,
+    power: Floats,
+    floor: Floats,
+    exponent: float,
+    choice: Floats | None = None,
+) -> Parts:
+    """The whole from its parts; all are broadcast to one shape."""
+    compute, memory, power, floor = (
+        np.asarray(part, dtype=float) for part in np.broadcast_arrays(compute, memory, power, floor)
+    )
+    seconds = floor + soft_max((compute, memory, power), exponent)
+    chosen = np.zeros_like(seconds) if choice is None else np.broadcast_to(choice, seconds.shape)
+    return Parts(seconds, compute, memory, power, floor, np.asarray(chosen, dtype=float))

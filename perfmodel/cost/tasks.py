@@ -1,0 +1,139 @@
+"""From an operator to kernels: flat arrays of sizes, each with the name of its mechanism.
+
+One operator object may describe many operators (its sizes are arrays), and these may run different
+kernels: a query of length one is decoding, one channel a group is a depth-wise convolution. A
+:class:`Task` holds those of one kernel, flattened, with their places in the operator's shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from perfmodel.cost.parts import Floats
+from perfmodel.errors import WorkloadError
+from perfmodel.workload.dtype import bytes_per_element, output_dtype
+from perfmodel.workload.op import FAMILIES, Op
+
+RATE_CLASS = {"bf16": "half", "fp16": "half", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8", "fp8": "fp8"}
+_GEMM = {"gemm": "gemm", "grouped_gemm": "gemm_grouped"}
+_ROWS = {"rmsnorm", "layernorm", "softmax", "embedding", "cross_entropy"}
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Operators of one kernel.
+
+    Parameters
+    ----------
+    kernel : str
+        Name of the mechanism's coefficients, e.g. ``"gemm-half"``; what stands before the dash is
+        the kernel, after it the class of arithmetic.
+    sizes : dict of array, shape (N,)
+        The operator's sizes, and ``flops``, ``read``, ``written``.
+    dtype : str
+        Operand format.
+    words : dict of str
+        The operator's other words (``direction``, ``layout``, ``kind`` ...).
+    places : array of int, shape (N,)
+        Where the N operators stand in the flattened operator.
+    """
+
+    kernel: str
+    sizes: dict[str, Floats]
+    dtype: str
+    words: dict[str, str]
+    places: np.ndarray[tuple[int], np.dtype[np.intp]]
+
+    @property
+    def element(self) -> float:
+        """Bytes of one operand element [B]."""
+        return bytes_per_element(self.dtype)
+
+    @property
+    def out_element(self) -> float:
+        """Bytes of one output element [B]."""
+        return bytes_per_element(output_dtype(self.dtype))
+
+    @property
+    def base(self) -> str:
+        """The kernel without its class of arithmetic."""
+        return self.kernel.split("-")[0]
+
+
+def tasks_of(op: Op) -> tuple[tuple[int, ...], list[Task]]:
+    """The operator's shape, and its kernels.
+
+    Raises
+    ------
+    WorkloadError
+        For a collective (it runs on a network, not on one device) or an unknown operator.
+    """
+    if op.family not in FAMILIES:
+        raise WorkloadError(
+            "cost.price: op",
+            op.family,
+            ", ".join(FAMILIES),
+            repair="price collectives with perfmodel.network.collective",
+        )
+    sizes, words = _columns(op)
+    shape = np.broadcast_shapes(*(np.shape(value) for value in sizes.values()))
+    flat = {
+        name: np.ascontiguousarray(np.broadcast_to(value, shape), dtype=np.float64).reshape(-1)
+        for name, value in sizes.items()
+    }
+    dtype = words.pop("dtype", "bf16")
+    everywhere = np.arange(next(iter(flat.values())).size)
+    tasks = []
+    for kernel, mask in _kernels(op.family, flat, words, dtype):
+        places = everywhere if mask is None else everywhere[mask]
+        if places.size:
+            chosen = flat if mask is None else {name: value[mask] for name, value in flat.items()}
+            tasks.append(Task(kernel, chosen, dtype, words, places))
+    return shape, tasks
+
+
+def _columns(op: Op) -> tuple[dict[str, Any], dict[str, str]]:
+    sizes: dict[str, Any] = {}
+    words: dict[str, str] = {}
+    for field in fields(op):  # type: ignore[arg-type]
+        value = getattr(op, field.name)
+        if isinstance(value, str):
+            words[field.name] = value
+        else:
+            sizes[field.name] = value
+    sizes |= {"flops": op.flops, "read": op.bytes_read, "written": op.bytes_written}
+    return sizes, words
+
+
+def _kernels(
+    family: str, sizes: dict[str, Floats], words: dict[str, str], dtype: str
+) -> Iterator[tuple[str, np.ndarray[tuple[int], np.dtype[np.bool_]] | None]]:
+    """Names of the kernels of a family, each with the operators that run it (None: all)."""
+    rate = RATE_CLASS.get(dtype, dtype)
+    direction = words.get("direction", "fwd")
+    if family == "gemm":
+        batched = sizes["batch"] > 1
+        yield f"gemm-{rate}", ~batched
+        yield f"gemm_batched-{rate}", batched
+    elif family == "grouped_gemm":
+        yield f"gemm_grouped-{rate}", None
+    elif family == "attention":
+        decode = (sizes["q_len"] == 1) & (direction == "fwd")
+        yield f"attention_{direction}-{rate}", ~decode
+        yield f"attention_decode-{rate}", decode
+    elif family in ("conv2d", "conv3d"):
+        depthwise = (sizes["groups"] > 1) & (sizes["groups"] == sizes["c_in"])
+        yield f"conv_{direction}-{rate}", ~depthwise
+        yield f"conv_depthwise-{rate}", depthwise
+    elif family in _ROWS and direction == "bwd":
+        yield f"{family}_bwd", None
+    elif family == "fused":
+        yield "elementwise", None
+    elif family == "copy":
+        yield ("copy" if words["route"] == "device" else "copy_host"), None
+    else:
+        yield family, None
