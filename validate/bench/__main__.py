@@ -1,0 +1,69 @@
+"""Commands: plan, measure, unpack (and worker, which measure starts)."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python3 -m validate.bench", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    plan = commands.add_parser("plan", help="write a sampling plan as JSON lines")
+    plan.add_argument("--out", type=Path, required=True)
+    plan.add_argument("--seed", type=int, default=1)
+    plan.add_argument("--families", nargs="*", help="only these families")
+    plan.add_argument("--points", type=int, help="scale the plan to about so many operators")
+    plan.add_argument("--preset", choices=("h100", "h200", "smoke"), default="h100")
+    measure = commands.add_parser("measure", help="measure a plan in file order")
+    measure.add_argument("--plan", type=Path, required=True)
+    measure.add_argument("--out", type=Path, required=True)
+    measure.add_argument("--seconds", type=float, default=560.0, help="hard budget, start included")
+    measure.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    measure.add_argument("--op-limit", type=float, default=25.0, help="seconds for one operator")
+    measure.add_argument("--limit-bytes", type=float, default=16e9)
+    unpack = commands.add_parser("unpack", help="split a run into one CSV and sidecar a family")
+    unpack.add_argument("run", type=Path)
+    unpack.add_argument("--out", type=Path, default=Path("validate/measurements"))
+    unpack.add_argument("--name", help="folder of the device; default from its name")
+    worker = commands.add_parser("worker", help="measuring process; started by measure")
+    worker.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; exit status 0, or 1 when nothing was measured."""
+    args = _parser().parse_args(argv)
+    if args.command == "plan":
+        from validate.bench import plan
+
+        entries = plan.build(args.preset, args.seed, points=args.points, families=args.families)
+        plan.write(args.out, entries)
+        print(plan.describe(entries))
+        return 0
+    if args.command == "measure":
+        from validate.bench import runner
+
+        tally = runner.run(
+            runner.load_plan(args.plan),
+            args.out,
+            seconds=args.seconds,
+            device=args.device,
+            op_limit_s=args.op_limit,
+            limit_bytes=args.limit_bytes,
+        )
+        return 0 if tally.measured or tally.skipped else 1
+    if args.command == "unpack":
+        from validate.bench import store
+
+        for name, count in store.unpack(args.run, args.out, args.name).items():
+            print(f"{name}: {count}")
+        return 0
+    from validate.bench import worker
+
+    worker.serve(args.device)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

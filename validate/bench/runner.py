@@ -1,0 +1,234 @@
+"""Drive a plan through a worker process that may crash, hang or run out of time."""
+
+from __future__ import annotations
+
+import json
+import queue
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from validate.bench import gate, nvml, ops, store
+
+GIVE_UP = 8  # failures in a row of one stratum, after which the rest of it is skipped
+START_LIMIT_S = 120.0
+
+
+class WorkerDied(RuntimeError):
+    """The worker ended, or answered nothing in time."""
+
+
+@dataclass(slots=True)
+class Worker:
+    """One measuring process and the thread that reads its answers."""
+
+    device: str
+    log: Path
+    process: Any = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    command: list[str] | None = None
+    _answers: Any = None
+
+    def start(self) -> None:
+        """Start the process and wait for its greeting."""
+        command = self.command or [sys.executable, "-m", "validate.bench", "worker", "--device", self.device]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        answers: queue.Queue[str | None] = queue.Queue()
+        self._answers = answers
+
+        def listen(pipe: Any) -> None:
+            for text in pipe:
+                answers.put(text)
+            answers.put(None)
+
+        threading.Thread(target=listen, args=(self.process.stdout,), daemon=True).start()
+        self.facts = self._receive(START_LIMIT_S)["ready"]
+
+    def _receive(self, limit_s: float) -> dict[str, Any]:
+        deadline = time.monotonic() + limit_s
+        while True:
+            try:
+                text = self._answers.get(timeout=max(0.01, deadline - time.monotonic()))
+            except queue.Empty:
+                raise WorkerDied(f"no answer in {limit_s:.0f} s") from None
+            if text is None:
+                raise WorkerDied(f"worker ended with code {self.process.wait()}")
+            if text.startswith("@@"):
+                answer: dict[str, Any] = json.loads(text[2:])
+                return answer
+
+    def ask(self, op: ops.Op, power: bool, limit_s: float) -> dict[str, Any]:
+        """Measure one operator; the answer holds ``ok`` or ``error``."""
+        try:
+            self.process.stdin.write(json.dumps({"op": op, "power": power}) + "\n")
+            self.process.stdin.flush()
+        except OSError as error:
+            raise WorkerDied(str(error)) from error
+        return self._receive(limit_s)
+
+    def stop(self) -> None:
+        """End the process, whatever it is doing."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            for pipe in (self.process.stdin, self.process.stdout):
+                try:
+                    pipe.close()
+                except (OSError, ValueError):
+                    continue
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a run did."""
+
+    measured: int = 0
+    refused: int = 0
+    failed: int = 0
+    skipped: int = 0
+    restarts: int = 0
+    out_of_time: bool = False
+
+
+def load_plan(path: Path) -> list[dict[str, Any]]:
+    """Operators of a JSON-lines plan, checked before any is measured.
+
+    Raises
+    ------
+    ValueError
+        Naming the line.
+    """
+    plan = []
+    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not text.strip():
+            continue
+        try:
+            entry = json.loads(text)
+            power = bool(entry.pop("power", False))
+            ops.check(entry)
+        except (ValueError, AttributeError) as error:
+            raise ValueError(f"{path}:{number}: {error}") from error
+        plan.append({"op": entry, "power": power})
+    return plan
+
+
+def run(
+    plan: list[dict[str, Any]],
+    out: Path,
+    *,
+    seconds: float,
+    device: str = "cuda",
+    op_limit_s: float = 25.0,
+    limit_bytes: float = 16e9,
+    worker_command: list[str] | None = None,
+) -> Tally:
+    """Measure `plan` in order into `out`, skipping what `out` holds, for at most `seconds`."""
+    begin = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    rows = out / "ops.csv"
+    for name in ("ops.csv", "refused.csv", "failures.jsonl"):
+        store.trim(out / name)
+    done, tally = store.done_keys(out), Tally()
+    streak: Counter[str] = Counter()
+    worker, about = Worker(device, out / "worker.log", command=worker_command), _about(seconds)
+    spent: Counter[str] = Counter()
+    try:
+        worker.start()
+        about = about | {"library": worker.facts}
+        for entry in plan:
+            op, identity, stratum = entry["op"], ops.key(entry["op"]), ops.strata(entry["op"])
+            if identity in done or streak[stratum] >= GIVE_UP:
+                tally.skipped += 1
+                continue
+            left = seconds - (time.monotonic() - begin)
+            if left < 1.0:
+                tally.out_of_time = True
+                break
+            done.add(identity)
+            if sum(ops.traffic(op)) > limit_bytes:
+                _fail(out, op, f"needs more than {limit_bytes:.3g} bytes", tally)
+                continue
+            start = time.monotonic()
+            compiled = op["op"] == "chain" or op.get("kind") == "compiled_chain"
+            limit = max(op_limit_s, 90.0) if compiled else op_limit_s
+            try:
+                answer = worker.ask(op, entry["power"], min(limit, max(left, 1.0)))
+            except WorkerDied as died:
+                if time.monotonic() - begin > seconds - 1.0:
+                    tally.out_of_time = True
+                    break
+                answer = {"error": f"WorkerDied: {died}", "fatal": True}
+            spent[stratum] += time.monotonic() - start
+            if "ok" in answer:
+                streak[stratum] = 0
+                _keep(out, op, answer["ok"], worker.facts["device"], tally)
+            else:
+                streak[stratum] += 3 if "fatal" in answer else 1
+                _fail(out, op, answer["error"], tally)
+            if "fatal" in answer:
+                worker.stop()
+                tally.restarts += 1
+                worker.start()
+    except WorkerDied as died:
+        print(f"worker could not be started: {died}", file=sys.stderr)
+    finally:
+        worker.stop()
+        _finish(out, rows, about, tally, spent, time.monotonic() - begin)
+    return tally
+
+
+def _keep(out: Path, op: ops.Op, timing: dict[str, Any], device: str, tally: Tally) -> None:
+    row = {"family": ops.family(op), **op, "device": device, **timing}
+    reason = gate.refusal(op, device, timing["latency_us"])
+    if reason is None:
+        store.append(out / "ops.csv", row)
+        tally.measured += 1
+    else:
+        store.append(out / "refused.csv", row | {"note": reason})
+        tally.refused += 1
+
+
+def _fail(out: Path, op: ops.Op, reason: str, tally: Tally) -> None:
+    tally.failed += 1
+    with (out / "failures.jsonl").open("a", encoding="utf-8") as handle:
+        handle.write(json.dumps({"op": op, "reason": reason}) + "\n")
+
+
+def _about(seconds: float) -> dict[str, Any]:
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["python3", "-m", "validate.bench", *sys.argv[1:]]),
+        "budget_s": seconds,
+        "protocol": (
+            "CUDA graph of 10..200 back-to-back calls over input sets of about 400 MB (<= 48), "
+            "random normal operands, events around each replay, >= 5 replays and >= 25 ms"
+        ),
+    }
+
+
+def _finish(
+    out: Path, rows: Path, about: dict[str, Any], tally: Tally, spent: Counter[str], wall: float
+) -> None:
+    """Sidecar, summary on stdout, and a worker log of bounded size."""
+    log = out / "worker.log"
+    if log.exists():
+        store.write_atomic(log, log.read_bytes()[-200_000:])
+    about["wall_s"] = round(wall, 1)
+    board = nvml.board_facts()
+    if board:
+        about["board"] = board
+    if rows.exists():
+        store.sidecar(rows, about, len(store.read(rows)))
+    print(json.dumps({"tally": {k: getattr(tally, k) for k in Tally.__slots__}, "wall_s": wall}))
+    costly = ", ".join(f"{k} {v:.1f}" for k, v in spent.most_common(40))
+    print(f"seconds by stratum: {costly}")

@@ -1,0 +1,173 @@
+"""Measured rows on disk: one wide CSV a run, a sidecar with its hash, and the split by family."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from validate.bench import ops
+
+RESULT_KEYS = (
+    "device", "latency_us", "p10_us", "p90_us", "mode", "calls", "replays", "sets",
+    "power_w", "clock_mhz", "temp_c", "note",
+)  # fmt: skip
+COLUMNS = ("family", *ops.OP_KEYS, *RESULT_KEYS)
+_TEXT = {"op", "kind", "dtype", "pass", "layout"}
+_FLAGS = {"causal", "pinned"}
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:.6g}" if isinstance(value, float) else " ".join(str(value).split())
+
+
+def line(row: dict[str, Any], columns: tuple[str, ...] = COLUMNS) -> str:
+    """One CSV line, newline included."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerow([_cell(row.get(c)) for c in columns])
+    return out.getvalue()
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    """Append a row and flush it; a new file gets the header first."""
+    new = not path.exists() or path.stat().st_size == 0
+    with path.open("a", encoding="utf-8") as handle:
+        if new:
+            handle.write(",".join(COLUMNS) + "\n")
+        handle.write(line(row))
+
+
+def op_of(cells: dict[str, str]) -> ops.Op:
+    """The operator that a CSV row describes."""
+    op: ops.Op = {}
+    for name in ops.OP_KEYS:
+        text = cells.get(name) or ""
+        if not text:
+            continue
+        if name in _TEXT:
+            op[name] = text
+        elif name in _FLAGS:
+            op[name] = text == "true"
+        else:
+            op[name] = float(text) if name == "density" else int(text)
+    return op
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """Rows of a run's CSV; a last line that was cut short by a kill is left out.
+
+    Raises
+    ------
+    ValueError
+        When the header is not this harness's.
+    """
+    text = path.read_text(encoding="utf-8")
+    if not text.endswith("\n"):
+        text = text[: text.rfind("\n") + 1]
+    rows = list(csv.reader(io.StringIO(text)))
+    if not rows:
+        return []
+    if tuple(rows[0]) != COLUMNS:
+        raise ValueError(f"{path}: header differs from the harness's columns")
+    return [dict(zip(COLUMNS, r, strict=True)) for r in rows[1:] if len(r) == len(COLUMNS)]
+
+
+def trim(path: Path) -> None:
+    """Drop a last line without newline, so that appending is safe."""
+    if path.exists():
+        data = path.read_bytes()
+        if data and not data.endswith(b"\n"):
+            write_atomic(path, data[: data.rfind(b"\n") + 1])
+
+
+def done_keys(folder: Path) -> set[str]:
+    """Identities of the operators that `folder` already holds, measured, refused or failed."""
+    keys: set[str] = set()
+    for name in ("ops.csv", "refused.csv"):
+        if (folder / name).exists():
+            keys |= {ops.key(op_of(r)) for r in read(folder / name)}
+    failures = folder / "failures.jsonl"
+    if failures.exists():
+        for text in failures.read_text(encoding="utf-8").splitlines():
+            try:
+                keys.add(ops.key(json.loads(text)["op"]))
+            except (ValueError, KeyError):
+                continue  # a line cut short
+    return keys
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write beside, then replace."""
+    beside = path.with_name(path.name + ".part")
+    beside.write_bytes(data)
+    os.replace(beside, path)  # noqa: PTH105
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    return json.dumps(str(value))
+
+
+def toml(tables: dict[str, Any]) -> str:
+    """Flat TOML: scalars first, then one table a dictionary."""
+    lines = [f"{k} = {_toml_value(v)}" for k, v in tables.items() if not isinstance(v, dict)]
+    for name, table in tables.items():
+        if isinstance(table, dict):
+            lines += ["", f"[{name}]"]
+            lines += [f"{json.dumps(str(k))} = {_toml_value(v)}" for k, v in table.items()]
+    return "\n".join(lines) + "\n"
+
+
+def sidecar(csv_path: Path, about: dict[str, Any], rows: int) -> Path:
+    """Write CSV's sidecar (same stem, .toml) with its sha256 and row count."""
+    digest = hashlib.sha256(csv_path.read_bytes()).hexdigest()
+    path = csv_path.with_suffix(".toml")
+    head = {"file": csv_path.name, "rows": rows, "sha256": digest}
+    write_atomic(path, toml(head | about).encode())
+    return path
+
+
+def unpack(run: Path, out: Path, slug: str | None = None) -> dict[str, int]:
+    """Split a run into ``out/<device>/<family>.csv`` with a sidecar each; rows a family.
+
+    Repeated operators keep the last measurement; columns that a family never fills are dropped.
+    """
+    import tomllib
+
+    rows = read(run / "ops.csv")
+    about = tomllib.loads((run / "ops.toml").read_text(encoding="utf-8"))
+    for own in ("file", "rows", "sha256"):
+        about.pop(own, None)
+    latest = {ops.key(op_of(r)): r for r in rows}
+    families: dict[str, list[dict[str, str]]] = {}
+    for row in latest.values():
+        families.setdefault(row["family"], []).append(row)
+    device = slug or device_slug(rows[0]["device"])
+    folder = out / device
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, members in sorted(families.items()):
+        keep = tuple(c for c in COLUMNS if c != "family" and any(r[c] for r in members))
+        text = ",".join(keep) + "\n" + "".join(line(r, keep) for r in members)
+        path = folder / f"{name}.csv"
+        write_atomic(path, text.encode())
+        sidecar(path, about, len(members))
+    return {name: len(members) for name, members in sorted(families.items())}
+
+
+def device_slug(name: str) -> str:
+    """Folder name of a device: ``NVIDIA H100 80GB HBM3`` gives ``h100-sxm``."""
+    for chip, slug in (("H100 80GB HBM3", "h100-sxm"), ("H200", "h200-sxm")):
+        if chip in name:
+            return slug
+    return "-".join(name.lower().replace("nvidia", "").split()) or "unknown"

@@ -1,0 +1,153 @@
+"""The measuring process: reads one operator a line, answers one line; dies without harm."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from validate.bench import ops
+from validate.bench.families import attention, conv, flat, gemm, host, misc, rows
+from validate.bench.pool import Pool
+from validate.bench.timing import Call, CpuClock, CudaClock, Timing, clock_for
+
+MAKERS: dict[str, Callable[[ops.Op, Pool], list[Call]]] = {
+    "gemm": gemm.make,
+    "grouped_gemm": gemm.make_grouped,
+    "attention": attention.make,
+    "conv2d": conv.make,
+    "conv3d": conv.make,
+    "rmsnorm": rows.make_norm,
+    "layernorm": rows.make_norm,
+    "softmax": rows.make_norm,
+    "elementwise": flat.make_elementwise,
+    "chain": flat.make_chain,
+    "embedding": rows.make_embedding,
+    "cross_entropy": rows.make_cross_entropy,
+    "adamw": flat.make_optimizer,
+    "sgd": flat.make_optimizer,
+    "rope": rows.make_rope,
+    "topk": rows.make_topk,
+    "permute": rows.make_permute,
+    "fft": misc.make_fft,
+    "spmm": misc.make_spmm,
+    "memcpy": misc.make_memcpy,
+}
+REPLY = "@@"
+_RESERVED_LIMIT = 30 << 30
+
+
+def facts(device: str) -> dict[str, Any]:
+    """Device name and the versions of every library that decides a latency."""
+    found: dict[str, Any] = {"torch": torch.__version__, "python": sys.version.split()[0]}
+    if device != "cuda":
+        return found | {"device": "cpu"}
+    props = torch.cuda.get_device_properties(0)
+    found |= {
+        "device": props.name,
+        "compute_capability": f"{props.major}.{props.minor}",
+        "sm_count": props.multi_processor_count,
+        "l2_bytes": getattr(props, "L2_cache_size", 0),
+        "memory_bytes": props.total_memory,
+        "cuda": torch.version.cuda,
+        "cudnn": str(torch.backends.cudnn.version()),
+    }
+    try:
+        found["nccl"] = ".".join(str(v) for v in torch.cuda.nccl.version())
+    except Exception as error:
+        found["nccl"] = f"unknown ({error})"
+    from importlib.metadata import distributions
+
+    wanted = ("cublas", "cusparselt", "cufft", "triton", "numpy")
+    for dist in distributions():
+        name = (dist.metadata["Name"] or "").lower()
+        if any(w in name for w in wanted):
+            found[name] = dist.version
+    return found
+
+
+class Session:
+    """State that outlives an operator: clock, random pool, strata whose capture failed."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.clock: CpuClock | CudaClock = clock_for(device)
+        self.pool = Pool(device, 400e6) if device == "cuda" else Pool(device, 4e6, 4)
+        self.no_graph: Counter[str] = Counter()
+
+    def measure(self, op: ops.Op, power: bool) -> Timing:
+        """One operator: cut operands, time, let go."""
+        ops.check(op)
+        if op["op"] == "host":
+            return host.measure(op, self.device)
+        self.pool.begin()
+        stratum = ops.strata(op)
+        pageable = op["op"] == "memcpy" and op["kind"] != "d2d" and not op.get("pinned", False)
+        calls = MAKERS[op["op"]](op, self.pool)
+        graph = not pageable and self.no_graph[stratum] < 2
+        timing = self.clock.measure(calls, power=power, graph=graph)
+        if graph and timing.mode == "eager":
+            self.no_graph[stratum] += 1
+        return timing
+
+    def tidy(self, failed: bool) -> None:
+        """Return cached memory before it crowds the card, at once after a failure."""
+        if self.device != "cuda":
+            return
+        if failed:
+            gc.collect()
+        if failed or torch.cuda.memory_reserved() > _RESERVED_LIMIT:
+            torch.cuda.synchronize()
+            self.pool.clear()
+            self.clock.drop()
+            torch.cuda.empty_cache()
+
+
+def _say(stream: Any, message: dict[str, Any]) -> None:
+    stream.write(REPLY + json.dumps(message) + "\n")
+    stream.flush()
+
+
+def serve(device: str) -> None:
+    """Answer operators from stdin until it closes; exit 3 after a sticky device error."""
+    out = os.fdopen(os.dup(1), "w")
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    os.dup2(2, 1)  # what libraries print goes to the log, not between the answers
+    torch.manual_seed(0)
+    torch.set_grad_enabled(False)
+    if device == "cpu":
+        torch.set_num_threads(1)
+    session = Session(device)
+    session.clock.spin_up()
+    gc.collect()
+    gc.freeze()  # what is loaded by now need not be looked at again
+    _say(out, {"ready": facts(device)})
+    for count, line in enumerate(sys.stdin):
+        request = json.loads(line)
+        try:
+            timing = session.measure(request["op"], bool(request.get("power")))
+            answer: dict[str, Any] = {"ok": asdict(timing)}
+        except Exception as error:
+            print(traceback.format_exc(limit=4), file=sys.stderr)
+            answer = {"error": f"{type(error).__name__}: {error}"[:400]}
+        failed = "error" in answer
+        try:
+            session.tidy(failed)
+            if failed and device == "cuda":
+                torch.cuda.synchronize()
+                (torch.ones(8, device="cuda") + 1).sum().item()
+        except Exception as error:
+            answer["fatal"] = f"{type(error).__name__}: {error}"[:200]
+        _say(out, answer)
+        if "fatal" in answer:
+            os._exit(3)
+        if count % 400 == 399:
+            gc.collect()
