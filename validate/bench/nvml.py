@@ -1,4 +1,4 @@
-"""Board power and SM clock through NVML by ctypes; every reader answers None where NVML is absent."""
+"""Board power and SM clock through NVML by ctypes; readers answer None where NVML is absent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SM_CLOCK = 1
 
 
 class _FieldValue(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("field_id", ctypes.c_uint),
         ("scope_id", ctypes.c_uint),
         ("timestamp", ctypes.c_longlong),
@@ -76,10 +76,20 @@ class Board:
 
 def board_facts() -> dict[str, str]:
     """Driver, power limit and clocks as ``nvidia-smi`` prints them; empty without it."""
-    fields = (
-        "name driver_version power.limit clocks.max.sm clocks.max.mem clocks.sm clocks.mem "
-        "temperature.gpu memory.total pcie.link.gen.current pcie.link.width.current ecc.mode.current"
-    ).split()
+    fields = [
+        "name",
+        "driver_version",
+        "power.limit",
+        "clocks.max.sm",
+        "clocks.max.mem",
+        "clocks.sm",
+        "clocks.mem",
+        "temperature.gpu",
+        "memory.total",
+        "pcie.link.gen.current",
+        "pcie.link.width.current",
+        "ecc.mode.current",
+    ]
     command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)

@@ -153,7 +153,7 @@ def flops(op: Op) -> float:
     return 0.0
 
 
-def traffic(op: Op) -> tuple[float, float]:
+def traffic(op: Op) -> tuple[float, float]:  # noqa: PLR0911, PLR0912
     """Compulsory (input bytes, output bytes): each operand read once, each result written once."""
     name, size = op["op"], DTYPE_BYTES[op.get("dtype", "fp32")]
     if name == "gemm":

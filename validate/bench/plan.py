@@ -328,11 +328,24 @@ def _memcpy(u: list[float], rng: random.Random) -> ops.Op:
 
 
 def _host() -> list[ops.Op]:
-    kinds = (
-        "eager_add eager_add_inplace eager_linear eager_layernorm eager_softmax eager_sdpa "
-        "eager_conv eager_view eager_empty module_call module_linear python_call optimizer_step "
-        "autograd_step compiled_chain item"
-    ).split()
+    kinds = [
+        "eager_add",
+        "eager_add_inplace",
+        "eager_linear",
+        "eager_layernorm",
+        "eager_softmax",
+        "eager_sdpa",
+        "eager_conv",
+        "eager_view",
+        "eager_empty",
+        "module_call",
+        "module_linear",
+        "python_call",
+        "optimizer_step",
+        "autograd_step",
+        "compiled_chain",
+        "item",
+    ]
     out: list[ops.Op] = [{"op": "host", "kind": kind} for kind in kinds]
     for nodes in (1, 10, 30, 100, 300, 1000, 3000):
         out += [{"op": "host", "kind": f"graph_replay{s}", "nodes": nodes} for s in ("", "_sync")]
@@ -478,5 +491,9 @@ def describe(entries: list[dict[str, Any]]) -> str:
         op = {k: v for k, v in entry.items() if k != "power"}
         counts[ops.family(op)] += 1
         spent[ops.family(op)] += cost_s(op, bool(entry.get("power")))
-    lines = [f"{name:18s} {counts[name]:5d} points ~{spent[name]:6.1f} s" for name in sorted(counts)]
-    return "\n".join([*lines, f"{'all':18s} {len(entries):5d} points ~{sum(spent.values()):6.1f} s"])
+    lines = [
+        f"{name:18s} {counts[name]:5d} points ~{spent[name]:6.1f} s" for name in sorted(counts)
+    ]
+    return "\n".join(
+        [*lines, f"{'all':18s} {len(entries):5d} points ~{sum(spent.values()):6.1f} s"]
+    )

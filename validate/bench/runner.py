@@ -38,7 +38,14 @@ class Worker:
 
     def start(self) -> None:
         """Start the process and wait for its greeting."""
-        command = self.command or [sys.executable, "-m", "validate.bench", "worker", "--device", self.device]
+        command = self.command or [
+            sys.executable,
+            "-m",
+            "validate.bench",
+            "worker",
+            "--device",
+            self.device,
+        ]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
@@ -122,7 +129,7 @@ def load_plan(path: Path) -> list[dict[str, Any]]:
     return plan
 
 
-def run(
+def run(  # noqa: PLR0915
     plan: list[dict[str, Any]],
     out: Path,
     *,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -87,7 +88,7 @@ class CpuClock:
 
 @dataclass(slots=True)
 class CudaClock:
-    """Graph capture on one stream; all graphs share one memory pool, kept alive by a first graph."""
+    """Graph capture on one stream; graphs share one memory pool, kept alive by a first graph."""
 
     device: str = "cuda"
     board: Board | None = field(default_factory=Board)
@@ -130,10 +131,8 @@ class CudaClock:
             for i in range(count):
                 calls[i % len(calls)]()
         except Exception as error:
-            try:
+            with contextlib.suppress(RuntimeError):
                 graph.capture_end()
-            except RuntimeError:
-                pass
             torch.cuda.synchronize()
             return error
         try:

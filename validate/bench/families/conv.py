@@ -37,9 +37,7 @@ def make(op: Op, pool: Pool) -> list[Call]:
     for _ in range(pool.sets(traffic(op)[0])):
         x, w, dy = _operands(op, pool, axes)
         if which == "fwd":
-            calls.append(
-                lambda x=x, w=w: forward(x, w, None, stride, padding, ones, groups)
-            )
+            calls.append(lambda x=x, w=w: forward(x, w, None, stride, padding, ones, groups))
             continue
         mask = [which == "dgrad", which == "wgrad", False]
         calls.append(

@@ -6,7 +6,7 @@ import functools
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 from validate.bench.ops import Op, traffic
 from validate.bench.pool import Pool

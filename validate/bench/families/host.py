@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 from validate.bench.families import flat
 from validate.bench.ops import Op
@@ -38,7 +38,7 @@ def _graph(nodes: int) -> Callable[[], Any]:
     return graph.replay
 
 
-def _subject(op: Op, device: str) -> tuple[Callable[[], Any], int, bool]:
+def _subject(op: Op, device: str) -> tuple[Callable[[], Any], int, bool]:  # noqa: PLR0911
     """What to call, how often between synchronisations, and whether each call synchronises."""
     kind = op["kind"]
     half = torch.bfloat16
@@ -72,16 +72,18 @@ def _subject(op: Op, device: str) -> tuple[Callable[[], Any], int, bool]:
         opt = torch.optim.AdamW([p], fused=True)
         return opt.step, 50, False
     if kind == "autograd_step":
+
         def step() -> None:
             with torch.enable_grad():
                 (p * p).sum().backward()
+
         return step, 50, False
     if kind == "compiled_chain":
         f = flat._compiled("silu_mul")
         y = torch.randn(64, 1024, device=device, dtype=half)
         return (lambda: f(y, y)), 100, False
     if kind == "item":
-        return (lambda: x[0].item()), 50, True
+        return (x[0].item), 50, True
     if kind == "graph_replay":
         return _graph(op["nodes"]), max(1, min(50, 5000 // op["nodes"])), False
     if kind == "graph_replay_sync":

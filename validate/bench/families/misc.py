@@ -60,8 +60,10 @@ def make_spmm(op: Op, pool: Pool) -> list[Call]:
 
 @functools.cache
 def _host_buffer(size: int, pinned: bool) -> torch.Tensor:
-    return torch.randint(-128, 127, (size,), dtype=torch.int8).pin_memory() if pinned else (
-        torch.randint(-128, 127, (size,), dtype=torch.int8)
+    return (
+        torch.randint(-128, 127, (size,), dtype=torch.int8).pin_memory()
+        if pinned
+        else (torch.randint(-128, 127, (size,), dtype=torch.int8))
     )
 
 

@@ -1,0 +1,88 @@
+"""The plan covers what it promises, repeats itself, and holds its caps; the gate refuses."""
+
+from collections import Counter
+
+import pytest
+
+from validate.bench import gate, ops, plan
+
+
+def bare(entry):
+    return {k: v for k, v in entry.items() if k != "power"}
+
+
+@pytest.fixture(scope="module")
+def h100():
+    return [bare(e) for e in plan.build("h100", 1)]
+
+
+def test_plan_is_distinct_valid_and_within_its_caps(h100):
+    assert len({ops.key(o) for o in h100}) == len(h100) > 6500
+    for op in h100:
+        ops.check(op)
+        assert plan.estimate_s(op) <= plan.TIME_CAP_S
+        assert sum(ops.traffic(op)) <= plan.BYTES_CAP
+
+
+def test_same_seed_same_plan_and_another_seed_another():
+    first = plan.build("h200", 3, points=200)
+    assert first == plan.build("h200", 3, points=200)
+    assert first != plan.build("h200", 4, points=200)
+
+
+def test_every_prefix_is_balanced(h100):
+    whole = Counter(ops.family(o) for o in h100)
+    half = Counter(ops.family(o) for o in h100[: len(h100) // 2])
+    for name, count in whole.items():
+        assert abs(half[name] - count / 2) <= max(4, 0.15 * count), name
+
+
+def test_smoke_plan_touches_every_family_and_gemm_dtype(h100):
+    smoke = [bare(e) for e in plan.build("smoke", 1)]
+    assert len(smoke) <= 120
+    assert {ops.family(o) for o in smoke} >= {ops.family(o) for o in h100} - {"host"}
+    dtypes = {o["dtype"] for o in smoke if ops.family(o) == "gemm"}
+    assert dtypes == {"bf16", "fp16", "tf32", "fp32", "fp8_e4m3", "int8"}
+
+
+def test_unknown_family_is_named():
+    with pytest.raises(ValueError, match="gem_bf16"):
+        plan.build(families=["gem_bf16"])
+
+
+def test_points_fill_the_unit_cube_evenly():
+    source = plan.points(3, 5)
+    drawn = [next(source) for _ in range(512)]
+    boxes = Counter(tuple(int(2 * x) for x in p) for p in drawn)
+    assert set(boxes.values()) <= set(range(56, 73))  # 64 each; random draws spread wider
+
+
+@pytest.mark.parametrize(
+    ("op", "want"),
+    [
+        ({"op": "gemm", "m": 2, "n": 3, "k": 5, "dtype": "bf16"}, (60, 50, 12)),
+        ({"op": "gemm", "m": 2, "n": 3, "k": 5, "dtype": "fp8_e4m3"}, (60, 25, 12)),
+        (
+            {"op": "attention", "batch": 1, "q_heads": 2, "kv_heads": 1, "q_len": 4, "kv_len": 4,
+             "head_dim": 8, "causal": True, "dtype": "bf16"},
+            (4 * 2 * 10 * 8, 128 + 128, 128),
+        ),
+        (
+            {"op": "conv2d", "n": 1, "c_in": 2, "h": 5, "w": 5, "c_out": 4, "kernel": 3,
+             "stride": 2, "padding": 1, "groups": 2, "pass": "wgrad", "dtype": "fp32"},
+            (2 * 4 * 9 * 9, 4 * (50 + 36), 4 * 4 * 9),
+        ),
+    ],
+)  # fmt: skip
+def test_arithmetic_and_traffic_by_hand(op, want):
+    assert (ops.flops(op), *ops.traffic(op)) == want
+
+
+def test_gate_refuses_what_physics_forbids():
+    op = {"op": "gemm", "m": 8192, "n": 8192, "k": 8192, "dtype": "bf16"}
+    bound = gate.lower_bound_us(op, "NVIDIA H100 80GB HBM3")
+    assert bound == pytest.approx(2 * 8192**3 / 989.4e12 * 1e6)
+    assert gate.refusal(op, "NVIDIA H100 80GB HBM3", 0.9 * bound)
+    assert gate.refusal(op, "NVIDIA H100 80GB HBM3", 1.2 * bound) is None
+    assert gate.refusal(op, "unknown chip", float("nan"))
+    assert gate.refusal(op, "unknown chip", 1.0) is None
