@@ -265,6 +265,7 @@ def _memcpy(u: list[float], rng: random.Random) -> ops.Op:
 
 
 def host_ops() -> list[ops.Op]:
+    """Every host-side quantity once."""
     kinds = [
         "eager_add",
         "eager_add_inplace",
