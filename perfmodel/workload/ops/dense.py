@@ -47,17 +47,21 @@ class GroupedGemm(Op):
     """``groups`` products with a weight matrix each (the experts of one MoE layer).
 
     ``m`` is the mean number of rows of a group. Where rows do not divide evenly, ``rows`` gives
-    the exact total; 0 means ``groups * m``.
+    the exact total; 0 means ``groups * m``. Direction ``"fwd"`` reads rows x k and the weights and
+    writes rows x n; ``"wgrad"`` reads rows x k and rows x n and writes ``groups`` n x k gradients.
+    The input gradient is the forward product with n and k exchanged.
     """
 
     family: ClassVar[str] = "grouped_gemm"
     may_be_zero: ClassVar[frozenset[str]] = frozenset({"rows"})
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {"direction": ("fwd", "wgrad")}
 
     groups: Size
     m: Size
     n: Size
     k: Size
     rows: Size = 0
+    direction: str = "fwd"
     dtype: str = "bf16"
 
     @property
@@ -72,14 +76,19 @@ class GroupedGemm(Op):
         return 2 * self.total_rows * product(self.n, self.k)
 
     @property
+    def _weights(self) -> Count:
+        return product(self.groups, self.n, self.k)
+
+    @property
     def bytes_read(self) -> Count:
-        return storage(
-            self.dtype, self.total_rows * exact(self.k) + product(self.groups, self.n, self.k)
-        )
+        inputs = self.total_rows * exact(self.k)
+        other = self._weights if self.direction == "fwd" else self.total_rows * exact(self.n)
+        return storage(self.dtype, inputs + other)
 
     @property
     def bytes_written(self) -> Count:
-        return storage(output_dtype(self.dtype), self.total_rows * exact(self.n))
+        result = self.total_rows * exact(self.n) if self.direction == "fwd" else self._weights
+        return storage(output_dtype(self.dtype), result)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,145 @@
+"""Software stacks: what is fused, which copies of the weights exist, what a launch costs.
+
+A stack is data (``stacks/*.toml``): it decides which kernels a layer becomes and how far a step is
+from the sum of its matrix products. Reading one needs no physics.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from perfmodel.errors import WorkloadError, nearest_name
+from perfmodel.units import Seconds
+from perfmodel.workload.dtype import bytes_per_element
+from perfmodel.workload.ops.base import check_choice
+
+
+class Stack(BaseModel):
+    """How software runs a model.
+
+    Attributes
+    ----------
+    attention : str
+        ``"flash"`` never stores the scores, ``"materialised"`` does.
+    fused_softmax, fused_norm, fused_rope, fused_activation, fused_residual, fused_residual_norm,
+    fused_cross_entropy, fused_wgrad_accumulation : bool
+        Whether the chain is one kernel: scale, mask and softmax; a norm; the rotation; bias and
+        activation; bias, dropout and residual; residual and the norm after it; the loss; weight
+        gradient and its accumulation.
+    dropout : bool
+        Whether dropout is on in training.
+    weight_dtype, grad_dtype, master_dtype, moment_dtype : str
+        Formats held for each parameter; ``master_dtype`` empty means no separate copy.
+    optimizer : str
+        ``"fused"`` is one kernel over all parameters, ``"unfused"`` a chain of passes.
+    host_launch : float
+        Host time to launch one operator in eager mode [s]; 0 where a graph is replayed.
+    graph : bool
+        Whether launches are captured and replayed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    description: str
+    source: str
+    attention: str = "flash"
+    fused_softmax: bool = True
+    fused_norm: bool = True
+    fused_rope: bool = True
+    fused_activation: bool = True
+    fused_residual: bool = True
+    fused_residual_norm: bool = False
+    fused_cross_entropy: bool = True
+    fused_wgrad_accumulation: bool = False
+    fused_quantise: bool = True
+    dropout: bool = False
+    weight_dtype: str = "bf16"
+    grad_dtype: str = "fp32"
+    master_dtype: str = "fp32"
+    moment_dtype: str = "fp32"
+    optimizer: str = "fused"
+    host_launch: Seconds = Field(ge=0)
+    graph: bool = False
+
+    @field_validator("attention", "optimizer", "weight_dtype", "grad_dtype", "moment_dtype")
+    @classmethod
+    def _words(cls, value: str, info: Any) -> str:
+        if info.field_name == "attention":
+            check_choice(value, ("flash", "materialised"), "stack: attention")
+        elif info.field_name == "optimizer":
+            check_choice(value, ("fused", "unfused"), "stack: optimizer")
+        else:
+            bytes_per_element(value, where=f"stack: {info.field_name}")
+        return value
+
+    @property
+    def master_bytes(self) -> float:
+        """Bytes of the separate optimizer copy of a weight [B]; 0 without one."""
+        return bytes_per_element(self.master_dtype) if self.master_dtype else 0.0
+
+    @property
+    def optimizer_bytes(self) -> float:
+        """Optimizer state of a parameter: master copy and two moments [B]."""
+        return self.master_bytes + 2 * bytes_per_element(self.moment_dtype)
+
+    @property
+    def state_bytes(self) -> float:
+        """Everything held for a parameter without sharding: weight, gradient, optimizer [B]."""
+        weight, grad = bytes_per_element(self.weight_dtype), bytes_per_element(self.grad_dtype)
+        return weight + grad + self.optimizer_bytes
+
+
+def bundled_stacks() -> tuple[str, ...]:
+    """Names that :func:`load_stack` knows without a file."""
+    folder = resources.files("perfmodel.workload") / "stacks"
+    return tuple(
+        sorted(
+            entry.name.removesuffix(".toml")
+            for entry in folder.iterdir()
+            if entry.name.endswith(".toml")
+        )
+    )
+
+
+def load_stack(name_or_path: str | Path) -> Stack:
+    """A software stack by bundled name or from a TOML file.
+
+    Raises
+    ------
+    WorkloadError
+        If the name is unknown or the file is not a stack.
+    """
+    text = str(name_or_path)
+    names = bundled_stacks()
+    if text in names:
+        content = (resources.files("perfmodel.workload") / "stacks" / f"{text}.toml").read_text()
+    elif (path := Path(name_or_path)).is_file() and path.stat().st_size <= 2**20:
+        content = path.read_text(encoding="utf-8")
+    else:
+        raise WorkloadError(
+            "stack",
+            text,
+            f"{', '.join(names)}, or the path of a small TOML file",
+            nearest=nearest_name(text, names),
+            repair="use a bundled stack, or write one",
+        )
+    try:
+        return Stack.model_validate({"name": text} | tomllib.loads(content))
+    except tomllib.TOMLDecodeError as error:
+        raise WorkloadError(text, f"<{error}>", "TOML", repair="correct the file") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise WorkloadError(
+            f"{text}: {key}",
+            first["input"],
+            f"{first['msg'].lower()}; the fields are {', '.join(Stack.model_fields)}",
+            nearest=nearest_name(key, Stack.model_fields),
+            repair=f"correct {key}",
+        ) from None
