@@ -196,7 +196,7 @@ def domain_tier(domain: Domain, name: str, link: Link, inner: int, devices: int)
         links = float(domain.links_per_device or 0)
         if domain.topology == "mesh":
             # All-to-all wiring: links to devices that the job leaves idle carry nothing.
-            links *= max(span - 1, 1) / max((domain.span or 2) - 1, 1)
+            links *= max(span - inner, 1) / max((domain.span or inner + 1) - inner, 1)
     return Tier(
         name=name,
         span=span,
@@ -208,6 +208,20 @@ def domain_tier(domain: Domain, name: str, link: Link, inner: int, devices: int)
         efficiency_key=domain.efficiency_key,
         edges=tuple(edge for edge in domain.edges if max(edge[0], edge[1]) < span),
     )
+
+
+def torus_slices(domain: Domain, devices: int) -> int:
+    """How many equal slices of a torus domain hold ``devices``; 0 if no number does.
+
+    One, as long as a box of that size is sold; otherwise the fewest.
+    """
+    largest = math.prod(domain.max_dims)
+    for slices in range(max(1, math.ceil(devices / largest)), devices + 1):
+        if devices % slices == 0 and torus_slice(devices // slices, domain.max_dims) is not None:
+            return slices
+        if slices > 64 * math.ceil(devices / largest):
+            break
+    return 0
 
 
 def _torus_tier(domain: Domain, name: str, link: Link, devices: int) -> Tier:

@@ -14,9 +14,16 @@ from typing import Any, Final, Literal
 
 from perfmodel.errors import SpecError, nearest_name
 from perfmodel.hardware.accelerator import Accelerator
-from perfmodel.hardware.cluster import Cluster, ClusterFile, Tier, domain_tier, fabric_tiers
+from perfmodel.hardware.cluster import (
+    Cluster,
+    ClusterFile,
+    Tier,
+    domain_tier,
+    fabric_tiers,
+    torus_slices,
+)
 from perfmodel.hardware.link import Link
-from perfmodel.hardware.node import Node
+from perfmodel.hardware.node import Domain, Node
 from perfmodel.hardware.read import merged, read_toml, validated
 
 Folder = Literal["accelerators", "links", "nodes", "clusters"]
@@ -159,6 +166,8 @@ def load_cluster(
         inner = tiers[-1].span if tiers else 1
         # A domain wider than the node (an NVL72 rack, a torus) takes in whole nodes.
         reach = used * count if domain.span is None or domain.span > node.devices else used
+        if domain.topology == "torus":
+            reach //= _slices(node, domain, reach)
         link = load_link(_referred(node_path, domain.link, "links"))
         tier = domain_tier(domain, domain.link, link, inner, reach)
         if tier.span > inner or not tiers:
@@ -182,6 +191,18 @@ def load_cluster(
         tiers=tuple(tiers),
         host_link=host_link or None,
     )
+
+
+def _slices(node: Node, domain: Domain, devices: int) -> int:
+    """Equal torus slices that the job needs; more than one only over a data-center network."""
+    slices = torus_slices(domain, devices)
+    if slices == 0 or (slices > 1 and node.scale_out is None):
+        raise SpecError(
+            f"{node.name}: slice", devices,
+            f"devices that make a box inside {list(domain.max_dims)}, or equal boxes",
+            repair="choose a number of nodes whose devices factor, such as a power of two",
+        )  # fmt: skip
+    return slices
 
 
 def locate(name_or_path: str | Path, prefer: Folder | None = None) -> tuple[Folder, Path]:
