@@ -160,38 +160,48 @@ def traffic(op: str, algorithm: str, size: ArrayLike, ranks: ArrayLike) -> Traff
     )
 
 
-def _profile(op: str, algorithm: str, n: Floats, p: Floats) -> tuple[Floats, Floats, Floats]:
+Profile = tuple[Floats, Floats, Floats]
+
+
+def _profile(op: str, algorithm: str, n: Floats, p: Floats) -> Profile:
     """(steps, wire, reduced) for p >= 2."""
-    share = (p - 1.0) / p
-    none = np.zeros_like(n)
     if op == "all_reduce":
         return _all_reduce(algorithm, n, p)
     if op in ("all_gather", "reduce_scatter"):
-        reduced = none if op == "all_gather" else n * share
+        none = np.zeros_like(n)
+        reduced = none if op == "all_gather" else n * (p - 1.0) / p
         return _half_of_all_reduce(algorithm, n, p, reduced)
-    if op == "all_to_all":
-        if algorithm == "bruck":
-            return _log2(p), n / 2.0 * _log2(p), none
-        if algorithm == "ring":  # a block for the rank d hops away crosses d links
-            return p - 1.0, n * (p - 1.0) / 2.0, none
-        return p - 1.0, n * share, none
     if op in ("broadcast", "reduce"):
-        reduced = none if op == "broadcast" else n
-        if algorithm == "tree":  # two trees carry half each: full rate, depth lg p
-            return _log2(p), n, reduced
-        if algorithm == "scatter_gather":
-            return _log2(p) + p - 1.0, 2.0 * share * n, reduced
-        if algorithm == "in_network":
-            return none + 1.0, n, none
-        return p - 1.0, n, reduced  # pipelined chain, filled
-    if op in ("gather", "scatter"):
-        if algorithm == "binomial":
-            return _log2(p), n * share, none
-        return p - 1.0, n * share, none
-    return none + 1.0, n, none  # p2p
+        return _one_with_all(algorithm, n, p, np.zeros_like(n) if op == "broadcast" else n)
+    return _personal(op, algorithm, n, p)
 
 
-def _all_reduce(algorithm: str, n: Floats, p: Floats) -> tuple[Floats, Floats, Floats]:
+def _one_with_all(algorithm: str, n: Floats, p: Floats, reduced: Floats) -> Profile:
+    none = np.zeros_like(n)
+    if algorithm == "tree":  # two trees carry half each: full rate, depth lg p
+        return _log2(p), n, reduced
+    if algorithm == "scatter_gather":
+        return _log2(p) + p - 1.0, 2.0 * (p - 1.0) / p * n, reduced
+    if algorithm == "in_network":
+        return none + 1.0, n, none
+    return p - 1.0, n, reduced  # pipelined chain, filled
+
+
+def _personal(op: str, algorithm: str, n: Floats, p: Floats) -> Profile:
+    """Every rank's block is its own: all-to-all, gather, scatter, point-to-point."""
+    none = np.zeros_like(n)
+    if op == "p2p":
+        return none + 1.0, n, none
+    if algorithm == "bruck":
+        return _log2(p), n / 2.0 * _log2(p), none
+    if algorithm == "ring":  # a block for the rank d hops away crosses d links
+        return p - 1.0, n * (p - 1.0) / 2.0, none
+    if algorithm == "binomial":
+        return _log2(p), n * (p - 1.0) / p, none
+    return p - 1.0, n * (p - 1.0) / p, none
+
+
+def _all_reduce(algorithm: str, n: Floats, p: Floats) -> Profile:
     share = (p - 1.0) / p
     none = np.zeros_like(n)
     if algorithm == "ring":  # reduce-scatter, then all-gather [1]
@@ -213,9 +223,7 @@ def _all_reduce(algorithm: str, n: Floats, p: Floats) -> tuple[Floats, Floats, F
     return 2.0 + none, n + none, none
 
 
-def _half_of_all_reduce(
-    algorithm: str, n: Floats, p: Floats, reduced: Floats
-) -> tuple[Floats, Floats, Floats]:
+def _half_of_all_reduce(algorithm: str, n: Floats, p: Floats, reduced: Floats) -> Profile:
     share = (p - 1.0) / p
     none = np.zeros_like(n)
     if algorithm == "ring":
@@ -233,7 +241,7 @@ def _half_of_all_reduce(
 
 
 def _log2(p: Floats) -> Floats:
-    return np.ceil(np.log2(p) - 1e-12)
+    return np.asarray(np.ceil(np.log2(p) - 1e-12), dtype=np.float64)
 
 
 def _fold(p: Floats) -> Floats:
@@ -266,4 +274,4 @@ def algbw(size: ArrayLike, seconds: ArrayLike) -> Floats:
 
 def busbw(op: str, size: ArrayLike, ranks: ArrayLike, seconds: ArrayLike) -> Floats:
     """Bus bandwidth, comparable with the wire whatever the rank count [B/s]."""
-    return algbw(size, seconds) * bus_factor(op, ranks)
+    return np.asarray(algbw(size, seconds) * bus_factor(op, ranks), dtype=np.float64)

@@ -4,62 +4,55 @@ A group of ``world`` ranks has ``ranks_per_node`` members in each innermost doma
 node) and so spans ``ceil(world / ranks_per_node)`` of them. Every algorithm becomes a latency chain
 and a byte count on the inside and on the outside links; the slower side decides the rate, every
 step pays its own side's latency, and the cheapest (algorithm, protocol) is what the library runs.
+Where the link was measured, a smooth residual corrects what the mechanism misses.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.errors import NetworkError, nearest_name
-from perfmodel.network.algorithms import Floats, check_op, traffic
-from perfmodel.network.protocols import PROTOCOLS, Protocol, default_protocols, link_kind
+from perfmodel.network.algorithms import ALGORITHMS, Floats, check_op
+from perfmodel.network.coefficients import PROTOCOLS, LinkCoefficients, Way, tier_coefficients
+from perfmodel.network.placement import Reach, check_group, domain_tier, reach
+from perfmodel.network.sides import CHOICES, STAGED, Sides, split
+from perfmodel.network.tori import torus_numbers
 
 if TYPE_CHECKING:
-    from perfmodel.hardware.cluster import Cluster, Tier
-
-# What a library chooses from by itself; "hierarchical" is how frameworks stage it by hand.
-CHOICES: Final[dict[str, tuple[str, ...]]] = {
-    "all_reduce": ("ring", "tree"),
-    "all_gather": ("ring",),
-    "reduce_scatter": ("ring",),
-    "all_to_all": ("direct",),
-    "broadcast": ("ring", "tree"),
-    "reduce": ("ring", "tree"),
-    "gather": ("direct",),
-    "scatter": ("direct",),
-    "p2p": ("direct",),
-}
-FORCED: Final[dict[str, tuple[str, ...]]] = {
-    op: (*names, "hierarchical") if op in ("all_reduce", "all_gather", "reduce_scatter") else names
-    for op, names in CHOICES.items()
-}
+    from perfmodel.hardware.cluster import Cluster
 
 
 @dataclass(frozen=True, slots=True)
-class Sides:
-    """Steps and bytes per device of one algorithm, inside and outside the innermost domain."""
+class Priced:
+    """Prices of collectives; all fields broadcast together.
 
-    steps_in: Floats
-    wire_in: Floats
-    steps_out: Floats
-    wire_out: Floats
-    serial: bool = False
+    Parameters
+    ----------
+    seconds, lower, low, high : array
+        The prediction, what the wire alone would take, and the ends of the 90 % interval [s].
+    latency, moving : array
+        The part of the mechanism's time that does not, and that does, grow with the size [s].
+    calibrated : array of bool
+        Whether measurements of this link and operation surround the point.
+    choice : array of int
+        Index into ``choices``.
+    choices : tuple of str
+        ``"ring/simple"`` ...
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class _Links:
-    """Rates and latencies that a group sees, arrays over the groups."""
-
-    bandwidth_in: Floats
-    latency_in: Floats
-    bandwidth_out: Floats
-    latency_out: Floats
-    kind_in: str
-    kind_out: str
+    seconds: Floats
+    lower: Floats
+    low: Floats
+    high: Floats
+    latency: Floats
+    moving: Floats
+    calibrated: NDArray[np.bool_]
+    choice: NDArray[np.intp]
+    choices: tuple[str, ...]
 
 
 def collective_seconds(
@@ -89,7 +82,7 @@ def collective_seconds(
         members are taken to run the same collective in groups of their own at the same time, so a
         group has only its members' share of the node's network cards.
     algorithm, protocol : str, optional
-        Forced instead of chosen by cost.
+        Forced instead of chosen by cost; then no measured residual is applied.
 
     Returns
     -------
@@ -102,103 +95,227 @@ def collective_seconds(
         On an unknown operation, algorithm or protocol; on a negative or non-finite size; on a group
         larger than the cluster, or with more local members than a domain has devices.
     """
+    return price_collective(
+        op,
+        size_bytes,
+        world,
+        cluster,
+        ranks_per_node=ranks_per_node,
+        algorithm=algorithm,
+        protocol=protocol,
+    ).seconds
+
+
+def price_collective(
+    op: str,
+    size_bytes: ArrayLike,
+    world: ArrayLike,
+    cluster: Cluster,
+    *,
+    ranks_per_node: ArrayLike,
+    algorithm: str | None = None,
+    protocol: str | None = None,
+) -> Priced:
+    """As :func:`collective_seconds`, with interval, lower bound and choice."""
     check_op(op)
     size, ranks, local = np.broadcast_arrays(
         np.asarray(size_bytes, float), np.asarray(world, float), np.asarray(ranks_per_node, float)
     )
-    _check(op, size, ranks, local, cluster)
+    check_group(op, size, ranks, local, cluster)
     local = np.minimum(local, ranks)
+    index = domain_tier(cluster)
+    inside = tier_coefficients(cluster, cluster.tiers[index])
+    outer = cluster.tiers[index + 1 :]
+    outside = tier_coefficients(cluster, outer[0]) if outer else None
+    return price(
+        op,
+        size,
+        ranks,
+        local,
+        reach(cluster, ranks, local),
+        inside,
+        outside,
+        algorithm=algorithm,
+        protocol=protocol,
+    )
+
+
+def price(
+    op: str,
+    size: Floats,
+    ranks: Floats,
+    local: Floats,
+    links: Reach,
+    inside: LinkCoefficients,
+    outside: LinkCoefficients | None,
+    *,
+    algorithm: str | None = None,
+    protocol: str | None = None,
+) -> Priced:
+    """Price groups whose reach and coefficients are known already; arguments as arrays of SI."""
+    names = _algorithms(op, algorithm, links)
+    _check_protocol(protocol)
+    best = latency = moving = np.full(size.shape, np.inf)
+    choice = np.zeros(size.shape, dtype=np.intp)
+    choices: list[str] = []
     groups = np.ceil(ranks / local)
-    links = _links(cluster, groups)
-    names = _names(op, algorithm)
-    kinds = _protocols(links, protocol, bool(np.any(groups > 1)))
-    best: Floats | None = None
+    several = bool(np.any(groups > 1))
     for name in names:
-        sides = split(op, name, size, ranks, local, groups)
-        for inside, outside in kinds:
-            seconds = _price(sides, links, inside, outside, groups)
-            best = seconds if best is None else np.minimum(best, seconds)
-    if best is None:  # _names and _protocols never return nothing
-        raise NetworkError(op, (algorithm, protocol), "a choice", repair="leave both out")
-    return np.where(ranks > 1, best, 0.0)
+        if name == "tree" and not several and algorithm is None and op == "all_reduce":
+            continue  # inside one domain it is a chain, never ahead of the ring
+        sides = _torus_sides(op, size, ranks, links) if name == "torus" else None
+        sides = sides or split(op, name, size, ranks, local)
+        allowed = _allowed(name, algorithm, local, inside)
+        if allowed is False:
+            continue
+        for label, within, across in _ways(name, inside, outside, protocol, several):
+            chain, wire = _terms(sides, size, links, within, across, inside, groups)
+            seconds = chain + wire
+            if allowed is not True:
+                seconds = np.where(allowed, seconds, np.inf)
+            better = seconds < best
+            if better.any():
+                choice = np.where(better, len(choices), choice)
+                latency = np.where(better, chain, latency)
+                moving = np.where(better, wire, moving)
+                best = np.where(better, seconds, best)
+            choices.append(f"{name}/{label}")
+    return _finish(
+        op, size, ranks, groups, links, inside, outside, best, latency, moving, choice,
+        tuple(choices), forced=algorithm is not None or protocol is not None,
+    )  # fmt: skip
 
 
-def split(
-    op: str, algorithm: str, size: Floats, ranks: Floats, local: Floats, groups: Floats
-) -> Sides:
-    """Steps and bytes of an algorithm on either side of the domain's border.
+def _finish(
+    op: str,
+    size: Floats,
+    ranks: Floats,
+    groups: Floats,
+    links: Reach,
+    inside: LinkCoefficients,
+    outside: LinkCoefficients | None,
+    best: Floats,
+    latency: Floats,
+    moving: Floats,
+    choice: NDArray[np.intp],
+    choices: tuple[str, ...],
+    *,
+    forced: bool,
+) -> Priced:
+    """Apply the residual of whichever link decides, and put an interval around the result."""
+    many = ranks > 1
+    factor: Floats = np.ones(size.shape)
+    spread = np.full(size.shape, inside.spread)
+    known = np.zeros(size.shape, dtype=bool)
+    out = groups > 1
+    for link, where, count in ((inside, ~out, ranks), (outside, out, groups)):
+        if link is None or not where.any():
+            continue
+        spread = np.where(where, link.spread, spread)
+        if link.correction is None or forced:
+            continue
+        residual, deviation = link.correction.at(op, size, count)
+        covered = link.correction.covers(op, size, count)
+        factor = np.where(where, np.exp(residual), factor)
+        inflated = np.where(covered, deviation, np.maximum(2.0 * deviation, link.spread))
+        spread = np.where(where & np.isfinite(inflated), inflated, spread)
+        known = np.where(where, covered & link.fitted, known)
+    seconds = np.where(many, best * factor, 0.0)
+    lower = np.where(many, _wire_bound(op, size, ranks, groups, links), 0.0)
+    lower = np.minimum(lower, seconds)
+    reach90 = np.exp(1.645 * spread)
+    return Priced(
+        seconds=seconds,
+        lower=lower,
+        low=np.maximum(seconds / reach90, lower),
+        high=seconds * reach90,
+        latency=np.where(many, latency, 0.0),
+        moving=np.where(many, moving, 0.0),
+        calibrated=known | ~many,
+        choice=choice,
+        choices=choices,
+    )
 
-    ``ring`` crosses every border once a turn, with the local members' cards in parallel; ``tree``
-    runs a chain inside and two binary trees outside; ``direct`` sends each peer its own block;
-    ``hierarchical`` scatters inside, works outside on 1/local of the data, gathers inside.
-    """
+
+def _wire_bound(op: str, size: Floats, ranks: Floats, groups: Floats, links: Reach) -> Floats:
+    """What must leave some device, or some domain, at the datasheet's rate [s]."""
+    share = (ranks - 1.0) / ranks if op not in ("broadcast", "reduce", "p2p") else 1.0
+    inner = size * share / links.bandwidth_in
+    cut = np.where(groups > 1, size * share / (links.bandwidth_out * (ranks / groups)), 0.0)
+    crossing = cut * np.where(op == "all_to_all", 0.0, 1.0)
+    return np.asarray(np.where(groups > 1, crossing, inner), dtype=np.float64)
+
+
+def _terms(
+    sides: Sides,
+    size: Floats,
+    links: Reach,
+    within: Way,
+    across: Way,
+    inside: LinkCoefficients,
+    groups: Floats,
+) -> tuple[Floats, Floats]:
+    """(latency, time on the wire) of the mechanism."""
+    shared = links.bandwidth_in * links.share_in
+    time_in = within.moving(sides.wire_in, size, shared)
+    if inside.copy_share is not None and within is inside.ways.get("simple"):
+        time_in = time_in + sides.copied / (inside.copy_share * shared)
+    chain = within.base + sides.steps_in * within.step
+    if across is within and not (groups > 1).any():
+        return chain, time_in
+    time_out = across.moving(sides.wire_out, size, links.bandwidth_out)
+    chain = np.where(groups > 1, np.maximum(within.base, across.base), within.base)
+    chain = chain + sides.steps_in * within.step + sides.steps_out * across.step
+    return chain, (time_in + time_out if sides.serial else np.maximum(time_in, time_out))
+
+
+def _torus_sides(op: str, size: Floats, ranks: Floats, links: Reach) -> Sides | None:
+    """All axes at once; the rate in ``links`` is already that of all useful links."""
+    _, hops, crossing = torus_numbers(ranks, links.dims, links.wraps)
+    share = (ranks - 1.0) / np.maximum(ranks, 1.0)
+    turns = 2.0 if op == "all_reduce" else 1.0
+    wire = turns * share * size
+    if op in ("broadcast", "reduce", "p2p"):
+        wire = size
+    if op == "all_to_all":  # busiest link: crossing * size; expressed at the rate of all links
+        wire = crossing * size * links.bandwidth_in / links.link_bandwidth
+    if op == "p2p":  # one pair: one link
+        wire = size * links.bandwidth_in / links.link_bandwidth
+        hops = np.ones_like(hops)
     zero = np.zeros_like(size)
-    outer = groups > 1
-    if algorithm == "hierarchical":
-        inner = traffic(op, "ring", size, local)
-        part = size if op != "all_reduce" else size / local
-        across = traffic(op, "ring", part, groups)
-        if op != "all_reduce":
-            across_wire = across.wire / local
-        else:
-            across_wire = across.wire
-        return Sides(inner.steps, inner.wire, across.steps, across_wire, serial=True)
-    flat = traffic(op, algorithm, size, ranks)
-    if algorithm == "tree":
-        turns = 2.0 if op == "all_reduce" else 1.0
-        steps_out = turns * np.ceil(np.log2(np.maximum(groups, 1.0)) - 1e-12)
-        steps_in = np.where(outer, turns * (local - 1.0), flat.steps)
-        return Sides(steps_in, flat.wire, steps_out, np.where(outer, flat.wire / local, zero))
-    if algorithm == "ring" and op != "all_to_all":
-        turns = 2.0 if op == "all_reduce" else 1.0
-        steps_out = np.where(outer, turns * (groups - 1.0), zero)
-        wire_in = np.where(local > 1, flat.wire, zero)
-        return Sides(
-            flat.steps - steps_out, wire_in, steps_out, np.where(outer, flat.wire / local, zero)
-        )
-    # direct: of p - 1 peers, local - 1 are inside
-    peers = np.maximum(ranks - 1.0, 1.0)
-    inside = np.where(ranks > 1, (local - 1.0) / peers, 0.0)
-    return Sides(
-        flat.steps * inside,
-        flat.wire * inside,
-        flat.steps * (1.0 - inside),
-        flat.wire * (1.0 - inside),
-    )
+    return Sides(turns * hops, wire, zero, zero, zero)
 
 
-def _price(
-    sides: Sides, links: _Links, inside: Protocol, outside: Protocol, groups: Floats
-) -> Floats:
-    rate_in = np.minimum(inside.share * links.bandwidth_in, inside.cap)
-    rate_out = np.minimum(outside.share * links.bandwidth_out, outside.cap)
-    time_in = sides.wire_in / rate_in
-    time_out = sides.wire_out / rate_out
-    moving = time_in + time_out if sides.serial else np.maximum(time_in, time_out)
-    chain = sides.steps_in * (inside.step + links.latency_in) + sides.steps_out * (
-        outside.step + links.latency_out
-    )
-    base = np.where(groups > 1, max(inside.base, outside.base), inside.base)
-    return np.asarray(base + chain + moving, dtype=np.float64)
-
-
-def _names(op: str, algorithm: str | None) -> tuple[str, ...]:
+def _algorithms(op: str, algorithm: str | None, links: Reach) -> tuple[str, ...]:
+    torus = bool(links.dims)
     if algorithm is None:
-        return CHOICES[op]
-    if algorithm not in FORCED[op]:
+        return ("torus",) if torus else CHOICES[op]
+    known = list(ALGORITHMS[op])
+    known += ["hierarchical"] if op in STAGED else []
+    known += ["torus"] if torus else []
+    if algorithm not in known:
         raise NetworkError(
             f"collective {op}: algorithm",
             algorithm,
-            ", ".join(FORCED[op]),
-            nearest=nearest_name(algorithm, FORCED[op]),
+            ", ".join(known),
+            nearest=nearest_name(algorithm, known),
             repair="choose an algorithm that exists for this operation, or leave it out",
         )
     return (algorithm,)
 
 
-def _protocols(
-    links: _Links, protocol: str | None, outer: bool
-) -> tuple[tuple[Protocol, Protocol], ...]:
+def _allowed(
+    name: str, forced: str | None, local: Floats, inside: LinkCoefficients
+) -> bool | NDArray[np.bool_]:
+    """Whether the library would consider it by itself."""
+    if name != "in_network" or forced is not None:
+        return True
+    if inside.in_network_from is None:
+        return False
+    return np.asarray(local >= inside.in_network_from)
+
+
+def _check_protocol(protocol: str | None) -> None:
     if protocol is not None and protocol not in PROTOCOLS:
         raise NetworkError(
             "collective: protocol",
@@ -207,88 +324,31 @@ def _protocols(
             nearest=nearest_name(protocol, PROTOCOLS),
             repair="choose one of the accepted protocols, or leave it out",
         )
-    inside = {each.name: each for each in default_protocols(links.kind_in)}
-    outside = {each.name: each for each in default_protocols(links.kind_out)} if outer else inside
-    pairs = [
-        (inside.get(name, inside["simple"]), outside.get(name, outside["simple"]))
-        for name in PROTOCOLS
-        if (name in inside or name in outside) and protocol in (None, name)
+
+
+def _ways(
+    name: str,
+    inside: LinkCoefficients,
+    outside: LinkCoefficients | None,
+    protocol: str | None,
+    several: bool,
+) -> list[tuple[str, Way, Way]]:
+    """(label, inside, outside) for every protocol that the algorithm can take."""
+
+    def pick(link: LinkCoefficients, way: str) -> Way:
+        return link.ways.get(way, link.ways["simple"])
+
+    outer = outside if several and outside is not None else inside
+    if name == "direct":
+        return [("direct", pick(inside, "direct"), pick(outer, "direct"))]
+    if name == "in_network":
+        return [
+            ("in_network", pick(inside, "in_network"), pick(outer, way))
+            for way in (PROTOCOLS[1:] if several else PROTOCOLS[-1:])
+        ]
+    wanted = [
+        way
+        for way in PROTOCOLS
+        if protocol in (None, way) and (way in inside.ways or way in outer.ways)
     ]
-    return tuple(pairs) or ((inside["simple"], outside["simple"]),)
-
-
-def domain_tier(cluster: Cluster) -> int:
-    """Index of the innermost domain's tier: the NVLink domain, or the whole node if that is more."""
-    spans = [tier.span for tier in cluster.tiers]
-    index = 0
-    while index + 1 < len(spans) and spans[index + 1] <= cluster.devices_per_node:
-        index += 1
-    return index
-
-
-def _links(cluster: Cluster, groups: Floats) -> _Links:
-    """The tiers that groups of so many domains cross; the narrowest of them sets the rate."""
-    tiers = cluster.tiers
-    index = domain_tier(cluster)
-    inner = tiers[index]
-    shape = groups.shape
-    bandwidth_in = min(_usable(tier) for tier in tiers[: index + 1])
-    outer = tiers[index + 1 :]
-    bandwidth_out = np.full(shape, np.inf)
-    latency_out = np.zeros(shape)
-    devices = groups * inner.span
-    reached = np.asarray(groups <= 1)
-    for tier in outer:
-        crossed = ~reached
-        bandwidth_out = np.where(crossed, np.minimum(bandwidth_out, _usable(tier)), bandwidth_out)
-        latency_out = np.where(crossed, np.maximum(latency_out, tier.latency), latency_out)
-        reached = reached | (devices <= tier.span)
-    latency_in = max(tier.latency for tier in tiers[: index + 1])
-    kind_out = link_kind(outer[0].name, outer[0].topology) if outer else "net"
-    return _Links(
-        np.full(shape, bandwidth_in),
-        np.full(shape, latency_in),
-        bandwidth_out,
-        latency_out,
-        link_kind(inner.name, inner.topology),
-        kind_out,
-    )
-
-
-def _usable(tier: Tier) -> float:
-    return tier.bandwidth / max(tier.oversubscription, 1.0)
-
-
-def _check(op: str, size: Floats, ranks: Floats, local: Floats, cluster: Cluster) -> None:
-    if not np.all(np.isfinite(size)) or np.any(size < 0):
-        bad = size[~(np.isfinite(size) & (size >= 0))].flat[0]
-        raise NetworkError(
-            f"collective {op}: size_bytes",
-            float(bad),
-            "a finite number of bytes that is not negative",
-            repair="give the size of the larger buffer in bytes",
-        )
-    for name, value in (("world", ranks), ("ranks_per_node", local)):
-        wrong = ~(np.isfinite(value) & (value >= 1) & (value == np.floor(value)))
-        if np.any(wrong):
-            raise NetworkError(
-                f"collective {op}: {name}",
-                float(value[wrong].flat[0]),
-                "a whole number of at least 1",
-                repair="count the members of the group",
-            )
-    span = cluster.tiers[domain_tier(cluster)].span
-    if np.any(np.minimum(local, ranks) > span):
-        raise NetworkError(
-            f"collective {op}: ranks_per_node",
-            int(np.minimum(local, ranks).max()),
-            f"at most {span}, the devices of the innermost domain of this cluster",
-            repair="spread the group over more domains",
-        )
-    if np.any(ranks > cluster.devices):
-        raise NetworkError(
-            f"collective {op}: world",
-            int(ranks.max()),
-            f"at most {cluster.devices}, the devices of this cluster",
-            repair="load the cluster with more nodes",
-        )
+    return [(way, pick(inside, way), pick(outer, way)) for way in wanted or ["simple"]]
