@@ -269,7 +269,7 @@ def bus_factor(op: str, ranks: ArrayLike) -> Floats:
 
 def algbw(size: ArrayLike, seconds: ArrayLike) -> Floats:
     """Algorithm bandwidth, size / time [B/s]."""
-    return np.asarray(size, float) / np.asarray(seconds, float)
+    return np.asarray(np.asarray(size, float) / np.asarray(seconds, float), dtype=np.float64)
 
 
 def busbw(op: str, size: ArrayLike, ranks: ArrayLike, seconds: ArrayLike) -> Floats:

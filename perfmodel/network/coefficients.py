@@ -2,8 +2,8 @@
 
 A library moves bytes by one of three protocols: ``ll`` (eight-byte stores that carry their own
 flag: least latency, half the rate or less), ``ll128`` (128-byte lines with one flag: little
-latency, most of the rate) and ``simple`` (large chunks and a fence: full rate, most latency); blocks to
-chosen peers (all-to-all, send and receive) go by ``direct``; a switch that adds or copies works
+latency, most of the rate) and ``simple`` (large chunks and a fence: full rate, most latency);
+blocks to chosen peers (all-to-all, send and receive) go by ``direct``; a switch that adds works
 ``in_network``. Each has a start-up, a time per step, a share of the wire, and a size below which it
 does not reach that share.
 
