@@ -42,7 +42,6 @@ _ZERO: Final = frozenset(
         "qk_rope_head_dim",
         "v_head_dim",
         "encoder_layers",
-        "encoder_len",
         "patch",
         "image",
         "channels",
@@ -84,7 +83,7 @@ class ModelConfig:
         which layers are MoE (empty: all of them if there are experts).
     q_lora_rank, kv_lora_rank, qk_rope_head_dim, v_head_dim : int
         Multi-head latent attention; ``kv_lora_rank`` 0 means ordinary attention.
-    encoder_layers, encoder_len : int
+    encoder_layers : int
         For encoder-decoder models: encoder blocks (``layers`` counts the decoder's).
     patch, image, channels, classes : int
         For vision models: patch and image side, colour channels, output classes.
