@@ -1,7 +1,15 @@
 """What one operator costs on one device: bound, mechanism, correction."""
 
-from perfmodel.cost.efficiency import Coefficients, load_coefficients
+from perfmodel.cost.efficiency import Efficiency, efficiency_of, load_coefficients, load_efficiency
 from perfmodel.cost.explain import estimate
 from perfmodel.cost.price import Price, price
 
-__all__ = ["Coefficients", "Price", "estimate", "load_coefficients", "price"]
+__all__ = [
+    "Efficiency",
+    "Price",
+    "efficiency_of",
+    "estimate",
+    "load_coefficients",
+    "load_efficiency",
+    "price",
+]

@@ -1,8 +1,8 @@
-"""Coefficients of the mechanisms: read from files, found by kernel.
+"""Efficiency: coefficients of the mechanisms and learned corrections, read from files.
 
 ``hardware_specs/efficiency/default.toml`` holds a value for every coefficient of every kernel;
-``<architecture>.toml`` overrides some for a family of chips; a folder named after a chip holds what
-measurements of that chip gave. A table ``[gemm-half]`` refines ``[gemm]`` for one class of
+``<architecture>.toml`` overrides some for a family of chips; the folder named after a chip holds
+what measurements of that chip gave. A table ``[gemm-half]`` refines ``[gemm]`` for one class of
 arithmetic.
 """
 
@@ -10,14 +10,65 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from perfmodel.cost.fitted import Fitted, read_fitted
 from perfmodel.errors import CalibrationError, SpecError
+from perfmodel.hardware import Accelerator
 
 Table = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Efficiency:
+    """Values by kernel, with where they come from.
+
+    Parameters
+    ----------
+    name : str
+        Whose values they are: a chip (``"h100-sxm5-80gb"``), an architecture (``"hopper"``), or
+        ``"default"`` where nobody measured.
+    tables : dict of dict
+        Kernel -> coefficient -> value.
+    sources : dict
+        Kernel -> citation keys.
+    fitted : dict
+        Kernel -> what measurements of a chip gave.
+    own : bool
+        Whether that chip is the one that is priced, rather than its sibling.
+    """
+
+    name: str
+    tables: Mapping[str, Table]
+    sources: Mapping[str, tuple[str, ...]]
+    fitted: Mapping[str, Fitted] = field(default_factory=dict)
+    own: bool = False
+
+    def of(self, kernel: str) -> dict[str, float]:
+        """All coefficients of a kernel such as ``"gemm-half"``."""
+        found: dict[str, float] = {}
+        for name in _chain(kernel):
+            found |= self.tables.get(name, {})
+        if not found:
+            raise CalibrationError(
+                f"efficiency of {self.name}",
+                kernel,
+                ", ".join(sorted(self.tables)),
+                repair="add a table for the kernel to default.toml",
+            )
+        return found | dict(self.fitted[kernel].coefficients) if kernel in self.fitted else found
+
+    def sources_of(self, kernel: str) -> tuple[str, ...]:
+        """Citation keys of the most particular table that applies."""
+        if kernel in self.fitted:
+            return (f"measurements/{self.fitted[kernel].device}",)
+        for name in reversed(_chain(kernel)):
+            if name in self.sources:
+                return self.sources[name]
+        return ()
 
 
 def efficiency_folder() -> Path:
@@ -34,58 +85,46 @@ def efficiency_folder() -> Path:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Coefficients:
-    """Values by kernel, with where they come from.
+def efficiency_of(accelerator: Accelerator) -> Efficiency:
+    """What stands behind a price on this chip when the caller names nothing else.
+
+    The chip's own measurements if there are any, otherwise those of a chip of the same
+    architecture, otherwise the architecture's coefficients, otherwise the defaults.
+    """
+    return load_efficiency(accelerator.name.lower(), accelerator.family)
+
+
+@lru_cache(maxsize=64)
+def load_efficiency(
+    device: str, architecture: str, *, folder: Path | None = None, measured: bool = True
+) -> Efficiency:
+    """Efficiency of a chip by the name of its description.
 
     Parameters
     ----------
-    architecture : str
-        Whose values they are (``"hopper"``), ``"default"`` where nobody measured.
-    tables : dict of dict
-        Kernel -> coefficient -> value.
-    sources : dict
-        Kernel -> citation keys.
+    device, architecture : str
+        ``"h100-sxm5-80gb"``, ``"hopper"``.
+    folder : path, optional
+        Where to look; by default what is shipped.
+    measured : bool
+        False leaves out everything that measurements of single chips gave.
     """
-
-    architecture: str
-    tables: Mapping[str, Table]
-    sources: Mapping[str, tuple[str, ...]]
-
-    def of(self, kernel: str) -> dict[str, float]:
-        """All coefficients of a kernel such as ``"gemm-half"``."""
-        found: dict[str, float] = {}
-        for name in _chain(kernel):
-            found |= self.tables.get(name, {})
-        if not found:
-            raise CalibrationError(
-                f"efficiency of {self.architecture}",
-                kernel,
-                ", ".join(sorted(self.tables)),
-                repair="add a table for the kernel to default.toml",
-            )
-        return found
-
-    def sources_of(self, kernel: str) -> tuple[str, ...]:
-        """Citation keys of the most particular table that applies."""
-        for name in reversed(_chain(kernel)):
-            if name in self.sources:
-                return self.sources[name]
-        return ()
-
-
-def _chain(kernel: str) -> tuple[str, ...]:
-    """From the general to the particular: ``"gemm-half"`` -> ``("gemm", "gemm-half")``."""
-    base, dash, _ = kernel.partition("-")
-    parent = base.rsplit("_", 1)[0] if "_" in base else base
-    names = [parent, base, kernel] if dash else [parent, base]
-    return tuple(dict.fromkeys(names))
+    folder = efficiency_folder() if folder is None else folder
+    base = load_coefficients(architecture, folder=folder)
+    source = _measured_folder(folder, device, architecture) if measured else None
+    if source is None:
+        return base
+    fitted = {}
+    for path in sorted(source.glob("*.npz")):
+        one = read_fitted(path)
+        fitted[one.kernel] = one
+    return Efficiency(source.name, base.tables, base.sources, fitted, own=source.name == device)
 
 
 @lru_cache(maxsize=32)
-def load_coefficients(architecture: str) -> Coefficients:
-    """Coefficients of a family of chips: the defaults with the family's own on top."""
-    folder = efficiency_folder()
+def load_coefficients(architecture: str, *, folder: Path | None = None) -> Efficiency:
+    """Coefficients of an architecture: the defaults with its own on top."""
+    folder = efficiency_folder() if folder is None else folder
     tables, sources = _read(folder / "default.toml")
     name = "default"
     own = folder / f"{architecture}.toml"
@@ -95,7 +134,27 @@ def load_coefficients(architecture: str) -> Coefficients:
         sources |= more_sources
         for kernel, table in more.items():
             tables[kernel] = tables.get(kernel, {}) | table
-    return Coefficients(name, tables, sources)
+    return Efficiency(name, tables, sources)
+
+
+def _measured_folder(folder: Path, device: str, architecture: str) -> Path | None:
+    """The chip's own folder, or that of its sibling with most measured rows."""
+    if (folder / device / "device.toml").is_file():
+        return folder / device
+    siblings = []
+    for path in sorted(folder.glob("*/device.toml")):
+        about = tomllib.loads(path.read_text(encoding="utf-8"))
+        if about.get("architecture") == architecture:
+            siblings.append((int(about.get("rows", 0)), path.parent.name, path.parent))
+    return max(siblings)[2] if siblings else None
+
+
+def _chain(kernel: str) -> tuple[str, ...]:
+    """From the general to the particular: ``"gemm-half"`` -> ``("gemm", "gemm-half")``."""
+    base, dash, _ = kernel.partition("-")
+    parent = base.rsplit("_", 1)[0] if "_" in base else base
+    names = [parent, base, kernel] if dash else [parent, base]
+    return tuple(dict.fromkeys(names))
 
 
 def _read(path: Path) -> tuple[dict[str, dict[str, float]], dict[str, tuple[str, ...]]]:
@@ -121,8 +180,3 @@ def _read(path: Path) -> tuple[dict[str, dict[str, float]], dict[str, tuple[str,
                 )
             tables[kernel][key] = float(value)
     return tables, sources
-
-
-def efficiency_of(accelerator: object) -> Coefficients:
-    """What stands behind a price on this chip when the caller names nothing else."""
-    return load_coefficients(str(getattr(accelerator, "family", "default")))

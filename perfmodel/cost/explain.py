@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from perfmodel.cost.bound import lower_bound
-from perfmodel.cost.efficiency import Coefficients, efficiency_of
+from perfmodel.cost.efficiency import Efficiency, efficiency_of
 from perfmodel.cost.mechanism import mechanism, task_device
 from perfmodel.cost.price import price
 from perfmodel.cost.tasks import tasks_of
@@ -15,9 +15,7 @@ from perfmodel.hardware import Accelerator
 from perfmodel.workload.op import Op
 
 
-def estimate(
-    op: Op, accelerator: Accelerator, *, efficiency: Coefficients | None = None
-) -> Estimate:
+def estimate(op: Op, accelerator: Accelerator, *, efficiency: Efficiency | None = None) -> Estimate:
     """The price of a single operator with its reasons.
 
     Parameters
@@ -26,7 +24,7 @@ def estimate(
         An operator whose sizes are single numbers.
     accelerator : Accelerator
         The device.
-    efficiency : Coefficients, optional
+    efficiency : Efficiency, optional
         As for :func:`perfmodel.cost.price`.
 
     Raises

@@ -8,13 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.cost.bound import lower_bound
-from perfmodel.cost.efficiency import Coefficients, efficiency_of
+from perfmodel.cost.device import Device
+from perfmodel.cost.efficiency import Efficiency, efficiency_of
+from perfmodel.cost.features import extent, features
+from perfmodel.cost.fitted import Fitted
 from perfmodel.cost.mechanism import mechanism, task_device
 from perfmodel.cost.parts import Floats, Parts
 from perfmodel.cost.tasks import Task, tasks_of
+from perfmodel.errors import CalibrationError
 from perfmodel.hardware import Accelerator
 from perfmodel.workload.op import Op
 
+# A sibling chip's correction is trusted less: its interval is widened by this in the logarithm.
+SIBLING_WIDTH = 1.5
 BOUNDS = ("compute", "memory", "launch", "latency")
 
 
@@ -48,7 +54,7 @@ class Price:
     mechanism: Floats
 
 
-def price(op: Op, accelerator: Accelerator, *, efficiency: Coefficients | None = None) -> Price:
+def price(op: Op, accelerator: Accelerator, *, efficiency: Efficiency | None = None) -> Price:
     """Kernel time of an operator, or of many at once.
 
     Parameters
@@ -57,7 +63,7 @@ def price(op: Op, accelerator: Accelerator, *, efficiency: Coefficients | None =
         Sizes may be arrays that broadcast; the answer has their shape.
     accelerator : Accelerator
         The device.
-    efficiency : Coefficients, optional
+    efficiency : Efficiency, optional
         By default what measurements of this chip gave, where there are any, otherwise its
         architecture's.
 
@@ -80,40 +86,51 @@ def price(op: Op, accelerator: Accelerator, *, efficiency: Coefficients | None =
     shape, tasks = tasks_of(op)
     size = int(np.prod(shape))
     numbers = np.zeros((5, size))
-    bounds = np.zeros(size, dtype=np.intp)
+    bounds = np.full(size, BOUNDS[0], dtype="<U7")
     calibrated = np.zeros(size, dtype=bool)
     for task in tasks:
-        _price_task(task, accelerator, efficiency, numbers, bounds, calibrated)
+        part = price_task(task, accelerator, efficiency)
+        numbers[:, task.places] = part.seconds, part.lower, part.low, part.high, part.mechanism
+        bounds[task.places] = part.bound
+        calibrated[task.places] = part.calibrated
     seconds, lower, low, high, plain = (row.reshape(shape) for row in numbers)
-    return Price(
-        seconds,
-        lower,
-        low,
-        high,
-        np.asarray(BOUNDS)[bounds].reshape(shape),
-        calibrated.reshape(shape),
-        plain,
-    )
+    return Price(seconds, lower, low, high, bounds.reshape(shape), calibrated.reshape(shape), plain)
 
 
-def _price_task(
-    task: Task,
-    accelerator: Accelerator,
-    efficiency: Coefficients,
-    numbers: Floats,
-    bounds: NDArray[np.intp],
-    calibrated: NDArray[np.bool_],
-) -> None:
-    """Fill the places of one kernel in the result."""
+def price_task(task: Task, accelerator: Accelerator, efficiency: Efficiency) -> Price:
+    """Price of the operators of one kernel, arrays of shape (N,)."""
     device = task_device(task, accelerator)
     coefficients = efficiency.of(task.kernel)
     parts = mechanism(task, device, coefficients)
     lower = np.maximum(*lower_bound(task, device))
-    seconds = np.maximum(parts.seconds, lower)
-    low = np.clip(seconds * coefficients["interval_low"], lower, seconds)
-    high = seconds * coefficients["interval_high"]
-    numbers[:, task.places] = seconds, lower, low, high, parts.seconds
-    bounds[task.places] = bound_of(parts)
+    calibrated = np.zeros(lower.shape, dtype=bool)
+    fitted = efficiency.fitted.get(task.kernel)
+    if fitted is None:
+        seconds = np.maximum(parts.seconds, lower)
+        low, high = seconds * coefficients["interval_low"], seconds * coefficients["interval_high"]
+    else:
+        inside = fitted.inside(extent(task))
+        factor = fitted.log_factor(matched(fitted, task, device, parts))
+        seconds = np.maximum(parts.seconds * np.exp(inside * factor), lower)
+        width = fitted.half_width(seconds, inside) * (1.0 if efficiency.own else SIBLING_WIDTH)
+        low, high = seconds * np.exp(-width), seconds * np.exp(width)
+        calibrated = efficiency.own & (inside > 0.99)
+    low = np.clip(low, lower, seconds)
+    bound = np.asarray(BOUNDS)[bound_of(parts)]
+    return Price(seconds, lower, low, high, bound, calibrated, parts.seconds)
+
+
+def matched(fitted: Fitted, task: Task, device: Device, parts: Parts) -> Floats:
+    """The features of a task, after a check that they are those that were learned on."""
+    names, values, _ = features(task, device, parts)
+    if names != fitted.features:
+        raise CalibrationError(
+            f"efficiency of {fitted.device}: {fitted.kernel}",
+            f"<{len(fitted.features)} features>",
+            f"the {len(names)} features that this version computes",
+            repair="run `perfmodel calibrate` again with this version",
+        )
+    return values
 
 
 def bound_of(parts: Parts) -> NDArray[np.intp]:

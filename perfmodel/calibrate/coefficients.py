@@ -1,0 +1,146 @@
+"""Fit a mechanism's named coefficients to measured times.
+
+Robust least squares on the logarithm of the time, within bounds that physics allows, from the
+architecture's values: relative errors count alike from microseconds to milliseconds, and a few rows
+where a library chose badly do not bend the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+
+from perfmodel.cost.device import Device
+from perfmodel.cost.mechanism import mechanism
+from perfmodel.cost.parts import Floats
+from perfmodel.cost.tasks import Task
+
+# Where a coefficient may lie; what is not named here is not fitted.
+LIMITS = {
+    "compute_efficiency": (0.02, 1.0),
+    "tile_half_intensity": (0.1, 120.0),
+    "tile_overhead_cycles": (50.0, 4e4),
+    "operand_bytes_per_clock": (4.0, 300.0),
+    "bandwidth_efficiency": (0.05, 1.1),
+    "write_in_cache": (0.01, 1.2),
+    "power_compute": (0.3, 2.5),
+    "power_memory": (0.01, 1.0),
+    "split_overhead_seconds": (1e-7, 1e-4),
+    "floor_seconds": (3e-7, 1e-4),
+    "overlap_exponent": (1.0, 12.0),
+    "block_overhead_cycles": (50.0, 1e5),
+    "step_overhead_cycles": (1.0, 5e3),
+    "wave_blur": (0.01, 1.0),
+    "split_length": (32.0, 8192.0),
+    "unit_bandwidth_share": (0.3, 8.0),
+    "row_cycles": (1.0, 2e5),
+    "extra_passes": (0.01, 30.0),
+    "transpose_passes": (0.01, 8.0),
+    "gather_efficiency": (0.1, 1.0),
+    "winograd_gain": (1.0, 4.0),
+    "host_bytes_per_second": (1e9, 6.4e10),
+}
+_LARGEST_SAMPLE = 1200
+
+
+def fit_coefficients(
+    blocks: tuple[tuple[Task, Device], ...],
+    seconds: Floats,
+    start: Mapping[str, float],
+    rng: np.random.Generator,
+    *,
+    starts: int = 3,
+    steps: int = 25,
+) -> dict[str, float]:
+    """Coefficients that bring the mechanism closest to ``seconds`` of shape (N,).
+
+    Parameters
+    ----------
+    blocks : tuple of (Task, Device)
+        N operators in all.
+    seconds : array
+        Measured times; NaN marks rows that are held out.
+    start : mapping
+        Where to begin, and the values of what is not fitted.
+    rng : numpy.random.Generator
+        Draws the other starting points.
+    starts, steps : int
+        Beginnings tried, and iterations from each.
+    """
+    blocks, seconds = _thinned(blocks, seconds, rng)
+    names = [name for name in start if name in LIMITS and _matters(name, blocks, start)]
+    low, high = (np.log([LIMITS[name][side] for name in names]) for side in (0, 1))
+    first = np.clip(
+        np.log(np.maximum([start[name] for name in names], 1e-9)), low + 1e-3, high - 1e-3
+    )
+    target = np.log(seconds)
+
+    def distance(theta: Floats) -> Floats:
+        return log_mechanism(blocks, dict(start) | named(theta)) - target
+
+    def named(theta: Floats) -> dict[str, float]:
+        return dict(zip(names, (float(value) for value in np.exp(theta)), strict=True))
+
+    best, cost = first, np.inf
+    for number in range(starts):
+        jump = rng.normal(0.0, 0.5, len(names)) if number else np.zeros(len(names))
+        found = least_squares(
+            distance,
+            np.clip(first + jump, low + 1e-3, high - 1e-3),
+            bounds=(low, high),
+            loss="soft_l1",
+            f_scale=0.1,
+            diff_step=[1e-2] * len(names),
+            max_nfev=steps,
+        )
+        if found.cost < cost:
+            best, cost = found.x, found.cost
+    return dict(start) | named(best)
+
+
+def log_mechanism(blocks: tuple[tuple[Task, Device], ...], values: Mapping[str, float]) -> Floats:
+    """Logarithm of the mechanism's times, blocks one after another; shape (N,)."""
+    return np.concatenate(
+        [np.log(mechanism(task, device, values).seconds) for task, device in blocks]
+    )
+
+
+def select(task: Task, keep: NDArray[np.bool_] | NDArray[np.intp]) -> Task:
+    """Some of a task's operators."""
+    sizes = {name: value[keep] for name, value in task.sizes.items()}
+    count = len(next(iter(sizes.values())))
+    return Task(task.kernel, sizes, task.dtype, task.words, np.arange(count))
+
+
+def _thinned(
+    blocks: tuple[tuple[Task, Device], ...], seconds: Floats, rng: np.random.Generator
+) -> tuple[tuple[tuple[Task, Device], ...], Floats]:
+    """Without the held-out rows, and not more than are needed for a dozen numbers."""
+    known = np.flatnonzero(np.isfinite(seconds))
+    if known.size > _LARGEST_SAMPLE:
+        known = np.sort(rng.choice(known, _LARGEST_SAMPLE, replace=False))
+    kept: list[tuple[Task, Device]] = []
+    start = 0
+    for task, device in blocks:
+        count = task.places.size
+        mine = known[(known >= start) & (known < start + count)] - start
+        if mine.size:
+            kept.append((select(task, mine), device))
+        start += count
+    return tuple(kept), seconds[known]
+
+
+def _matters(
+    name: str, blocks: tuple[tuple[Task, Device], ...], start: Mapping[str, float]
+) -> bool:
+    """Whether the times depend on a coefficient at all."""
+    here = log_mechanism(blocks, start)
+    value = max(start[name], 1e-9)
+    low, high = LIMITS[name]
+    for other in (min(value * 1.5, high), max(value / 1.5, low), (low * high) ** 0.5):
+        if np.any(np.abs(log_mechanism(blocks, dict(start) | {name: other}) - here) > 1e-6):
+            return True
+    return False

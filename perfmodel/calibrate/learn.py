@@ -1,0 +1,194 @@
+"""From samples to a fit: mechanism, correction, and an interval that held-out rows vouch for.
+
+The rows are split into folds by a hash of the operator. Every fold is predicted by a mechanism and
+a correction that never saw it; those predictions are the reported accuracy, and the quantiles of
+their errors are the interval (cross-conformal). What is shipped is then fitted on all rows.
+
+References
+----------
+Vovk, "Cross-conformal predictors", 2015. Lei et al., "Distribution-free predictive inference for
+regression", 2018 (split conformal).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.calibrate.coefficients import fit_coefficients, log_mechanism
+from perfmodel.calibrate.gaussian import fit_smooth
+from perfmodel.calibrate.samples import Samples
+from perfmodel.calibrate.trees import Boosting, fit_trees
+from perfmodel.cost.correction import Smooth, Trees
+from perfmodel.cost.features import extent, features
+from perfmodel.cost.fitted import Fitted
+from perfmodel.cost.mechanism import mechanism
+from perfmodel.cost.parts import Floats
+
+FOLDS = 5
+COVERAGE = 0.90
+SIZE_EDGES = np.array([10e-6, 100e-6, 1000e-6])
+_FEWEST_FOR_TREES = 40
+_FEWEST_FOR_SMOOTH = 24
+_FEWEST_IN_CLASS = 60
+_MOST_POINTS = 1600
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """A fit and what its held-out predictions were.
+
+    ``predicted`` and ``plain`` (the mechanism alone) are of shape (N,) in the order of the samples,
+    each from the fold that did not see the row [s].
+    """
+
+    fitted: Fitted
+    predicted: Floats
+    plain: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    coefficients: dict[str, float]
+    trees: Trees | None
+    smooth: Smooth | None
+    names: tuple[str, ...]
+
+
+def learn(
+    samples: Samples,
+    device: str,
+    start: Mapping[str, float],
+    *,
+    support: Samples | None = None,
+    seed: int = 0,
+) -> Learned:
+    """Fit one kernel.
+
+    Parameters
+    ----------
+    samples : Samples
+        Measured rows of the kernel.
+    device : str
+        Name of the chip.
+    start : mapping
+        Coefficients to begin from.
+    support : Samples, optional
+        Rows of a sibling chip. They teach the correction too, and are never scored.
+    seed : int
+        Of the random draws of the learners.
+    """
+    folds = np.array([row.fold(FOLDS) for row in samples.rows])
+    supported = None
+    if support is not None:
+        supported = np.array([row.fold(FOLDS) for row in support.rows])
+    predicted = np.empty(len(folds))
+    plain = np.empty(len(folds))
+    for fold in range(FOLDS):
+        held = folds == fold
+        if not held.any():
+            continue
+        # A sibling's row of a held-out operator is held out too.
+        other = None if supported is None else supported == fold
+        model = _train(samples, held, start, support, other, seed + fold)
+        own = np.exp(log_mechanism(samples.blocks, model.coefficients))
+        plain[held] = own[held]
+        factor = _factor(model, samples)
+        predicted[held] = (own * np.exp(factor))[held]
+    nothing = np.zeros(len(folds), dtype=bool)
+    none = None if supported is None else np.zeros(len(supported), dtype=bool)
+    final = _train(samples, nothing, start, support, none, seed)
+    error = np.abs(np.log(predicted / samples.seconds))
+    fitted = Fitted(
+        samples.kernel,
+        device,
+        final.coefficients,
+        final.names,
+        final.trees,
+        final.smooth,
+        _extent(samples),
+        SIZE_EDGES,
+        spread_of(error, predicted),
+        float(np.quantile(np.abs(np.log(plain / samples.seconds)), COVERAGE)) * 1.5,
+    )
+    return Learned(fitted, predicted, plain)
+
+
+def spread_of(error: Floats, predicted: Floats) -> Floats:
+    """Conformal half-width in each size class; classes with few rows take that of all rows."""
+    classes = np.searchsorted(SIZE_EDGES, predicted)
+    whole = _conformal(error)
+    return np.array(
+        [
+            _conformal(error[classes == index])
+            if np.count_nonzero(classes == index) >= _FEWEST_IN_CLASS
+            else whole
+            for index in range(len(SIZE_EDGES) + 1)
+        ]
+    )
+
+
+def _conformal(error: Floats) -> float:
+    """The smallest width that holds the wanted share of ``n + 1`` exchangeable errors."""
+    level = min(1.0, np.ceil((error.size + 1) * COVERAGE) / error.size)
+    return float(np.quantile(error, level, method="higher"))
+
+
+def tables(
+    samples: Samples, coefficients: Mapping[str, float]
+) -> tuple[tuple[str, ...], Floats, NDArray[np.bool_]]:
+    """Feature names, values (N, F) and which of them the smooth learner sees."""
+    found = [
+        features(task, device, mechanism(task, device, coefficients))
+        for task, device in samples.blocks
+    ]
+    return found[0][0], np.concatenate([values for _, values, _ in found]), found[0][2]
+
+
+def _train(
+    samples: Samples,
+    held: NDArray[np.bool_],
+    start: Mapping[str, float],
+    support: Samples | None,
+    support_held: NDArray[np.bool_] | None,
+    seed: int,
+) -> _Model:
+    rng = np.random.default_rng(seed)
+    known = np.where(held, np.nan, samples.seconds)
+    coefficients = fit_coefficients(samples.blocks, known, start, rng)
+    names, values, smooth_columns = tables(samples, coefficients)
+    target = np.log(samples.seconds) - log_mechanism(samples.blocks, coefficients)
+    values, target = values[~held], target[~held]
+    if support is not None and support_held is not None:
+        _, more, _ = tables(support, coefficients)
+        extra = np.log(support.seconds) - log_mechanism(support.blocks, coefficients)
+        values = np.concatenate([values, more[~support_held]])
+        target = np.concatenate([target, extra[~support_held]])
+    trees = smooth = None
+    if target.size >= _FEWEST_FOR_TREES:
+        trees = fit_trees(values, target, Boosting(), rng)
+    if target.size >= _FEWEST_FOR_SMOOTH:
+        points = rng.permutation(target.size)[:_MOST_POINTS]
+        chosen = np.flatnonzero(smooth_columns).astype(np.int32)
+        smooth = fit_smooth(values[points], target[points], chosen, rng)
+    return _Model(coefficients, trees, smooth, names)
+
+
+def _factor(model: _Model, samples: Samples) -> Floats:
+    _, values, _ = tables(samples, model.coefficients)
+    learned = [part(values) for part in (model.trees, model.smooth) if part is not None]
+    return np.asarray(sum(learned) / len(learned)) if learned else np.zeros(len(samples.rows))
+
+
+def _extent(samples: Samples) -> dict[str, tuple[float, float]]:
+    sizes = [extent(task) for task, _ in samples.blocks]
+    return {
+        name: (
+            float(min(block[name].min() for block in sizes)),
+            float(max(block[name].max() for block in sizes)),
+        )
+        for name in sizes[0]
+    }

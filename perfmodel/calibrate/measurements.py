@@ -1,0 +1,328 @@
+"""Measured operators: read, checked and turned into operators, or refused with a reason.
+
+A folder holds ``*.csv`` files, each with a TOML sidecar of the same name whose ``sha256`` (and
+``rows``, where it says) must agree. The order of rows and of columns means nothing. What can be
+seen to be wrong is an error, never a row left out in silence: a file that was cut short, a row that
+stands twice, a number that is none, a row of another chip, a time that physics forbids.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from perfmodel.errors import CalibrationError
+from perfmodel.workload.op import FAMILIES
+
+TEXT = {"op", "kind", "dtype", "pass", "layout", "route", "device", "mode", "family", "note"}
+FLAGS = {"causal", "pinned", "momentum"}
+REQUIRED = ("op", "device", "latency_us")
+ABOUT_RUN = {"family", "device", "latency_us", "p10_us", "p90_us", "mode", "calls", "replays",
+             "sets", "power_w", "clock_mhz", "temp_c", "note"}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measured operator.
+
+    Parameters
+    ----------
+    record : dict
+        The operator as ``op_from_dict`` takes it.
+    seconds, fastest, slowest : float
+        Median, 10th and 90th percentile [s].
+    mode : str
+        ``graph`` or ``eager``.
+    key : str
+        Identity of the operator; the fixed hash that splits the rows is taken of it.
+    file : str
+        Where it stands.
+    power, clock : float or None
+        Board power [W] and clock [Hz] while it ran, where they were read.
+    """
+
+    record: dict[str, Any]
+    seconds: float
+    fastest: float
+    slowest: float
+    mode: str
+    key: str
+    file: str
+    power: float | None = None
+    clock: float | None = None
+
+    def fold(self, folds: int) -> int:
+        """The part of a split that the row belongs to, by a hash of the operator alone."""
+        return int(hashlib.sha256(self.key.encode()).hexdigest()[:8], 16) % folds
+
+
+@dataclass(frozen=True, slots=True)
+class Measurements:
+    """Rows of one device, in the order of their keys, with the hash of their files."""
+
+    device: str
+    rows: tuple[Row, ...]
+    refused: tuple[tuple[str, str], ...]
+    sha256: str
+
+
+def load_measurements(folder: str | Path, device: str) -> Measurements:
+    """Every measured operator of a folder.
+
+    Parameters
+    ----------
+    folder : path
+        Holds CSV files with sidecars.
+    device : str
+        Name of the chip's description, e.g. ``"h100-sxm5-80gb"``; rows must come from that chip.
+
+    Raises
+    ------
+    CalibrationError
+        If a file or a row cannot be trusted.
+    """
+    folder = Path(folder)
+    files = sorted(folder.glob("*.csv")) if folder.is_dir() else []
+    if not files:
+        raise CalibrationError(
+            str(folder),
+            "<no CSV files>" if folder.is_dir() else "<no such folder>",
+            "a folder with CSV files of measured operators and their TOML sidecars",
+            repair="measure with `python3 -m validate.bench`, then name the folder of the device",
+        )
+    rows: list[Row] = []
+    refused: list[tuple[str, str]] = []
+    digest = hashlib.sha256()
+    for path in files:
+        data = path.read_bytes()
+        _check_sidecar(path, data)
+        digest.update(hashlib.sha256(data).digest())
+        _read_file(path, data, device, rows, refused)
+    _no_twins(rows)
+    rows.sort(key=lambda row: row.key)
+    return Measurements(device, tuple(rows), tuple(refused), digest.hexdigest())
+
+
+def _check_sidecar(path: Path, data: bytes) -> None:
+    sidecar = path.with_suffix(".toml")
+    if not sidecar.is_file():
+        raise CalibrationError(
+            path.name,
+            "<no sidecar>",
+            f"{sidecar.name} beside it, with the file's sha256",
+            repair="copy the sidecar that the harness wrote, or measure again",
+        )
+    try:
+        about = tomllib.loads(sidecar.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CalibrationError(
+            sidecar.name, f"<{error}>", "a TOML file", repair="restore the sidecar"
+        ) from None
+    expected = _find(about, "sha256")
+    actual = hashlib.sha256(data).hexdigest()
+    if expected != actual:
+        raise CalibrationError(
+            path.name,
+            f"<sha256 {actual[:12]}...>",
+            f"the file that its sidecar describes, sha256 {str(expected)[:12]}...",
+            repair="the file was cut short or changed after it was measured: restore it",
+        )
+    counted = _find(about, "rows")
+    lines = len([line for line in data.decode("utf-8", "replace").splitlines() if line.strip()])
+    if isinstance(counted, int) and counted != lines - 1:
+        raise CalibrationError(
+            path.name,
+            f"<{lines - 1} rows>",
+            f"{counted} rows, as its sidecar says",
+            repair="the file was cut short or added to: restore it",
+        )
+
+
+def _find(table: Mapping[str, Any], key: str) -> Any:
+    if key in table:
+        return table[key]
+    for value in table.values():
+        if isinstance(value, Mapping) and (found := _find(value, key)) is not None:
+            return found
+    return None
+
+
+def _read_file(
+    path: Path, data: bytes, device: str, rows: list[Row], refused: list[tuple[str, str]]
+) -> None:
+    try:
+        text = data.decode("utf-8")
+        lines = list(csv.reader(io.StringIO(text), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise CalibrationError(
+            path.name, f"<{error}>", "comma-separated text", repair="restore the file"
+        ) from None
+    header = lines[0] if lines else []
+    missing = [name for name in REQUIRED if name not in header]
+    if missing or len(set(header)) != len(header):
+        raise CalibrationError(
+            f"{path.name}: header",
+            header,
+            f"distinct columns, among them {', '.join(REQUIRED)}",
+            repair="restore the first line of the file",
+        )
+    for number, cells in enumerate(lines[1:], start=2):
+        where = f"{path.name}:{number}"
+        if len(cells) != len(header):
+            raise CalibrationError(
+                where,
+                f"<{len(cells)} cells>",
+                f"{len(header)} cells, as the header has",
+                repair="the file was cut short or edited: restore it",
+            )
+        row = _row(where, dict(zip(header, cells, strict=True)), device, refused)
+        if row is not None:
+            rows.append(row)
+
+
+def _row(
+    where: str, cells: dict[str, str], device: str, refused: list[tuple[str, str]]
+) -> Row | None:
+    if not _same_chip(cells["device"], device):
+        raise CalibrationError(
+            f"{where}: device",
+            cells["device"],
+            f"the chip that is being calibrated, {device}",
+            repair="name the device that was measured, or move the rows to its own folder",
+        )
+    times = {}
+    for name in ("latency_us", "p10_us", "p90_us"):
+        text = cells.get(name, "") or (cells["latency_us"] if name != "latency_us" else "")
+        times[name] = _number(f"{where}: {name}", text, positive=True) * 1e-6
+    if not times["p10_us"] <= times["latency_us"] * 1.001 <= times["p90_us"] * 1.003:
+        raise CalibrationError(
+            f"{where}: latency_us",
+            cells["latency_us"],
+            "a median between its 10th and 90th percentile",
+            repair="columns were mixed up: restore the file",
+        )
+    raw = {name: _cell(where, name, text) for name, text in cells.items()
+           if text != "" and name not in ABOUT_RUN}  # fmt: skip
+    record, reason = to_record(raw)
+    if record is None:
+        refused.append((where, reason))
+        return None
+    return Row(
+        record,
+        times["latency_us"],
+        times["p10_us"],
+        times["p90_us"],
+        cells.get("mode", "graph") or "graph",
+        json.dumps(record, sort_keys=True),
+        where,
+        _optional(f"{where}: power_w", cells.get("power_w", "")),
+        (_optional(f"{where}: clock_mhz", cells.get("clock_mhz", "")) or 0.0) * 1e6 or None,
+    )
+
+
+def _same_chip(said: str, device: str) -> bool:
+    """Whether a driver's device name and a description's name share the chip, such as H100."""
+    chips = re.findall(r"[a-z]{1,3}\d{2,4}[a-z]{0,2}", said.lower().replace(" ", "-"))
+    known = device.lower().split("-")
+    return device.lower() == said.lower() or any(chip in known for chip in chips)
+
+
+def _cell(where: str, name: str, text: str) -> Any:
+    if name in TEXT:
+        return text
+    if name in FLAGS:
+        if text.lower() not in ("true", "false", "0", "1"):
+            raise CalibrationError(
+                f"{where}: {name}", text, "true or false", repair="restore the row"
+            )
+        return text.lower() in ("true", "1")
+    value = _number(f"{where}: {name}", text)
+    return int(value) if value == int(value) else value
+
+
+def _number(where: str, text: str, *, positive: bool = False) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or (positive and value <= 0):
+        raise CalibrationError(
+            where,
+            text,
+            "a finite number above zero" if positive else "a finite number",
+            repair="measure the row again, or remove it and write a new sidecar",
+        )
+    return value
+
+
+def _optional(where: str, text: str) -> float | None:
+    return None if text == "" else _number(where, text, positive=True)
+
+
+def _no_twins(rows: Iterable[Row]) -> None:
+    seen: dict[str, str] = {}
+    for row in rows:
+        if row.key in seen:
+            raise CalibrationError(
+                row.file,
+                f"<the operator of {seen[row.key]} again>",
+                "every operator once",
+                repair="remove the copy, and write a new sidecar",
+            )
+        seen[row.key] = row.file
+
+
+def to_record(raw: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:  # noqa: PLR0911, PLR0912
+    """The operator of a measured row as ``op_from_dict`` takes it, or why there is none."""
+    op = raw.get("op", "")
+    if op == "host":
+        return None, "time of the processor, not of the device"
+    if op == "chain":
+        steps = {"silu_mul": (2, 5), "add_rmsnorm": (2, 5)}.get(str(raw.get("kind")), (2, 5))
+        width = 4 if raw.get("dtype") == "fp32" else 2
+        return {
+            "op": "fused", "chain": raw.get("kind", ""), "numel": raw["rows"] * raw["cols"],
+            "read": steps[0] * width, "written": width, "operations": steps[1],
+            "dtype": raw.get("dtype", "bf16"),
+        }, ""  # fmt: skip
+    if op == "memcpy":
+        routes = {"d2d": "device", "h2d": "host_to_device", "d2h": "device_to_host"}
+        if raw.get("kind") != "d2d" and not raw.get("pinned", False):
+            return None, "copy from pageable host memory, which no operator describes"
+        return {"op": "copy", "bytes": raw["bytes"], "route": routes[str(raw["kind"])]}, ""
+    if op == "topk":
+        return {"op": "topk", "rows": raw["tokens"], "cols": raw["experts"], "k": raw["top_k"],
+                "dtype": raw["dtype"]}, ""  # fmt: skip
+    if op == "permute":
+        if raw.get("kind") == "scatter":
+            return None, "scatter with atomic additions, which no operator describes"
+        return {"op": "permute", "rows": raw["tokens"] * raw["top_k"], "cols": raw["dim"],
+                "dtype": raw["dtype"]}, ""  # fmt: skip
+    if op == "fft":
+        if raw.get("kind", "fft") != "fft":
+            return None, "real transform, which no operator describes"
+        return {"op": "fft", "batch": raw["batch"], "n": raw["n"]}, ""
+    if op == "spmm":
+        if raw.get("kind", "csr") != "csr":
+            return None, "2:4 sparse product, which no operator describes"
+        per_row = max(1, round(raw["density"] * raw["k"]))
+        return {"op": "spmm", "m": raw["m"], "n": raw["n"], "k": raw["k"],
+                "nnz": per_row * raw["m"], "dtype": raw["dtype"]}, ""  # fmt: skip
+    if op not in FAMILIES:
+        return None, f"no operator is called {op!r}"
+    record = dict(raw)
+    if op == "conv3d":
+        record["d"] = record.pop("depth", record.get("d"))
+        record.pop("layout", None)
+    if op in ("adamw", "sgd"):
+        record.pop("dtype", None)
+    return record, ""

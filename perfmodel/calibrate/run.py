@@ -1,0 +1,193 @@
+"""`perfmodel calibrate`: measurements in, efficiency files out, or an error and nothing changed."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from perfmodel.calibrate.coefficients import log_mechanism
+from perfmodel.calibrate.learn import Learned, learn
+from perfmodel.calibrate.measurements import Measurements, Row, load_measurements
+from perfmodel.calibrate.samples import Samples, samples_of
+from perfmodel.calibrate.score import Record, records_of
+from perfmodel.calibrate.store import write_folder
+from perfmodel.cost.bound import lower_bound
+from perfmodel.cost.efficiency import efficiency_folder, load_coefficients, load_efficiency
+from perfmodel.cost.parts import Floats
+from perfmodel.errors import CalibrationError
+from perfmodel.hardware import Accelerator, load_accelerator
+
+_FEWEST_ROWS = 8
+_SLACK_UNDER_BOUND = 0.97
+_IMPLAUSIBLE = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What a calibration did.
+
+    Parameters
+    ----------
+    device : str
+        The chip.
+    folder : path or None
+        Where the files were written.
+    learned : dict
+        Kernel -> fit with its held-out predictions.
+    records : tuple of Record
+        Every row with its held-out prediction.
+    refused : tuple of (str, str)
+        Rows that no operator describes, and why.
+    skipped : dict
+        Kernels with too few rows to fit -> their number.
+    """
+
+    device: str
+    folder: Path | None
+    learned: Mapping[str, Learned]
+    records: tuple[Record, ...]
+    refused: tuple[tuple[str, str], ...]
+    skipped: Mapping[str, int]
+
+
+def calibrate(
+    folder: str | Path,
+    device: str,
+    *,
+    out: str | Path | None = None,
+    support: tuple[str | Path, str] | None = None,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> Calibration:
+    """Fit every kernel that a folder of measurements covers, and write the efficiency files.
+
+    Parameters
+    ----------
+    folder : path
+        CSV files with sidecars, of one device.
+    device : str
+        Name or path of the chip's description.
+    out : path, optional
+        Efficiency folder; by default the one that prices are read from. The device's own folder in
+        it is replaced as a whole, after everything went well.
+    support : (path, str), optional
+        Measurements and name of a sibling chip that teach the corrections too.
+    seed : int
+        Of the learners' draws; the same seed and data give the same files.
+    progress : callable, optional
+        Told the name of each kernel before it is fitted.
+
+    Raises
+    ------
+    CalibrationError
+        If the measurements cannot be trusted; files that were there stay untouched.
+    """
+    accelerator = load_accelerator(device)
+    name = accelerator.name.lower()
+    measured = load_measurements(folder, name)
+    by_kernel = samples_of(measured.rows, accelerator)
+    start = load_coefficients(accelerator.family)
+    for kernel, samples in by_kernel.items():
+        _check_physics(samples, start.of(kernel))
+    helpers: dict[str, Samples] = {}
+    if support is not None:
+        sibling = load_accelerator(support[1])
+        helpers = samples_of(load_measurements(support[0], sibling.name.lower()).rows, sibling)
+    learned: dict[str, Learned] = {}
+    skipped: dict[str, int] = {}
+    records: list[Record] = []
+    for kernel, samples in by_kernel.items():
+        if len(samples.rows) < _FEWEST_ROWS:
+            skipped[kernel] = len(samples.rows)
+            continue
+        if progress is not None:
+            progress(f"{kernel}: {len(samples.rows)} rows")
+        one = learn(samples, name, start.of(kernel), support=helpers.get(kernel), seed=seed)
+        learned[kernel] = one
+        records.extend(records_of(samples, one, name))
+    if not learned:
+        raise CalibrationError(
+            str(folder),
+            f"<at most {max(skipped.values(), default=0)} rows a kernel>",
+            f"at least {_FEWEST_ROWS} rows of one kernel",
+            repair="measure more operators: `perfmodel calibrate --plan` says which",
+        )
+    target = efficiency_folder() if out is None else Path(out)
+    written = _publish(target, accelerator, measured, learned, records, support)
+    load_efficiency.cache_clear()
+    return Calibration(name, written, learned, tuple(records), measured.refused, skipped)
+
+
+def _publish(
+    target: Path,
+    accelerator: Accelerator,
+    measured: Measurements,
+    learned: Mapping[str, Learned],
+    records: list[Record],
+    support: tuple[str | Path, str] | None,
+) -> Path:
+    """Write beside, then swap the device's folder in one rename."""
+    target.mkdir(parents=True, exist_ok=True)
+    name = accelerator.name.lower()
+    beside = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target))
+    old = beside.with_name(beside.name + "-old")
+    try:
+        write_folder(
+            beside,
+            accelerator,
+            measured,
+            learned,
+            records,
+            sibling=None if support is None else support[1],
+        )
+        final = target / name
+        if final.exists():
+            final.rename(old)
+        try:
+            beside.rename(final)
+        except OSError:
+            if old.exists():
+                old.rename(final)
+            raise
+        final.chmod(0o755)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def _check_physics(samples: Samples, start: Mapping[str, float]) -> None:
+    """Refuse rows faster than the chip can be, and files whose times are out of all proportion."""
+    lower = np.concatenate(
+        [np.maximum(*lower_bound(task, device)) for task, device in samples.blocks]
+    )
+    fast = np.flatnonzero(samples.seconds < _SLACK_UNDER_BOUND * lower)
+    if fast.size:
+        row = samples.rows[int(fast[0])]
+        raise CalibrationError(
+            row.file,
+            f"<{row.seconds * 1e6:.4g} us, one of {fast.size} such rows of {samples.kernel}>",
+            f"at least {lower[fast[0]] * 1e6:.4g} us, what the datasheet allows",
+            repair="sizes, dtype, unit or chip are labelled wrongly: measure the row again",
+        )
+    ratio = float(np.median(_ratio(samples, start)))
+    if len(samples.rows) >= _FEWEST_ROWS and not 1 / _IMPLAUSIBLE < ratio < _IMPLAUSIBLE:
+        raise CalibrationError(
+            f"{_file(samples.rows[0])}: {samples.kernel}",
+            f"<times {ratio:.3g} times what the mechanism expects, in the median>",
+            f"between 1/{_IMPLAUSIBLE:g} and {_IMPLAUSIBLE:g} times",
+            repair="check the unit of latency_us and the labels of the rows",
+        )
+
+
+def _ratio(samples: Samples, start: Mapping[str, float]) -> Floats:
+    return np.asarray(samples.seconds / np.exp(log_mechanism(samples.blocks, start)))
+
+
+def _file(row: Row) -> str:
+    return row.file.rsplit(":", 1)[0]

@@ -1,0 +1,115 @@
+"""The efficiency files of one chip: arrays for the program, TOML and CSV for people."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from perfmodel.calibrate.learn import COVERAGE, FOLDS, Learned
+from perfmodel.calibrate.measurements import Measurements
+from perfmodel.calibrate.score import Record, summary
+from perfmodel.cost.fitted import write_arrays
+from perfmodel.hardware import Accelerator
+
+
+def write_folder(
+    folder: Path,
+    accelerator: Accelerator,
+    measured: Measurements,
+    learned: Mapping[str, Learned],
+    records: Iterable[Record],
+    *,
+    sibling: str | None,
+) -> None:
+    """Write ``device.toml``, ``held_out.csv`` and an npz and a TOML for every kernel."""
+    kept = list(records)
+    lines = [
+        "# Written by `perfmodel calibrate`; do not edit.",
+        f'device = "{accelerator.name.lower()}"',
+        f'architecture = "{accelerator.family}"',
+        f"rows = {len(measured.rows)}",
+        f'measurements_sha256 = "{measured.sha256}"',
+    ]
+    if sibling is not None:
+        lines.append(f'sibling = "{sibling}"  # its rows taught the corrections too')
+    lines += ["", "# Errors of held-out rows: kernel = [rows, mean absolute percentage error]"]
+    lines += ["[held_out]"]
+    for kernel in learned:
+        mine = [record for record in kept if record.kernel == kernel]
+        lines.append(f'"{kernel}" = [{len(mine)}, {summary(mine)["mape"]:.2f}]')
+    (folder / "device.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for kernel, one in learned.items():
+        write_arrays(folder / f"{kernel}.npz", one.fitted)
+        text = _describe(one, measured, [r for r in kept if r.kernel == kernel])
+        (folder / f"{kernel}.toml").write_text(text, encoding="utf-8")
+    write_records(folder / "held_out.csv", kept)
+
+
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """Records as CSV, times in seconds with six digits."""
+    names = [field.name for field in fields(Record)]
+    with path.open("w", encoding="utf-8", newline="") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(names)
+        for record in records:
+            values = asdict(record)
+            writer.writerow(
+                f"{value:.6g}" if isinstance(value, float) else value for value in values.values()
+            )
+
+
+def read_records(path: Path) -> list[Record]:
+    """The inverse of :func:`write_records`."""
+    with path.open(encoding="utf-8", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    numbers = {field.name for field in fields(Record) if field.type == "float"}
+    return [
+        Record(
+            **{  # type: ignore[arg-type]
+                name: float(text)
+                if name in numbers
+                else (text == "True" if name == "calibrated" else text)
+                for name, text in row.items()
+            }
+        )
+        for row in rows
+    ]
+
+
+def _describe(one: Learned, measured: Measurements, records: list[Record]) -> str:
+    fitted = one.fitted
+    scores = summary(records)
+    trees = 0 if fitted.trees is None else len(fitted.trees.asked)
+    points = 0 if fitted.smooth is None else len(fitted.smooth.points)
+    lines = [
+        "# Written by `perfmodel calibrate`; do not edit. Meanings: docs/models/kernels.md",
+        f'kernel = "{fitted.kernel}"',
+        f'device = "{fitted.device}"',
+        f'measurements_sha256 = "{measured.sha256}"',
+        "",
+        f"[held_out]  # {FOLDS} folds by a hash of the operator; nothing here was seen by its fit",
+        *(f"{name} = {value:.6g}" for name, value in scores.items()),
+        f"mechanism_mape = {summary(records, predicted='mechanism_s')['mape']:.6g}",
+        "",
+        "[coefficients]",
+        *(
+            f"{name} = {value:.6g}"
+            for name, value in fitted.coefficients.items()
+            if not name.startswith("interval_")
+        ),
+        "",
+        "[correction]  # the mean of both learners",
+        f"trees = {trees}",
+        f"points = {points}",
+        "",
+        f"[interval]  # half-width of {COVERAGE:.0%}, in the logarithm of time",
+        f"size_edges_s = [{', '.join(f'{edge:.6g}' for edge in fitted.size_edges)}]",
+        f"half_width = [{', '.join(f'{width:.4g}' for width in fitted.spread)}]",
+        f"outside = {fitted.spread_outside:.4g}",
+        "",
+        "[range]  # of base-2 logarithms; beyond it the correction fades",
+        *(f"{name} = [{low:.4g}, {high:.4g}]" for name, (low, high) in fitted.extent.items()),
+    ]
+    return "\n".join(lines) + "\n"

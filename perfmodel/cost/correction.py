@@ -1,0 +1,101 @@
+"""The third of the three steps: the residual that measurements leave, learned and evaluated.
+
+The correction is the mean of two learners of ``log(measured / mechanism)``: symmetric boosted
+trees, which follow the steps where a library changes kernels, and a Gaussian process, which is
+smooth between measured shapes. Both are plain arrays here; how they are learned is in
+:mod:`perfmodel.calibrate`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+_CHUNK = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Trees:
+    """Symmetric trees.
+
+    Parameters
+    ----------
+    asked : array of int, shape (T, D)
+        Feature that level ``d`` of tree ``t`` asks about.
+    limits : array, shape (T, D)
+        The answer is yes above this.
+    leaves : array, shape (T, 2**D)
+        Value of each leaf.
+    base : array, shape (1,)
+        Added once.
+    """
+
+    asked: NDArray[np.int32]
+    limits: NDArray[np.float32]
+    leaves: NDArray[np.float32]
+    base: NDArray[np.float32]
+
+    def __call__(self, features: Floats) -> Floats:
+        """Sum of the trees at ``features`` of shape (N, F); shape (N,)."""
+        answer = np.full(features.shape[0], float(self.base[0]))
+        for start in range(0, features.shape[0], _CHUNK):
+            columns = np.ascontiguousarray(features[start : start + _CHUNK].T, dtype=np.float32)
+            part = answer[start : start + _CHUNK]
+            for asked, limits, leaves in zip(self.asked, self.limits, self.leaves, strict=True):
+                leaf = np.zeros(part.size, dtype=np.uint8)
+                for column, limit in zip(asked, limits, strict=True):
+                    leaf <<= 1
+                    leaf |= columns[column] > limit
+                part += leaves[leaf]
+        return answer
+
+
+@dataclass(frozen=True, slots=True)
+class Smooth:
+    r"""A Gaussian process with a Matérn 3/2 kernel, as its predictive mean.
+
+    .. math::
+
+        f(x) = \mu + \sum_i w_i (1 + d_i) e^{-d_i}, \qquad
+        d_i = \sqrt{3} \lVert (x - x_i) / \ell \rVert
+
+    Parameters
+    ----------
+    columns : array of int, shape (G,)
+        Features that it sees.
+    points : array, shape (N, G)
+        Measured points, divided by the length scales.
+    weights : array, shape (N,)
+        What each contributes.
+    scales : array, shape (G,)
+        Length scales.
+    mean : array, shape (1,)
+        Far from every point.
+    """
+
+    columns: NDArray[np.int32]
+    points: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    scales: NDArray[np.float32]
+    mean: NDArray[np.float32]
+
+    def __call__(self, features: Floats) -> Floats:
+        """The mean at ``features`` of shape (N, F); shape (N,)."""
+        inner = features[:, self.columns].astype(np.float32) / self.scales
+        squares = np.sum(self.points**2, axis=1)
+        answer = np.empty(features.shape[0])
+        for start in range(0, inner.shape[0], _CHUNK):
+            x = inner[start : start + _CHUNK]
+            d = np.float32(-2.0) * (x @ self.points.T)
+            d += squares
+            d += np.sum(x**2, axis=1)[:, None]
+            np.maximum(d, np.float32(0.0), out=d)
+            np.sqrt(np.float32(3.0) * d, out=d)
+            decay = np.exp(-d)
+            d += np.float32(1.0)
+            d *= decay
+            answer[start : start + _CHUNK] = d @ self.weights
+        return answer + float(self.mean[0])

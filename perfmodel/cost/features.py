@@ -1,0 +1,177 @@
+"""What the correction may look at: sizes, their fit to the chip, and the mechanism's own parts.
+
+Everything is dimensionless or a logarithm, so that a correction learned on one chip means something
+on its sibling: the number of waves rather than of tiles, shares of the mechanism's time rather than
+seconds. The names are stored with a correction and compared when it is read.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.cost.device import Device
+from perfmodel.cost.mechanism import product_sizes, row_count
+from perfmodel.cost.parts import Floats, Parts
+from perfmodel.cost.tasks import Task
+
+_TILES = ((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64))
+_DTYPES = ("bf16", "fp16", "fp32", "tf32", "fp64", "fp8_e4m3", "fp8_e5m2", "int8")
+_WORDS = ("add", "mul", "gelu", "silu", "relu", "copy", "fwd", "bwd", "nhwc", "nchw")
+_TINY = 1e-3
+
+
+class _Columns:
+    """Names and columns, gathered in order."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.names: list[str] = []
+        self.values: list[Floats] = []
+        self.smooth: list[bool] = []
+
+    def add(self, name: str, value: Floats | float, *, smooth: bool = False) -> None:
+        """One more feature; ``smooth`` ones are also shown to the Gaussian process."""
+        self.names.append(name)
+        self.values.append(np.broadcast_to(np.asarray(value, dtype=float), (self.count,)))
+        self.smooth.append(smooth)
+
+
+def features(
+    task: Task, device: Device, parts: Parts
+) -> tuple[tuple[str, ...], Floats, NDArray[np.bool_]]:
+    """Names (F,), values (N, F), and which of them a smooth learner sees (F,)."""
+    columns = _Columns(task.places.size)
+    s = task.sizes
+    for name in ("compute", "memory", "power", "floor"):
+        share = getattr(parts, name) / parts.seconds
+        columns.add(f"share_{name}", np.log(share + _TINY), smooth=name in ("memory", "floor"))
+    columns.add("seconds", np.log2(parts.seconds), smooth=True)
+    columns.add("read_in_cache", np.log2(1.0 + s["read"] / max(device.cache, 1.0)))
+    columns.add("written_in_cache", np.log2(1.0 + s["written"] / max(device.cache, 1.0)))
+    columns.add("dtype", float(_DTYPES.index(task.dtype)) if task.dtype in _DTYPES else -1.0)
+    columns.add("element", np.log2(task.element), smooth=True)
+    for word in ("kind", "direction", "layout"):
+        if word in task.words:
+            value = task.words[word]
+            columns.add(word, float(_WORDS.index(value)) if value in _WORDS else -1.0, smooth=True)
+    if task.base.startswith(("gemm", "conv")):
+        _product(task, device, parts, columns)
+    if task.base.startswith("attention"):
+        _attention(task, device, columns)
+    if task.base.startswith("conv"):
+        _conv(task, columns)
+    if not task.base.startswith(("gemm", "conv", "attention")):
+        _rows(task, device, columns)
+    return (
+        tuple(columns.names),
+        np.column_stack(columns.values),
+        np.asarray(columns.smooth),
+    )
+
+
+def extent(task: Task) -> dict[str, Floats]:
+    """Base-2 logarithms of the sizes that span an operator's space, in which ranges are kept."""
+    s = task.sizes
+    names: tuple[str, ...]
+    if task.base.startswith("conv"):
+        names = ("n", "c_in", "c_out", "h", "w", "kernel", "stride", "groups")
+    elif task.base.startswith("attention"):
+        names = ("batch", "q_heads", "kv_heads", "q_len", "kv_len", "head_dim")
+    else:
+        skip = ("flops", "read", "written", "operations", "padding", "momentum")
+        names = tuple(name for name in s if name not in skip)
+    found = {name: np.log2(np.maximum(s[name], 1.0)) for name in names if name in s}
+    return found | {"flops": np.log2(s["flops"] + 1.0), "moved": np.log2(s["read"] + s["written"])}
+
+
+def _evenness(value: Floats, largest: int = 512) -> Floats:
+    """Base-2 logarithm of the largest power of two, up to ``largest``, that divides ``value``."""
+    whole = np.maximum(value, 1.0).astype(np.int64)
+    return np.asarray(np.log2(np.minimum(whole & -whole, largest).astype(float)))
+
+
+def _fill(value: Floats, step: int) -> Floats:
+    return np.asarray(value / (np.ceil(value / step) * step))
+
+
+def _product(task: Task, device: Device, parts: Parts, columns: _Columns) -> None:
+    m, n, k, batch = product_sizes(task)
+    for name, value in (("m", m), ("n", n), ("k", k), ("batch", batch)):
+        columns.add(f"log_{name}", np.log2(value), smooth=True)
+    columns.add("log_mn", np.log2(m * n * batch))
+    columns.add("log_mnk", np.log2(m * n * k * batch))
+    columns.add("m_to_n", np.log2(m / n))
+    columns.add("k_to_side", np.log2(k / np.minimum(m, n)))
+    columns.add("choice", parts.choice)
+    for rows, cols in _TILES:
+        waves = np.ceil(m / rows) * np.ceil(n / cols) * batch / device.units
+        big = rows * cols >= 128 * 128
+        columns.add(f"waves_{rows}x{cols}", np.log2(waves))
+        columns.add(f"wave_fill_{rows}x{cols}", waves / np.ceil(waves), smooth=big)
+    for step in (64, 128, 256):
+        columns.add(f"m_fill_{step}", _fill(m, step))
+        columns.add(f"n_fill_{step}", _fill(n, step))
+    for name, value in (("m", m), ("n", n), ("k", k)):
+        columns.add(f"even_{name}", _evenness(value))
+    columns.add("even_row", np.minimum(_evenness(n), _evenness(k)), smooth=True)
+
+
+def _attention(task: Task, device: Device, columns: _Columns) -> None:
+    s = task.sizes
+    for name in ("batch", "q_heads", "kv_heads", "q_len", "kv_len", "head_dim"):
+        columns.add(f"log_{name}", np.log2(s[name]), smooth=name in ("kv_len", "head_dim", "q_len"))
+    columns.add("causal", s["causal"], smooth=True)
+    columns.add("group", np.log2(s["q_heads"] / s["kv_heads"]), smooth=True)
+    heads = np.where(s["q_len"] == 1, s["kv_heads"], s["q_heads"]) * s["batch"]
+    columns.add("log_heads", np.log2(heads), smooth=True)
+    columns.add("heads_on_units", heads / device.units / np.ceil(heads / device.units))
+    columns.add("keys", np.log2(heads * s["kv_len"]))
+    for block in (64, 128, 192, 256):
+        waves = heads * np.ceil(s["q_len"] / block) / device.units
+        columns.add(f"waves_{block}", np.log2(waves))
+        columns.add(f"wave_fill_{block}", waves / np.ceil(waves), smooth=block == 128)
+        columns.add(f"q_fill_{block}", _fill(s["q_len"], block))
+    columns.add("kv_fill_128", _fill(s["kv_len"], 128))
+    columns.add("even_q", _evenness(s["q_len"]))
+    columns.add("even_kv", _evenness(s["kv_len"]))
+    columns.add("even_head", _evenness(s["head_dim"]))
+
+
+def _conv(task: Task, columns: _Columns) -> None:
+    s = task.sizes
+    for name in ("n", "c_in", "c_out", "h", "w"):
+        columns.add(f"size_{name}", np.log2(s[name]), smooth=name in ("c_in", "c_out"))
+    columns.add("kernel", s["kernel"], smooth=True)
+    columns.add("stride", s["stride"], smooth=True)
+    columns.add("padding", s["padding"])
+    columns.add("groups", np.log2(s["groups"]))
+    for name in ("c_in", "c_out"):
+        columns.add(f"group_{name}", np.log2(s[name] / s["groups"]))
+        columns.add(f"even_{name}", _evenness(s[name] / s["groups"]), smooth=True)
+    columns.add("image", np.log2(s["h"] * s["w"]))
+    columns.add("even_w", _evenness(s["w"]))
+    columns.add("odd_channels", (s["c_in"] % 8 > 0) * 1.0 + 2.0 * (s["c_out"] % 8 > 0))
+
+
+def _rows(task: Task, device: Device, columns: _Columns) -> None:
+    s = task.sizes
+    names = ("rows", "cols", "numel", "tokens", "vocab", "dim", "heads", "head_dim", "k", "batch",
+             "n", "m", "nnz", "bytes")  # fmt: skip
+    for name in names:
+        if name in s:
+            columns.add(f"log_{name}", np.log2(s[name]), smooth=True)
+            columns.add(f"even_{name}", _evenness(s[name], 4096), smooth=name in ("cols", "vocab"))
+    rows = row_count(task)
+    if np.any(rows > 0):
+        columns.add("rows_on_units", np.log2(rows / device.units))
+        for each in (1, 2, 4, 8):
+            waves = rows / (device.units * each)
+            columns.add(f"row_fill_{each}", waves / np.ceil(waves))
+        width = s.get("cols", s.get("vocab", s.get("dim", np.ones_like(rows))))
+        columns.add("row_bytes", np.log2(width * task.element))
+        for step in (1024, 4096):
+            columns.add(f"row_steps_{step}", _fill(width, step))
+    moved = s["read"] + s["written"]
+    columns.add("log_moved", np.log2(moved))
+    columns.add("waves_moved", np.log2(moved / (device.units * 2048 * 16)))

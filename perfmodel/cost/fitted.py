@@ -1,0 +1,151 @@
+"""What measurements gave for one kernel on one chip, and its file.
+
+A plain ``.npz`` (no pickles) holds the learned arrays; beside it a TOML of the same name tells a
+reader the coefficients, the measured range, the residuals and the hash of the data. The arrays are
+complete on their own: the TOML is for people, the npz for the program.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from perfmodel.cost.correction import Smooth, Trees
+from perfmodel.cost.parts import Floats
+from perfmodel.errors import CalibrationError
+
+FORMAT = 1
+_FADE_OCTAVES = 0.75
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """One kernel's fit.
+
+    Parameters
+    ----------
+    kernel, device : str
+        What was fitted, and on which chip.
+    coefficients : dict
+        Of the mechanism.
+    features : tuple of str
+        Names of the columns that the learners were taught on.
+    trees, smooth : Trees, Smooth or None
+        The two learners; ``None`` where too few points were measured to teach one.
+    extent : dict of (low, high)
+        Measured range of every size, base-2 logarithms.
+    size_edges : array, shape (E,)
+        Times that part the size classes [s].
+    spread : array, shape (E + 1,)
+        Half-width of the 90 % interval in each class, in the logarithm of time.
+    spread_outside : float
+        The same for the mechanism alone.
+    """
+
+    kernel: str
+    device: str
+    coefficients: dict[str, float]
+    features: tuple[str, ...]
+    trees: Trees | None
+    smooth: Smooth | None
+    extent: dict[str, tuple[float, float]]
+    size_edges: Floats
+    spread: Floats
+    spread_outside: float
+
+    def log_factor(self, values: Floats) -> Floats:
+        """Learned ``log(measured / mechanism)`` at features of shape (N, F)."""
+        learned = [learner(values) for learner in (self.trees, self.smooth) if learner is not None]
+        return np.asarray(sum(learned) / len(learned)) if learned else np.zeros(values.shape[0])
+
+    def inside(self, sizes: dict[str, Floats]) -> Floats:
+        """1 inside the measured range, fading to 0 within a few octaves of it; shape (N,)."""
+        outside = np.zeros_like(next(iter(sizes.values())))
+        for name, (low, high) in self.extent.items():
+            over = np.maximum(sizes[name] - high, low - sizes[name])
+            outside = np.maximum(outside, over)
+        # A hundredth of an octave is rounding, not extrapolation.
+        return np.asarray(np.exp(-((np.maximum(outside - 0.01, 0.0) / _FADE_OCTAVES) ** 2)))
+
+    def half_width(self, seconds: Floats, inside: Floats) -> Floats:
+        """Half-width of the interval in the logarithm of time, shape (N,)."""
+        near = self.spread[np.searchsorted(self.size_edges, seconds)]
+        return np.asarray(inside * near + (1.0 - inside) * np.maximum(near, self.spread_outside))
+
+
+def write_arrays(path: Path, fitted: Fitted) -> None:
+    """Write the ``.npz`` of a fit."""
+    arrays: dict[str, object] = {
+        "format": np.int64(FORMAT),
+        "kernel": np.array(fitted.kernel),
+        "device": np.array(fitted.device),
+        "coefficient_names": np.array(list(fitted.coefficients)),
+        "coefficient_values": np.array(list(fitted.coefficients.values())),
+        "features": np.array(fitted.features),
+        "extent_names": np.array(list(fitted.extent)),
+        "extent_values": np.array(list(fitted.extent.values())).reshape(-1, 2),
+        "size_edges": fitted.size_edges,
+        "spread": fitted.spread,
+        "spread_outside": np.float64(fitted.spread_outside),
+    }
+    if fitted.trees is not None:
+        for name in ("asked", "limits", "leaves", "base"):
+            arrays[f"trees_{name}"] = getattr(fitted.trees, name)
+    if fitted.smooth is not None:
+        for name in ("columns", "points", "weights", "scales", "mean"):
+            arrays[f"smooth_{name}"] = getattr(fitted.smooth, name)
+    with path.open("wb") as handle:
+        np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]
+
+
+def read_fitted(path: Path) -> Fitted:
+    """Read what :func:`write_arrays` wrote.
+
+    Raises
+    ------
+    CalibrationError
+        If the file is damaged or of another format.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            if int(data["format"]) != FORMAT:
+                raise ValueError(f"format {int(data['format'])}")
+            trees = smooth = None
+            if "trees_asked" in data:
+                trees = Trees(
+                    *(data[f"trees_{name}"] for name in ("asked", "limits", "leaves", "base"))
+                )
+            if "smooth_points" in data:
+                names = ("columns", "points", "weights", "scales", "mean")
+                smooth = Smooth(*(data[f"smooth_{name}"] for name in names))
+            low_high = data["extent_values"]
+            return Fitted(
+                str(data["kernel"]),
+                str(data["device"]),
+                {
+                    str(name): float(value)
+                    for name, value in zip(
+                        data["coefficient_names"], data["coefficient_values"], strict=True
+                    )
+                },
+                tuple(str(name) for name in data["features"]),
+                trees,
+                smooth,
+                {
+                    str(name): (float(pair[0]), float(pair[1]))
+                    for name, pair in zip(data["extent_names"], low_high, strict=True)
+                },
+                data["size_edges"],
+                data["spread"],
+                float(data["spread_outside"]),
+            )
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise CalibrationError(
+            str(path),
+            f"<{error}>",
+            f"an efficiency file of format {FORMAT}",
+            repair="run `perfmodel calibrate` again, or restore the file",
+        ) from None
