@@ -196,9 +196,10 @@ def embedding_forward(
     calls: list[Call] = []
     if model.patch:
         depth = model.patch**2 * model.channels
-        calls.append(
-            Call("patches", Gemm(tokens, hidden, depth, dtype=compute), module="embedding")
-        )
+        # the class token is no patch
+        patches = shard.micro_batch * ceil_div(model.image_tokens - 1, shard.cp)
+        op_patch = Gemm(patches, hidden, depth, dtype=compute)
+        calls.append(Call("patches", op_patch, module="embedding"))
     if model.vocab:
         local = ceil_div(model.vocab, shard.tp)
         op = Embedding(tokens, local, hidden, dtype=compute)

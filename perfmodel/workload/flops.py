@@ -6,7 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 from perfmodel.workload.attention import core_forward
-from perfmodel.workload.blocks import RECOMPUTE, block_forward, head_forward
+from perfmodel.workload.blocks import (
+    RECOMPUTE,
+    block_forward,
+    embedding_forward,
+    head_forward,
+)
 from perfmodel.workload.layer import Call, Shard, layer_kinds
 from perfmodel.workload.model import ModelConfig
 from perfmodel.workload.ops.base import Count, Size, check_choice
@@ -32,6 +37,7 @@ def forward_flops(model: ModelConfig, seq_len: Size, batch: Size, *, causal: boo
     """
     shard, stack = Shard(batch, seq_len), load_stack("megatron")
     total: Any = matmul_flops(head_forward(model, shard, stack, loss=False))
+    total = total + matmul_flops(embedding_forward(model, shard, stack))
     for kind in layer_kinds(model):
         seen = kind if causal else replace(kind, causal=False)
         total = total + kind.count * matmul_flops(block_forward(model, seen, shard, stack))
@@ -48,7 +54,12 @@ def model_flops(model: ModelConfig, seq_len: Size, batch: Size, *, causal: bool 
     ----------
     Chowdhery et al., PaLM (arXiv 2204.02311), appendix B.
     """
-    return 3 * forward_flops(model, seq_len, batch, causal=causal)
+    total: Any = 3 * forward_flops(model, seq_len, batch, causal=causal)
+    if model.patch:
+        # an image needs no gradient
+        ends = embedding_forward(model, Shard(batch, seq_len), load_stack("megatron"))
+        total = total - matmul_flops(ends)
+    return total  # type: ignore[no-any-return]
 
 
 def hardware_flops(
