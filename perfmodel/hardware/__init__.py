@@ -2,6 +2,7 @@
 
 from perfmodel.hardware.accelerator import Accelerator, canonical_dtype
 from perfmodel.hardware.cluster import Cluster, Tier
+from perfmodel.hardware.describe import citations, describe, list_specs, references
 from perfmodel.hardware.link import Link
 from perfmodel.hardware.load import (
     load,
@@ -19,9 +20,13 @@ __all__ = [
     "Node",
     "Tier",
     "canonical_dtype",
+    "citations",
+    "describe",
+    "list_specs",
     "load",
     "load_accelerator",
     "load_cluster",
     "load_link",
     "load_node",
+    "references",
 ]

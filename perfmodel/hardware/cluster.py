@@ -97,7 +97,8 @@ class Tier:
 class Cluster:
     """So many nodes of one kind, so many devices used in each.
 
-    ``tiers`` runs from the innermost outwards; the last one spans every device.
+    ``tiers`` runs from the innermost outwards; the last one spans every device. ``file`` is the
+    cluster's file where it came from one.
     """
 
     name: str
@@ -107,7 +108,7 @@ class Cluster:
     devices_per_node: int
     tiers: tuple[Tier, ...]
     host_link: Link | None = None
-    sources: tuple[str, ...] = ()
+    file: ClusterFile | None = None
 
     @property
     def devices(self) -> int:
@@ -146,7 +147,8 @@ def torus_slice(
     """The most cube-like box of ``devices`` that fits into ``max_dims``; ``None`` if there is none.
 
     Axes are ascending. Among the boxes the one with the smallest longest axis wins, then the one
-    with the largest shortest axis; ``granule`` prefers axes that are multiples of it (whole cubes).
+    with the largest shortest axis; a slice of at least one whole cube prefers axes
+    that are multiples of ``granule``.
 
     Examples
     --------
@@ -156,10 +158,11 @@ def torus_slice(
     (4, 8)
     """
     best: tuple[tuple[int, int, int], tuple[int, ...]] | None = None
+    whole = devices >= granule ** len(max_dims)
     for box in _boxes(devices, len(max_dims)):
         if any(side > top for side, top in zip(box, sorted(max_dims), strict=True)):
             continue
-        ragged = sum(side % granule != 0 for side in box)
+        ragged = whole and sum(side % granule != 0 for side in box)
         rank = (ragged, box[-1], -box[0])
         if best is None or rank < best[0]:
             best = (rank, box)

@@ -119,6 +119,14 @@ def load_node(name_or_path: str | Path) -> Node:
     return validated(Node, _values(path), str(path))
 
 
+def load_cluster_file(name_or_path: str | Path) -> ClusterFile:
+    """A cluster's file, by name or path."""
+    folder, path = locate(name_or_path, "clusters")
+    if folder != "clusters":
+        raise _wrong_kind(name_or_path, folder, "clusters")
+    return validated(ClusterFile, _values(path), str(path))
+
+
 def load_cluster(
     name_or_path: str | Path, nodes: int | None = None, gpus_per_node: int | None = None
 ) -> Cluster:
@@ -190,6 +198,7 @@ def load_cluster(
         devices_per_node=used,
         tiers=tuple(tiers),
         host_link=host_link or None,
+        file=file,
     )
 
 

@@ -54,5 +54,5 @@ def missing_sources(values: Mapping[str, Any], sources: Mapping[str, str]) -> li
     return [
         path
         for path, _ in leaves(values)
-        if path.split(".")[-1] not in UNSOURCED and source_of(path, sources) is None
+        if path not in UNSOURCED and source_of(path, sources) is None
     ]
