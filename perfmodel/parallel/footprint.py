@@ -1,0 +1,162 @@
+"""Device memory of many plans, by class, on the stage that needs most of it.
+
+Weights, gradients and optimizer states follow from the parameters of a stage and what is sharded;
+activations from the micro-batches that the schedule holds at its worst moment; the rest is what
+libraries take: communication buffers, workspaces, the context of the driver and what the caching
+allocator cannot use.
+
+References
+----------
+Rajbhandari et al. 2020 (ZeRO, arXiv 1910.02054), section 3; Korthikanti et al. 2022 (arXiv
+2205.05198), section 4 and appendix C; NCCL 2 documentation, ``NCCL_BUFFSIZE``; cuBLAS 12
+documentation, ``cublasSetWorkspace``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.parallel import schedule
+from perfmodel.parallel.grid import PlanGrid
+from perfmodel.parallel.step import Tables
+
+Floats = NDArray[np.float64]
+
+CONTEXT: Final = 0.45 * 2**30
+"""Driver context and loaded kernels of a PyTorch process [B]: 414 to 520 MiB reported by
+nvidia-smi for CUDA 11 and 12 on A100 and H100, outside the allocator's account."""
+NCCL_CHANNEL: Final = 4 * 2**20
+"""Buffer of one channel and direction: the default of NCCL_BUFFSIZE [B]."""
+NCCL_CHANNELS: Final = 16
+"""Channels of a communicator: what NCCL opens on NVSwitch machines, up to 32."""
+GEMM_WORKSPACE: Final = 32 * 2**20
+"""Workspace of the matrix library [B], as recommended for Hopper."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes of device memory by class: (n,) arrays, on the stage with the highest total [B]."""
+
+    weights: Floats
+    gradients: Floats
+    optimizer: Floats
+    activations: Floats
+    communication: Floats
+    workspace: Floats
+    slack: Floats
+    stage: NDArray[np.int64]
+
+    @property
+    def peak(self) -> Floats:
+        """All classes together [B]."""
+        return np.sum([getattr(self, name) for name in CLASSES], axis=0)
+
+
+CLASSES: Final = tuple(field.name for field in fields(Memory) if field.name != "stage")
+
+
+def memory(grid: PlanGrid, tables: Tables) -> Memory:
+    """Device memory of every plan of a grid."""
+    count = tables.states.stages.count[tables.state_of]
+    slack = _slack(grid)
+    best: list[Floats] | None = None
+    peak = np.zeros(len(grid))
+    stage = np.zeros(len(grid), dtype=np.int64)
+    for k in range(count.shape[1]):
+        classes = stage_memory(k, grid, tables)
+        total = np.sum(classes, axis=0)
+        if best is None:
+            best, peak = classes, total
+            stage = tables.states.stages.earliest[tables.state_of, k]
+            continue
+        more = total > peak
+        best = [np.where(more, new, old) for new, old in zip(classes, best, strict=True)]
+        peak = np.where(more, total, peak)
+        stage = np.where(more, tables.states.stages.earliest[tables.state_of, k], stage)
+    return Memory(*(best or []), slack=slack, stage=stage)
+
+
+def stage_memory(k: int, grid: PlanGrid, tables: Tables) -> list[Floats]:
+    """Weights, gradients, optimizer, activations, communication, workspace of one stage kind [B]."""
+    states, di, width = tables.states, tables.state_of, tables.width
+    offload = grid.base.offload
+    dense, experts = states.dense[di, k], states.experts[di, k]
+    whole = dense + experts
+    shard = dense / states.dense_shards[di] + experts / states.expert_shards[di]
+    full = grid.zero == 3
+    held = [np.where(grid.zero >= least, shard, whole) for least in (3, 2, 1)]
+    # the shard of fully sharded weights is the master copy itself
+    master = width.optimizer - width.moments if width.optimizer > width.moments else 0.0
+    weights = held[0] * np.where(full & (master > 0), master, width.weight)
+    weights = weights + whole * width.copy
+    optimizer = held[2] * np.where(full & (master > 0), width.moments, width.optimizer)
+    gradients = held[1] * width.gradient
+    if "weights" in offload:
+        weights = np.zeros(len(grid))
+    if "optimizer" in offload:
+        optimizer = np.zeros(len(grid))
+    activations, working = _activations(k, grid, tables)
+    li = tables.layer_of
+    boundary = tables.layers.boundary[li] * grid.tp / np.where(grid.sequence_parallel, grid.tp, 1)
+    communication = np.where(grid.pp > 1, 4.0 * boundary, 0.0)
+    block = np.max(
+        [
+            states.block_dense[c][di] + states.block_experts[c][di]
+            for c in range(len(tables.layers.blocks))
+        ],
+        axis=0,
+    )
+    # a gathered block in use, the next one on its way, and one block's whole gradient
+    gathered = block * (2 * width.message + width.gradient)
+    communication = communication + np.where(full | ("weights" in offload), gathered, 0.0)
+    bucket = np.minimum(grid.base.bucket_parameters, whole) * width.gradient
+    communication = communication + np.where(grid.zero == 2, 2 * bucket, 0.0)
+    head = states.stages.head[di, k]
+    workspace = GEMM_WORKSPACE + head * tables.layers.logits[li] + working
+    return [weights, gradients, optimizer, activations, communication, workspace]
+
+
+def _activations(k: int, grid: PlanGrid, tables: Tables) -> tuple[Floats, Floats]:
+    """Activations at the schedule's worst moment, and the gradients at work beside them [B]."""
+    states, di, li = tables.states, tables.state_of, tables.layer_of
+    base = grid.base
+    flying = schedule.in_flight(
+        base.schedule,
+        states.stages.earliest[di, k],
+        grid.pp,
+        grid.virtual_stages,
+        tables.micro_batches,
+    )
+    held = states.stages.layers[di, k]
+    first, last = states.stages.embedding[di, k], states.stages.head[di, k]
+    one = first * tables.layers.embedding.kept[li]
+    working = np.zeros(len(grid))
+    transient = np.zeros(len(grid))
+    for c, block in enumerate(tables.layers.blocks):
+        kept = np.stack(block.kept)[grid.recompute, li]
+        back = np.stack(block.transient)[grid.recompute, li]
+        there = held[:, c] > 0
+        if "activations" in base.offload:
+            # two blocks at work: one computing, one on its way
+            transient = np.maximum(transient, np.where(there, 2 * kept + back, 0.0))
+        else:
+            one = one + held[:, c] * kept
+            transient = np.maximum(transient, np.where(there, back, 0.0))
+        working = np.maximum(working, np.where(there, block.alive[li], 0.0))
+    # the loss follows the last block at once: one micro-batch of it, unless GPipe keeps them all
+    ends = last * tables.layers.head.kept[li]
+    ends = ends * (tables.micro_batches if base.schedule == "gpipe" else 1.0)
+    return one * flying + ends + transient, working
+
+
+def _slack(grid: PlanGrid) -> Floats:
+    """Driver context and the buffers of every communicator that the plan opens [B]."""
+    copies = grid.dp * grid.cp
+    groups = (
+        (grid.tp > 1).astype(float) + (grid.cp > 1) + (copies > 1) + (grid.ep > 1) + (grid.pp > 1)
+    )
+    return CONTEXT + groups * NCCL_CHANNELS * 2 * NCCL_CHANNEL

@@ -1,0 +1,374 @@
+"""What one block, the embedding and the head cost, for every distinct shard of a grid.
+
+The plans of a grid share few distinct shards (micro-batch, tp, cp, ep, expert_tp, sequence
+parallel): each is priced once, and a plan gathers its numbers by index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.cost import Efficiency, price
+from perfmodel.hardware import Accelerator, Cluster
+from perfmodel.network import collective_seconds
+from perfmodel.parallel import placement
+from perfmodel.parallel.grid import PlanGrid
+from perfmodel.parallel.plan import Plan
+from perfmodel.workload.transformer import (
+    BlockActivations,
+    Call,
+    LayerKind,
+    Message,
+    ModelConfig,
+    Precision,
+    Shard,
+    Stack,
+    block_activation_bytes,
+    block_backward,
+    block_forward,
+    embedding_activation_bytes,
+    embedding_backward,
+    embedding_forward,
+    end_collectives,
+    head_activation_bytes,
+    head_backward,
+    head_forward,
+    layer_collectives,
+    load_precision,
+    recompute_calls,
+    stage_gradient_bytes,
+)
+
+Floats = NDArray[np.float64]
+
+SHARD_COLUMNS: Final = ("micro_batch_size", "tp", "cp", "ep", "expert_tp", "sequence_parallel")
+AXES: Final = ("tp", "cp", "ep", "etp")
+PASSES: Final = ("forward", "backward")
+TENSOR_CHUNKS: Final = 4
+"""Pieces into which overlapped tensor-parallel collectives and their products are cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Kernel times of a list of calls: arrays over the shards.
+
+    ``times`` has four rows: prediction, lower bound, low and high end of the interval [s].
+    """
+
+    times: Floats
+    launches: Floats
+    calibrated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BlockCost:
+    """One kind of layer on every distinct shard; arrays over the u shards.
+
+    ``again`` and the activations have one entry for each word of RECOMPUTE. ``exposed`` holds, for
+    each pass and axis, the communication that nothing hides [s]; ``messages`` the whole of it.
+    """
+
+    kind: LayerKind
+    forward: Work
+    backward: Work
+    weight: Floats
+    again: tuple[Work, ...]
+    again_exposed: tuple[dict[str, Floats], ...]
+    exposed: dict[str, dict[str, Floats]]
+    messages: dict[str, dict[str, Floats]]
+    kept: tuple[Floats, ...]
+    transient: tuple[Floats, ...]
+    alive: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class EndCost:
+    """Embedding or output head on every distinct shard."""
+
+    forward: Work
+    backward: Work
+    exposed: dict[str, Floats]
+    kept: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class LayerTable:
+    """Everything a step needs to know about the blocks and the ends of a model."""
+
+    blocks: tuple[BlockCost, ...]
+    embedding: EndCost
+    head: EndCost
+    boundary: Floats
+    """Bytes that one pipeline boundary carries for one micro-batch, per device [B]."""
+    logits: Floats
+    """Bytes of the logits in the activations' format, beside the loss's own copy [B]."""
+
+
+def layer_table(
+    model: ModelConfig,
+    kinds: tuple[LayerKind, ...],
+    cluster: Cluster,
+    grid: PlanGrid,
+    seq_len: int,
+    stack: Stack,
+    efficiency: Efficiency | None = None,
+) -> LayerTable:
+    """Price the blocks and ends of a model for the shards of a grid whose plans are all distinct."""
+    base = grid.base
+    precision = compute_precision(base)
+    shard = Shard(
+        micro_batch=grid.micro_batch_size,
+        seq_len=seq_len,
+        tp=grid.tp,
+        cp=grid.cp,
+        ep=grid.ep,
+        expert_tp=grid.expert_tp,
+        sequence_parallel=grid.sequence_parallel,
+        cp_kind=base.cp_method,
+    )
+    pricer = _Pricer(cluster, grid, efficiency)
+    blocks = tuple(_block(model, kind, shard, stack, precision, base, pricer) for kind in kinds)
+    ends = end_collectives(model, shard, precision=precision)
+    size = len(grid)
+
+    def whole(value: Any) -> Floats:
+        return np.broadcast_to(np.asarray(value, float), size)
+
+    embedding = EndCost(
+        pricer.work(embedding_forward(model, shard, stack, precision=precision)),
+        pricer.work(embedding_backward(model, shard, stack, precision=precision)),
+        {phase: pricer.message_seconds(ends[0], phase)["tp"] for phase in PASSES},
+        whole(embedding_activation_bytes(model, shard, stack, precision=precision)),
+    )
+    head = EndCost(
+        pricer.work(head_forward(model, shard, stack, precision=precision)),
+        pricer.work(head_backward(model, shard, stack, precision=precision)),
+        {phase: pricer.message_seconds(ends[1], phase)["tp"] for phase in PASSES},
+        whole(head_activation_bytes(model, shard, stack, precision=precision)),
+    )
+    tokens = np.asarray(shard.tokens, float)
+    vocab = model.vocab or model.classes
+    return LayerTable(
+        blocks,
+        embedding,
+        head,
+        # Megatron sends 1/tp of the activations from every tensor parallel rank
+        whole(tokens * model.hidden * precision.element / grid.tp),
+        whole(tokens * np.ceil(vocab / grid.tp) * precision.element),
+    )
+
+
+def compute_precision(plan: Plan) -> Precision:
+    """The formats of a plan's precision."""
+    return load_precision(plan.precision)
+
+
+def _block(
+    model: ModelConfig,
+    kind: LayerKind,
+    shard: Shard,
+    stack: Stack,
+    precision: Precision,
+    base: Plan,
+    pricer: _Pricer,
+) -> BlockCost:
+    forward_calls = block_forward(model, kind, shard, stack, precision=precision)
+    backward_calls = block_backward(model, kind, shard, stack, precision=precision)
+    messages = layer_collectives(model, kind, shard, precision=precision)
+    calls = {"forward": forward_calls, "backward": backward_calls}
+    whole = {phase: pricer.message_seconds(messages, phase) for phase in PASSES}
+    exposed = {
+        phase: pricer.exposed_seconds(messages, phase, calls[phase], base) for phase in PASSES
+    }
+    zero = np.zeros(pricer.size)
+    names = {
+        call.name
+        for call in recompute_calls(model, kind, shard, stack, "full", precision=precision)
+    }
+    full = tuple(call for call in forward_calls if call.name in names)
+    some = tuple(call for call in full if _repeated(call, base.recompute_modules))
+    nothing = dict.fromkeys(AXES, zero)
+    partial = nothing | {
+        "cp": exposed["forward"]["cp"] if "core" in base.recompute_modules else zero,
+        "ep": exposed["forward"]["ep"] if "experts" in base.recompute_modules else zero,
+    }
+    kept, transient = zip(
+        *(
+            _activations(model, kind, shard, stack, precision, base, recompute, pricer.size)
+            for recompute in ("none", "selective", "full")
+        ),
+        strict=True,
+    )
+    weight = pricer.work([call for call in backward_calls if call.grad == "weight"]).times[0]
+    return BlockCost(
+        kind=kind,
+        forward=pricer.work(forward_calls),
+        backward=pricer.work(backward_calls),
+        weight=weight,
+        again=(pricer.work(()), pricer.work(some), pricer.work(full)),
+        again_exposed=(nothing, partial, exposed["forward"]),
+        exposed=exposed,
+        messages=whole,
+        kept=kept,
+        transient=transient,
+        alive=np.broadcast_to(
+            np.asarray(stage_gradient_bytes(model, kind, shard, precision=precision), float),
+            pricer.size,
+        ),
+    )
+
+
+def _repeated(call: Call, modules: tuple[str, ...]) -> bool:
+    """Whether selective recomputation of those modules runs a forward call again."""
+    if call.core:
+        return "core" in modules
+    if call.name.startswith("residual"):
+        return False
+    return call.module in modules or (call.module == "router" and "experts" in modules)
+
+
+def _activations(
+    model: ModelConfig,
+    kind: LayerKind,
+    shard: Shard,
+    stack: Stack,
+    precision: Precision,
+    base: Plan,
+    recompute: str,
+    size: int,
+) -> tuple[Floats, Floats]:
+    """Bytes kept for the backward pass, and bytes that come back during it, for one block."""
+    modules = base.recompute_modules
+    word = recompute if recompute != "selective" or "core" in modules else "none"
+    bytes_of = block_activation_bytes(
+        model, kind, shard, stack, recompute=word, precision=precision
+    )
+    if recompute == "selective":
+        bytes_of = _without(bytes_of, modules, shard.rows * model.hidden * precision.element)
+    kept, transient = (
+        np.broadcast_to(np.asarray(value, float), size)
+        for value in (bytes_of.kept, bytes_of.transient)
+    )
+    return kept, transient
+
+
+def _without(
+    bytes_of: BlockActivations, modules: tuple[str, ...], own_input: Any
+) -> BlockActivations:
+    """The same block with the tensors of more modules repeated; an MLP still keeps its input."""
+    transient: Any = bytes_of.transient
+    values: dict[str, Any] = {}
+    if "norm" in modules:
+        # what a norm feeds is repeated from the norm's input, which stays
+        values["attention"] = np.maximum(bytes_of.attention - own_input, 0)
+        transient = transient + own_input
+    if "mlp" in modules:
+        kept = np.minimum(bytes_of.mlp, own_input)
+        values["mlp"] = kept
+        transient = transient + bytes_of.mlp - kept
+    if "experts" in modules:
+        values["experts"] = 0 * np.asarray(bytes_of.experts)
+        transient = transient + bytes_of.experts
+    return replace(bytes_of, **values, transient=transient)
+
+
+class _Pricer:
+    """Prices calls on the device and messages on the cluster, for the shards of one grid."""
+
+    def __init__(self, cluster: Cluster, grid: PlanGrid, efficiency: Efficiency | None) -> None:
+        self.accelerator: Accelerator = cluster.accelerator
+        self.cluster = cluster
+        self.size = len(grid)
+        self.ring = grid.cp
+        self.efficiency = efficiency
+        self.prices: dict[Any, Any] = {}
+        domain = placement.domain_devices(cluster)
+        self.local = {
+            "tp": placement.tensor_group(grid, domain).local,
+            "cp": placement.context_group(grid, domain).local,
+            "ep": placement.expert_group(grid, domain).local,
+            "etp": placement.group(grid.expert_tp, 1, domain).local,
+        }
+
+    def work(self, calls: Iterable[Call]) -> Work:
+        """Sum of the kernel times of some calls."""
+        times = np.zeros((4, self.size))
+        launches = np.zeros(self.size)
+        calibrated = True
+        for call in calls:
+            times += self._times(call) * call.count
+            launches += call.count
+            calibrated = calibrated and bool(self._price(call).calibrated.all())
+        return Work(times, launches, calibrated)
+
+    def _price(self, call: Call) -> Any:
+        key = id(call.op)
+        if key not in self.prices:  # the operator is kept alive beside its price
+            priced = price(call.op, self.accelerator, efficiency=self.efficiency)
+            self.prices[key] = (call.op, priced)
+        return self.prices[key][1]
+
+    def _times(self, call: Call) -> Floats:
+        priced = self._price(call)
+        rows = (priced.seconds, priced.lower, priced.low, priced.high)
+        return np.stack([np.broadcast_to(row, self.size) for row in rows])
+
+    def _message(self, message: Message) -> Floats:
+        op = message.op
+        local: Any = np.minimum(self.local[message.axis], op.world)
+        world: Any = op.world
+        if op.op == "p2p":
+            # a neighbour in the ring: across domains as soon as the group leaves one
+            alone = self.ring == 1
+            world = np.where(alone, 1, 2)
+            local = np.where((self.local["cp"] >= self.ring) & ~alone, 2, 1)
+        seconds = collective_seconds(
+            op.op, np.asarray(op.bytes, float), world, self.cluster, ranks_per_node=local
+        )
+        return np.broadcast_to(seconds * message.count, self.size)
+
+    def message_seconds(self, messages: tuple[Message, ...], phase: str) -> dict[str, Floats]:
+        """All communication of one pass, by axis, hidden or not."""
+        total = {axis: np.zeros(self.size) for axis in AXES}
+        for message in messages:
+            if message.phase == phase:
+                total[message.axis] = total[message.axis] + self._message(message)
+        return total
+
+    def exposed_seconds(
+        self, messages: tuple[Message, ...], phase: str, calls: tuple[Call, ...], base: Plan
+    ) -> dict[str, Floats]:
+        """Communication of one pass that stays in sight, by axis.
+
+        A message that names a call hides behind it. With ``tensor`` overlap the collectives of
+        matrix products are cut in pieces and hide behind the products, but for one piece.
+        """
+        exposed = {axis: np.zeros(self.size) for axis in AXES}
+        for message in messages:
+            if message.phase != phase:
+                continue
+            seconds = self._message(message)
+            if message.overlaps:
+                seconds = np.maximum(seconds - self._cover(message, calls), 0.0)
+            exposed[message.axis] = exposed[message.axis] + seconds
+        if "tensor" in base.overlap:
+            products = self.work([call for call in calls if _is_product(call)]).times[0]
+            whole = exposed["tp"]
+            exposed["tp"] = np.maximum(whole / TENSOR_CHUNKS, whole - products)
+        return exposed
+
+    def _cover(self, message: Message, calls: tuple[Call, ...]) -> Floats:
+        """Time of the calls that hide a message: core attention, or a product's input gradient."""
+        if message.axis == "cp":
+            return self.work([call for call in calls if call.core]).times[0]
+        hiding = ("qkv_input", "q_input", "kv_up_input", "fc1_input", "shared_fc1_input")
+        return self.work([call for call in calls if call.name.startswith(hiding)]).times[0]
+
+
+def _is_product(call: Call) -> bool:
+    return call.op.family == "gemm" and not call.core
