@@ -12,11 +12,11 @@ scores, and its tensor and sequence parallel forms (equations 1 to 4).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from perfmodel.workload.blocks import RECOMPUTE
+from perfmodel.workload.adapter import Adapter
 from perfmodel.workload.layer import (
     LayerKind,
     Shard,
@@ -25,9 +25,13 @@ from perfmodel.workload.layer import (
     heads_on_rank,
 )
 from perfmodel.workload.model import ModelConfig
-from perfmodel.workload.ops.base import Size, check_choice
+from perfmodel.workload.ops.base import Size
 from perfmodel.workload.precision import BF16, Precision
+from perfmodel.workload.recompute import recompute_modules
 from perfmodel.workload.stack import Stack
+
+# the linear layers that read each norm's output
+_READS = (("qkv", "q", "q_down", "kv_down"), ("fc1", "shared_fc1"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +41,9 @@ class BlockActivations:
     Parameters
     ----------
     norm, attention, core, mlp, experts : int or array
-        Kept until the backward pass, by class [B]: norm inputs; inputs of projections, queries,
-        keys, values; scores and their softmax and masks; MLP; routed experts and router.
+        Kept until the backward pass, by class [B]: inputs and outputs of norms; queries, keys,
+        values, input of the output projection, dropout masks; scores and their softmax and masks;
+        inside of the MLP; routed experts and router.
     checkpoint : int or array
         The block's input, kept instead of everything else under full recomputation [B].
     transient : int or array
@@ -67,83 +72,113 @@ def block_activation_bytes(
     *,
     recompute: str = "none",
     precision: Precision = BF16,
+    adapter: Adapter | None = None,
 ) -> BlockActivations:
     """What one block keeps.
 
     ``recompute`` is ``"none"``, ``"selective"`` (core attention is repeated, so its inner tensors
-    are not kept) or ``"full"`` (only the block's input is kept).
+    are not kept), ``"full"`` (only the block's input is kept), or a list of modules (see
+    :mod:`perfmodel.workload.recompute`). With an adapter the inputs of frozen layers beside no
+    adapter are not kept.
     """
-    check_choice(recompute, RECOMPUTE, "recompute")
+    modules = recompute_modules(recompute)
     e, mask = precision.element, int(stack.dropout)
-    rows, hidden = shard.rows, model.hidden
-    stream = rows * hidden
+    stream = shard.rows * model.hidden
     norms = 1 if model.parallel_block else 2 + int(kind.cross)
     # an unfused RMS norm keeps an fp32 copy and the normalised tensor instead of its input
     unfused = model.norm == "rmsnorm" and not stack.fused_norm
     norm = norms * stream * (4 + e if unfused else e)
-    inner, core = _attention(model, shard, stack, precision)
-    attention = stream * (e + mask) + inner
+    outputs = norms * stream * e
+    masks = norms * stream * mask
+    heads_bytes, latents = _projected(model, shard, precision)
+    core = _core(model, shard, stack, precision)
+    out = shard.tokens * heads_on_rank(model, shard)[0] * model.v_head_dim * e
+    attention = masks + heads_bytes + latents + out
     if kind.cross:
-        # queries and encoder output are read by two more projections
-        attention, core = attention + stream * (2 * e + mask) + inner, 2 * core
-    mlp, experts = _mlp(model, kind, shard, stack, precision)
-    if recompute == "full":
-        whole = norm + attention + core + mlp + experts
+        # queries and keys of the second attention, whose keys come from the encoder's output
+        attention, core = attention + heads_bytes + out + stream * e, 2 * core
+    mlp, mlp_act = _mlp(model, kind, shard, stack, precision)
+    experts, expert_act = _experts(model, kind, shard, stack, precision)
+    if adapter is not None:
+        one = stream * e
+        rank_bytes = shard.tokens * adapter.rank * precision.element
+        outputs = sum(one for name in _READS if adapter.targets_any(name)) + 0 * one
+        mlp = mlp - (0 if adapter.targets_any(("fc2", "shared_fc2")) else mlp_act)
+        attention = attention + rank_bytes * len(adapter.targets)
+    norm = norm + outputs
+    whole = norm + attention + core + mlp + experts
+    if "full" in modules:
         return BlockActivations(checkpoint=stream * e, transient=whole)
-    if recompute == "selective":
-        zero = 0 * core
-        return BlockActivations(norm, attention, zero, mlp, experts, transient=core)
-    return BlockActivations(norm, attention, core, mlp, experts)
+    kept = BlockActivations(
+        norm=norm - (outputs if "layernorm" in modules else 0),
+        attention=attention - (heads_bytes if "mla_up_proj" in modules and model.is_mla else 0),
+        core=0 * core if "core_attn" in modules else core,
+        mlp=mlp - _dropped(kind.moe, mlp, mlp_act, modules),
+        experts=experts - _dropped_experts(experts, expert_act, modules),
+    )
+    return replace(kept, transient=whole - kept.kept)
 
 
-def _attention(
-    model: ModelConfig, shard: Shard, stack: Stack, precision: Precision
-) -> tuple[Size, Size]:
-    """Queries, keys, values and the input of the output projection; then the core's tensors."""
+def _dropped(moe: bool, whole: Size, act: Size, modules: frozenset[str]) -> Size:
+    """Bytes of a dense or shared MLP that recomputation frees."""
+    if ("shared_experts" if moe else "mlp") in modules:
+        return whole
+    return act if "mlp_act" in modules else 0
+
+
+def _dropped_experts(whole: Size, act: Size, modules: frozenset[str]) -> Size:
+    if "moe" in modules:
+        return whole
+    return act if "moe_act" in modules else 0
+
+
+def _projected(model: ModelConfig, shard: Shard, precision: Precision) -> tuple[Size, Size]:
+    """Queries, keys and values of this rank's heads; what they were made from besides the input."""
     heads, kv_heads = heads_on_rank(model, shard)
     tokens, e = shard.tokens, precision.element
-    d, dv = model.qk_head_dim, model.v_head_dim
     if model.is_mla:
-        kv_heads = heads
-    qkv = tokens * ((heads + kv_heads) * d + kv_heads * dv) * e
-    out = tokens * heads * dv * e
-    extra: Size = 0
-    if model.is_mla:
+        width = heads * (2 * model.qk_head_dim + model.v_head_dim)
         # latents, before and after their norm
-        extra = shard.rows * 2 * (model.q_lora_rank + model.kv_lora_rank) * e
-    elif model.qk_norm:
-        extra = tokens * (heads + kv_heads) * d * e
-    pairs = shard.micro_batch * heads * shard.local_len * shard.seq_len
+        latents = shard.rows * 2 * (model.q_lora_rank + model.kv_lora_rank) * e
+        return tokens * width * e, latents
+    width = (heads + kv_heads) * model.head_dim + kv_heads * model.v_head_dim
+    before = (heads + kv_heads) * model.head_dim if model.qk_norm else 0
+    return tokens * width * e, tokens * before * e
+
+
+def _core(model: ModelConfig, shard: Shard, stack: Stack, precision: Precision) -> Size:
+    """Scores, probabilities and masks, or with a fused kernel one fp32 number a query and head."""
+    heads, _ = heads_on_rank(model, shard)
     if stack.attention == "flash":
-        # one fp32 log-sum-exp for each query and head
-        return qkv + out + extra, 4 * tokens * heads
-    core = pairs * e
-    if stack.dropout:
-        core = core + pairs * (e + 1)
-    if not stack.fused_softmax:
-        core = core + pairs * e
-    return qkv + out + extra, core
+        return 4 * shard.tokens * heads
+    e = precision.element
+    pairs = shard.micro_batch * heads * shard.local_len * shard.seq_len
+    width = e + (e + 1) * int(stack.dropout) + e * int(not stack.fused_softmax)
+    return pairs * width
 
 
 def _mlp(
     model: ModelConfig, kind: LayerKind, shard: Shard, stack: Stack, precision: Precision
 ) -> tuple[Size, Size]:
-    e, mask = precision.element, int(stack.dropout)
-    stream = shard.rows * model.hidden
-    # a parallel block's MLP reads the tensor that attention's projections already keep
-    own_input = 0 if model.parallel_block else e
+    """Inside of a dense or shared MLP, and of that the input of its last product."""
+    width = ceil_div(model.shared_ffn if kind.moe else model.ffn, shard.tp)
+    one = shard.tokens * width * precision.element
+    return one * _inner(model, stack), one
+
+
+def _experts(
+    model: ModelConfig, kind: LayerKind, shard: Shard, stack: Stack, precision: Precision
+) -> tuple[Size, Size]:
+    """Dispatched rows, inside of the routed experts and router state; input of the last product."""
     if not kind.moe:
-        inside = shard.tokens * ceil_div(model.ffn, shard.tp) * _inner(model, stack) * e
-        return stream * (own_input + mask) + inside, 0
+        return 0, 0
+    e = precision.element
     rows = expert_rows(model, shard)
-    width = ceil_div(model.expert_ffn, shard.expert_tp)
+    one = rows * ceil_div(model.expert_ffn, shard.expert_tp) * e
     own = ceil_div(shard.tokens, shard.tp)
-    routed = rows * (model.hidden + width * _inner(model, stack)) * e
-    router = own * model.experts * 8 + own * model.experts_per_token * 8
-    shared: Size = 0
-    if model.shared_ffn:
-        shared = shard.tokens * ceil_div(model.shared_ffn, shard.tp) * _inner(model, stack) * e
-    return stream * (own_input + mask) + shared, routed + router
+    # fp32 logits and probabilities; probability and place of each copy
+    router = own * (model.experts + model.experts_per_token) * 8
+    return rows * model.hidden * e + one * _inner(model, stack) + router, one
 
 
 def _inner(model: ModelConfig, stack: Stack) -> int:

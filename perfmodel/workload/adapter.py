@@ -73,6 +73,10 @@ class Adapter:
                     repair="name linear layers of a block",
                 )
 
+    def targets_any(self, names: tuple[str, ...]) -> bool:
+        """Whether any of these layers has an adapter."""
+        return any(name in self.targets for name in names)
+
 
 def adapted(
     calls: tuple[Call, ...], adapter: Adapter | None, precision: Precision

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from perfmodel.workload.adapter import Adapter, adapted
-from perfmodel.workload.attention import attention_forward, core_forward, cross_forward
+from perfmodel.workload.attention import attention_forward, cross_forward
 from perfmodel.workload.kernels import (
     activation,
     linear,
@@ -16,14 +14,12 @@ from perfmodel.workload.kernels import (
 )
 from perfmodel.workload.layer import Call, LayerKind, Shard, ceil_div, expert_rows
 from perfmodel.workload.model import ModelConfig
-from perfmodel.workload.ops.base import Size, check_choice
+from perfmodel.workload.ops.base import Size
 from perfmodel.workload.ops.dense import Gemm, GroupedGemm
 from perfmodel.workload.ops.rowwise import CrossEntropy, Embedding, Permute, Softmax, TopK
 from perfmodel.workload.ops.streams import Fused
 from perfmodel.workload.precision import BF16, Precision, unquantised
 from perfmodel.workload.stack import Stack
-
-RECOMPUTE: Final = ("none", "selective", "full")
 
 
 def block_forward(
@@ -161,30 +157,6 @@ def _experts(
     if model.shared_ffn:
         calls += _dense("shared_", model, model.shared_ffn, shard, stack, precision, "experts")
     return tuple(calls)
-
-
-def recompute_calls(
-    model: ModelConfig,
-    kind: LayerKind,
-    shard: Shard,
-    stack: Stack,
-    recompute: str,
-    *,
-    precision: Precision = BF16,
-) -> tuple[Call, ...]:
-    """The forward calls that the backward pass repeats.
-
-    ``"none"``: nothing; ``"selective"``: core attention; ``"full"``: the whole block except its
-    last residual, whose output nothing needs.
-    """
-    check_choice(recompute, RECOMPUTE, "recompute")
-    if recompute == "none":
-        return ()
-    if recompute == "selective":
-        core = core_forward(model, kind, shard, stack, precision)
-        return core * 2 if kind.cross else core
-    calls = block_forward(model, kind, shard, stack, precision=precision)
-    return tuple(call for call in calls if not call.name.startswith(("residual2", "residual_")))
 
 
 def embedding_forward(

@@ -5,18 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from perfmodel.workload.attention import core_forward
-from perfmodel.workload.blocks import (
-    RECOMPUTE,
-    block_forward,
-    embedding_forward,
-    head_forward,
-)
+from perfmodel.workload.blocks import block_forward, embedding_forward, head_forward
 from perfmodel.workload.layer import Call, Shard, layer_kinds
 from perfmodel.workload.model import ModelConfig
-from perfmodel.workload.ops.base import Count, Size, check_choice
+from perfmodel.workload.ops.base import Count, Size
 from perfmodel.workload.ops.dense import Attention, Gemm, GroupedGemm
-from perfmodel.workload.precision import BF16
+from perfmodel.workload.recompute import recompute_calls
 from perfmodel.workload.stack import load_stack
 
 
@@ -72,16 +66,10 @@ def hardware_flops(
     Narayanan et al. (arXiv 2104.04473), section 5.1, equation 3:
     ``96 B s l h**2 (1 + s / 6h + V / 16 l h)`` for full recomputation.
     """
-    check_choice(recompute, RECOMPUTE, "recompute")
     total: Any = model_flops(model, seq_len, batch, causal=causal)
-    if recompute == "none":
-        return total  # type: ignore[no-any-return]
     shard, stack = Shard(batch, seq_len), load_stack("megatron")
     for kind in layer_kinds(model):
         seen = kind if causal else replace(kind, causal=False)
-        if recompute == "full":
-            again = block_forward(model, seen, shard, stack)
-        else:
-            again = core_forward(model, seen, shard, stack, BF16)
+        again = recompute_calls(model, seen, shard, stack, recompute)
         total = total + kind.count * matmul_flops(again)
     return total  # type: ignore[no-any-return]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from perfmodel.workload.model import ModelConfig
-from perfmodel.workload.ops.base import Flag, Op, Size, check_choice
+from perfmodel.workload.ops.base import Flag, Op, Size, check_choice, checked_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,9 @@ class Shard:
 
     def __post_init__(self) -> None:
         check_choice(self.cp_kind, ("ring", "ulysses", "all_gather"), "shard: cp_kind")
+        for name in ("micro_batch", "seq_len", "tp", "cp", "ep", "expert_tp", "past"):
+            size = checked_size(getattr(self, name), f"shard: {name}", zero=name == "past")
+            object.__setattr__(self, name, size)
 
     @property
     def local_len(self) -> Size:

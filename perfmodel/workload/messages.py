@@ -63,30 +63,49 @@ def layer_collectives(
 def _tensor(
     model: ModelConfig, kind: LayerKind, shard: Shard, precision: Precision
 ) -> tuple[Message, ...]:
-    """One exchange of tokens x hidden around attention and one around a dense (or shared) MLP.
+    """One exchange around attention and one around a dense or shared MLP, each way.
 
-    All-reduce, or with sequence parallelism all-gather before and reduce-scatter after: the same
-    volume. Backward with sequence parallelism also gathers each input again for the weight
-    gradient, behind the input gradient.
+    Without sequence parallelism an all-reduce of tokens x hidden; with it an all-gather before and
+    a reduce-scatter after, the same volume. Its backward pass also gathers each input again for the
+    weight gradient, behind the input gradient. Latent attention gathers its latents instead of the
+    hidden state.
     """
-    sites: Size = 1
+    messages = list(_site("attention", _input_width(model), model, shard, precision))
+    if kind.cross:
+        messages += _site("cross", model.hidden, model, shard, precision)
     if not model.parallel_block and (not kind.moe or model.shared_ffn):
-        sites = 2
-    sites = sites + int(kind.cross)
-    buffer = shard.tokens * model.hidden * precision.element
-    plain = where(shard.sequence_parallel, 0, sites)
-    split = where(shard.sequence_parallel, sites, 0)
-    reduce = Collective("all_reduce", buffer, shard.tp)
-    gather = Collective("all_gather", buffer, shard.tp)
-    scatter = Collective("reduce_scatter", buffer, shard.tp)
+        messages += _site("mlp", model.hidden, model, shard, precision)
+    return tuple(messages)
+
+
+def _input_width(model: ModelConfig) -> int:
+    """Width of what tensor parallel ranks of an attention layer gather."""
+    if model.is_mla and model.q_lora_rank:
+        return model.q_lora_rank + model.kv_lora_rank + model.qk_rope_head_dim
+    return model.hidden
+
+
+def _site(
+    name: str, width: int, model: ModelConfig, shard: Shard, precision: Precision
+) -> tuple[Message, ...]:
+    plain = where(shard.sequence_parallel, 0, 1)
+    split = where(shard.sequence_parallel, 1, 0)
+    entering = shard.tokens * width * precision.element
+    leaving = shard.tokens * model.hidden * precision.element
+    cover = "fc1_input_grad" if name == "mlp" else "qkv_input_grad"
+
+    def message(op: str, buffer: Size, count: Size, phase: str, overlaps: str = "") -> Message:
+        collective = Collective(op, buffer, shard.tp)
+        return Message(f"tp_{name}_{op}", collective, count, "tp", phase, overlaps)
+
     return (
-        Message("tp_all_reduce", reduce, plain, "tp", "forward"),
-        Message("tp_all_gather", gather, split, "tp", "forward"),
-        Message("tp_reduce_scatter", scatter, split, "tp", "forward"),
-        Message("tp_all_reduce", reduce, plain, "tp", "backward"),
-        Message("tp_all_gather", gather, split, "tp", "backward"),
-        Message("tp_reduce_scatter", scatter, split, "tp", "backward"),
-        Message("tp_regather", gather, split, "tp", "backward", overlaps="fc1_input_grad"),
+        message("all_gather", entering, split, "forward"),
+        message("all_reduce", leaving, plain, "forward"),
+        message("reduce_scatter", leaving, split, "forward"),
+        message("all_gather", leaving, split, "backward"),
+        message("all_gather", entering, split, "backward", cover),
+        message("all_reduce", entering, plain, "backward"),
+        message("reduce_scatter", entering, split, "backward"),
     )
 
 

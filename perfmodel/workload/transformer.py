@@ -20,13 +20,7 @@ from perfmodel.workload.backward import (
     head_backward,
     optimizer_calls,
 )
-from perfmodel.workload.blocks import (
-    RECOMPUTE,
-    block_forward,
-    embedding_forward,
-    head_forward,
-    recompute_calls,
-)
+from perfmodel.workload.blocks import block_forward, embedding_forward, head_forward
 from perfmodel.workload.flops import forward_flops, hardware_flops, matmul_flops, model_flops
 from perfmodel.workload.layer import Call, LayerKind, Shard, layer_kinds, shard_faults
 from perfmodel.workload.messages import (
@@ -37,6 +31,12 @@ from perfmodel.workload.messages import (
 )
 from perfmodel.workload.model import ModelConfig, bundled_models, load_model
 from perfmodel.workload.precision import BF16, Precision, load_precision
+from perfmodel.workload.recompute import (
+    MODULES,
+    RECOMPUTE,
+    recompute_calls,
+    recompute_modules,
+)
 from perfmodel.workload.stack import Stack, bundled_stacks, load_stack
 from perfmodel.workload.weights import (
     active_parameters,
@@ -49,6 +49,7 @@ from perfmodel.workload.weights import (
 
 __all__ = [
     "BF16",
+    "MODULES",
     "RECOMPUTE",
     "Adapter",
     "BlockActivations",
@@ -90,6 +91,7 @@ __all__ = [
     "optimizer_calls",
     "parameters",
     "recompute_calls",
+    "recompute_modules",
     "shard_faults",
     "stage_gradient_bytes",
 ]
