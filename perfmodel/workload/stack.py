@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from perfmodel.errors import WorkloadError, nearest_name
-from perfmodel.units import Seconds
+from perfmodel.units import parse
 from perfmodel.workload.dtype import bytes_per_element
 from perfmodel.workload.ops.base import check_choice
 
@@ -64,18 +64,27 @@ class Stack(BaseModel):
     master_dtype: str = "fp32"
     moment_dtype: str = "fp32"
     optimizer: str = "fused"
-    host_launch: Seconds = Field(ge=0)
+    host_launch: float = Field(ge=0, allow_inf_nan=False)
     graph: bool = False
 
-    @field_validator("attention", "optimizer", "weight_dtype", "grad_dtype", "moment_dtype")
+    @field_validator(
+        "attention", "optimizer", "weight_dtype", "grad_dtype", "master_dtype", "moment_dtype"
+    )
     @classmethod
     def _words(cls, value: str, info: Any) -> str:
         if info.field_name == "attention":
             check_choice(value, ("flash", "materialised"), "stack: attention")
         elif info.field_name == "optimizer":
             check_choice(value, ("fused", "unfused"), "stack: optimizer")
-        else:
+        elif value or info.field_name != "master_dtype":
             bytes_per_element(value, where=f"stack: {info.field_name}")
+        return value
+
+    @field_validator("host_launch", mode="before")
+    @classmethod
+    def _seconds(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return parse(value, "seconds", where="stack: host_launch")
         return value
 
     @property
