@@ -161,8 +161,8 @@ class Accelerator(Table):
 
     @property
     def clock_boost(self) -> float | None:
-        """Boost clock, at which the peaks are quoted [Hz]."""
-        return self.clock.boost
+        """Boost clock [Hz]; the one behind the matrix peaks where no other is published."""
+        return self.clock.boost if self.clock.boost is not None else self.clock.matrix
 
     @property
     def clock_base(self) -> float | None:
