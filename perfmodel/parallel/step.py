@@ -436,3 +436,20 @@ def _host_rate(tables: Tables) -> float:
             repair="add host_link to the node's file, or plan without offloading",
         )
     return link.bandwidth_per_direction
+
+
+def compute_bound(grid: PlanGrid, tables: Tables) -> Floats:
+    """A time that no arrangement of a plan's own kernels can beat [s].
+
+    Blocks and ends at the bound of every kernel, without recomputation, communication or idling,
+    spread evenly over the stages.
+    """
+    li, di = tables.layer_of, tables.state_of
+    layers, stages = tables.layers, tables.states.stages
+    each = np.zeros(len(grid))
+    for end in (layers.embedding, layers.head):
+        each = each + (end.forward.times[1] + end.backward.times[1])[li]
+    for c, block in enumerate(layers.blocks):
+        count = np.sum(stages.layers[0, :, c] * stages.count[0])
+        each = each + count * (block.forward.times[1] + block.backward.times[1])[li]
+    return np.asarray(tables.micro_batches * each / grid.pp + 0.0 * di)

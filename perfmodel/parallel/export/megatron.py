@@ -33,7 +33,26 @@ _CP: Final = {"ring": "p2p", "ulysses": "a2a", "all_gather": "allgather"}
 _STRATEGY: Final = {2: "optim_grads", 3: "optim_grads_params"}
 _KNOWN: Final = frozenset(
     [flag for flag, _ in _SIZES]
-    + ["--sequence-parallel", "--use-distributed-optimizer", "--use-megatron-fsdp", "--cp-comm-type", "--data-parallel-sharding-strategy", "--recompute-granularity", "--recompute-method", "--recompute-num-layers", "--recompute-modules", "--overlap-grad-reduce", "--overlap-param-gather", "--no-overlap-p2p-communication", "--tp-comm-overlap", "--overlap-moe-expert-parallel-comm", "--num-distributed-optimizer-instances", "--pipeline-model-parallel-layout", "--optimizer-cpu-offload", "--optimizer-offload-fraction"]
+    + [
+        "--sequence-parallel",
+        "--use-distributed-optimizer",
+        "--use-megatron-fsdp",
+        "--cp-comm-type",
+        "--data-parallel-sharding-strategy",
+        "--recompute-granularity",
+        "--recompute-method",
+        "--recompute-num-layers",
+        "--recompute-modules",
+        "--overlap-grad-reduce",
+        "--overlap-param-gather",
+        "--no-overlap-p2p-communication",
+        "--tp-comm-overlap",
+        "--overlap-moe-expert-parallel-comm",
+        "--num-distributed-optimizer-instances",
+        "--pipeline-model-parallel-layout",
+        "--optimizer-cpu-offload",
+        "--optimizer-offload-fraction",
+    ]
 )
 _CONCERNS: Final = re.compile(r"parallel|recompute|fsdp|overlap|offload|virtual|distributed-opt")
 

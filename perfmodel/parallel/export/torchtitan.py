@@ -17,7 +17,20 @@ _DEFAULT: Final = Plan()
 _CONVERTERS: Final = {"fp8": "quantize.linear.float8"}
 _PARAM: Final = {"bf16": "bfloat16", "fp8": "bfloat16", "fp32": "float32"}
 _KEYS: Final = frozenset(
-    ["data_parallel_replicate_degree", "data_parallel_shard_degree", "fsdp_reshard_after_forward", "tensor_parallel_degree", "enable_async_tensor_parallel", "pipeline_parallel_degree", "pipeline_parallel_schedule", "pipeline_parallel_microbatch_size", "context_parallel_degree", "context_parallel_rotate_method", "expert_parallel_degree", "expert_tensor_parallel_degree"]
+    [
+        "data_parallel_replicate_degree",
+        "data_parallel_shard_degree",
+        "fsdp_reshard_after_forward",
+        "tensor_parallel_degree",
+        "enable_async_tensor_parallel",
+        "pipeline_parallel_degree",
+        "pipeline_parallel_schedule",
+        "pipeline_parallel_microbatch_size",
+        "context_parallel_degree",
+        "context_parallel_rotate_method",
+        "expert_parallel_degree",
+        "expert_tensor_parallel_degree",
+    ]
 )
 
 
