@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 PROTOCOLS: Final = ("ll", "ll128", "simple")
-WAYS: Final = (*PROTOCOLS, "direct", "in_network")
+WAYS: Final = (*PROTOCOLS, "direct_ll", "direct", "in_network")
 LIBRARIES: Final = {"nvidia": "nccl", "amd": "rccl", "google": "xla", "intel": "oneccl"}
 DEFAULT_SOURCE: Final = "nccl-source-2026"
 
@@ -54,6 +54,10 @@ class Way:
         Moving ``n`` bytes takes ``1 + sqrt(saturation / n)`` times as long as at that share [B].
     cap : float
         Rate that cannot be exceeded whatever the wire [B/s].
+    copy : float
+        Rate at which a rank handles the part that never leaves it, as a share of the wire.
+    peer : float
+        Share of the wire that one peer alone can be sent.
     """
 
     base: float
@@ -61,10 +65,15 @@ class Way:
     share: float
     saturation: float = 0.0
     cap: float = float("inf")
+    copy: float = float("inf")
+    peer: float = float("inf")
 
-    def moving(self, wire: Floats, size: Floats, bandwidth: Floats) -> Floats:
+    def moving(self, wire: Floats, size: Floats, bandwidth: Floats, peers: Floats) -> Floats:
         """Time on the wire of ``wire`` bytes of a collective on ``size`` bytes [s]."""
-        rate = np.minimum(self.share * bandwidth, self.cap)
+        share: Floats | float = self.share
+        if np.isfinite(self.peer):
+            share = np.minimum(share, self.peer * np.maximum(peers, 1.0))
+        rate = np.minimum(share * bandwidth, self.cap)
         if self.saturation == 0.0:
             return np.asarray(wire / rate, dtype=np.float64)
         slow = 1.0 + np.sqrt(self.saturation / np.maximum(size, 1.0))
@@ -81,8 +90,6 @@ class LinkCoefficients:
         ``"nccl-nvlink4"``.
     ways : mapping of str to Way
         By name, some of :data:`WAYS`.
-    copy_share : float or None
-        Rate at which a rank copies its own part beside the wire, as a share of the wire rate.
     in_network_from : int or None
         Fewest ranks for which the library lets the switch add; ``None``: never by itself.
     ranks_share : tuple of (ranks, share)
@@ -99,7 +106,6 @@ class LinkCoefficients:
 
     key: str
     ways: Mapping[str, Way]
-    copy_share: float | None = None
     in_network_from: int | None = None
     ranks_share: tuple[tuple[int, float], ...] = ()
     correction: Correction | None = None
@@ -172,6 +178,8 @@ def from_dict(data: Mapping[str, Any], where: str = "coefficients") -> LinkCoeff
                 table["share"],
                 table.get("saturation_bytes", 0.0),
                 table.get("cap_bytes_per_s", float("inf")),
+                table.get("copy_share", float("inf")),
+                table.get("peer_share", float("inf")),
             )
             for name, table in data["ways"].items()
         }
@@ -179,7 +187,6 @@ def from_dict(data: Mapping[str, Any], where: str = "coefficients") -> LinkCoeff
         return LinkCoefficients(
             key=data["key"],
             ways=ways,
-            copy_share=data.get("copy_share"),
             in_network_from=data.get("in_network_from"),
             ranks_share=tuple((int(r), float(s)) for r, s in data.get("ranks_share", [])),
             correction=Correction.from_dict(correction) if correction else None,
@@ -199,8 +206,6 @@ def from_dict(data: Mapping[str, Any], where: str = "coefficients") -> LinkCoeff
 def to_dict(link: LinkCoefficients) -> dict[str, Any]:
     """The inverse of :func:`from_dict`."""
     tables: dict[str, Any] = {"key": link.key, "spread": link.spread, "fitted": link.fitted}
-    if link.copy_share is not None:
-        tables["copy_share"] = link.copy_share
     if link.in_network_from is not None:
         tables["in_network_from"] = link.in_network_from
     if link.ranks_share:
@@ -210,6 +215,8 @@ def to_dict(link: LinkCoefficients) -> dict[str, Any]:
         name: {"base_s": way.base, "step_s": way.step, "share": way.share}
         | ({"saturation_bytes": way.saturation} if way.saturation else {})
         | ({"cap_bytes_per_s": way.cap} if np.isfinite(way.cap) else {})
+        | ({"copy_share": way.copy} if np.isfinite(way.copy) else {})
+        | ({"peer_share": way.peer} if np.isfinite(way.peer) else {})
         for name, way in link.ways.items()
     }
     if link.correction is not None:
@@ -229,14 +236,16 @@ def defaults(kind: str, tier: Tier | None = None) -> LinkCoefficients:
         if achievable is not None:
             usable = achievable / tier.link.bandwidth_per_direction
     ll, ll128, simple, cap = _STEPS[kind]
+    slower = max(0.0, latency - ll)  # the table already holds an ordinary link's latency
+    ll, ll128, simple = ll + slower, ll128 + slower, simple + slower
     if kind == "ici":
-        ways = {"simple": Way(0.0, max(simple, latency), usable)}
+        ways = {"simple": Way(0.0, simple, usable)}
         ways["direct"] = ways["simple"]
     else:
         ways = {
             "ll": Way(6.6e-6, ll, 0.5 * usable, cap=cap),
             "ll128": Way(14e-6, ll128, 0.92 * usable),
-            "simple": Way(8.4e-6, max(simple, latency), usable),
+            "simple": Way(8.4e-6, simple, usable),
             "direct": Way(8.4e-6, ll, usable),
             "in_network": Way(8.4e-6, 25e-6, 0.85),
         }

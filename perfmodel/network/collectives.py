@@ -169,7 +169,7 @@ def price(
         if allowed is False:
             continue
         for label, within, across in _ways(name, inside, outside, protocol, several):
-            chain, wire = _terms(sides, size, links, within, across, inside, groups)
+            chain, wire = _terms(sides, size, links, within, across, groups)
             seconds = chain + wire
             if allowed is not True:
                 seconds = np.where(allowed, seconds, np.inf)
@@ -252,18 +252,17 @@ def _terms(
     links: Reach,
     within: Way,
     across: Way,
-    inside: LinkCoefficients,
     groups: Floats,
 ) -> tuple[Floats, Floats]:
     """(latency, time on the wire) of the mechanism."""
     shared = links.bandwidth_in * links.share_in
-    time_in = within.moving(sides.wire_in, size, shared)
-    if inside.copy_share is not None and within is inside.ways.get("simple"):
-        time_in = time_in + sides.copied / (inside.copy_share * shared)
+    time_in = within.moving(sides.wire_in, size, shared, sides.steps_in)
+    if np.isfinite(within.copy):
+        time_in = time_in + sides.copied / (within.copy * shared)
     chain = within.base + sides.steps_in * within.step
     if across is within and not (groups > 1).any():
         return chain, time_in
-    time_out = across.moving(sides.wire_out, size, links.bandwidth_out)
+    time_out = across.moving(sides.wire_out, size, links.bandwidth_out, sides.steps_out)
     chain = np.where(groups > 1, np.maximum(within.base, across.base), within.base)
     chain = chain + sides.steps_in * within.step + sides.steps_out * across.step
     return chain, (time_in + time_out if sides.serial else np.maximum(time_in, time_out))
@@ -336,11 +335,17 @@ def _ways(
     """(label, inside, outside) for every protocol that the algorithm can take."""
 
     def pick(link: LinkCoefficients, way: str) -> Way:
+        if way == "direct_ll" and way not in link.ways:
+            way = "direct"
         return link.ways.get(way, link.ways["simple"])
 
     outer = outside if several and outside is not None else inside
     if name == "direct":
-        return [("direct", pick(inside, "direct"), pick(outer, "direct"))]
+        quick = "direct_ll" in inside.ways or "direct_ll" in outer.ways
+        return [
+            (way, pick(inside, way), pick(outer, way))
+            for way in (("direct_ll", "direct") if quick else ("direct",))
+        ]
     if name == "in_network":
         return [
             ("in_network", pick(inside, "in_network"), pick(outer, way))

@@ -35,7 +35,7 @@ class Sides:
     wire_in, wire_out : array
         Bytes sent, one direction [B].
     copied : array
-        Bytes that a rank copies from its own input to its own output [B].
+        Bytes of a rank's own part, which it handles without sending them on [B].
     serial : bool
         Whether the two sides take turns instead of streaming at once.
     """
@@ -71,8 +71,7 @@ def split(op: str, algorithm: str, size: Floats, ranks: Floats, local: Floats) -
     groups = np.ceil(ranks / local)
     zero = np.zeros_like(size)
     outer = groups > 1
-    own = op in ("all_gather", "reduce_scatter")
-    copied = np.where(ranks > 1, size / ranks, 0.0) if own else zero
+    copied = np.where(ranks > 1, size / ranks, 0.0) if op in STAGED else zero
     if algorithm == "hierarchical":
         inner = traffic(op, "ring", size, local)
         across = traffic(op, "ring", size / local, groups)

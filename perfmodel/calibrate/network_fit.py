@@ -1,0 +1,255 @@
+"""Fit the coefficients of a communication library on a link, and the residual that remains.
+
+The mechanism's coefficients keep their meanings (start-up, step, share of the wire, saturation);
+they are found by least squares on log(time), so that a small and a large message count alike. What
+is left becomes a Gaussian process over operation, ranks and size (:mod:`network_residual`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+
+from perfmodel.calibrate.network_residual import Points, tabulate
+from perfmodel.calibrate.network_rows import Rows
+from perfmodel.network.coefficients import LinkCoefficients, Way
+from perfmodel.network.collectives import price
+from perfmodel.network.placement import Reach
+
+Floats = NDArray[np.float64]
+_PULL: Final = 0.15  # a coefficient off by a factor e weighs like a miss of 15 %
+OPS: Final = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Which coefficients a link has, where to start and how far they may go.
+
+    ``start`` maps ``"way.field"`` to (start, lowest, highest). Start-up and
+    step of ``ll128`` are what it adds to ``ll``, those of ``simple`` what it adds to ``ll128``.
+    """
+
+    start: dict[str, tuple[float, float, float]]
+    in_network_from: int | None = None
+    ranks_share: tuple[int, ...] = ()
+
+
+def domain_shape(in_network_from: int | None = None, *, tree: bool = False) -> Shape:
+    """Coefficients inside a node; ``tree`` for PCIe, whose rate falls with the group."""
+    start = {
+        "ll.base": (6e-6, 5e-7, 5e-5),
+        "ll.step": (1e-6, 5e-8, 2e-5),
+        "ll.share": (0.035, 0.002, 0.6),
+        "ll128.base": (1.2e-6, 1e-8, 5e-5),
+        "ll128.step": (1e-7, 1e-9, 2e-5),
+        "ll128.share": (0.42, 0.02, 0.95),
+        "simple.base": (8e-6, 1e-8, 3e-4),
+        "simple.step": (2e-6, 1e-9, 1e-4),
+        "simple.share": (0.8, 0.05, 1.0),
+        "simple.saturation": (1e5, 1.0, 1e8),
+        "ll.copy": (0.1, 0.005, 50.0),
+        "ll128.copy": (0.3, 0.05, 50.0),
+        "simple.copy": (2.0, 0.2, 50.0),
+        "direct_ll.base": (8e-6, 5e-7, 5e-5),
+        "direct_ll.step": (2e-7, 1e-9, 2e-5),
+        "direct_ll.share": (0.02, 0.002, 0.9),
+        "direct.base": (2e-6, 1e-8, 5e-5),
+        "direct.step": (2e-7, 1e-9, 2e-5),
+        "direct.share": (0.75, 0.05, 1.0),
+        "direct.saturation": (1e6, 1.0, 1e8),
+        "direct.peer": (0.6, 0.05, 1.0),
+    }
+    if in_network_from is not None:
+        start |= {
+            "in_network.base": (2e-5, 1e-6, 3e-4),
+            "in_network.share": (0.6, 0.2, 1.0),
+            "in_network.saturation": (1e6, 1.0, 1e9),
+        }
+    return Shape(start, in_network_from, (2, 4, 8) if tree else ())
+
+
+def fabric_shape() -> Shape:
+    """Coefficients between nodes."""
+    start = {
+        "ll.base": (4e-5, 5e-6, 4e-4),
+        "ll.step": (5e-6, 5e-7, 1e-4),
+        "ll.share": (0.1, 0.002, 0.6),
+        "ll128.base": (2e-5, 1e-8, 6e-4),
+        "ll128.step": (2e-6, 1e-9, 1e-4),
+        "ll128.share": (0.4, 0.02, 0.95),
+        "simple.base": (4e-5, 1e-8, 2e-3),
+        "simple.step": (5e-6, 1e-9, 5e-4),
+        "simple.share": (0.85, 0.1, 1.0),
+        "simple.saturation": (1e6, 1.0, 1e9),
+        "direct.base": (4e-5, 5e-6, 4e-4),
+        "direct.step": (1e-6, 1e-8, 1e-4),
+        "direct.share": (0.8, 0.05, 1.0),
+    }
+    return Shape(start)
+
+
+def fit_domain(
+    key: str, rows: Rows, reach: Reach, shape: Shape, sources: tuple[str, ...]
+) -> LinkCoefficients:
+    """Fit a domain's coefficients and residual to groups that stay inside it.
+
+    Parameters
+    ----------
+    key : str
+        Name of the result.
+    rows : Rows
+        What may be fitted on.
+    reach : Reach
+        What each row's group can send at the datasheet's rate.
+    shape : Shape
+        Which coefficients there are.
+    sources : tuple of str
+        Citation keys.
+    """
+
+    def predict(link: LinkCoefficients) -> Floats:
+        return predict_rows(rows, _with_share(reach, link, rows.ranks), link, None)
+
+    link = _solve(key, rows, shape, sources, predict)
+    ops = tuple(op for op in OPS if (rows.op == op).any())
+    return _corrected(link, rows, predict(link), rows.ranks, ops)
+
+
+def fit_fabric(
+    key: str,
+    rows: Rows,
+    reach: Reach,
+    inside: LinkCoefficients,
+    shape: Shape,
+    sources: tuple[str, ...],
+) -> LinkCoefficients:
+    """Fit what lies between nodes, the inside being known already."""
+
+    def predict(link: LinkCoefficients) -> Floats:
+        return predict_rows(rows, reach, inside, link)
+
+    link = _solve(key, rows, shape, sources, predict)
+    ops = tuple(op for op in (*OPS, "p2p") if (rows.op == op).sum() > 3)
+    if not ops:
+        return link
+    some = np.isin(rows.op, ops)
+    return _corrected(link, rows.where(some), predict(link)[some], rows.groups[some], ops)
+
+
+def predict_rows(
+    rows: Rows, reach: Reach, inside: LinkCoefficients, outside: LinkCoefficients | None
+) -> Floats:
+    """Predicted seconds of measured rows, with whatever residual the coefficients carry."""
+    seconds = np.empty(len(rows))
+    for op in np.unique(rows.op):
+        for forced in np.unique(rows.forced):
+            mask = (rows.op == op) & (rows.forced == forced)
+            if not mask.any():
+                continue
+            part = Reach(
+                reach.bandwidth_in[mask],
+                reach.bandwidth_out[mask],
+                np.broadcast_to(reach.share_in, mask.shape)[mask],
+                reach.dims,
+                reach.wraps,
+                reach.link_bandwidth,
+            )
+            seconds[mask] = price(
+                str(op),
+                rows.size[mask],
+                rows.ranks[mask],
+                np.minimum(rows.local, rows.ranks)[mask],
+                part,
+                inside,
+                outside,
+                algorithm=str(forced) or None,
+            ).seconds
+    return seconds
+
+
+def _with_share(reach: Reach, link: LinkCoefficients, ranks: Floats) -> Reach:
+    return replace(reach, share_in=link.group_share(ranks))
+
+
+def _solve(
+    key: str,
+    rows: Rows,
+    shape: Shape,
+    sources: tuple[str, ...],
+    predict: Callable[[LinkCoefficients], Floats],
+) -> LinkCoefficients:
+    names = list(shape.start)
+    start, low, high = (np.log([shape.start[name][i] for name in names]) for i in range(3))
+    extra = len(shape.ranks_share) - 1 if shape.ranks_share else 0
+    start = np.concatenate([start, np.full(extra, -0.7)])
+    low = np.concatenate([low, np.full(extra, -4.0)])
+    high = np.concatenate([high, np.zeros(extra)])
+
+    def build(theta: Floats) -> LinkCoefficients:
+        return _build(key, dict(zip(names, np.exp(theta), strict=False)), theta, shape, sources)
+
+    def residuals(theta: Floats) -> Floats:
+        misses = np.log(predict(build(theta)) / rows.seconds)
+        return np.concatenate([misses, _PULL * (theta - start)])
+
+    best = None
+    for shift in (0.0, 0.5, -0.5):
+        first = np.clip(start + shift, low + 1e-6, high - 1e-6)
+        found = least_squares(
+            residuals, first, bounds=(low, high), loss="soft_l1", f_scale=0.05, max_nfev=60
+        )
+        if best is None or found.cost < best.cost:
+            best = found
+    if best is None:  # the loop always runs
+        raise RuntimeError(key)
+    link = build(best.x)
+    misses = np.log(predict(link) / rows.seconds)
+    return replace(link, spread=max(float(np.std(misses)), 0.02))
+
+
+def _build(
+    key: str, values: dict[str, float], theta: Floats, shape: Shape, sources: tuple[str, ...]
+) -> LinkCoefficients:
+    ways: dict[str, Way] = {}
+    for name, under in (
+        ("ll", None), ("ll128", "ll"), ("simple", "ll128"), ("direct_ll", None),
+        ("direct", "direct_ll"), ("in_network", None),
+    ):  # fmt: skip
+        if f"{name}.share" in values:
+            below = ways.get(under) if under else None
+            ways[name] = Way(
+                float(values[f"{name}.base"]) + (below.base if below else 0.0),
+                float(values.get(f"{name}.step", 0.0)) + (below.step if below else 0.0),
+                float(values[f"{name}.share"]),
+                float(values.get(f"{name}.saturation", 0.0)),
+                copy=float(values.get(f"{name}.copy", np.inf)),
+                peer=float(values.get(f"{name}.peer", np.inf)),
+            )
+    shares: tuple[tuple[int, float], ...] = ()
+    if shape.ranks_share:
+        falls = np.cumprod([1.0, *np.exp(theta[len(shape.start) :])])
+        shares = tuple((r, float(s)) for r, s in zip(shape.ranks_share, falls, strict=True))
+    return LinkCoefficients(
+        key,
+        ways,
+        in_network_from=shape.in_network_from,
+        ranks_share=shares,
+        fitted=True,
+        sources=sources,
+    )
+
+
+def _corrected(
+    link: LinkCoefficients, rows: Rows, predicted: Floats, counts: Floats, ops: tuple[str, ...]
+) -> LinkCoefficients:
+    """The coefficients with the table of what they leave over."""
+    plain = rows.forced == ""
+    residual = np.log(rows.seconds / predicted)[plain]
+    known = Points(rows.op[plain], counts[plain], rows.size[plain])
+    ranks = tuple(int(count) for count in np.unique(known.ranks))
+    return replace(link, correction=tabulate(known, residual, ops, ranks))
