@@ -67,6 +67,7 @@ def monolithic_program(problem: PlanningProblem, *, target: float = np.inf) -> t
     low_stage, high_stage = _windows(seconds.min(axis=1), stages, cap)
     cost: list[float] = []
     matrix = _Rows()
+    weight = float(problem.sum_weights[problem.kinds[0].device_type])
     node: dict[tuple[int, int, int], int] = {}
     time_of: list[list[tuple[int, float]]] = [[] for _ in range(stages)]
 
@@ -79,14 +80,14 @@ def monolithic_program(problem: PlanningProblem, *, target: float = np.inf) -> t
             for a in range(k):
                 if np.isfinite(seconds[layer, a]):
                     value = float(seconds[layer, a]) / unit
-                    node[layer, s, a] = variable(problem.warmup * value)
+                    node[layer, s, a] = variable(weight * value)
                     time_of[s].append((node[layer, s, a], value))
     whole = len(cost)
     inward: dict[int, list[int]] = {x: [] for x in node.values()}
     outward: dict[int, list[int]] = {x: [] for x in node.values()}
 
     def arc(start: int | None, end: int | None, s: int, extra: float) -> int:
-        flow = variable(problem.warmup * extra)
+        flow = variable(weight * extra)
         if start is not None:
             outward[start].append(flow)
         if end is not None:
@@ -172,7 +173,7 @@ def _stage_cap(problem: PlanningProblem, target: float) -> float:
     if not np.isfinite(target) or problem.tail_weight <= 0:
         return float("inf")
     least = problem.seconds[0].min(axis=1)
-    return float((target * (1 + 1e-6) - problem.warmup * least.sum()) / problem.tail_weight)
+    return float((target * (1 + 1e-6) - problem.sum_weights.min() * least.sum()) / problem.tail_weight)
 
 
 def _windows(least: Floats, stages: int, cap: float) -> tuple[list[int], list[int]]:

@@ -3,7 +3,7 @@
 The interval programme has one binary per (stage, kind, first layer, last layer) that survives, one
 variable for the slowest stage and one for the longest once-a-step work:
 
-    min  w * sum C u + (M - w) * Tmax + Dmax
+    min  sum w C u + (M - w) * Tmax + Dmax
     s.t. exactly one first stage; stage s + 1 begins where stage s ends (and knows its device type);
          Tmax >= sum C u,  Dmax >= sum D u          one row per stage
          devices used of each type <= available
@@ -58,9 +58,14 @@ class PointSolution:
         return math.inf if self.evaluation is None else self.evaluation.step
 
     @property
+    def objective(self) -> float:
+        """What was minimised: the step time, and extra weights if any."""
+        return math.inf if self.evaluation is None else self.evaluation.objective
+
+    @property
     def gap(self) -> float:
-        """(step - bound) / step."""
-        return relative_gap(self.step, self.bound)
+        """(objective - bound) / objective."""
+        return relative_gap(self.objective, self.bound)
 
 
 def once_bound(problem: PlanningProblem) -> float:
@@ -73,9 +78,8 @@ def quick_bound(problem: PlanningProblem) -> float:
     """Lower bound of the step from the layers' fastest strategies, cut evenly at will [s]."""
     least = problem.seconds.min(axis=(0, 2))
     slowest = max(least.sum() / problem.stages, least.max())
-    return float(
-        problem.warmup * least.sum() + problem.tail_weight * slowest + once_bound(problem)
-    )
+    total = problem.sum_weights.min() * least.sum()
+    return float(total + problem.tail_weight * slowest + once_bound(problem))
 
 
 def solve_point(
@@ -122,7 +126,7 @@ def solve_point(
     counts = tuple(sorted(set(problem.in_flight)))
     free = np.repeat(free_costs(problem)[0][:, None], len(counts), axis=1)
     best, tables = _first_plan(problem, free, counts)
-    target = min(cutoff, math.inf if best is None else best[1].step)
+    target = min(cutoff, math.inf if best is None else best[1].objective)
     relaxed = chains.columns(problem, free, counts)
     wanted = _survivors(problem, relaxed, target)
     count = int(np.isfinite(relaxed.cost).sum())
@@ -141,9 +145,9 @@ def solve_point(
         low = chains.columns(problem, fine.lower, counts)
         high = chains.columns(problem, fine.upper, counts)
         best = _better(best, _plan(problem, high, fine, grid))
-        step = math.inf if best is None else best[1].step
+        step = math.inf if best is None else best[1].objective
         target = min(target, step)
-        path = chains.chain_bound(low, problem.warmup, problem.tail_weight) + once_bound(problem)
+        path = chains.chain_bound(low, problem.tail_weight) + once_bound(problem)
         bound = max(bound, min(path, target))  # what was eliminated cannot beat the target
         if best is None and math.isinf(bound):
             return without("infeasible", math.inf, count, tables)
@@ -159,7 +163,7 @@ def solve_point(
                 )
                 kept = max(kept, columns)
                 best = _better(best, found)
-                step = math.inf if best is None else best[1].step
+                step = math.inf if best is None else best[1].objective
                 target = min(target, step)
                 if side == "lower":
                     bound = max(bound, min(program_bound, target))
@@ -185,17 +189,17 @@ Plan = tuple[Layout, Evaluation]
 def _better(one: Plan | None, other: Plan | None) -> Plan | None:
     if one is None or other is None:
         return other if one is None else one
-    return other if other[1].step < one[1].step else one
+    return other if other[1].objective < one[1].objective else one
 
 
 def _closed(problem, best, target, cutoff, solver, seconds, count, tables, without):  # type: ignore[no-untyped-def]
     """No column can beat the target: the incumbent is optimal, or the cutoff stands."""
-    if best is None or best[1].step > cutoff:
+    if best is None or best[1].objective > cutoff:
         status = "pruned" if math.isfinite(cutoff) else "infeasible"
         return without(status, cutoff, count, tables)
     layout, evaluation = best
     return PointSolution(
-        "optimal", layout, evaluation, evaluation.step, solver, seconds, count, 0, tables
+        "optimal", layout, evaluation, evaluation.objective, solver, seconds, count, 0, tables
     )
 
 
@@ -240,12 +244,12 @@ def _survivors(
     total = chains.least_total(table)
     cap = math.inf
     if tail > 0:
-        cap = (target * (1 + 1e-9) - once - problem.warmup * total) / tail
+        cap = (target * (1 + 1e-9) - once - total) / tail
     smallest = chains.least_slowest(table)
     through = chains.through_bounds(table, cap)
     slowest = np.maximum(np.where(finite, table.cost, 0.0), smallest)
     with np.errstate(invalid="ignore"):
-        value = problem.warmup * through + tail * slowest + once
+        value = through + tail * slowest + once
     return finite & np.isfinite(through) & (value <= target * (1 + 1e-9))
 
 
@@ -256,7 +260,7 @@ def _plan(
     best: Plan | None = None
     for kinds in chains.orders(problem):
         chain = chains.best_chain(
-            chains.restricted(table, kinds), problem.warmup, problem.tail_weight, limit=400
+            chains.restricted(table, kinds), problem.tail_weight, limit=400
         )
         if chain is not None:
             best = _better(best, _layout(problem, chain.pieces, cells, "upper"))
@@ -374,7 +378,7 @@ def interval_program(
             row(here, devices[q[here]].astype(float), -np.inf, float(problem.available[t]))
     least = chains.least_slowest(table) / unit
     program = Program(
-        cost=np.concatenate([problem.warmup * cost / unit, [problem.tail_weight, 1.0]]),
+        cost=np.concatenate([table.weights[own] * cost / unit, [problem.tail_weight, 1.0]]),
         lower=np.concatenate([np.zeros(n), [min(least, 1.0), 0.0]]),
         upper=np.concatenate([np.ones(n), [np.inf, np.inf]]),
         integer=np.arange(n + 2) < n,

@@ -88,6 +88,9 @@ class PlanningProblem:
         f_s for each of the S stages.
     warmup : float
         w.
+    extra : tuple of float
+        What a second of work of a stage of each device type adds to the objective beyond the step
+        time, e.g. for energy; none by default.
     """
 
     layers: tuple[str, ...]
@@ -104,6 +107,7 @@ class PlanningProblem:
     micro_batches: int
     in_flight: tuple[int, ...]
     warmup: float = 1.0
+    extra: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         q, n, k, g = len(self.kinds), len(self.layers), len(self.strategies), len(self.available)
@@ -146,6 +150,12 @@ class PlanningProblem:
         return len(self.in_flight)
 
     @property
+    def sum_weights(self) -> Floats:
+        """(G,) weight of the sum of stage times in the objective, for each device type."""
+        extra = np.asarray(self.extra or (0.0,) * len(self.available), dtype=np.float64)
+        return np.asarray(self.warmup + extra, dtype=np.float64)
+
+    @property
     def tail_weight(self) -> float:
         """(M - w): how often the slowest stage counts beyond the sum."""
         return self.micro_batches - self.warmup
@@ -166,6 +176,7 @@ class Evaluation:
     """A layout priced from first principles, independently of how it was found."""
 
     step: float
+    objective: float
     stage_seconds: Floats
     stage_once: Floats
     stage_bytes: Floats
@@ -177,6 +188,7 @@ class Evaluation:
         """JSON-ready."""
         return {
             "step_time_s": self.step,
+            "objective": self.objective,
             "stage_seconds": self.stage_seconds.tolist(),
             "stage_once_s": self.stage_once.tolist(),
             "stage_bytes": self.stage_bytes.tolist(),
@@ -251,8 +263,11 @@ def evaluate(problem: PlanningProblem, layout: tuple[Stage, ...]) -> Evaluation:
     capacity = np.array([problem.kinds[stage.kind].capacity for stage in layout])
     fits = bool(np.all(size <= capacity * (1 + 1e-9)))
     enough = all(u <= a for u, a in zip(used, problem.available, strict=True))
+    step = step_seconds(problem, seconds, once)
+    types = [problem.kinds[stage.kind].device_type for stage in layout]
     return Evaluation(
-        step_seconds(problem, seconds, once),
+        step,
+        step + float(((problem.sum_weights[types] - problem.warmup) * seconds).sum()),
         seconds,
         once,
         size,

@@ -61,11 +61,11 @@ def shortage(problem: PlanningProblem) -> Shortage | None:
         bare = np.where(np.isfinite(table.cost), 0.0, np.inf)
         which = [counts.index(count) for count in problem.in_flight]
         table = chains.Columns(
-            bare + excess[:, which].swapaxes(0, 1)[:, None], table.type_of, table.types
+            bare + excess[:, which].swapaxes(0, 1)[:, None], table.type_of, table.weights
         )
     found: Shortage | None = None
     for kinds in chains.orders(problem):
-        chain = chains.best_chain(chains.restricted(table, kinds), 0.0, 1.0, limit=1)
+        chain = chains.best_chain(chains.restricted(table, kinds), 1.0, limit=1)
         if chain is None:
             continue
         held = [

@@ -37,12 +37,18 @@ class Columns:
     """Every (stage, kind) interval time, with the time of receiving the input.
 
     ``cost[s, g, q, i, j]``: seconds of layers i..j as stage s of kind q behind a stage of type g
-    (stage 0 has g = 0 only). ``type_of[q]`` is the device type.
+    (stage 0 has g = 0 only). ``type_of[q]`` is the device type, ``weights[t]`` what a second of a
+    stage of type t counts in the sum.
     """
 
     cost: Floats
     type_of: npt.NDArray[np.int64]
-    types: int
+    weights: Floats
+
+    @property
+    def types(self) -> int:
+        """Number of device types."""
+        return len(self.weights)
 
 
 def columns(problem: PlanningProblem, interval: Floats, counts: tuple[int, ...]) -> Columns:
@@ -64,7 +70,7 @@ def columns(problem: PlanningProblem, interval: Floats, counts: tuple[int, ...])
         else:
             cost[s, :, :, :, n - (stages - 1 - s) :] = np.inf
     type_of = np.array([kind.device_type for kind in problem.kinds])
-    return Columns(cost, type_of, len(problem.available))
+    return Columns(cost, type_of, problem.sum_weights)
 
 
 def _per_type(table: Columns) -> tuple[Floats, npt.NDArray[np.int64]]:
@@ -82,14 +88,17 @@ def _per_type(table: Columns) -> tuple[Floats, npt.NDArray[np.int64]]:
     return best, kind
 
 
-def _forward(best: Floats, threshold: float) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """``value[s, t, l]``: least sum of stages 0..s-1 that cover layers below l, last of type t."""
+def _forward(
+    best: Floats, weights: Floats, threshold: float
+) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """``value[s, t, l]``: least weighted sum of stages 0..s-1 that cover layers below l, last of type t."""
     stages, types, _, n, _ = best.shape
     value = np.full((stages + 1, types, n + 1), np.inf)
     value[0, 0, 0] = 0.0
     back = np.zeros((stages + 1, types, n + 1), dtype=np.int64)
     for s in range(stages):
         step = np.where(best[s] <= threshold, best[s], np.inf)  # G, T, i, j
+        step = step * weights[None, :, None, None]
         reach = value[s][:, None, :n, None] + step
         flat = reach.swapaxes(0, 1).reshape(types, -1, n)  # T, (G, i), j
         back[s + 1, :, 1:] = flat.argmin(axis=1)
@@ -97,13 +106,14 @@ def _forward(best: Floats, threshold: float) -> tuple[Floats, npt.NDArray[np.int
     return value, back
 
 
-def _backward(best: Floats, threshold: float) -> Floats:
-    """``value[s, g, l]``: least sum of stages s.. that cover layers l.., behind a type g."""
+def _backward(best: Floats, weights: Floats, threshold: float) -> Floats:
+    """``value[s, g, l]``: least weighted sum of stages s.. that cover layers l.., behind a type g."""
     stages, types, _, n, _ = best.shape
     value = np.full((stages + 1, types, n + 1), np.inf)
     value[stages, :, n] = 0.0
     for s in range(stages - 1, -1, -1):
         step = np.where(best[s] <= threshold, best[s], np.inf)
+        step = step * weights[None, :, None, None]
         onward = step + value[s + 1][None, :, None, 1:]
         value[s, :, :n] = onward.min(axis=(1, 3))
     return value
@@ -130,9 +140,9 @@ def _trace(
 
 
 def least_total(table: Columns, threshold: float = np.inf) -> float:
-    """Least sum of stage times with no stage above the threshold; inf if there is none."""
+    """Least weighted sum of stage times with no stage above the threshold; inf if there is none."""
     best, _ = _per_type(table)
-    return float(_forward(best, threshold)[0][-1, :, -1].min())
+    return float(_forward(best, table.weights, threshold)[0][-1, :, -1].min())
 
 
 def least_slowest(table: Columns) -> float:
@@ -148,8 +158,8 @@ def least_slowest(table: Columns) -> float:
     return float(value[:, n].min())
 
 
-def best_chain(table: Columns, warmup: float, tail: float, *, limit: int = 4000) -> Chain | None:
-    """Minimise ``warmup * total + tail * slowest``, exactly, by thresholds.
+def best_chain(table: Columns, tail: float, *, limit: int = 4000) -> Chain | None:
+    """Minimise ``total + tail * slowest`` (the total weighted), exactly, by thresholds.
 
     ``limit`` caps the thresholds tried; beyond it the best chain so far comes back (still a plan,
     but then :func:`chain_bound` is the bound to use).
@@ -158,37 +168,38 @@ def best_chain(table: Columns, warmup: float, tail: float, *, limit: int = 4000)
     smallest = least_slowest(table)
     if not np.isfinite(smallest):
         return None
-    loosest = _forward(best, np.inf)[0][-1, :, -1].min()
+    loosest = _forward(best, table.weights, np.inf)[0][-1, :, -1].min()
     thresholds = np.unique(best[np.isfinite(best) & (best >= smallest)])
     found: Chain | None = None
     value = np.inf
     for threshold in thresholds[:limit]:
-        if warmup * loosest + tail * threshold >= value:
+        if loosest + tail * threshold >= value:
             break
         if found is not None and threshold <= found.slowest:
             continue
-        chain = _trace(best, kind, *_forward(best, float(threshold)))
-        reached = warmup * chain.total + tail * chain.slowest
+        chain = _trace(best, kind, *_forward(best, table.weights, float(threshold)))
+        reached = chain.total + tail * chain.slowest
         if reached < value:
             found, value = chain, reached
     return found
 
 
-def chain_bound(table: Columns, warmup: float, tail: float) -> float:
-    """Lower bound of ``warmup * total + tail * slowest`` over chains (exact but for scarcity)."""
-    chain = best_chain(table, warmup, tail)
-    return np.inf if chain is None else warmup * chain.total + tail * chain.slowest
+def chain_bound(table: Columns, tail: float) -> float:
+    """Lower bound of ``total + tail * slowest`` over chains (exact but for scarcity)."""
+    chain = best_chain(table, tail)
+    return np.inf if chain is None else chain.total + tail * chain.slowest
 
 
 def through_bounds(table: Columns, threshold: float) -> Floats:
-    """``bound[s, g, q, i, j]``: least sum of a chain that uses this column (inf: none does)."""
+    """``bound[s, g, q, i, j]``: least weighted sum of a chain that uses this column (inf: none does)."""
     best, _ = _per_type(table)
-    forward, _ = _forward(best, threshold)
-    backward = _backward(best, threshold)
+    forward, _ = _forward(best, table.weights, threshold)
+    backward = _backward(best, table.weights, threshold)
     n = best.shape[-1]
     before = forward[:-1][:, :, None, :n, None]  # S, G, 1, i, 1
     after = backward[1:][:, :, 1:][:, table.type_of][:, None, :, None, :]  # S, 1, Q, 1, j
-    total = before + table.cost + after
+    weight = table.weights[table.type_of][:, None, None]
+    total = before + weight * table.cost + after
     return np.where(table.cost <= threshold, total, np.inf)
 
 
@@ -198,7 +209,7 @@ def restricted(table: Columns, kinds_of_stage: Iterable[Iterable[int]]) -> Colum
     for s, allowed in enumerate(kinds_of_stage):
         members = list(allowed)
         cost[s][:, members] = table.cost[s][:, members]
-    return Columns(cost, table.type_of, table.types)
+    return Columns(cost, table.type_of, table.weights)
 
 
 def orders(problem: PlanningProblem) -> list[list[list[int]]]:

@@ -45,6 +45,7 @@ def random_problem(rng, *, layers, stages, strategies, kinds=1, types=1, whole=T
         micro_batches=micro_batches,
         in_flight=in_flight,
         warmup=float(rng.choice([1.0, 1.0, 0.5])),
+        extra=tuple(rng.uniform(0, 2, types)) if rng.random() < 0.2 else (),
     )
 
 
@@ -80,7 +81,11 @@ def every_plan(problem):
                 peak = problem.transient[q, span, part].max(axis=1)
                 fits &= held.sum(axis=1) + peak <= problem.kinds[q].capacity * (1 + 1e-9)
                 once[stage] = problem.once[q, span].sum()
-            step = problem.warmup * seconds.sum(axis=0) + once.max()
+            weights = [
+                problem.warmup + (problem.extra[problem.kinds[q].device_type] if problem.extra else 0)
+                for q in kinds
+            ]
+            step = np.array(weights) @ seconds + once.max()
             step += (problem.micro_batches - problem.warmup) * seconds.max(axis=0)
             total.append(np.where(fits, step, np.inf))
     return np.concatenate(total)

@@ -46,9 +46,9 @@ def test_equal_to_brute_force(seed):
             continue
         feasible += 1
         assert found.status == "optimal"
-        assert found.step == pytest.approx(best, rel=1e-7)
+        assert found.objective == pytest.approx(best, rel=1e-7)
         assert found.bound == pytest.approx(best, rel=3e-6)
-        assert found.bound <= found.step
+        assert found.bound <= found.objective
         assert evaluate(problem, found.layout).step == found.step
     assert feasible >= 10
 
@@ -110,7 +110,7 @@ def test_monolithic_equals_decomposed_with_every_term():
         problem = random_problem(rng, layers=6, stages=3, strategies=3)
         found = solve_point(problem)
         if found.layout is not None:
-            assert solve_monolithic(problem)[0] == pytest.approx(found.step, rel=1e-6)
+            assert solve_monolithic(problem)[0] == pytest.approx(found.objective, rel=1e-6)
 
 
 @pytest.mark.slow
