@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -186,13 +187,21 @@ def cross_forward(
 ) -> tuple[Call, ...]:
     """Attention of a decoder to an encoder output of the same number of tokens."""
     heads, kv_heads = heads_on_rank(model, shard)
-    kind = LayerKind("cross", (), causal=False)
     d, dv = model.head_dim, model.v_head_dim
     tokens, hidden = shard.tokens, model.hidden
     calls = [
         *linear("cross_q", tokens, heads * d, hidden, "attention", precision, cast=True),
         *linear("cross_kv", tokens, kv_heads * (d + dv), hidden, "attention", precision, cast=True),
-        *core_forward(model, kind, shard, stack, precision),
+        *cross_core(model, shard, stack, precision),
         *linear("cross_proj", tokens, hidden, heads * dv, "attention", precision, cast=True),
     ]
     return tuple(calls)
+
+
+def cross_core(
+    model: ModelConfig, shard: Shard, stack: Stack, precision: Precision
+) -> tuple[Call, ...]:
+    """Core attention over the encoder's output."""
+    kind = LayerKind("cross", (), causal=False)
+    calls = core_forward(model, kind, shard, stack, precision)
+    return tuple(replace(call, name=f"cross_{call.name}") for call in calls)

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Final
 
 from perfmodel.errors import WorkloadError, nearest_name
-from perfmodel.workload.attention import core_forward
+from perfmodel.workload.attention import core_forward, cross_core
 from perfmodel.workload.blocks import block_forward
 from perfmodel.workload.layer import Call, LayerKind, Shard
 from perfmodel.workload.model import ModelConfig
@@ -110,9 +110,7 @@ def recompute_calls(
     if modules == {"core_attn"}:
         core = core_forward(model, kind, shard, stack, precision)
         if kind.cross:
-            core += core_forward(
-                model, LayerKind("cross", (), causal=False), shard, stack, precision
-            )
+            core += cross_core(model, shard, stack, precision)
         return core
     calls = block_forward(model, kind, shard, stack, precision=precision)
     if modules == _FULL:
