@@ -96,6 +96,8 @@ class Accelerator(Table):
         SMs, CUs, cores or matrix units, as ``unit_name`` says.
     package_tdp : float
         Thermal design power of the package [W]; :attr:`tdp` is a device's share.
+    price : float
+        Renting one device [USD/s]; :attr:`price_per_hour` gives USD/h.
     sources : dict
         Field pattern -> source.
     """
@@ -110,7 +112,7 @@ class Accelerator(Table):
     units: Count | None = None
     unit_name: str | None = None
     package_tdp: Power | None = None
-    price_per_hour: Price | None = None
+    price: Price | None = None
     clock: Clock = Clock()
     memory: Memory
     cache: Cache = Cache()
@@ -173,6 +175,11 @@ class Accelerator(Table):
     def tdp(self) -> float | None:
         """Thermal design power of one device: the package's divided by its devices [W]."""
         return None if self.package_tdp is None else self.package_tdp / self.devices_per_package
+
+    @property
+    def price_per_hour(self) -> float | None:
+        """What one device costs to rent [USD/h]."""
+        return None if self.price is None else self.price * 3600.0
 
     def matrix_peak(self, dtype: str) -> float:
         """Dense peak of the matrix units [FLOP/s]; `SpecError` if they lack the dtype."""

@@ -244,11 +244,11 @@ def _named(name: str, folders: tuple[Folder, ...]) -> tuple[Folder, Path]:
             everything.setdefault(known, (folder, path))
     if key in everything:
         return everything[key]
-    kinds = " or ".join(_WHAT[folder] for folder in folders)
+    kinds = " or ".join(_an(folder) for folder in folders)
     raise SpecError(
         "name",
         name,
-        f"the name of a {kinds} ({len(everything)} are known), or the path of a TOML file",
+        f"the name of {kinds} ({len(everything)} are known), or the path of a TOML file",
         nearest=nearest_name(key, everything),
         repair="list the names with `perfmodel specs`, or write a TOML file for it",
     )
@@ -326,8 +326,12 @@ def _count(what: str, value: int | None, *, default: int) -> int:
 def _wrong_kind(name: str | Path, found: Folder, wanted: Folder) -> SpecError:
     return SpecError(
         str(name),
-        f"<the {_WHAT[found]} {name}>",
-        f"{'an' if wanted == 'accelerators' else 'a'} {_WHAT[wanted]}",
+        f"<{_an(found)}>",
+        _an(wanted),
         nearest=nearest_name(Path(str(name)).stem, spec_names(wanted)),
         repair=f"name a file of hardware_specs/{wanted}",
     )
+
+
+def _an(folder: Folder) -> str:
+    return f"{'an' if folder == 'accelerators' else 'a'} {_WHAT[folder]}"

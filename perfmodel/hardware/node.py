@@ -119,11 +119,16 @@ class Node(Table):
     year: int | None = None
     note: str | None = None
     node_power: Power | None = None
-    price_per_hour: Price | None = None
+    price: Price | None = None
     host: Host = Host()
     domains: Annotated[tuple[Domain, ...], Field(min_length=1)]
     scale_out: ScaleOut | None = None
     sources: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def price_per_hour(self) -> float | None:
+        """What one node costs to rent [USD/h]."""
+        return None if self.price is None else self.price * 3600.0
 
     @model_validator(mode="after")
     def _outwards(self) -> Self:

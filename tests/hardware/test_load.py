@@ -66,6 +66,13 @@ def test_accelerator_accessors():
     assert load_accelerator("h100-sxm5-80gb").peak("fp8") == pytest.approx(1978.9e12)
 
 
+def test_prices_are_per_hour_outside_and_per_second_inside():
+    assert load_accelerator("tpu-v5e").price_per_hour == pytest.approx(1.2)
+    assert load_node("aws-p4d").price_per_hour == pytest.approx(32.77)
+    assert load_node("dgx-h100").price_per_hour is None
+    assert load_accelerator("mi250x").price_per_hour is None
+
+
 def test_a_node_stands_for_its_accelerator():
     assert load_accelerator("dgx-h100").name == "H100-SXM5-80GB"
     assert load_accelerator("frontier").name == "MI250X"
