@@ -16,7 +16,7 @@ cheaper here than when it is priced as one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -26,10 +26,10 @@ from perfmodel.cost import price
 from perfmodel.hardware import Cluster
 from perfmodel.network import collective_seconds
 from perfmodel.parallel import placement
-from perfmodel.parallel.grid import PlanGrid, grid_of
-from perfmodel.parallel.layers import AXES, LayerTable, layer_table
+from perfmodel.parallel.grid import PlanGrid, distinct, grid_of
+from perfmodel.parallel.layers import AXES, SHARD_COLUMNS, LayerTable, layer_table
 from perfmodel.parallel.plan import Plan
-from perfmodel.parallel.states import ParameterBytes, parameter_bytes
+from perfmodel.parallel.states import ParameterBytes, effective_stack, parameter_bytes
 from perfmodel.workload.transformer import (
     ModelConfig,
     Stack,
@@ -123,13 +123,17 @@ def mode_costs(
     """
     kinds = layer_kinds(model)
     grid = grid_of(plans)
+    stack = effective_stack(grid.base, stack)
+    # Modes share few distinct shards: price those, then give every mode its own.
+    first, shard_of = distinct(*(getattr(grid, name) for name in SHARD_COLUMNS))
+    shards = grid.take(first)
     tables = [
-        layer_table(model, kinds, cluster, _with_modules(grid, modules), seq_len, stack)
+        layer_table(model, kinds, cluster, _with_modules(shards, modules), seq_len, stack)
         for modules in (("core",), SELECTIVE)
     ]
     table, deep = tables
     width = parameter_bytes(grid.base, stack)
-    n = len(grid)
+    n = len(shards)
     number = len(kinds)
     shape = (n, number + 2, len(STRATEGIES))
     seconds, activation, transient = (np.zeros(shape) for _ in range(3))
@@ -152,6 +156,9 @@ def mode_costs(
     transient[:, number + 1] = table.logits[:, None]
     if not model.vocab:
         transient[:, number + 1] = 0.0
+    boundary = np.asarray(table.boundary, float)[shard_of]
+    seconds, forward, backward = seconds[shard_of], forward[shard_of], backward[shard_of]
+    activation, transient = activation[shard_of], transient[shard_of]
     dense, experts = _parameters(model, kinds, grid)
     messages = _messages(cluster, grid, width, dense, experts)
     if (grid.zero == 3).any():
@@ -172,13 +179,11 @@ def mode_costs(
         transient[:, order],
         once[:, order],
         bucket,
-        np.asarray(table.boundary, float),
+        boundary,
     )
 
 
 def _with_modules(grid: PlanGrid, modules: tuple[str, ...]) -> PlanGrid:
-    from dataclasses import replace
-
     return replace(grid, base=replace(grid.base, recompute_modules=modules))
 
 
@@ -289,9 +294,9 @@ def _state_bytes(
     total = np.zeros_like(dense)
     for size, shards in ((dense, grid.zero_group), (experts, expert_shards)):
         part = 1.0 / np.asarray(shards, float)[:, None]
-        weight = (width.weight + width.copy) * np.where(zero == 3, part, 1.0)
-        # Under ZeRO 3 the shard is the master copy; the low-precision weight is transient.
-        weight = np.where(zero == 3, 0.0, weight)
+        # Under ZeRO 3 the shard is the master copy where there is one.
+        sharded = 0.0 if width.optimizer > width.moments else width.weight * part
+        weight = np.where(zero == 3, sharded, width.weight) + width.copy
         gradient = width.gradient * np.where(zero >= 2, part, 1.0)
         optimizer = width.optimizer * np.where(zero >= 1, part, 1.0)
         total += size * (weight + gradient + optimizer)
@@ -302,7 +307,7 @@ def _gathered_bytes(
     grid: PlanGrid, width: ParameterBytes, dense: Floats, experts: Floats
 ) -> Floats:
     """Under ZeRO 3: this layer's weights and gradients and the next one's weights, whole [B]."""
-    whole = (dense + experts) * (2 * (width.message + width.copy) + width.gradient)
+    whole = (dense + experts) * (2 * width.message + width.gradient)
     return np.where((grid.zero == 3)[:, None], whole, 0.0)
 
 

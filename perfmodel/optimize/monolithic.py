@@ -127,7 +127,7 @@ def monolithic_program(problem: PlanningProblem, *, target: float = np.inf) -> t
     for s in range(stages):
         matrix.add([*time_of[s], (slowest, -1.0)], -np.inf, 0.0)
         once = [(x, float(problem.once[0, l]) / unit) for (l, t, _), x in node.items() if t == s]
-        matrix.add([*once, (longest, -1.0)], -np.inf, 0.0)
+        matrix.add([*once, (longest, -1.0)], -np.inf, -float(problem.stage_once[0]) / unit)
     peaks = _memory_rows(problem, node, matrix, variable)
     n_columns = len(cost)
     upper = np.full(n_columns, np.inf)

@@ -71,7 +71,7 @@ class PointSolution:
 def once_bound(problem: PlanningProblem) -> float:
     """Lower bound of the longest once-a-step work: its mean over stages, or one layer's."""
     least = problem.once.min(axis=0)
-    return float(max(least.sum() / problem.stages, least.max()))
+    return float(max(least.sum() / problem.stages, least.max()) + problem.stage_once.min())
 
 
 def quick_bound(problem: PlanningProblem) -> float:
@@ -336,7 +336,7 @@ def interval_program(
     cumulative = np.concatenate(
         [np.zeros((len(problem.kinds), 1)), np.cumsum(problem.once, axis=1)], axis=1
     )
-    once = cumulative[q, j + 1] - cumulative[q, i]
+    once = cumulative[q, j + 1] - cumulative[q, i] + problem.stage_once[q]
     unit = float(cost.max())
     n, stages, types = len(cost), problem.stages, table.types
     rows: list[npt.NDArray[np.int64]] = []
@@ -405,7 +405,8 @@ def _start(
             return None
         point[found[0]] = 1.0
         point[n] = max(point[n], table.cost[tuple(key)] / built.unit)
-        once = problem.once[stage.kind, stage.first : stage.last + 1].sum() / built.unit
-        point[n + 1] = max(point[n + 1], float(once))
+        once = problem.once[stage.kind, stage.first : stage.last + 1].sum()
+        once += problem.stage_once[stage.kind]
+        point[n + 1] = max(point[n + 1], float(once) / built.unit)
         before = int(table.type_of[stage.kind])
     return point

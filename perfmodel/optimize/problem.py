@@ -76,6 +76,8 @@ class PlanningProblem:
         Bytes held always, per micro-batch in flight, and only while the layer runs.
     once : (Q, L) array
         Seconds once a step.
+    stage_once : (Q,) array
+        The same for a stage as such, whatever it holds.
     reshard : (Q, L, K, K) array
         ``reshard[q, l, a, b]``: seconds per micro-batch when layer ``l - 1`` uses ``a`` and ``l``
         uses ``b`` in one stage; the slice ``l = 0`` is not used.
@@ -106,6 +108,7 @@ class PlanningProblem:
     enter: Floats
     micro_batches: int
     in_flight: tuple[int, ...]
+    stage_once: Floats
     warmup: float = 1.0
     extra: tuple[float, ...] = ()
 
@@ -117,6 +120,7 @@ class PlanningProblem:
             "activation": (q, n, k),
             "transient": (q, n, k),
             "once": (q, n),
+            "stage_once": (q,),
             "reshard": (q, n, k, k),
             "enter": (g, q, n),
         }
@@ -248,6 +252,7 @@ def evaluate(problem: PlanningProblem, layout: tuple[Stage, ...]) -> Evaluation:
         if before >= 0:
             seconds[s] += problem.enter[before, q, stage.first]
         held, peak = 0.0, 0.0
+        once[s] = problem.stage_once[q]
         for offset, k in enumerate(stage.strategies):
             layer = stage.first + offset
             seconds[s] += problem.seconds[q, layer, k]

@@ -158,11 +158,11 @@ def least_slowest(table: Columns) -> float:
     return float(value[:, n].min())
 
 
-def best_chain(table: Columns, tail: float, *, limit: int = 4000) -> Chain | None:
+def best_chain(table: Columns, tail: float, *, limit: int | None = 4000) -> Chain | None:
     """Minimise ``total + tail * slowest`` (the total weighted), exactly, by thresholds.
 
-    ``limit`` caps the thresholds tried; beyond it the best chain so far comes back (still a plan,
-    but then :func:`chain_bound` is the bound to use).
+    ``limit`` caps the thresholds tried (``None``: all that matter); beyond it the best chain so far
+    comes back: still a plan, no longer a bound.
     """
     best, kind = _per_type(table)
     smallest = least_slowest(table)
@@ -186,7 +186,7 @@ def best_chain(table: Columns, tail: float, *, limit: int = 4000) -> Chain | Non
 
 def chain_bound(table: Columns, tail: float) -> float:
     """Lower bound of ``total + tail * slowest`` over chains (exact but for scarcity)."""
-    chain = best_chain(table, tail)
+    chain = best_chain(table, tail, limit=None)
     return np.inf if chain is None else chain.total + tail * chain.slowest
 
 

@@ -42,6 +42,7 @@ def random_problem(rng, *, layers, stages, strategies, kinds=1, types=1, whole=T
         once=rng.uniform(0, 1.5, (kinds, n)) if rng.random() < 0.7 else np.zeros((kinds, n)),
         reshard=rng.uniform(0, 0.3, (kinds, n, k, k)) * (1 - np.eye(k)),
         enter=rng.uniform(0, 0.3, (types, kinds, n)),
+        stage_once=rng.uniform(0, 0.5, kinds),
         micro_batches=micro_batches,
         in_flight=in_flight,
         warmup=float(rng.choice([1.0, 1.0, 0.5])),
@@ -65,7 +66,7 @@ def every_plan(problem):
                 total.append(np.full(len(choice), np.inf))
                 continue
             seconds = np.zeros((s, len(choice)))
-            once = np.zeros(s)
+            once = problem.stage_once[list(kinds)].copy()
             fits = np.ones(len(choice), dtype=bool)
             for stage, q in enumerate(kinds):
                 span = layer[edges[stage] : edges[stage + 1]]
@@ -80,7 +81,7 @@ def every_plan(problem):
                 held = problem.persistent[q, span, part] + flying * problem.activation[q, span, part]
                 peak = problem.transient[q, span, part].max(axis=1)
                 fits &= held.sum(axis=1) + peak <= problem.kinds[q].capacity * (1 + 1e-9)
-                once[stage] = problem.once[q, span].sum()
+                once[stage] += problem.once[q, span].sum()
             weights = [
                 problem.warmup + (problem.extra[problem.kinds[q].device_type] if problem.extra else 0)
                 for q in kinds

@@ -76,6 +76,7 @@ def pipeline(layers, stages, strategies, *, seed=0, micro_batches=64, cap=1.0):
         activation=active[None],
         transient=np.zeros(shape),
         once=np.zeros((1, layers)),
+        stage_once=np.zeros(1),
         reshard=np.tile(reshard, (1, layers, 1, 1)),
         enter=np.zeros((1, 1, layers)),
         micro_batches=micro_batches,
