@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from perfmodel.workload.adapter import Adapter
+from perfmodel.workload.blocks import head_tokens
 from perfmodel.workload.layer import (
     LayerKind,
     Shard,
@@ -207,10 +208,10 @@ def head_activation_bytes(
     """
     stream = shard.rows * model.hidden * precision.element
     local = ceil_div(model.vocab, shard.tp) if model.vocab else model.classes
-    tokens = shard.tokens if model.vocab else shard.micro_batch
+    tokens = head_tokens(model, shard)
     width = 4 + (0 if stack.fused_cross_entropy else precision.element)
-    norms = 2 + 3 * int(model.mlm_head)
-    return norms * stream + tokens * local * width
+    transform = 3 * tokens * model.hidden * precision.element * int(model.mlm_head)
+    return 2 * stream + transform + tokens * local * width
 
 
 def stage_gradient_bytes(

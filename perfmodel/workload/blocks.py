@@ -198,7 +198,7 @@ def head_forward(
     loss: bool = True,
 ) -> tuple[Call, ...]:
     """Final norm, logits with the vocabulary split over tp, and cross-entropy on that split."""
-    rows, tokens, hidden = shard.rows, shard.tokens, model.hidden
+    rows, tokens, hidden = shard.rows, head_tokens(model, shard), model.hidden
     compute = precision.compute
     calls: list[Call] = []
     if model.final_norm:
@@ -211,10 +211,7 @@ def head_forward(
             "transform_act", tokens * hidden, False, model.activation, "head", stack, precision
         )
         calls += norm("transform_norm", model.norm, tokens, hidden, stack, precision)
-    if model.vocab:
-        local = ceil_div(model.vocab, shard.tp)
-    else:
-        local, tokens = model.classes, shard.micro_batch
+    local: Size = ceil_div(model.vocab, shard.tp) if model.vocab else model.classes
     if isinstance(local, int) and local == 0:
         return tuple(calls)
     calls.append(Call("logits", Gemm(tokens, local, hidden, dtype=compute), module="head"))
@@ -225,3 +222,12 @@ def head_forward(
         calls.append(Call("logits_cast", cast, module="loss"))
         calls.append(Call("loss", CrossEntropy(tokens, local, dtype="fp32"), module="loss"))
     return tuple(calls)
+
+
+def head_tokens(model: ModelConfig, shard: Shard) -> Size:
+    """Positions that the output head sees: all, those predicted, or one of each image."""
+    if not model.vocab:
+        return shard.micro_batch
+    if model.predictions:
+        return shard.micro_batch * ceil_div(model.predictions, shard.cp)
+    return shard.tokens

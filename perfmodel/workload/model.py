@@ -47,6 +47,7 @@ _ZERO: Final = frozenset(
         "channels",
         "classes",
         "token_types",
+        "predictions",
         "extra_parameters",
     }
 )
@@ -89,6 +90,9 @@ class ModelConfig:
         For vision models: patch and image side, colour channels, output classes.
     token_types : int
         Rows of the segment embedding (BERT).
+    predictions : int
+        Positions of a sequence whose token the head predicts (masked language models that gather
+        them first); 0 is all.
     extra_parameters : int
         Parameters outside the blocks that no field describes (a pooler, say).
     """
@@ -140,6 +144,7 @@ class ModelConfig:
     channels: int = 3
     classes: int = 0
     token_types: int = 0
+    predictions: int = 0
     extra_parameters: int = 0
     source: str = ""
 

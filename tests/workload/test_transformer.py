@@ -3,6 +3,8 @@
 The mistakes are ones that public training models made and corrected; each has a test of its own.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -107,6 +109,13 @@ def test_head_prices_norm_logits_and_loss():
     assert calls["loss"].op.vocab == 128256 // 4
     backward = by_name(head_backward(model, Shard(1, 8192, tp=4), STACK))
     assert {"logits_input_grad", "logits_weight_grad", "loss_input_grad"} <= set(backward)
+
+
+def test_masked_language_models_may_predict_few_positions():
+    model = replace(load_model("bert-large"), predictions=80)
+    calls = by_name(head_forward(model, Shard(8, 512), STACK))
+    assert calls["logits"].op.m == 8 * 80
+    assert calls["loss"].op.tokens == 8 * 80
 
 
 def test_embedding_gradient_is_of_the_table():
