@@ -88,6 +88,8 @@ class Accelerator(Table):
     ----------
     name, vendor, family, kind : str
         The vendor's name; the architecture (``"hopper"``, ``"cdna2"``, ``"tpu"``); what it is.
+    aliases : tuple of str
+        Other names to load it by; a file that extends this one does not inherit them.
     year : int
         First availability.
     devices_per_package : int
@@ -103,6 +105,7 @@ class Accelerator(Table):
     """
 
     name: str
+    aliases: tuple[str, ...] = ()
     vendor: str
     family: str
     kind: Kind = "gpu"

@@ -242,16 +242,28 @@ def _named(name: str, folders: tuple[Folder, ...]) -> tuple[Folder, Path]:
     for folder in folders:
         for known, path in spec_names(folder).items():
             everything.setdefault(known, (folder, path))
+    if key not in everything and "accelerators" in folders:
+        everything |= _aliases()
     if key in everything:
         return everything[key]
+    longer = sorted(known for known in everything if known.startswith(key)) if key else []
     kinds = " or ".join(_an(folder) for folder in folders)
     raise SpecError(
         "name",
         name,
         f"the name of {kinds} ({len(everything)} are known), or the path of a TOML file",
-        nearest=nearest_name(key, everything),
+        nearest=", ".join(longer[:4]) or nearest_name(key, everything),
         repair="list the names with `perfmodel specs`, or write a TOML file for it",
     )
+
+
+def _aliases() -> dict[str, tuple[Folder, Path]]:
+    """Other names of accelerators; a name that two of them claim is nobody's."""
+    claims: dict[str, list[Path]] = {}
+    for path in spec_names("accelerators").values():
+        for alias in read_toml(path).get("aliases", ()):
+            claims.setdefault(str(alias).lower(), []).append(path)
+    return {alias: ("accelerators", owner[0]) for alias, owner in claims.items() if len(owner) == 1}
 
 
 def _kind_of(path: Path) -> Folder:

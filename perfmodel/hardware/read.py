@@ -73,7 +73,7 @@ def merged(child: Mapping[str, Any], parent: Mapping[str, Any], origin: str) -> 
     A field that the child overrides no longer has the parent's source: it has the child's, or is
     marked as coming from the child's file.
     """
-    result = _overlay(parent, child)
+    result = _overlay({key: parent[key] for key in parent if key != "aliases"}, child)
     given = dict(child.get("sources", {}))
     sources = dict(parent.get("sources", {}))
     for field, _ in leaves(child):

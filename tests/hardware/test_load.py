@@ -49,6 +49,32 @@ def test_names_in_any_case_and_with_their_folder(name):
     assert load(name, nodes=2).devices == 16
 
 
+@pytest.mark.parametrize(
+    ("alias", "name"),
+    [
+        ("B200", "b200-sxm-180gb"),
+        ("l4", "l4-24gb"),
+        ("ironwood", "tpu-v7x"),
+        ("trillium", "tpu-v6e"),
+    ],
+)
+def test_short_names_where_they_are_unique(alias, name):
+    assert load(alias) == load(name)
+
+
+def test_ambiguous_short_names_are_refused():
+    for name in ("h100", "a100", "v100"):
+        with pytest.raises(SpecError, match=f"Nearest: {name}-.*, {name}-"):
+            load(name)
+
+
+def test_aliases_are_not_inherited(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('extends = "b200"\nname = "Mine"\n')
+    assert load_accelerator("b200").aliases
+    assert load_accelerator(path).aliases == ()
+
+
 def test_accelerator_accessors():
     chip = load_accelerator("a100-sxm4-80gb")
     assert chip.matrix_peak("bf16") == 312e12
