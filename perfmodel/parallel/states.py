@@ -21,7 +21,9 @@ from perfmodel.parallel.grid import PlanGrid, distinct
 from perfmodel.parallel.layout import StageKinds, padded_stage_kinds, stage_kinds
 from perfmodel.parallel.plan import Plan
 from perfmodel.workload.dtype import bytes_per_element
+from perfmodel.workload.op import Fused
 from perfmodel.workload.transformer import (
+    Call,
     LayerKind,
     ModelConfig,
     Stack,
@@ -108,6 +110,9 @@ class StateTable:
         bound, interval [s].
     optimizer_launches : float
         Kernels of one optimizer step.
+    accumulation : (u, k) array
+        One micro-batch's gradients added to those before, where the weight-gradient product does
+        not do so itself [s].
     boundary_local : (u,) array
         2 where neighbouring stages share a domain, else 1.
     """
@@ -127,6 +132,7 @@ class StateTable:
     tied: Floats
     optimizer: Floats
     optimizer_launches: float
+    accumulation: Floats
     boundary_local: NDArray[np.int64]
 
 
@@ -203,6 +209,7 @@ def state_table(
         tied=tied,
         optimizer=optimizer,
         optimizer_launches=launches,
+        accumulation=_accumulation(dense + experts, cluster, stack, efficiency),
         boundary_local=inside,
     )
 
@@ -270,6 +277,18 @@ class _Network:
         )
 
 
+def _accumulation(
+    numel: Floats, cluster: Cluster, stack: Stack, efficiency: Efficiency | None
+) -> Floats:
+    if stack.fused_wgrad_accumulation:
+        return np.zeros(numel.shape)
+    width = int(bytes_per_element(stack.grad_dtype))
+    fresh = int(min(bytes_per_element(stack.weight_dtype), 2))
+    whole = np.maximum(np.ceil(numel), 1.0).astype(np.int64)
+    add = Fused("accumulate", whole, fresh + width, width, 1)
+    return price(add, cluster.accelerator, efficiency=efficiency).seconds
+
+
 def _optimizer(
     states: Floats,
     cluster: Cluster,
@@ -282,7 +301,12 @@ def _optimizer(
     precision = load_precision(grid.base.precision)
     times = np.zeros((4, *numel.shape))
     launches = 0.0
-    calls = (*optimizer_calls(numel, stack, precision=precision), *clear_gradients(numel, stack))
+    calls = [*optimizer_calls(numel, stack, precision=precision), *clear_gradients(numel, stack)]
+    narrow = int(bytes_per_element(stack.grad_dtype))
+    if stack.master_dtype and narrow < 4:
+        # 16-bit gradients are copied to fp32, then unscaled and checked for overflow
+        calls.append(Call("gradient_copy", Fused("cast", numel, narrow, 4, 0), module="optimizer"))
+        calls.append(Call("unscale", Fused("unscale", numel, 4, 4, 2), module="optimizer"))
     for call in calls:
         priced = price(call.op, cluster.accelerator, efficiency=efficiency)
         rows = (priced.seconds, priced.lower, priced.low, priced.high)

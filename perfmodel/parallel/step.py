@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from perfmodel.errors import SpecError
 from perfmodel.hardware import Cluster
 from perfmodel.network import collective_seconds
-from perfmodel.parallel import schedule
+from perfmodel.parallel import placement, schedule
 from perfmodel.parallel.grid import PlanGrid
 from perfmodel.parallel.layers import AXES, BlockCost, LayerTable
 from perfmodel.parallel.states import ParameterBytes, StateTable
@@ -218,7 +218,8 @@ def step_parts(grid: PlanGrid, tables: Tables) -> StepParts:
         backward=mix(
             [block.backward for block in blocks],
             (embedding.backward.times[0][li], head.backward.times[0][li]),
-        ),
+        )
+        + m * _accumulation(slowest, tables),
         recompute=mix([block.again for block in blocks], empty),
         tensor=axis["tp"],
         context=axis["cp"],
@@ -303,6 +304,7 @@ def _stage(k: int, blocks: list[_Block], grid: PlanGrid, tables: Tables, launch:
         host_backward = host_backward + count * block.host_backward
         gather = gather + count * block.gather
         kept = kept + count * np.stack(cost.kept)[grid.recompute, li]
+    backward = backward + _accumulation(k, tables)
     host = np.maximum(host_forward - forward, 0.0) + np.maximum(host_backward - backward, 0.0)
     gather = gather + np.where(grid.zero == 3, _ends_gather(k, held, tables), 0.0)
     if "gradients" in grid.base.overlap:
@@ -313,6 +315,12 @@ def _stage(k: int, blocks: list[_Block], grid: PlanGrid, tables: Tables, launch:
     return _Stage(
         forward, backward, host, gather, _offload_each(k, forward, backward, kept, grid, tables)
     )
+
+
+def _accumulation(k: Any, tables: Tables) -> Floats:
+    """Adding a micro-batch's gradients to the earlier ones [s]; the only one needs no adding."""
+    seconds = tables.states.accumulation[tables.state_of, k]
+    return np.where(tables.micro_batches > 1, seconds, 0.0)
 
 
 def _ends_gather(k: int, held: Floats, tables: Tables) -> Floats:
@@ -345,6 +353,16 @@ def _send_seconds(grid: PlanGrid, tables: Tables) -> Floats:
         np.where(grid.pp > 1, 2, 1),
         tables.cluster,
         ranks_per_node=np.where(grid.pp > 1, local[di], 1),
+    )
+    # without a split sequence every tensor parallel rank gathers the pieces it was not sent
+    whole = (grid.pp > 1) & ~grid.sequence_parallel
+    domain = placement.domain_devices(tables.cluster)
+    seconds = seconds + collective_seconds(
+        "all_gather",
+        tables.layers.boundary[li] * grid.tp,
+        np.where(whole, grid.tp, 1),
+        tables.cluster,
+        ranks_per_node=np.where(whole, np.minimum(grid.tp, domain), 1),
     )
     each = 2.0 * grid.virtual_stages * seconds
     if "pipeline" in grid.base.overlap:
