@@ -1,10 +1,8 @@
-"""Fit and score the published table of collectives: per link, on one half, judged on the other."""
+"""Which published rows stand behind which file of coefficients, and the fit of all of them."""
 
 from __future__ import annotations
 
-import argparse
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -16,85 +14,138 @@ from perfmodel.calibrate.network_fit import (
     fabric_shape,
     fit_domain,
     fit_fabric,
-    predict_rows,
 )
-from perfmodel.calibrate.network_rows import Rows, published_rows
+from perfmodel.calibrate.network_rows import Rows
+from perfmodel.errors import CalibrationError
 from perfmodel.hardware.cluster import Cluster
 from perfmodel.hardware.load import load_cluster
 from perfmodel.network.coefficients import LinkCoefficients
 from perfmodel.network.placement import Reach, reach
+from perfmodel.network.tori import torus_numbers
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One file to fit: the links of ``hardware`` inside a node, or between nodes."""
+    """One file to fit: the links of ``hardware`` inside a node, or (``inside`` given) between.
+
+    ``inside`` names the target that has the inside of those nodes, "" where nothing is known.
+    """
 
     key: str
     hardware: tuple[str, ...]
     shape: Shape
     sources: tuple[str, ...]
-    outside: bool = False
-    inside_key: str | None = None
+    inside: str | None = None
 
 
-# NVLS: H200 from 5 ranks, B200 from 6 (stas00/ml-engineering, network chapter).
+_NCCL = ("aiconfigurator-2026", "ml-engineering-2026")
+_AWS = ("aws-nccl-tests-2024",)
+
+# NVLS by itself: H200 from 5 ranks, B200 from 6 (stas00/ml-engineering, network chapter).
 TARGETS: Final = (
-    Target("nccl-nvlink3", ("A100-SXM4-80GB",), domain_shape(), ("aiconfigurator-2026",)),
+    Target("nccl-nvlink3", ("A100-SXM4-80GB",), domain_shape(), _NCCL[:1]),
+    Target("nccl-nvlink4", ("H100-SXM5-80GB", "H200-SXM"), domain_shape(5), _NCCL),
+    Target("nccl-nvlink5", ("B200-SXM",), domain_shape(6), _NCCL),
+    Target("nccl-nvlink5-gb200", ("GB200",), domain_shape(6), _NCCL[:1]),
+    Target("nccl-pcie4", ("L40S",), domain_shape(tree=True), _NCCL[:1]),
+    Target("rccl-infinity-fabric", ("MI300X",), domain_shape(), ("rccl-tests-mi300x",)),
+    Target("nccl-efa100", ("A100-SXM4-80GB (p4de)",), fabric_shape(), _AWS, "nccl-nvlink3"),
+    Target("nccl-efa-v2-100", ("H100-SXM5 (p5)",), fabric_shape(), _AWS, "nccl-nvlink4"),
+    Target("nccl-efa-v4-400", ("B200-SXM",), fabric_shape(), _NCCL[1:], "nccl-nvlink5"),
     Target(
-        "nccl-nvlink4",
-        ("H100-SXM5-80GB", "H200-SXM"),
-        domain_shape(5),
-        ("aiconfigurator-2026", "ml-engineering-2026"),
-    ),
-    Target(
-        "nccl-nvlink5",
-        ("B200-SXM",),
-        domain_shape(6),
-        ("aiconfigurator-2026", "ml-engineering-2026"),
-    ),
-    Target("nccl-nvlink5-gb200", ("GB200",), domain_shape(6), ("aiconfigurator-2026",)),
-    Target("nccl-pcie4", ("L40S",), domain_shape(tree=True), ("aiconfigurator-2026",)),
-    Target("rccl-infinity-fabric", ("MI300X",), domain_shape(), ("rccl-tests-mi300x-2024",)),
-    Target("rccl-infinity-fabric-3", ("MI250X (GCD)",), domain_shape(), ("lumi-llm-scaling-2024",)),
-    Target(
-        "nccl-efa100",
-        ("A100-SXM4-80GB (p4de)",),
+        "rccl-roce400",
+        ("MI300X",),
         fabric_shape(),
-        ("aws-nccl-tests-2024",),
-        True,
-        "nccl-nvlink3",
+        ("rccl-tests-mi300x",),
+        "rccl-infinity-fabric",
     ),
-    Target(
-        "nccl-efa-v2-100",
-        ("H100-SXM5 (p5)",),
-        fabric_shape(),
-        ("aws-nccl-tests-2024",),
-        True,
-        "nccl-nvlink4",
-    ),
+    Target("rccl-slingshot11", ("MI250X (GCD)",), fabric_shape(), ("lumi-llm-scaling",), ""),
 )
+# A link of a generation that nobody measured: what the measured ones have in common.
+FAMILY: Final = "nccl-nvlink"
+GENERATIONS: Final = {
+    "ampere": ("A100-SXM4-80GB",),
+    "hopper": ("H100-SXM5-80GB", "H200-SXM"),
+    "blackwell": ("B200-SXM", "GB200"),
+}
+# Slices that the published text names: axes, and whether each closes.
+SLICES: Final[dict[str, tuple[tuple[int, ...], tuple[bool, ...]]]] = {
+    "TPU v5e": ((4,), (False,)),
+    "TPU7x 2x2x1": ((2, 2, 1), (False, False, False)),
+    "TPU7x 2x2x2": ((2, 2, 2), (False, False, False)),
+}
+
+
+def rows_of(target: Target, rows: Rows) -> Rows:
+    """The rows that a target is about, both halves."""
+    outside = rows.groups > 1
+    wanted = np.isin(rows.hardware, target.hardware) & (rows.ranks > 1)
+    return rows.where(wanted & (outside if target.inside is not None else ~outside))
+
+
+def fit_published(rows: Rows) -> dict[str, LinkCoefficients]:
+    """Every file's coefficients, from the half of the rows that may be fitted.
+
+    Raises
+    ------
+    CalibrationError
+        If a target has fewer than three rows to fit on.
+    """
+    fitted: dict[str, LinkCoefficients] = {}
+    for target in TARGETS:
+        mine = rows_of(target, rows)
+        mine = mine.where(~mine.held)
+        if len(mine) < 3:
+            raise CalibrationError(
+                target.key, f"{len(mine)} rows", "at least 3 rows to fit on",
+                repair="give the whole published table",
+            )  # fmt: skip
+        links = situation(mine)
+        if target.inside is None:
+            fitted[target.key] = fit_domain(target.key, mine, links, target.shape, target.sources)
+        else:
+            inside = fitted.get(target.inside, fitted["rccl-infinity-fabric"])
+            fitted[target.key] = fit_fabric(
+                target.key, mine, links, inside, target.shape, target.sources
+            )
+    fitted[FAMILY] = fit_family(rows.where(~rows.held), tuple(GENERATIONS))
+    return fitted
+
+
+def fit_family(rows: Rows, generations: tuple[str, ...]) -> LinkCoefficients:
+    """Coefficients common to some generations of NVLink; no residual, a wider spread."""
+    hardware = [name for each in generations for name in GENERATIONS[each]]
+    mine = rows.where(np.isin(rows.hardware, hardware) & (rows.groups == 1) & (rows.ranks > 1))
+    link = fit_domain(FAMILY, mine, situation(mine), domain_shape(5), _NCCL)
+    return replace(link, correction=None, fitted=False)
 
 
 def situation(rows: Rows) -> Reach:
     """What the group of every row can send, from its node's file."""
     inside, outside = np.empty(len(rows)), np.empty(len(rows))
-    links = Reach(inside, outside)
+    dims: tuple[int, ...] = ()
+    wraps: tuple[bool, ...] = ()
+    link = 0.0
     for node in np.unique(rows.node):
-        for nodes in np.unique(rows.groups[rows.node == node]):
-            mask = (rows.node == node) & (rows.groups == nodes)
-            cluster = cluster_of(str(node), int(nodes), rows.where(mask))
-            part = reach(cluster, rows.ranks[mask], np.minimum(rows.local, rows.ranks)[mask])
-            inside[mask], outside[mask] = part.bandwidth_in, part.bandwidth_out
-            if part.dims:
-                links = Reach(inside, outside, 1.0, part.dims, part.wraps, part.link_bandwidth)
-    return links
+        for groups in np.unique(rows.groups[rows.node == node]):
+            mask = (rows.node == node) & (rows.groups == groups)
+            part = rows.where(mask)
+            cluster = cluster_of(str(node), int(groups), int(part.ranks.max()))
+            found = reach(cluster, part.ranks, np.minimum(part.local, part.ranks))
+            inside[mask], outside[mask] = found.bandwidth_in, found.bandwidth_out
+            dims, wraps, link = found.dims, found.wraps, found.link_bandwidth
+            name = str(part.hardware[0])
+            if name in SLICES:
+                dims, wraps = SLICES[name]
+                links, _, _ = torus_numbers(part.ranks, dims, wraps)
+                inside[mask] = links * link
+    return Reach(inside, outside, 1.0, dims, wraps, link)
 
 
-def cluster_of(node: str, groups: int, rows: Rows) -> Cluster:
+def cluster_of(node: str, groups: int, ranks: int) -> Cluster:
     """The smallest cluster of that node that holds the groups."""
     if groups > 1:
         return load_cluster(node, nodes=groups)
-    one = load_cluster(node)
-    return load_cluster(node, nodes=int(np.ceil(rows.ranks.max() / one.devices_per_node)))
+    return load_cluster(node, nodes=-(-ranks // load_cluster(node).devices_per_node))

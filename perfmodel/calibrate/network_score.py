@@ -1,0 +1,189 @@
+"""How far collectives are from measurement: on the half that no fit saw, and a generation left out.
+
+``python -m perfmodel.calibrate.network_score TABLE.csv --write`` fits the published table, writes
+``hardware_specs/efficiency/network`` and prints the report; without ``--write`` it only reports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.calibrate.network_file import write_links
+from perfmodel.calibrate.network_fit import predict_rows
+from perfmodel.calibrate.network_published import (
+    FAMILY,
+    GENERATIONS,
+    TARGETS,
+    cluster_of,
+    fit_family,
+    fit_published,
+    situation,
+)
+from perfmodel.calibrate.network_rows import Rows, published_rows
+from perfmodel.hardware.load import spec_folders
+from perfmodel.network.coefficients import LinkCoefficients, tier_coefficients
+from perfmodel.network.placement import Reach, domain_tier
+
+Floats = NDArray[np.float64]
+SINGLE_NODE = ("A100-SXM4-80GB", "H100-SXM5-80GB", "H200-SXM", "B200-SXM")
+SIZE_CLASSES = ((0.0, 2.0**16, "up to 64 KiB"), (2.0**16, 2.0**23, "to 8 MiB"),
+                (2.0**23, np.inf, "above"))  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Errors of one set of rows.
+
+    Parameters
+    ----------
+    name : str
+        What the set is.
+    rows : int
+        How many.
+    mape, p90, worst : float
+        Mean, 90th percentile and largest absolute error, as shares of the measured time.
+    bias : float
+        Mean of log(predicted / measured).
+    """
+
+    name: str
+    rows: int
+    mape: float
+    p90: float
+    worst: float
+    bias: float
+
+
+def score(name: str, predicted: Floats, measured: Floats) -> Score:
+    """Errors of predictions against measurements."""
+    error = np.abs(predicted / measured - 1.0)
+    bias = float(np.mean(np.log(predicted / measured)))
+    return Score(
+        name, len(error), float(error.mean()), float(np.quantile(error, 0.9)), float(error.max()),
+        bias,
+    )  # fmt: skip
+
+
+def predict_published(rows: Rows, links: Mapping[str, LinkCoefficients]) -> Floats:
+    """Predictions for all rows that some target is about; NaN elsewhere."""
+    predicted = np.full(len(rows), np.nan)
+    for target in TARGETS:
+        outside = rows.groups > 1
+        wanted = np.isin(rows.hardware, target.hardware) & (rows.ranks > 1)
+        mask = wanted & (outside if target.inside is not None else ~outside)
+        if not mask.any():
+            continue
+        mine = rows.where(mask)
+        if target.inside is None:
+            predicted[mask] = _inside(mine, links[target.key])
+        else:
+            inside = links.get(target.inside, links["rccl-infinity-fabric"])
+            predicted[mask] = predict_rows(mine, situation(mine), inside, links[target.key])
+    rest = np.isnan(predicted) & (rows.groups == 1)
+    for hardware in np.unique(rows.hardware[rest]):
+        mask = rest & (rows.hardware == hardware)
+        mine = rows.where(mask)
+        cluster = cluster_of(str(mine.node[0]), 1, int(mine.ranks.max()))
+        link = tier_coefficients(cluster, cluster.tiers[domain_tier(cluster)])
+        predicted[mask] = predict_rows(mine, situation(mine), link, None)
+    return predicted
+
+
+def _inside(rows: Rows, link: LinkCoefficients) -> Floats:
+    links = situation(rows)
+    links = Reach(links.bandwidth_in, links.bandwidth_out, link.group_share(rows.ranks))
+    return predict_rows(rows, links, link, None)
+
+
+def left_out(rows: Rows) -> Iterator[Score]:
+    """Each generation predicted from the others alone."""
+    for generation, hardware in GENERATIONS.items():
+        others = tuple(each for each in GENERATIONS if each != generation)
+        link = fit_family(rows.where(~rows.held), others)
+        mine = rows.where(np.isin(rows.hardware, hardware) & (rows.groups == 1) & (rows.ranks > 1))
+        yield score(f"{generation}, from {' and '.join(others)}", _inside(mine, link), mine.seconds)
+
+
+def report(rows: Rows, links: Mapping[str, LinkCoefficients]) -> list[tuple[str, list[Score]]]:
+    """Sections of scores on held rows: by chip, operation, ranks, size; then what was left out."""
+    held = rows.where(rows.held)
+    predicted = predict_published(held, links)
+    known = np.isfinite(predicted)
+    held, predicted = held.where(known), predicted[known]
+    single = (held.groups == 1) & np.isin(held.hardware, SINGLE_NODE)
+    several = (held.groups > 1) & (held.hardware != "MI250X (GCD)")
+    rings = single & (held.op != "all_to_all")
+
+    def scores(mask: NDArray[np.bool_], label: Callable[[Rows], NDArray[np.str_]]) -> list[Score]:
+        part, there = held.where(mask), predicted[mask]
+        names = label(part)
+        return [
+            score(str(name), there[names == name], part.seconds[names == name])
+            for name in np.unique(names)
+        ]
+
+    def size_class(part: Rows) -> NDArray[np.str_]:
+        edges = np.array([low for low, _, _ in SIZE_CLASSES])
+        names = np.array([name for _, _, name in SIZE_CLASSES])
+        return names[np.searchsorted(edges, part.size, side="left") - 1]
+
+    def everything(name: str) -> Callable[[Rows], NDArray[np.str_]]:
+        return lambda part: np.full(len(part), name)
+
+    return [
+        ("Single node: A100, H100, H200, B200", scores(single, everything("all operations"))
+         + scores(rings, everything("without all-to-all"))),
+        ("Between nodes (without LUMI)", scores(several, everything("all"))),
+        ("By chip, single node", scores(held.groups == 1, lambda part: part.hardware)),
+        ("By chip, between nodes", scores(held.groups > 1, lambda part: part.hardware)),
+        ("By operation", scores(single, lambda part: part.op)),
+        ("By ranks", scores(single, lambda part: np.char.mod("%d ranks", part.ranks))),
+        ("By size", scores(single, size_class)),
+        ("A generation left out", list(left_out(rows))),
+    ]  # fmt: skip
+
+
+def markdown(sections: list[tuple[str, list[Score]]]) -> str:
+    """The report as tables."""
+    lines = []
+    for title, scores in sections:
+        lines += [f"### {title}", "", "| | rows | MAPE | p90 | worst | bias |",
+                  "| --- | --- | --- | --- | --- | --- |"]  # fmt: skip
+        lines += [
+            f"| {each.name} | {each.rows} | {each.mape:.1%} | {each.p90:.1%} "
+            f"| {each.worst:.1%} | {np.expm1(each.bias):+.1%} |"
+            for each in scores
+        ]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(prog="perfmodel.calibrate.network_score")
+    parser.add_argument("table", type=Path, help="validate/published/collectives.csv")
+    parser.add_argument("--write", action="store_true", help="write the fitted files")
+    parser.add_argument("--out", type=Path, default=None, help="folder of the fitted files")
+    options = parser.parse_args(arguments)
+    rows, refused = published_rows(options.table)
+    links = fit_published(rows)
+    if options.write:
+        write_links(links, options.out or spec_folders()[-1] / "efficiency" / "network")
+    sys.stdout.write(markdown(report(rows, links)))
+    reasons = sorted({reason for _, reason in refused})
+    for reason in reasons:
+        count = sum(each == reason for _, each in refused)
+        sys.stdout.write(f"- refused {count} rows: {reason}\n")
+    sys.stdout.write(f"- the family of links: {FAMILY}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
