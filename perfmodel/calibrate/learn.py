@@ -34,7 +34,7 @@ SIZE_EDGES = np.array([10e-6, 100e-6, 1000e-6])
 _FEWEST_FOR_TREES = 40
 _FEWEST_FOR_SMOOTH = 24
 _FEWEST_IN_CLASS = 60
-_MOST_POINTS = 1600
+_MOST_POINTS = 1200
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from perfmodel.cost.device import Device
+from perfmodel.cost.device import Device, energy_scale
 from perfmodel.cost.parts import Floats, Parts, combine
 
 COEFFICIENTS = {
@@ -32,8 +32,9 @@ COEFFICIENTS = {
     "bandwidth_efficiency": "share of the memory peak that streaming reaches",
     "split_length": "keys that one unit takes at least when the cache is split [elements]",
     "unit_bandwidth_share": "memory rate that one unit can draw, in even shares of the peak",
-    "power_compute": "power at full arithmetic rate, as a share of the limit less idle",
-    "power_memory": "power at full memory rate, as a share of the limit that is left above idle",
+    "joules_per_flop": "energy of one operation on a chip of 2020 [J]",
+    "energy_halving_years": "time in which the energy of an operation halves [years]",
+    "joules_per_byte": "energy of one byte from device memory [J]",
     "floor_seconds": "start and end of the kernels in a stream [s]",
     "overlap_exponent": "how sharply arithmetic and memory overlap",
 }
@@ -96,9 +97,8 @@ def attention_parts(
     )
     busy = np.minimum(1.0, units * c["unit_bandwidth_share"])
     memory = traffic / (device.bandwidth * c["bandwidth_efficiency"] * busy)
-    power = (
-        c["power_compute"] * flops / device.peak + c["power_memory"] * traffic / device.bandwidth
-    )
+    scale = energy_scale(device, c["energy_halving_years"])
+    power = (scale * c["joules_per_flop"] * flops + c["joules_per_byte"] * traffic) / device.power
     return combine(
         compute, memory, power, np.full_like(compute, c["floor_seconds"]), c["overlap_exponent"]
     )

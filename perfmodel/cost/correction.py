@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-_CHUNK = 2048
+_CHUNK = 16384
+_POINT_CHUNK = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +88,8 @@ class Smooth:
         inner = features[:, self.columns].astype(np.float32) / self.scales
         squares = np.sum(self.points**2, axis=1)
         answer = np.empty(features.shape[0])
-        for start in range(0, inner.shape[0], _CHUNK):
-            x = inner[start : start + _CHUNK]
+        for start in range(0, inner.shape[0], _POINT_CHUNK):
+            x = inner[start : start + _POINT_CHUNK]
             d = np.float32(-2.0) * (x @ self.points.T)
             d += squares
             d += np.sum(x**2, axis=1)[:, None]
@@ -97,5 +98,5 @@ class Smooth:
             decay = np.exp(-d)
             d += np.float32(1.0)
             d *= decay
-            answer[start : start + _CHUNK] = d @ self.weights
+            answer[start : start + _POINT_CHUNK] = d @ self.weights
         return answer + float(self.mean[0])

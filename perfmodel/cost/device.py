@@ -31,6 +31,10 @@ class Device:
         Streaming multiprocessors, compute units or matrix units that work independently.
     clock : float
         Boost clock [Hz].
+    power : float
+        Power limit [W]; infinite where it is not known, so that it bounds nothing.
+    year : float
+        Year of release; energy per operation falls with it.
     """
 
     peak: float
@@ -39,6 +43,8 @@ class Device:
     cache: float
     units: int
     clock: float
+    power: float = math.inf
+    year: float = 2020.0
 
 
 def device_of(accelerator: Accelerator, dtype: str, *, matrix: bool) -> Device:
@@ -67,4 +73,17 @@ def device_of(accelerator: Accelerator, dtype: str, *, matrix: bool) -> Device:
         cache=float(accelerator.last_level_cache or accelerator.l2_capacity or 0.0),
         units=int(accelerator.require("units")),
         clock=accelerator.require("clock_boost"),
+        power=accelerator.tdp or math.inf,
+        year=float(accelerator.year or 2020),
     )
+
+
+def energy_scale(device: Device, halving_years: float) -> float:
+    """Energy of an operation against that of a chip of 2020: it halves every so many years.
+
+    Reference
+    ---------
+    Koomey et al., "Implications of historical trends in the electrical efficiency of computing",
+    2011 (the trend; the halving time of the arithmetic units is a fitted coefficient).
+    """
+    return float(2.0 ** ((2020.0 - device.year) / halving_years))

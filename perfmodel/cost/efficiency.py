@@ -150,10 +150,13 @@ def _measured_folder(folder: Path, device: str, architecture: str) -> Path | Non
 
 
 def _chain(kernel: str) -> tuple[str, ...]:
-    """From the general to the particular: ``"gemm-half"`` -> ``("gemm", "gemm-half")``."""
-    base, dash, _ = kernel.partition("-")
+    """From the general to the particular.
+
+    ``"gemm_batched-fp32"`` -> ``("gemm", "gemm-fp32", "gemm_batched", "gemm_batched-fp32")``.
+    """
+    base, _, rate = kernel.partition("-")
     parent = base.rsplit("_", 1)[0] if "_" in base else base
-    names = [parent, base, kernel] if dash else [parent, base]
+    names = [parent, f"{parent}-{rate}", base, kernel] if rate else [parent, base]
     return tuple(dict.fromkeys(names))
 
 

@@ -13,8 +13,9 @@ works on one at a time, so the tiles run in waves. For a tile :math:`t_m \times 
 
 where ``h`` is the tile's arithmetic intensity: small tiles starve on operand traffic. Operands
 reach a unit at no more than :math:`\beta` bytes a clock, device memory delivers the unique bytes at
-a fraction :math:`\eta_b` of its peak, and the power limit stretches the whole. The library is taken
-to choose the fastest tile and split.
+a fraction :math:`\eta_b` of its peak, and the power limit stretches the whole: a chip at its limit
+lowers its clock until :math:`(\epsilon_F F + \epsilon_B B) / t` is what it may draw. The library is
+taken to choose the fastest tile and split.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from perfmodel.cost.device import Device
+from perfmodel.cost.device import Device, energy_scale
 from perfmodel.cost.parts import Floats, Parts, soft_max
 
 COEFFICIENTS = {
@@ -33,8 +34,9 @@ COEFFICIENTS = {
     "operand_bytes_per_clock": "bytes a clock at which one unit can take in operands",
     "bandwidth_efficiency": "share of the memory peak that streaming reaches",
     "write_in_cache": "share of the last-level cache that can hold freshly written output",
-    "power_compute": "power at full arithmetic rate, as a share of the limit less idle",
-    "power_memory": "power at full memory rate, as a share of the limit that is left above idle",
+    "joules_per_flop": "energy of one operation on a chip of 2020 [J]",
+    "energy_halving_years": "time in which the energy of an operation halves [years]",
+    "joules_per_byte": "energy of one byte from device memory [J]",
     "split_overhead_seconds": "extra time of a reduction over split parts [s]",
     "floor_seconds": "start and end of a kernel in a stream of kernels [s]",
     "overlap_exponent": "how sharply arithmetic and memory overlap",
@@ -116,8 +118,9 @@ def _chunk(
     """Every (tile, split) of a slice of the operators; the fastest is kept."""
     unit_peak = device.peak / device.units
     memory = traffic / (device.bandwidth * c["bandwidth_efficiency"])
-    ideal = 2.0 * m * n * k * batch / device.peak
-    power = c["power_compute"] * ideal + c["power_memory"] * traffic / device.bandwidth
+    flops = 2.0 * m * n * k * batch
+    scale = energy_scale(device, c["energy_halving_years"])
+    power = (scale * c["joules_per_flop"] * flops + c["joules_per_byte"] * traffic) / device.power
     exponent = c["overlap_exponent"]
     best = np.full(m.shape, np.inf)
     compute = np.zeros(m.shape)

@@ -1,0 +1,176 @@
+"""Calibration end to end on synthetic rows, and the rows it must refuse."""
+
+import csv
+import shutil
+
+import numpy as np
+import pytest
+
+from perfmodel.calibrate import calibrate, load_measurements, measurement_plan, score_operators
+from perfmodel.calibrate.store import read_records
+from perfmodel.cost import efficiency_of, load_efficiency, price
+from perfmodel.cost.efficiency import efficiency_folder
+from perfmodel.errors import CalibrationError
+from perfmodel.hardware import load_accelerator
+from perfmodel.workload.op import Gemm
+from tests.calibrate.conftest import HEADER, TRUE_FLOOR, seal, write_rows
+
+NAME = "h100-sxm5-80gb"
+H100 = load_accelerator(NAME)
+
+
+@pytest.fixture
+def out(tmp_path):
+    where = tmp_path / "efficiency"
+    where.mkdir()
+    for path in efficiency_folder().glob("*.toml"):
+        shutil.copy(path, where)
+    return where
+
+
+def _rows(path):
+    with path.open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def test_calibration_finds_the_coefficients_and_keeps_them(folder, out):
+    before = load_efficiency(NAME, "hopper", folder=out, measured=False)
+    result = calibrate(folder, NAME, out=out)
+    assert set(result.learned) == {"gemm-half", "rmsnorm"}
+    errors = [abs(record.error) for record in result.records]
+    assert np.mean(errors) < 0.03
+    for one in result.learned.values():
+        assert one.fitted.coefficients["floor_seconds"] == pytest.approx(TRUE_FLOOR, rel=0.1)
+    after = load_efficiency(NAME, "hopper", folder=out)
+    assert after.own
+    inside = price(Gemm(1024, 1024, 1024), H100, efficiency=after)
+    assert inside.calibrated
+    assert inside.seconds > price(Gemm(1024, 1024, 1024), H100, efficiency=before).seconds
+    outside = price(Gemm(1 << 20, 1024, 1024), H100, efficiency=after)
+    assert not outside.calibrated
+    assert outside.seconds == pytest.approx(float(outside.mechanism), rel=1e-3)
+    assert outside.high / outside.seconds > inside.high / inside.seconds
+    stored = read_records(out / NAME / "held_out.csv")
+    assert len(stored) == len(result.records) == 90
+    covered = np.mean([record.covered for record in stored])
+    assert covered >= 0.85
+
+
+def test_a_sibling_is_priced_from_it_but_not_called_calibrated(folder, out):
+    calibrate(folder, NAME, out=out)
+    sibling = load_efficiency("h200-sxm-141gb", "hopper", folder=out)
+    assert not sibling.own
+    answer = price(Gemm(64, 4096, 4096), load_accelerator("h200-sxm-141gb"), efficiency=sibling)
+    assert not answer.calibrated
+    faster = price(Gemm(64, 4096, 4096), H100, efficiency=sibling)
+    assert answer.seconds < faster.seconds
+
+
+def test_order_of_rows_and_columns_means_nothing(folder, out, tmp_path):
+    first = calibrate(folder, NAME, out=out)
+    rng = np.random.default_rng(1)
+    rows = _rows(folder / "gemm.csv")
+    header = [HEADER[i] for i in rng.permutation(len(HEADER))]
+    with (folder / "gemm.csv").open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, header, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows[i] for i in rng.permutation(len(rows)))
+    seal(folder / "gemm.csv")
+    second = calibrate(folder, NAME, out=tmp_path / "other")
+    for kernel, one in first.learned.items():
+        assert one.fitted.coefficients == second.learned[kernel].fitted.coefficients
+
+
+def _truncate(path):
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def _truncate_and_seal(path):
+    _truncate(path)
+    seal(path)
+
+
+def _reorder_only(path):
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], *lines[:0:-1]]) + "\n")
+
+
+def _change(**values):
+    def change(path):
+        rows = _rows(path)
+        rows[3] |= values
+        write_rows(path, rows)
+
+    return change
+
+
+def _duplicate(path):
+    rows = _rows(path)
+    write_rows(path, [*rows, rows[5]])
+
+
+def _milliseconds(path):
+    rows = _rows(path)
+    for row in rows:
+        for name in ("latency_us", "p10_us", "p90_us"):
+            row[name] = str(float(row[name]) * 1000)
+    write_rows(path, rows)
+
+
+def _no_header(path):
+    path.write_text("\n".join(path.read_text().splitlines()[1:]) + "\n")
+    seal(path)
+
+
+def _no_sidecar(path):
+    path.with_suffix(".toml").unlink()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _truncate, _truncate_and_seal, _reorder_only, _duplicate, _milliseconds, _no_header,
+        _no_sidecar, _change(latency_us="nan"), _change(latency_us="-1"), _change(m="nan"),
+        _change(latency_us="0.001", p10_us="0.001", p90_us="0.001"), _change(latency_us=""),
+        _change(device="NVIDIA A100-SXM4-80GB"), _change(dtype="bf61"), _change(m="0"),
+        _change(p10_us="1e9"),
+    ],
+)  # fmt: skip
+def test_damage_is_an_error_and_changes_nothing(folder, out, damage):
+    (out / NAME).mkdir()
+    (out / NAME / "device.toml").write_text('device = "kept"\n')
+    damage(folder / "gemm.csv")
+    with pytest.raises(Exception, match="Repair") as caught:
+        calibrate(folder, NAME, out=out)
+    assert caught.value.repair
+    assert caught.value.accepted
+    assert [path.name for path in (out / NAME).iterdir()] == ["device.toml"]
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+
+
+def test_rows_of_another_chip_or_folder_are_refused(folder, out):
+    with pytest.raises(CalibrationError, match="chip that is being calibrated"):
+        calibrate(folder, "a100-sxm4-80gb", out=out)
+    with pytest.raises(CalibrationError, match="no such folder"):
+        calibrate(folder / "nothing", NAME, out=out)
+
+
+def test_the_split_depends_on_the_operator_alone(folder):
+    rows = load_measurements(folder, NAME).rows
+    folds = {row.key: row.fold(5) for row in rows}
+    assert set(folds.values()) == {0, 1, 2, 3, 4}
+    again = {row.key: row.fold(5) for row in reversed(load_measurements(folder, NAME).rows)}
+    assert folds == again
+
+
+def test_a_users_rows_are_scored():
+    rows = [("x:1", {"op": "gemm", "m": 4096, "n": 4096, "k": 4096, "latency_us": 200.0})]
+    (record,) = score_operators(rows, H100, efficiency=efficiency_of(H100))
+    assert record.measured_s == pytest.approx(200e-6)
+    assert 0.3 < record.predicted_s / record.measured_s < 3
+    with pytest.raises(CalibrationError, match="latency_us"):
+        score_operators([("x:1", {"op": "adamw", "numel": 5})], H100)
+
+
+def test_the_plan_names_the_commands():
+    assert "perfmodel calibrate validate/measurements/h100-sxm5-80gb" in measurement_plan(H100)

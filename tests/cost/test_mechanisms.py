@@ -1,0 +1,104 @@
+"""Closed forms that the mechanisms must meet."""
+
+import numpy as np
+import pytest
+
+from perfmodel.cost.attention import attention_parts
+from perfmodel.cost.conv import implicit_gemm
+from perfmodel.cost.correction import Smooth, Trees
+from perfmodel.cost.device import Device, energy_scale
+from perfmodel.cost.efficiency import load_coefficients
+from perfmodel.cost.gemm import gemm_parts
+from perfmodel.cost.memory_bound import cached_writes, memory_parts
+from perfmodel.cost.parts import soft_max
+from perfmodel.workload.op import Conv2d
+
+DEVICE = Device(peak=100e12, vector=10e12, bandwidth=1e12, cache=0.0, units=100, clock=1e9)
+PERFECT = {
+    "compute_efficiency": 1.0, "tile_half_intensity": 0.0, "tile_overhead_cycles": 0.0,
+    "operand_bytes_per_clock": 1e9, "bandwidth_efficiency": 1.0, "joules_per_flop": 0.0,
+    "joules_per_byte": 0.0, "energy_halving_years": 4.0, "split_overhead_seconds": 0.0,
+    "floor_seconds": 0.0, "overlap_exponent": 1e3,
+}  # fmt: skip
+
+
+def test_a_perfect_chip_runs_full_waves_at_its_peak():
+    m = np.array([256.0 * 100])
+    parts = gemm_parts(m, 128.0, 4096.0, 1.0, 2.0, 2.0, DEVICE, PERFECT)
+    assert parts.compute[0] == pytest.approx(2 * m[0] * 128 * 4096 / DEVICE.peak)
+
+
+def test_one_tile_more_than_a_wave_costs_another_wave():
+    c = PERFECT | {"split_overhead_seconds": 1.0, "tile_half_intensity": 1e4}
+    full = gemm_parts(np.array([25600.0]), 128.0, 64.0, 1.0, 2.0, 2.0, DEVICE, c)
+    over = gemm_parts(np.array([25601.0]), 128.0, 64.0, 1.0, 2.0, 2.0, DEVICE, c)
+    assert over.compute[0] > 1.2 * full.compute[0]
+
+
+def test_a_power_limit_stretches_the_product():
+    c = PERFECT | {"joules_per_flop": 1e-12}
+    limited = Device(100e12, 10e12, 1e12, 0.0, 100, 1e9, power=50.0, year=2020.0)
+    parts = gemm_parts(np.array([25600.0]), 12800.0, 4096.0, 1.0, 2.0, 2.0, limited, c)
+    assert parts.seconds[0] == pytest.approx(2 * 25600.0 * 12800 * 4096 * 1e-12 / 50, rel=1e-2)
+    assert energy_scale(limited, 4.0) == 1.0
+
+
+def test_implicit_product_conserves_the_arithmetic():
+    for direction in ("fwd", "dgrad", "wgrad"):
+        op = Conv2d(4, 32, 28, 28, 64, 3, 1, 1, 2, direction=direction)
+        sizes = implicit_gemm(*(np.array([float(v)]) for v in (4, 32, 28, 28, 64, 3, 1, 1, 2)),
+                              direction)  # fmt: skip
+        assert 2 * np.prod(sizes) == pytest.approx(op.flops)
+
+
+def test_streams_run_at_the_memory_rate():
+    c = load_coefficients("default").of("elementwise") | {"write_in_cache": 0.0}
+    read = np.array([1e12])
+    parts = memory_parts(read, read, np.zeros(1), np.zeros(1), DEVICE, c)
+    assert parts.seconds[0] == pytest.approx(2.0 / c["bandwidth_efficiency"], rel=1e-3)
+
+
+def test_small_outputs_stay_in_the_cache_and_large_ones_do_not():
+    kept = cached_writes(np.array([1e5, 1e9]), 1e7, 0.5)
+    assert kept[0] == pytest.approx(1e5, rel=1e-3)
+    assert kept[1] < 1e6
+
+
+def test_causal_attention_is_cheaper_and_decoding_is_bound_by_the_cache():
+    c = load_coefficients("default").of("attention_decode-half")
+    one = np.ones(1)
+    parts = attention_parts(
+        64 * one, 32 * one, 8 * one, one, 8192 * one, 128 * one, 1e6 * one, 1e9 * one, DEVICE, c
+    )
+    assert parts.memory[0] > parts.compute[0]
+
+
+def test_soft_max_lies_between_the_maximum_and_the_sum():
+    a, b = np.array([1.0, 2.0, 0.0]), np.array([1.0, 0.5, 0.0])
+    for exponent in (1.0, 2.0, 8.0):
+        value = soft_max((a, b), exponent)
+        assert np.all(value >= np.maximum(a, b) - 1e-12)
+        assert np.all(value <= a + b + 1e-12)
+
+
+def test_trees_follow_their_questions():
+    trees = Trees(
+        np.array([[0, 1]], dtype=np.int32),
+        np.array([[0.5, 0.5]], dtype=np.float32),
+        np.array([[1.0, 2.0, 3.0, 4.0]], dtype=np.float32),
+        np.array([10.0], dtype=np.float32),
+    )
+    x = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    assert trees(x).tolist() == [11.0, 12.0, 13.0, 14.0]
+
+
+def test_the_smooth_learner_returns_to_its_mean_far_away():
+    smooth = Smooth(
+        np.array([0], dtype=np.int32),
+        np.zeros((1, 1), np.float32),
+        np.array([2.0], np.float32),
+        np.ones(1, np.float32),
+        np.array([5.0], np.float32),
+    )
+    assert smooth(np.array([[0.0]]))[0] == pytest.approx(7.0)
+    assert smooth(np.array([[1e3]]))[0] == pytest.approx(5.0)

@@ -1,0 +1,162 @@
+"""Prices of every operator family: shapes, bounds, intervals, monotonicity."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perfmodel.cost import estimate, load_coefficients, load_efficiency, price
+from perfmodel.errors import PerfmodelError, WorkloadError
+from perfmodel.hardware import load_accelerator
+from perfmodel.workload.op import Attention, Collective, Conv2d, Gemm, RmsNorm, op_from_dict
+
+H100 = load_accelerator("h100-sxm5-80gb")
+PLAIN = load_coefficients("hopper")
+RECORDS = [
+    {"op": "gemm", "m": 4096, "n": 4096, "k": 4096, "dtype": "bf16"},
+    {"op": "gemm", "m": 17, "n": 4096, "k": 512, "dtype": "fp8_e4m3"},
+    {"op": "gemm", "m": 128, "n": 128, "k": 64, "batch": 96, "dtype": "fp32"},
+    {"op": "grouped_gemm", "groups": 8, "m": 300, "n": 4096, "k": 2048, "dtype": "bf16"},
+    {"op": "attention", "batch": 2, "q_heads": 32, "kv_heads": 8, "q_len": 2048, "kv_len": 2048,
+     "head_dim": 128, "causal": True, "dtype": "bf16"},
+    {"op": "attention", "batch": 2, "q_heads": 32, "kv_heads": 8, "q_len": 2048, "kv_len": 2048,
+     "head_dim": 128, "causal": True, "pass": "bwd", "dtype": "bf16"},
+    {"op": "attention", "batch": 64, "q_heads": 32, "kv_heads": 8, "q_len": 1, "kv_len": 4096,
+     "head_dim": 128, "causal": False, "dtype": "bf16"},
+    *(
+        {"op": "conv2d", "n": 8, "c_in": 64, "h": 28, "w": 28, "c_out": 64, "kernel": 3,
+         "stride": 1, "padding": 1, "groups": groups, "layout": layout, "pass": direction,
+         "dtype": dtype}
+        for groups in (1, 4, 64)
+        for layout in ("nhwc", "nchw")
+        for direction in ("fwd", "dgrad", "wgrad")
+        for dtype in ("bf16", "fp32", "tf32")
+    ),
+    {"op": "conv3d", "n": 2, "c_in": 16, "d": 8, "h": 16, "w": 16, "c_out": 32, "kernel": 3,
+     "padding": 1, "dtype": "bf16"},
+    {"op": "rmsnorm", "rows": 4096, "cols": 4096, "dtype": "bf16"},
+    {"op": "layernorm", "rows": 4096, "cols": 4096, "dtype": "bf16", "pass": "bwd"},
+    {"op": "softmax", "rows": 1000, "cols": 1000, "dtype": "fp32"},
+    {"op": "elementwise", "kind": "add", "numel": 1 << 24, "dtype": "bf16"},
+    {"op": "fused", "chain": "x", "numel": 1 << 20, "read": 4, "written": 2},
+    {"op": "embedding", "tokens": 4096, "vocab": 32000, "dim": 4096, "dtype": "bf16"},
+    {"op": "embedding", "tokens": 4096, "vocab": 32000, "dim": 4096, "pass": "bwd"},
+    {"op": "cross_entropy", "tokens": 4096, "vocab": 32000, "dtype": "bf16"},
+    {"op": "cross_entropy", "tokens": 4096, "vocab": 32000, "pass": "bwd"},
+    {"op": "adamw", "numel": 10**8},
+    {"op": "sgd", "numel": 10**8},
+    {"op": "rope", "tokens": 4096, "heads": 32, "head_dim": 128},
+    {"op": "topk", "rows": 4096, "cols": 64, "k": 6},
+    {"op": "permute", "rows": 4096, "cols": 4096},
+    {"op": "copy", "bytes": 10**8},
+    {"op": "copy", "bytes": 10**8, "route": "host_to_device"},
+    {"op": "fft", "batch": 100, "n": 1024},
+    {"op": "spmm", "m": 1024, "n": 128, "k": 1024, "nnz": 10000},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda r: f"{r['op']}-{r.get('pass', 'fwd')}")
+@pytest.mark.parametrize("efficiency", [PLAIN, None], ids=["datasheet", "shipped"])
+def test_every_family_has_a_price_inside_its_bounds(record, efficiency):
+    answer = price(op_from_dict(record), H100, efficiency=efficiency)
+    assert answer.seconds.shape == ()
+    values = [float(v) for v in (answer.lower, answer.low, answer.seconds, answer.high)]
+    assert np.isfinite(values).all()
+    assert 0 < values[2]
+    assert values == sorted(values)
+    assert str(answer.bound) in ("compute", "memory", "launch", "latency")
+
+
+def test_arrays_are_priced_like_their_elements():
+    m, n = np.array([1, 64, 4097]), np.array([[128], [4096]])
+    whole = price(Gemm(m, n, 512), H100)
+    assert whole.seconds.shape == (2, 3)
+    for i in range(2):
+        for j in range(3):
+            one = price(Gemm(int(m[j]), int(n[i, 0]), 512), H100)
+            assert whole.seconds[i, j] == pytest.approx(float(one.seconds), rel=1e-5)
+            assert whole.calibrated[i, j] == one.calibrated
+
+
+def test_kernels_of_one_object_are_told_apart():
+    q = np.array([1, 512])
+    both = price(Attention(4, 8, 8, q, 512, 64, causal=False), H100, efficiency=PLAIN)
+    one = price(Attention(4, 8, 8, 1, 512, 64, causal=False), H100, efficiency=PLAIN)
+    assert both.seconds[0] == pytest.approx(float(one.seconds))
+    groups = np.array([1, 64])
+    conv = price(Conv2d(8, 64, 28, 28, 64, 3, 1, 1, groups), H100, efficiency=PLAIN)
+    assert conv.seconds.shape == (2,)
+
+
+def test_lower_bound_is_the_roofline():
+    big = price(Gemm(8192, 8192, 8192), H100)
+    assert float(big.lower) == pytest.approx(2 * 8192**3 / H100.matrix_peak("bf16"))
+    stream = price(RmsNorm(65536, 8192), H100)
+    moved = 2 * 2 * 65536 * 8192 + 2 * 8192
+    kept = H100.l2_capacity
+    assert float(stream.lower) == pytest.approx((moved - kept) / H100.memory_bandwidth, rel=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    m=st.integers(1, 8192), n=st.integers(1, 8192), k=st.integers(1, 8192),
+    factor=st.floats(1.1, 4.0),
+)  # fmt: skip
+def test_more_bandwidth_or_peak_is_never_slower(m, n, k, factor):
+    """The mechanism is monotone in what the datasheet says."""
+    better = H100.model_copy(
+        update={
+            "memory": H100.memory.model_copy(
+                update={"bandwidth": H100.memory.bandwidth * factor}
+            )
+        }
+    )
+    op = Gemm(m, n, k)
+    assert price(op, better, efficiency=PLAIN).seconds <= price(
+        op, H100, efficiency=PLAIN
+    ).seconds * (1 + 1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.integers(1, 100000), cols=st.integers(8, 16384))
+def test_more_bytes_are_never_faster(rows, cols):
+    one = price(RmsNorm(rows, cols), H100, efficiency=PLAIN)
+    two = price(RmsNorm(2 * rows, cols), H100, efficiency=PLAIN)
+    assert two.seconds >= one.seconds * (1 - 1e-9)
+
+
+def test_a_chip_without_measurements_is_priced_and_says_so():
+    for name in ("tpu-v4", "mi250x", "v100-sxm2-16gb", "b200-sxm-180gb"):
+        chip = load_accelerator(name)
+        dtype = "fp16" if name.startswith("v100") else "bf16"
+        answer = price(Gemm(4096, 4096, 4096, dtype=dtype), chip)
+        assert not answer.calibrated
+        assert answer.high > 1.1 * answer.seconds
+
+
+def test_a_dtype_that_the_chip_lacks_is_an_error():
+    with pytest.raises(PerfmodelError, match="fp8"):
+        price(Gemm(64, 64, 64, dtype="fp8_e4m3"), load_accelerator("a100-sxm4-80gb"))
+
+
+def test_a_collective_is_refused():
+    with pytest.raises(WorkloadError, match="network"):
+        price(Collective("all_reduce", 1024, 8), H100)
+
+
+def test_estimate_shows_the_three_steps():
+    tree = estimate(Gemm(4096, 4096, 4096), H100)
+    assert [part.name for part in tree.parts] == ["bound", "mechanism", "correction"]
+    assert tree.seconds == pytest.approx(float(price(Gemm(4096, 4096, 4096), H100).seconds))
+    assert "tiles and waves" in tree.explain()
+    with pytest.raises(WorkloadError, match="single"):
+        estimate(Gemm(np.array([1, 2]), 4, 4), H100)
+
+
+def test_efficiency_falls_back_from_chip_to_sibling_to_architecture():
+    own = load_efficiency("h100-sxm5-80gb", "hopper", measured=False)
+    assert own.name == "hopper"
+    assert not own.fitted
+    unknown = load_efficiency("chip-x", "architecture-x")
+    assert unknown.name == "default"
+    assert unknown.of("gemm-half")["floor_seconds"] > 0
