@@ -70,11 +70,15 @@ def _tensor(
     weight gradient, behind the input gradient. Latent attention gathers its latents instead of the
     hidden state.
     """
-    messages = list(_site("attention", _input_width(model), model, shard, precision))
+    first = "qkv"
+    if model.is_mla:
+        first = "q_up" if model.q_lora_rank else "q"
+    messages = list(_site("attention", first, _input_width(model), model, shard, precision))
     if kind.cross:
-        messages += _site("cross", model.hidden, model, shard, precision)
+        messages += _site("cross", "cross_q", model.hidden, model, shard, precision)
     if not model.parallel_block and (not kind.moe or model.shared_ffn):
-        messages += _site("mlp", model.hidden, model, shard, precision)
+        first = "shared_fc1" if kind.moe else "fc1"
+        messages += _site("mlp", first, model.hidden, model, shard, precision)
     return tuple(messages)
 
 
@@ -86,13 +90,13 @@ def _input_width(model: ModelConfig) -> int:
 
 
 def _site(
-    name: str, width: int, model: ModelConfig, shard: Shard, precision: Precision
+    name: str, first: str, width: int, model: ModelConfig, shard: Shard, precision: Precision
 ) -> tuple[Message, ...]:
+    """Messages around the layers from ``first`` to the one that leaves a partial sum."""
     plain = where(shard.sequence_parallel, 0, 1)
     split = where(shard.sequence_parallel, 1, 0)
     entering = shard.tokens * width * precision.element
     leaving = shard.tokens * model.hidden * precision.element
-    cover = "fc1_input_grad" if name == "mlp" else "qkv_input_grad"
 
     def message(op: str, buffer: Size, count: Size, phase: str, overlaps: str = "") -> Message:
         collective = Collective(op, buffer, shard.tp)
@@ -103,7 +107,7 @@ def _site(
         message("all_reduce", leaving, plain, "forward"),
         message("reduce_scatter", leaving, split, "forward"),
         message("all_gather", leaving, split, "backward"),
-        message("all_gather", entering, split, "backward", cover),
+        message("all_gather", entering, split, "backward", f"{first}_input_grad"),
         message("all_reduce", entering, plain, "backward"),
         message("reduce_scatter", entering, split, "backward"),
     )

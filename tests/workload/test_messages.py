@@ -5,10 +5,14 @@ import pytest
 
 from perfmodel.workload.transformer import (
     Shard,
+    block_backward,
+    block_forward,
+    bundled_models,
     end_collectives,
     layer_collectives,
     layer_kinds,
     load_model,
+    load_stack,
     messages_bytes,
 )
 
@@ -124,3 +128,16 @@ def test_grids_of_plans():
     runs = {m.name: m.count for m in found if m.phase == "forward" and m.axis == "tp"}
     assert runs["tp_mlp_all_reduce"].tolist() == [1, 0, 1]
     assert runs["tp_mlp_all_gather"].tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("name", bundled_models())
+def test_what_hides_a_message_is_a_call_of_the_same_pass(name):
+    model, stack = load_model(name), load_stack("megatron")
+    shard = Shard(1, 4096, tp=2, cp=2, sequence_parallel=True)
+    for kind in layer_kinds(model):
+        calls = {
+            "forward": {call.name for call in block_forward(model, kind, shard, stack)},
+            "backward": {call.name for call in block_backward(model, kind, shard, stack)},
+        }
+        for message in layer_collectives(model, kind, shard):
+            assert message.overlaps in calls[message.phase] | {""}
