@@ -7,9 +7,9 @@ the device offers (GiB), rates are decimal. What is unknown is ``None``, and ask
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from perfmodel.errors import SpecError, nearest_name
 from perfmodel.hardware.fields import Capacity, Frequency, Peak, Power, Price, Rate
@@ -24,7 +24,9 @@ _ALIASES: Final = {
     "bfloat16": "bf16", "half": "fp16",
 }  # fmt: skip
 Kind = Literal["gpu", "tpu", "npu", "cpu", "edge"]
-Count = Annotated[int, Field(gt=0, strict=True)]
+Count = Annotated[int, Field(gt=0, le=1_000_000_000, strict=True)]
+Year = Annotated[int, Field(ge=1990, le=2100, strict=True)]
+Text = Annotated[str, Field(min_length=1, max_length=400)]
 
 
 class Table(BaseModel):
@@ -73,6 +75,12 @@ class Peaks(Table):
     vector: dict[Dtype, Peak] = Field(default_factory=dict)
     matrix_sparse: dict[Dtype, Peak] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not (self.matrix or self.vector):
+            raise ValueError("a rate for at least one dtype, under matrix or vector")
+        return self
+
 
 class PerClock(Table):
     """FLOP per clock of one unit, by dtype: peak = units x boost clock x this."""
@@ -104,12 +112,12 @@ class Accelerator(Table):
         Field pattern -> source.
     """
 
-    name: str
-    aliases: tuple[str, ...] = ()
-    vendor: str
-    family: str
+    name: Text
+    aliases: tuple[Text, ...] = ()
+    vendor: Text
+    family: Text
     kind: Kind = "gpu"
-    year: Annotated[int, Field(ge=1990, le=2100, strict=True)] | None = None
+    year: Year | None = None
     note: str | None = None
     devices_per_package: Count = 1
     units: Count | None = None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from perfmodel.errors import SpecError
-from perfmodel.hardware.accelerator import Accelerator, Count, Table
+from perfmodel.hardware.accelerator import Accelerator, Count, Table, Text, Year
 from perfmodel.hardware.fields import Duration, Power
 from perfmodel.hardware.link import Link
 from perfmodel.hardware.node import Domain, Node, ScaleOut
@@ -21,11 +21,11 @@ from perfmodel.hardware.node import Domain, Node, ScaleOut
 class ClusterFile(Table):
     """A cluster file: which node, how many, and the fabric where it differs from the node's."""
 
-    name: str
-    vendor: str
-    node: str
+    name: Text
+    vendor: Text
+    node: Text
     nodes: Count
-    year: int | None = None
+    year: Year | None = None
     note: str | None = None
     power: Power | None = None
     switch_hop_latency: Duration | None = None

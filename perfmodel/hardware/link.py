@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from perfmodel.hardware.accelerator import Count, Table
+from perfmodel.hardware.accelerator import Count, Table, Text, Year
 from perfmodel.hardware.fields import Duration, Rate
 
 LinkKind = Literal["scale-up", "scale-out", "host"]
@@ -35,11 +35,11 @@ class Link(Table):
         Lanes of one link.
     """
 
-    name: str
-    vendor: str
+    name: Text
+    vendor: Text
     family: str
     kind: LinkKind
-    year: int | None = None
+    year: Year | None = None
     note: str | None = None
     lanes: Count | None = None
     bandwidth_per_direction: Rate

@@ -41,6 +41,13 @@ _WHAT: Final[dict[Folder, str]] = {
 def spec_folders() -> tuple[Path, ...]:
     """Folders that are searched, in order; the shipped one last."""
     extra = [Path(part) for part in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if part]
+    for folder in extra:
+        if not folder.is_dir():
+            raise SpecError(
+                f"environment variable {ENVIRONMENT}", str(folder),
+                f"folders that exist, separated by {os.pathsep!r}",
+                repair="correct it or unset it",
+            )  # fmt: skip
     package = Path(__file__).resolve().parents[1]
     shipped = package / "_specs"
     return (*extra, shipped if shipped.is_dir() else package.parent / "hardware_specs")

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from perfmodel.hardware.accelerator import Count, Table
+from perfmodel.hardware.accelerator import Count, Table, Text, Year
 from perfmodel.hardware.fields import Capacity, Power, Price
 
 DomainTopology = Literal["switch", "mesh", "ring", "torus", "pcie-tree", "bus"]
@@ -42,7 +42,7 @@ class Domain(Table):
         An axis closes into a ring when its length is a multiple of this.
     """
 
-    link: str
+    link: Text
     topology: DomainTopology
     links_per_device: Count | None = None
     span: Count | None = None
@@ -88,7 +88,7 @@ class ScaleOut(Table):
         NIC i of every node hangs on switch i.
     """
 
-    link: str
+    link: Text
     nics_per_node: Count
     topology: FabricTopology
     affinity: tuple[tuple[int, ...], ...] = ()
@@ -112,11 +112,11 @@ class Host(Table):
 class Node(Table):
     """One node, as its file describes it; names refer to accelerator and link files."""
 
-    name: str
-    vendor: str
-    accelerator: str
+    name: Text
+    vendor: Text
+    accelerator: Text
     devices: Count
-    year: int | None = None
+    year: Year | None = None
     note: str | None = None
     node_power: Power | None = None
     price: Price | None = None

@@ -54,7 +54,7 @@ def _parsed(path: str, _mtime: int, _size: int) -> dict[str, Any]:
         raise SpecError(
             path, "<not UTF-8 text>", "a TOML file in UTF-8", repair="save it as UTF-8 text"
         ) from None
-    except tomllib.TOMLDecodeError as fault:
+    except (ValueError, RecursionError) as fault:  # TOMLDecodeError is a ValueError
         raise SpecError(
             path,
             f"<{fault}>",

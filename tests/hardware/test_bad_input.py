@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from perfmodel.errors import PerfmodelError, SpecError, UnitError
 from perfmodel.hardware import load, load_accelerator, load_cluster
@@ -120,6 +122,38 @@ def test_bytes_that_are_no_text(tmp_path):
 def test_an_empty_file_and_one_of_another_kind(tmp_path):
     assert "accelerator" in fault_of(tmp_path, "").accepted
     assert fault_of(tmp_path, 'memroy = 1\nname = "x"').nearest == "memory"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = " + "[" * 5000,
+        "units = " + "9" * 5000,
+        "a." * 3000 + "b = 1",
+        CHIP.replace("100", "9" * 30, 1),
+    ],
+    ids=["deep", "long", "dotted", "vast"],
+)
+def test_pathological_toml(tmp_path, text):
+    fault_of(tmp_path, text)
+
+
+@pytest.mark.parametrize("empty", ["[peak]\n", "[peak.matrix]\n"])
+def test_a_chip_needs_a_peak(tmp_path, empty):
+    assert "dtype" in fault_of(tmp_path, CHIP.split("[peak", maxsplit=1)[0] + empty).accepted
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.integers(0, len(CHIP)), st.integers(0, 20), st.text(max_size=12))
+def test_any_edit_loads_or_is_explained(tmp_path_factory, start, removed, added):
+    path = tmp_path_factory.mktemp("fuzz") / "chip.toml"
+    path.write_bytes((CHIP[:start] + added + CHIP[start + removed :]).encode("utf-8", "replace"))
+    complaint = None
+    try:
+        assert load(path).name
+    except PerfmodelError as fault:
+        complaint = fault.to_dict()
+    assert complaint is None or all(complaint[p] for p in ("where", "got", "accepted", "repair"))
 
 
 def test_a_huge_file_is_refused_unread(tmp_path):

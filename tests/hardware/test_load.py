@@ -239,10 +239,16 @@ def test_environment_variable_adds_folders_and_comes_first(chip, tmp_path, monke
     folder.mkdir(parents=True)
     (folder / "my-chip.toml").write_text(CHIP)
     (folder / "a100-sxm4-80gb.toml").write_text(CHIP)
-    monkeypatch.setenv("PERFMODEL_SPECS", os.pathsep.join(["/nowhere", str(tmp_path / "specs")]))
+    monkeypatch.setenv("PERFMODEL_SPECS", os.pathsep.join([str(tmp_path), str(tmp_path / "specs")]))
     assert load("my-chip").name == "Mine"
     assert load("a100-sxm4-80gb").name == "Mine"
     assert load("h100-sxm5-80gb").name == "H100-SXM5-80GB"
+
+
+def test_a_folder_that_is_not_there_is_no_silent_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("PERFMODEL_SPECS", str(tmp_path / "typo"))
+    with pytest.raises(SpecError, match="PERFMODEL_SPECS"):
+        load("h100-sxm5-80gb")
 
 
 def test_an_edited_file_is_read_again(chip):
