@@ -1,206 +1,440 @@
-"""The whole grid of uniform plans for a model, a batch and a number of devices.
+"""What the planner enumerates: stage counts, stage sizes, micro-batches, and modes of a stage.
 
-Degrees are divisors of the device count; micro-batches divide the batch; a chunk count above 1
-divides the layers. What contradicts the model or the batch is counted by reason and left out.
+A *point* fixes the number of stages, the devices of a stage of each device type and the sequences
+that a stage takes at a time (so the number of micro-batches). Everything else (where to cut, which
+degrees each stage uses, what each layer recomputes) is left to the exact programmes.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
 
-from perfmodel.parallel.grid import COLUMNS, PlanGrid
-from perfmodel.parallel.plan import RECOMPUTE, Plan
-from perfmodel.workload.transformer import ModelConfig, Shard, shard_faults
-
-Ints = NDArray[np.int64]
-
-LARGEST_BLOCK: Final = 2**20
-"""Plans that are held in memory at once."""
+from perfmodel.errors import PlanError
+from perfmodel.hardware import Cluster
+from perfmodel.network import collective_seconds
+from perfmodel.optimize.costs import STRATEGIES, ModeCosts, mode_costs
+from perfmodel.optimize.problem import Floats, PlanningProblem, StageKind, uniform_in_flight
+from perfmodel.parallel import placement
+from perfmodel.parallel.footprint import CONTEXT, GEMM_WORKSPACE, NCCL_CHANNEL, NCCL_CHANNELS
+from perfmodel.parallel.plan import Plan
+from perfmodel.workload.transformer import ModelConfig, Shard, Stack, shard_faults
 
 
 @dataclass(frozen=True, slots=True)
-class Space:
-    """What a search looks through; ``None`` means everything that divides.
+class Piece:
+    """A run of layers of one model: a whole model, or a tower of a larger one.
 
     Parameters
     ----------
-    tp, pp, cp, ep, expert_tp : tuple of int, optional
-        Degrees; by default every divisor of the device count, with ``tp`` at most ``widest``.
-    micro_batch_size : tuple of int, optional
-        By default every divisor of the batch up to 32.
-    virtual_stages : tuple of int, optional
-        By default every divisor of the layers of a stage.
-    zero, recompute, sequence_parallel : tuple
-        Stages, words and switches to try.
-    base : Plan
-        Everything else: schedule, precision, overlap, offload.
-    widest : int
-        Largest tensor or context parallel degree tried by default.
+    model : ModelConfig
+        Its layers are planned in order.
+    seq_len : int
+        Tokens of one sample in this piece.
+    ends : (bool, bool)
+        Whether its embedding and its head take part.
     """
 
+    model: ModelConfig
+    seq_len: int
+    ends: tuple[bool, bool] = (True, True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Space:
+    """Which degrees and strategies may be used; ``None`` means all that fit.
+
+    Parameters
+    ----------
+    stages : tuple of int, optional
+        Numbers of pipeline stages.
+    tp, cp, ep : tuple of int, optional
+        Degrees of a stage; by default tp up to one NVLink domain, cp 1, ep all that divide.
+    zero : tuple of int
+        ZeRO stages.
+    strategies : tuple of str
+        What a layer may do with its activations, of
+        :data:`~perfmodel.optimize.costs.STRATEGIES`.
+    micro_batch_sizes : tuple of int, optional
+        Sequences of one data-parallel rank at a time; by default up to 16.
+    schedule : str
+        ``"1f1b"`` or ``"gpipe"``.
+    precision : str
+        Of the matrix products.
+    """
+
+    stages: tuple[int, ...] | None = None
     tp: tuple[int, ...] | None = None
-    pp: tuple[int, ...] | None = None
-    cp: tuple[int, ...] | None = None
+    cp: tuple[int, ...] = (1,)
     ep: tuple[int, ...] | None = None
-    expert_tp: tuple[int, ...] | None = None
-    micro_batch_size: tuple[int, ...] | None = None
-    virtual_stages: tuple[int, ...] | None = None
-    zero: tuple[int, ...] = (0, 1, 2, 3)
-    recompute: tuple[str, ...] = RECOMPUTE
-    sequence_parallel: tuple[bool, ...] = (False, True)
-    base: Plan = Plan()
-    widest: int = 64
+    zero: tuple[int, ...] = (1, 3)
+    strategies: tuple[str, ...] = ("none", "selective", "full")
+    micro_batch_sizes: tuple[int, ...] | None = None
+    schedule: str = "1f1b"
+    precision: str = "bf16"
+
+    def __post_init__(self) -> None:
+        for word in self.strategies:
+            if word not in STRATEGIES:
+                raise PlanError(
+                    "space: strategies",
+                    word,
+                    ", ".join(STRATEGIES),
+                    repair="name strategies that are known",
+                )
 
 
-def divisors(number: int) -> tuple[int, ...]:
-    """All divisors in ascending order."""
-    small = [d for d in range(1, int(number**0.5) + 1) if number % d == 0]
-    return tuple(sorted({*small, *(number // d for d in small)}))
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One point of the enumeration.
+
+    ``sizes[g]`` are the devices of a stage of type g (0: the type is not used).
+    """
+
+    stages: int
+    sizes: tuple[int, ...]
+    samples: int
+    micro_batches: int
 
 
-def plan_blocks(
-    space: Space, model: ModelConfig, devices: int, batch: int, seq_len: int, rejected: Counter[str]
-) -> Iterator[PlanGrid]:
-    """Blocks of valid plans; what is left out is counted in ``rejected`` by reason."""
-    degrees = _degrees(space, model, devices, batch, rejected)
-    layers = model.layers + model.encoder_layers
-    micro = np.array(space.micro_batch_size or [d for d in divisors(batch) if d <= 32])
-    chunks = np.array(space.virtual_stages or [d for d in divisors(layers) if d <= layers // 2])
-    chunks = chunks if len(chunks) else np.array([1])
-    zero = np.array(space.zero)
-    recompute = np.array([RECOMPUTE.index(word) for word in space.recompute])
-    split = np.array(space.sequence_parallel)
-    sizes = [len(micro), len(chunks), len(zero), len(recompute), len(split)]
-    inner = int(np.prod(sizes))
-    step = max(1, LARGEST_BLOCK // inner)
-    for start in range(0, len(degrees["tp"]), step):
-        rows = {name: column[start : start + step] for name, column in degrees.items()}
-        count = len(rows["tp"])
-        shape = (count, *sizes)
-        values = {
-            name: np.broadcast_to(column.reshape(-1, 1, 1, 1, 1, 1), shape).reshape(-1)
-            for name, column in rows.items()
-        }
-        for axis, (name, column) in enumerate(
-            (
-                ("micro_batch_size", micro),
-                ("virtual_stages", chunks),
-                ("zero", zero),
-                ("recompute", recompute),
-                ("sequence_parallel", split),
-            )
-        ):
-            view = [1] * 6
-            view[axis + 1] = -1
-            values[name] = np.broadcast_to(column.reshape(view), shape).reshape(-1)
-        grid = _valid(values, space, model, batch, seq_len, layers, rejected)
-        if grid is not None:
-            yield grid
+@dataclass(frozen=True, slots=True, eq=False)
+class Priced:
+    """All modes of all device types with their costs, ready to make problems of points.
+
+    ``modes[g]`` lists the plans of type g; ``costs[g]`` the cost of every layer under each.
+    """
+
+    pieces: tuple[Piece, ...]
+    clusters: tuple[Cluster, ...]
+    batch: int
+    space: Space
+    modes: tuple[tuple[Plan, ...], ...]
+    costs: tuple[ModeCosts, ...]
+    points: tuple[Point, ...]
+    keep: tuple[int, ...] = field(default=())
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of all planning layers."""
+        return self.costs[0].layers
 
 
-def _degrees(
-    space: Space, model: ModelConfig, devices: int, batch: int, rejected: Counter[str]
-) -> dict[str, Ints]:
-    """Every split of the devices over the degrees, with dp what is left."""
-    every = divisors(devices)
-    layers = model.layers + model.encoder_layers
-    wide = tuple(d for d in every if d <= space.widest)
-    tp = np.array(space.tp or wide)
-    pp = np.array(space.pp or [d for d in every if d <= layers])
-    cp = np.array(space.cp or wide)
-    if model.is_moe:
-        ep = np.array(space.ep or [d for d in divisors(model.experts) if devices % d == 0])
-        etp = np.array(space.expert_tp or wide)
-    else:
-        ep, etp = np.array([1]), np.array([0])
-    mesh = np.meshgrid(tp, pp, cp, ep, etp, indexing="ij")
-    columns = dict(
-        zip(("tp", "pp", "cp", "ep", "expert_tp"), (m.reshape(-1) for m in mesh), strict=True)
-    )
-    if not model.is_moe:
-        columns["expert_tp"] = columns["tp"]
-    used = columns["tp"] * columns["pp"] * columns["cp"]
-    fits = devices % used == 0
-    columns = {name: column[fits] for name, column in columns.items()}
-    columns["dp"] = devices // used[fits]
-    stage = columns["tp"] * columns["cp"] * columns["dp"]
-    checks = (
-        ("dp above the batch", columns["dp"] > batch),
-        ("dp does not divide the batch", batch % columns["dp"] != 0),
-        (
-            "ep x expert_tp does not divide the devices of a stage",
-            stage % (columns["ep"] * columns["expert_tp"]) != 0,
-        ),
-        # an expert is split as the rest, or not at all
-        (
-            "expert_tp neither 1 nor tp",
-            (columns["expert_tp"] != 1) & (columns["expert_tp"] != columns["tp"])
-            if space.expert_tp is None
-            else np.zeros(len(stage), dtype=bool),
-        ),
-    )
-    good = np.ones(len(stage), dtype=bool)
-    for reason, bad in checks:
-        rejected[reason] += int(np.sum(bad & good))
-        good &= ~bad
-    rejected += Counter()
-    return {name: column[good] for name, column in columns.items()}
+def divisors(number: int) -> list[int]:
+    """All divisors, ascending."""
+    return [d for d in range(1, number + 1) if number % d == 0]
 
 
-def _valid(
-    values: dict[str, Any],
-    space: Space,
-    model: ModelConfig,
+def points_of(clusters: tuple[Cluster, ...], layers: int, batch: int, space: Space) -> list[Point]:
+    """Every point: all devices of every cluster are used, each stage on one type."""
+    found = []
+    for sizes in product(*(divisors(cluster.devices) for cluster in clusters)):
+        stages = sum(c.devices // n for c, n in zip(clusters, sizes, strict=True))
+        if stages > layers or (space.stages is not None and stages not in space.stages):
+            continue
+        for micro_batches in divisors(batch):
+            found.append(Point(stages, sizes, batch // micro_batches, micro_batches))
+    return found
+
+
+def modes_of(
+    pieces: tuple[Piece, ...], cluster: Cluster, needed: set[tuple[int, int]], space: Space
+) -> list[Plan]:
+    """Modes of one device type for the needed (devices, samples) of a stage."""
+    domain = placement.domain_devices(cluster)
+    tps = space.tp or tuple(t for t in divisors(domain) if t & (t - 1) == 0)
+    experts = max(piece.model.experts for piece in pieces)
+    eps = space.ep or (tuple(divisors(experts)) if experts else (1,))
+    sizes = space.micro_batch_sizes or tuple(range(1, 17))
+    found = []
+    for devices, samples in sorted(needed):
+        for tp, cp in product(tps, space.cp):
+            if devices % (tp * cp):
+                continue
+            dp = devices // (tp * cp)
+            if samples % dp or samples // dp not in sizes:
+                continue
+            for ep in eps:
+                wide = tp if ep == 1 else 1
+                if devices % (ep * wide) or not _divides(pieces, samples // dp, tp, cp, ep, wide):
+                    continue
+                for zero in space.zero if dp * cp > 1 else (min(space.zero[0], 1),):
+                    found.append(
+                        Plan(
+                            tp=tp,
+                            dp=dp,
+                            cp=cp,
+                            ep=ep,
+                            zero=zero if dp * cp > 1 else 0,
+                            micro_batch_size=samples // dp,
+                            sequence_parallel=tp > 1,
+                            precision=space.precision,
+                            recompute_modules=("core",),
+                        )
+                    )
+    return found
+
+
+def _divides(
+    pieces: tuple[Piece, ...], micro_batch: int, tp: int, cp: int, ep: int, expert_tp: int
+) -> bool:
+    """Whether the degrees divide every piece; expert degrees concern pieces with experts only."""
+    for piece in pieces:
+        moe = piece.model.is_moe
+        shard = Shard(
+            micro_batch=micro_batch,
+            seq_len=_padded(piece, tp * cp),
+            tp=tp,
+            cp=cp,
+            ep=ep if moe else 1,
+            expert_tp=expert_tp if moe else 1,
+            sequence_parallel=tp > 1,
+        )
+        if any(bad for bad, _ in shard_faults(piece.model, shard)):
+            return False
+    return True
+
+
+def _padded(piece: Piece, parts: int) -> int:
+    """Tokens of a piece; a vision tower's are padded to a multiple of the ranks that split them."""
+    if piece.model.patch:
+        return -(-piece.seq_len // parts) * parts
+    return piece.seq_len
+
+
+def priced(
+    pieces: tuple[Piece, ...],
+    clusters: tuple[Cluster, ...],
     batch: int,
-    seq_len: int,
-    layers: int,
-    rejected: Counter[str],
-) -> PlanGrid | None:
-    # not plans of their own: sharding over one rank, splitting a sequence over one rank
-    real = (values["zero"] == 0) | (values["dp"] * values["cp"] > 1)
-    real &= (values["tp"] > 1) | ~values["sequence_parallel"]
-    real &= (values["virtual_stages"] == 1) | (values["pp"] > 1)
-    if len(space.virtual_stages or ()) != 1:
-        real &= values["virtual_stages"] * values["pp"] <= layers
-    values = {name: column[real] for name, column in values.items()}
-    sequences = values["dp"] * values["micro_batch_size"]
-    chunked = values["virtual_stages"] > 1
-    shard = Shard(
-        micro_batch=values["micro_batch_size"],
-        seq_len=seq_len,
-        tp=values["tp"],
-        cp=values["cp"],
-        ep=values["ep"],
-        expert_tp=values["expert_tp"],
-        sequence_parallel=values["sequence_parallel"],
-        cp_kind=space.base.cp_method,
+    space: Space,
+    stack: Stack,
+) -> Priced:
+    """Enumerate points, and price every layer under every mode that some point needs.
+
+    Raises
+    ------
+    PlanError
+        If no mode divides the model, the batch and the clusters.
+    """
+    layers = sum(
+        piece.model.layers + piece.model.encoder_layers + sum(piece.ends) for piece in pieces
     )
-    micro_batches = batch // sequences
-    checks = [
-        ("micro-batch does not divide the batch of a rank", batch % sequences != 0),
-        ("more stages than layers", values["pp"] * values["virtual_stages"] > layers),
-        (
-            "virtual stages do not divide the layers",
-            chunked & (layers % (values["pp"] * values["virtual_stages"]) != 0),
-        ),
-        (
-            "interleaving needs micro-batches in multiples of pp",
-            chunked & (micro_batches % values["pp"] != 0),
-        ),
-        *((reason, np.asarray(bad)) for bad, reason in shard_faults(model, shard)),
+    points = points_of(clusters, layers, batch, space)
+    modes: list[tuple[Plan, ...]] = []
+    for g, cluster in enumerate(clusters):
+        needed = {(point.sizes[g], point.samples) for point in points}
+        modes.append(tuple(modes_of(pieces, cluster, needed, space)))
+    usable = [
+        {(plan.tp * plan.cp * plan.dp, plan.dp * plan.micro_batch_size) for plan in plans}
+        for plans in modes
     ]
-    good = np.ones(len(sequences), dtype=bool)
-    for reason, bad in checks:
-        rejected[reason] += int(np.sum(np.broadcast_to(bad, good.shape) & good))
-        good &= ~bad
-    if not good.any():
-        return None
-    values["zero_group"] = values["dp"] * values["cp"]
-    columns = {name: np.ascontiguousarray(values[name][good]) for name in COLUMNS}
-    return PlanGrid(**columns, base=space.base)
+    points = [
+        point
+        for point in points
+        if all((n, point.samples) in known for n, known in zip(point.sizes, usable, strict=True))
+    ]
+    if not points:
+        raise PlanError(
+            "planner: degrees",
+            f"batch {batch} on {' + '.join(str(c.devices) for c in clusters)} devices",
+            "a batch, a number of devices and degrees that divide one another",
+            repair="change the global batch size, allow other degrees, or use another node count",
+        )
+    costs = tuple(
+        _joined(pieces, cluster, list(plans), stack)
+        for cluster, plans in zip(clusters, modes, strict=True)
+    )
+    return Priced(pieces, clusters, batch, space, tuple(modes), costs, tuple(points))
+
+
+def _joined(
+    pieces: tuple[Piece, ...], cluster: Cluster, plans: list[Plan], stack: Stack
+) -> ModeCosts:
+    """Costs of all pieces one after another."""
+    parts = []
+    for number, piece in enumerate(pieces):
+        own = plans
+        if not piece.model.is_moe:
+            own = [replace(plan, ep=1, expert_tp=None) for plan in plans]
+        prefix = f"{piece.model.name}: " if len(pieces) > 1 else ""
+        lengths = sorted({_padded(piece, plan.tp * plan.cp) for plan in own})
+        # A padded length depends on the degrees: price each length once and pick.
+        tables = [
+            mode_costs(
+                piece.model, cluster, own, length, stack, ends=piece.ends, prefix=prefix
+            )
+            for length in lengths
+        ]
+        pick = [lengths.index(_padded(piece, plan.tp * plan.cp)) for plan in own]
+        parts.append(_picked(tables, pick))
+        del number
+    names = tuple(name for part in parts for name in part.layers)
+    boundary = np.concatenate(
+        [np.repeat(part.boundary[:, None], len(part.layers), axis=1) for part in parts], axis=1
+    )
+    arrays = {
+        name: np.concatenate([getattr(part, name) for part in parts], axis=1)
+        for name in ("seconds", "forward", "persistent", "activation", "transient", "once")
+    }
+    bucket = np.max([part.bucket for part in parts], axis=0)
+    return ModeCosts(names, **arrays, bucket=bucket, boundary=boundary)
+
+
+def _picked(tables: list[ModeCosts], pick: list[int]) -> ModeCosts:
+    if len(tables) == 1:
+        return tables[0]
+    rows = np.arange(len(pick))
+    values = {
+        name: np.stack([getattr(table, name) for table in tables])[pick, rows]
+        for name in ModeCosts.__slots__
+        if name != "layers"
+    }
+    return ModeCosts(tables[0].layers, **values)
+
+
+def fixed_bytes(plan: Plan, stages: int, boundary: float) -> float:
+    """What a device holds besides the layers: context, buffers, workspace, pipeline buffers [B]."""
+    groups = (plan.tp > 1) + (plan.cp > 1) + (plan.dp * plan.cp > 1) + (plan.ep > 1) + (stages > 1)
+    libraries = CONTEXT + groups * NCCL_CHANNELS * 2 * NCCL_CHANNEL + GEMM_WORKSPACE
+    return float(libraries + (4 * boundary if stages > 1 else 0.0))
+
+
+def problem_of(
+    table: Priced, point: Point, *, extra: tuple[float, ...] = ()
+) -> tuple[PlanningProblem, tuple[tuple[int, int], ...]]:
+    """The planning problem of a point, and (type, mode) behind each of its stage kinds."""
+    chosen: list[tuple[int, int]] = []
+    for g, plans in enumerate(table.modes):
+        for index, plan in enumerate(plans):
+            size = plan.tp * plan.cp * plan.dp
+            if size == point.sizes[g] and plan.dp * plan.micro_batch_size == point.samples:
+                chosen.append((g, index))
+    strategies = [STRATEGIES.index(word) for word in table.space.strategies]
+
+    def gathered(name: str) -> Floats:
+        return np.stack([getattr(table.costs[g], name)[i] for g, i in chosen])
+
+    kinds = []
+    for g, i in chosen:
+        plan, cluster = table.modes[g][i], table.clusters[g]
+        held = fixed_bytes(plan, point.stages, float(table.costs[g].boundary[i].max()))
+        kinds.append(
+            StageKind(
+                cluster.accelerator.name,
+                g,
+                point.sizes[g],
+                cluster.accelerator.memory_capacity - held,
+            )
+        )
+    enter = _enter(table, point, chosen)
+    seconds = gathered("seconds")[:, :, strategies]
+    if point.stages > 1:
+        # The first stage waits for its sends as the others do for what they receive.
+        seconds = seconds.copy()
+        own = np.array([enter[kind.device_type, q, 1] for q, kind in enumerate(kinds)])
+        seconds[:, 0] += own[:, None]
+    k = len(strategies)
+    layers = seconds.shape[1]
+    problem = PlanningProblem(
+        layers=table.layers,
+        strategies=table.space.strategies,
+        kinds=tuple(kinds),
+        available=tuple(cluster.devices for cluster in table.clusters),
+        seconds=seconds,
+        persistent=gathered("persistent")[:, :, strategies],
+        activation=gathered("activation")[:, :, strategies],
+        transient=gathered("transient")[:, :, strategies],
+        once=gathered("once"),
+        stage_once=np.array([table.costs[g].bucket[i] for g, i in chosen]),
+        reshard=np.zeros((len(chosen), layers, k, k)),
+        enter=enter,
+        micro_batches=point.micro_batches,
+        in_flight=uniform_in_flight(table.space.schedule, point.stages, point.micro_batches),
+        extra=extra,
+    )
+    return undominated(problem, tuple(chosen))
+
+
+def _enter(table: Priced, point: Point, chosen: list[tuple[int, int]]) -> Floats:
+    """(G, Q, L): receiving activations and returning gradients, on the slower of two networks."""
+    types, layers = len(table.clusters), len(table.layers)
+    enter = np.zeros((types, len(chosen), layers))
+    if point.stages == 1:
+        return enter
+    for q, (g, i) in enumerate(chosen):
+        # What enters at layer l is what layer l - 1 puts out.
+        size = np.concatenate([[0.0], table.costs[g].boundary[i][:-1]])
+        for came in range(types):
+            times = []
+            for which in {g, came}:
+                cluster = table.clusters[which]
+                whole = sum(c.devices for c in table.clusters)
+                near = whole <= placement.domain_devices(cluster)
+                if cluster.devices < 2:
+                    continue
+                outside = 2 if near or len(cluster.tiers) == 1 else 1
+                times.append(
+                    collective_seconds("p2p", size, 2, cluster, ranks_per_node=outside)
+                )
+            if times:
+                enter[came, q] = 2.0 * np.max(times, axis=0)
+        enter[:, q, 0] = 0.0
+    return enter
+
+
+def undominated(
+    problem: PlanningProblem, chosen: tuple[tuple[int, int], ...]
+) -> tuple[PlanningProblem, tuple[tuple[int, int], ...]]:
+    """Leave out kinds that another of the same type and size beats in everything."""
+    count = len(problem.kinds)
+    rows = np.concatenate(
+        [
+            a.reshape(count, -1)
+            for a in (
+                problem.seconds,
+                problem.persistent,
+                problem.activation,
+                problem.transient,
+                problem.once,
+                problem.stage_once[:, None],
+                problem.enter.swapaxes(0, 1),
+                -np.array([[kind.capacity] for kind in problem.kinds]),
+            )
+        ],
+        axis=1,
+    )
+    keep: list[int] = []
+    for q in range(count):
+        same = [
+            r
+            for r in range(count)
+            if r != q and problem.kinds[r].device_type == problem.kinds[q].device_type
+        ]
+        beaten = any(
+            (rows[r] <= rows[q]).all() and ((rows[r] < rows[q]).any() or r < q) for r in same
+        )
+        if not beaten:
+            keep.append(q)
+    if len(keep) == count:
+        return problem, chosen
+    picked = {
+        name: getattr(problem, name)[keep]
+        for name in (
+            "seconds", "persistent", "activation", "transient", "once", "stage_once", "reshard",
+        )  # fmt: skip
+    }
+    smaller = replace(
+        problem,
+        kinds=tuple(problem.kinds[q] for q in keep),
+        enter=problem.enter[:, keep],
+        **picked,
+    )
+    return smaller, tuple(chosen[q] for q in keep)
+
+
+def iter_problems(table: Priced) -> Iterator[tuple[Point, PlanningProblem]]:
+    """Every point with its problem."""
+    for point in table.points:
+        yield point, problem_of(table, point)[0]

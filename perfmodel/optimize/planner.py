@@ -1,0 +1,584 @@
+"""Plan a training job exactly: every mesh, micro-batch and stage size, with one certificate.
+
+Points are visited in the order of a bound that costs nothing; a point whose bound is not below the
+best plan so far is cut off unsolved. The bound of the answer is the least over all points, solved
+or not, so a search that runs out of time still says how far from optimal it can be.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from perfmodel.errors import PlanError, nearest_name
+from perfmodel.hardware import Cluster, load_cluster
+from perfmodel.optimize.answer import Alternative, MilpPlan, Relaxation, StageAnswer
+from perfmodel.optimize.milp import SOLVERS
+from perfmodel.optimize.outer import PointSolution, quick_bound, solve_point
+from perfmodel.optimize.problem import PlanningProblem
+from perfmodel.optimize.relax import Shortage, shortage
+from perfmodel.optimize.space import Piece, Point, Priced, Space, priced, problem_of
+from perfmodel.parallel.training import IDLE_POWER
+from perfmodel.units import format_bytes
+from perfmodel.workload.transformer import ModelConfig, Stack, load_model, load_stack
+
+OBJECTIVES: Final = ("step_time", "cost", "energy", "devices")
+"""``step_time`` [s]; ``cost`` of a token [USD], the inverse of tokens per second per dollar;
+``energy`` of a token [J]; ``devices``, the fewest that meet a deadline."""
+Confirm = Callable[[MilpPlan], float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Candidate:
+    """A point of one pool of devices with its cheap bound, in units of the objective."""
+
+    table: Priced
+    point: Point
+    problem: PlanningProblem
+    chosen: tuple[tuple[int, int], ...]
+    scale: float
+    floor: float
+
+
+def milp_plan(
+    model: ModelConfig | str | Sequence[Piece],
+    cluster_or_clusters: Cluster | Sequence[Cluster],
+    global_batch_size: int,
+    seq_len: int,
+    *,
+    objective: str = "step_time",
+    deadline_s: float | None = None,
+    price_per_hour: Sequence[float] | None = None,
+    space: Space | None = None,
+    stack: Stack | str = "megatron",
+    solver: str = "highs",
+    time_limit_s: float = 60.0,
+    gap: float = 1e-6,
+    confirm: Confirm | None = None,
+    keep: int = 3,
+    slack: float = 0.02,
+) -> MilpPlan:
+    """The best pipeline plan, with a proven bound.
+
+    Parameters
+    ----------
+    model : ModelConfig, str or sequence of Piece
+        A model, or towers one after another (a vision encoder, then a language model).
+    cluster_or_clusters : Cluster or sequence of Cluster
+        Where it runs. With several device types every subset is planned: one pipeline over all of
+        them, or over one.
+    global_batch_size, seq_len : int
+        Sequences in a step, tokens in a sequence.
+    objective : str
+        One of :data:`OBJECTIVES`.
+    deadline_s : float, optional
+        For ``devices``: the step must not be longer [s].
+    price_per_hour : sequence of float, optional
+        Of a device of each cluster [USD/h]; by default the accelerators' own.
+    space : Space, optional
+        Degrees and strategies that may be used.
+    stack : Stack or str
+        How the software runs the work.
+    solver : str
+        ``"highs"`` or ``"cbc"``.
+    time_limit_s : float
+        For the whole search [s]; at the limit the best plan so far comes back with its gap.
+    gap : float
+        Relative gap that counts as optimal.
+    confirm : callable, optional
+        Step time of a plan by other means, such as a simulator [s]; the best ``keep`` plans within
+        ``slack`` of the best are ranked by it.
+
+    Returns
+    -------
+    MilpPlan
+        ``status`` tells whether it is optimal, feasible or infeasible.
+
+    Raises
+    ------
+    PlanError
+        If the question itself is wrong: unknown objective, degrees that divide nothing.
+    """
+    began = time.perf_counter()
+    _check(objective, deadline_s, solver, global_batch_size, seq_len, time_limit_s)
+    space = space or Space()
+    stack = load_stack(stack) if isinstance(stack, str) else stack
+    pieces = pieces_of(model, seq_len)
+    clusters = _clusters(cluster_or_clusters)
+    pools = _pools(clusters, objective, price_per_hour)
+    name = " + ".join(piece.model.name for piece in pieces)
+    notes: list[str] = []
+    candidates: list[_Candidate] = []
+    tables: list[Priced] = []
+    for pool, rate in pools:
+        try:
+            table = priced(pieces, pool, global_batch_size, space, stack)
+        except PlanError as error:
+            notes.append(f"{_names(pool)}: {error.accepted} needed, got {error.got}")
+            continue
+        tables.append(table)
+        candidates += _candidates(table, objective, rate, global_batch_size * seq_len)
+    if not candidates:
+        raise PlanError(
+            "planner: degrees",
+            "; ".join(notes),
+            "a batch, a number of devices and degrees that divide one another",
+            repair="change the global batch size, allow other degrees, or use another node count",
+        )
+    search = _Search(objective, deadline_s, solver, gap, began + time_limit_s, slack, keep)
+    search.run(candidates)
+    head = {
+        "objective": objective,
+        "model": name,
+        "global_batch_size": global_batch_size,
+        "seq_len": seq_len,
+        "solver": solver,
+        "points": len(candidates),
+        "solved": search.solved,
+        "layers": tables[0].layers,
+        "schedule": space.schedule,
+    }
+    if not search.found:
+        status = "unknown" if search.unsettled else "infeasible"
+        relaxation = None
+        if status == "infeasible" and deadline_s is None:
+            relaxation = _relaxation(candidates, pieces, clusters, global_batch_size, space, stack)
+        return MilpPlan(
+            status=status,
+            value=math.inf,
+            bound=search.bound,
+            step_time=math.inf,
+            micro_batches=0,
+            stages=(),
+            clusters=tuple(c.name for c in clusters),
+            devices=sum(c.devices for c in clusters),
+            seconds=time.perf_counter() - began,
+            columns=search.columns,
+            kept=0,
+            relaxation=relaxation,
+            notes=tuple(notes),
+            **head,
+        )
+    plans = [
+        _answer(candidate, solution, search, head, tuple(notes))
+        for candidate, solution in search.ranked()
+    ]
+    if confirm is not None:
+        plans = sorted(
+            (replace(plan, confirmed=float(confirm(plan))) for plan in plans),
+            key=lambda plan: float(plan.confirmed or math.inf) * plan.value / plan.step_time,
+        )
+    others = tuple(
+        Alternative(plan.value, plan.step_time, _describe(plan), plan.confirmed)
+        for plan in plans[1:]
+    )
+    return replace(plans[0], alternatives=others, seconds=time.perf_counter() - began)
+
+
+def pieces_of(model: ModelConfig | str | Sequence[Piece], seq_len: int) -> tuple[Piece, ...]:
+    """The pieces of a question: a whole model is one piece."""
+    if isinstance(model, str):
+        model = load_model(model)
+    if isinstance(model, ModelConfig):
+        return (Piece(model, seq_len),)
+    return tuple(model)
+
+
+@dataclass(slots=True)
+class _Search:
+    """Visits candidates in the order of their bounds and keeps the best plans."""
+
+    objective: str
+    deadline_s: float | None
+    solver: str
+    gap: float
+    until: float
+    slack: float
+    keep: int
+    found: list[tuple[float, _Candidate, PointSolution]] = None  # type: ignore[assignment]
+    solved: int = 0
+    columns: int = 0
+    bound: float = math.inf
+    unsettled: bool = False
+
+    def run(self, candidates: list[_Candidate]) -> None:
+        self.found = []
+        best = math.inf
+        for candidate in sorted(candidates, key=lambda c: c.floor):
+            reach = best * (1 + (self.slack if self.keep > 1 else 0.0))
+            left = self.until - time.perf_counter()
+            if left <= 0:
+                # Out of time: what was not looked at is known by its bound only.
+                self.bound = min(self.bound, candidate.floor)
+                self.unsettled = True
+                continue
+            if candidate.floor >= reach:
+                self.bound = min(self.bound, candidate.floor)
+                continue
+            cutoff = self._cutoff(reach, candidate)
+            solution = solve_point(
+                candidate.problem,
+                cutoff=cutoff,
+                solver=self.solver,
+                time_limit_s=left,
+                gap=self.gap,
+                certify=False,
+            )
+            self.solved += 1
+            self.columns += solution.columns
+            self.unsettled |= solution.status == "unknown"
+            value = self._value(candidate, solution.objective)
+            bound = self._value(candidate, solution.bound)
+            if self.objective == "devices" and self.deadline_s is not None:
+                reachable = solution.bound <= self.deadline_s
+                bound = candidate.floor if reachable else math.inf
+                if solution.step > self.deadline_s:
+                    value = math.inf
+            self.bound = min(self.bound, bound)
+            if math.isfinite(value):
+                self.found.append((value, candidate, solution))
+                best = min(best, value)
+        self.found.sort(key=lambda item: (item[0], item[2].step))
+        if self.found:
+            self.bound = min(self.bound, self.found[0][0])
+
+    def _cutoff(self, reach: float, candidate: _Candidate) -> float:
+        if self.objective == "devices":
+            return math.inf if self.deadline_s is None else self.deadline_s * (1 + 1e-9)
+        return reach / candidate.scale
+
+    def _value(self, candidate: _Candidate, objective: float) -> float:
+        if self.objective == "devices":
+            return candidate.scale if math.isfinite(objective) else math.inf
+        return objective * candidate.scale
+
+    def ranked(self) -> list[tuple[_Candidate, PointSolution]]:
+        """The best plan with its certificate from the solver, and the next ones."""
+        best = self.found[0][0]
+        kept = [item for item in self.found if item[0] <= best * (1 + self.slack)][: self.keep]
+        result = []
+        for place, (_, candidate, solution) in enumerate(kept):
+            left = self.until - time.perf_counter()
+            final = solution
+            if place == 0 and left > 0:
+                again = solve_point(
+                    candidate.problem, solver=self.solver, time_limit_s=left, gap=self.gap
+                )
+                if again.layout is not None and again.objective <= solution.objective:
+                    final = again
+            result.append((candidate, final))
+        return result
+
+
+def _candidates(
+    table: Priced, objective: str, rate: float, tokens: int
+) -> list[_Candidate]:
+    found = []
+    watts = [0.0 for _ in table.clusters]
+    if objective == "energy":
+        watts = [cluster.accelerator.require("tdp") for cluster in table.clusters]
+    for point in table.points:
+        extra: tuple[float, ...] = ()
+        scale = rate
+        devices = sum(cluster.devices for cluster in table.clusters)
+        if objective == "energy":
+            # Everyone draws the idle share all the time; a working stage the rest as well.
+            idle = IDLE_POWER * sum(
+                w * c.devices for w, c in zip(watts, table.clusters, strict=True)
+            )
+            extra = tuple(
+                (1 - IDLE_POWER) * w * n * point.micro_batches / idle
+                for w, n in zip(watts, point.sizes, strict=True)
+            )
+            scale = idle / tokens
+        elif objective == "cost":
+            scale = rate / tokens
+        elif objective == "devices":
+            scale = float(devices)
+        problem, chosen = problem_of(table, point, extra=extra)
+        floor = quick_bound(problem)
+        floor = scale * (1.0 if objective == "devices" and math.isfinite(floor) else floor)
+        found.append(_Candidate(table, point, problem, chosen, scale, floor))
+    return found
+
+
+def _answer(
+    candidate: _Candidate,
+    solution: PointSolution,
+    search: _Search,
+    head: dict[str, object],
+    notes: tuple[str, ...],
+) -> MilpPlan:
+    table, problem = candidate.table, candidate.problem
+    layout, evaluation = solution.layout, solution.evaluation
+    if layout is None or evaluation is None:
+        raise PlanError("planner", "no layout", "a solved point", repair="report this as a bug")
+    stages = []
+    for s, stage in enumerate(layout):
+        g, mode = candidate.chosen[stage.kind]
+        stages.append(
+            StageAnswer(
+                first=stage.first,
+                last=stage.last,
+                device_type=table.clusters[g].accelerator.name,
+                devices=problem.kinds[stage.kind].devices,
+                plan=table.modes[g][mode],
+                strategies=tuple(problem.strategies[k] for k in stage.strategies),
+                seconds=float(evaluation.stage_seconds[s]),
+                once=float(evaluation.stage_once[s]),
+                bytes_held=float(evaluation.stage_bytes[s]),
+                capacity=float(evaluation.capacity[s]),
+            )
+        )
+    value = search._value(candidate, solution.objective)
+    bound = min(search.bound, value)
+    proven = value - bound <= max(search.gap, 2e-6) * abs(value)
+    return MilpPlan(
+        status="optimal" if proven else "feasible",
+        value=value,
+        bound=bound,
+        step_time=solution.step,
+        micro_batches=candidate.point.micro_batches,
+        stages=tuple(stages),
+        clusters=tuple(cluster.name for cluster in table.clusters),
+        devices=sum(cluster.devices for cluster in table.clusters),
+        seconds=0.0,
+        columns=search.columns,
+        kept=solution.kept,
+        notes=notes,
+        **head,  # type: ignore[arg-type]
+    )
+
+
+def _describe(plan: MilpPlan) -> str:
+    degrees = sorted({stage.degrees for stage in plan.stages})
+    return (
+        f"{len(plan.stages)} stages, {plan.micro_batches} micro-batches, {'; '.join(degrees)}"
+        f" on {' + '.join(plan.clusters)}"
+    )
+
+
+def closest(candidates: list[_Candidate]) -> tuple[Shortage, _Candidate] | None:
+    """The candidate whose worst device lacks least memory."""
+    best: tuple[Shortage, _Candidate] | None = None
+    for candidate in candidates:
+        lack = shortage(candidate.problem)
+        if lack is not None and (best is None or lack.missing < best[0].missing):
+            best = (lack, candidate)
+    return best
+
+
+def _relaxation(
+    candidates: list[_Candidate],
+    pieces: tuple[Piece, ...],
+    clusters: tuple[Cluster, ...],
+    batch: int,
+    space: Space,
+    stack: Stack,
+) -> Relaxation | None:
+    """The smallest shortage, and which single changes would end it."""
+    found = closest(candidates)
+    if found is None:
+        return None
+    lack, candidate = found
+    first, last, _ = lack.pieces[lack.stage]
+    names = candidate.problem.layers
+    where = f"stage {lack.stage} of {candidate.point.stages} ({names[first]} .. {names[last]})"
+
+    def fits(
+        changed_space: Space = space,
+        changed_clusters: tuple[Cluster, ...] = clusters,
+        changed_pieces: tuple[Piece, ...] = pieces,
+    ) -> bool:
+        try:
+            table = priced(changed_pieces, changed_clusters, batch, changed_space, stack)
+        except PlanError:
+            return False
+        some = closest(_candidates(table, "step_time", 1.0, 1))
+        return some is not None and some[0].missing <= 0
+
+    changes = [(f"{format_bytes(lack.missing)} more memory on every device", True)]
+    if "full" not in space.strategies:
+        wider = replace(space, strategies=(*space.strategies, "full"))
+        changes.append(("full recomputation", fits(wider)))
+    if 3 not in space.zero:
+        changes.append(("fully sharded weights (zero 3)", fits(replace(space, zero=(*space.zero, 3)))))
+    if "offload" not in space.strategies and all(c.host_link for c in clusters):
+        wider = replace(space, strategies=(*space.strategies, "offload"))
+        changes.append(("activations in host memory", fits(wider)))
+    if not any(ok for _, ok in changes[1:]):
+        for factor in (2, 4, 8, 16):
+            more = tuple(_resized(c, c.nodes * factor) for c in clusters)
+            if fits(changed_clusters=more):
+                changes.append((f"{factor} x the nodes", True))
+                break
+        for divisor in (2, 4, 8, 16):
+            shorter = tuple(
+                piece if piece.model.patch else replace(piece, seq_len=piece.seq_len // divisor)
+                for piece in pieces
+            )
+            if fits(changed_pieces=shorter):
+                changes.append((f"sequences of 1/{divisor} the length", True))
+                break
+    return Relaxation(lack.missing, lack.needed, where, tuple(changes))
+
+
+def longest_context(
+    model: ModelConfig | str,
+    cluster: Cluster,
+    global_batch_size: int,
+    *,
+    space: Space | None = None,
+    stack: Stack | str = "megatron",
+    step: int = 1024,
+    most: int = 2**24,
+) -> int:
+    """The longest sequence, in multiples of ``step`` tokens, for which some plan fits; 0 if none.
+
+    Memory grows with the length, so the limit is found by bisection over exact feasibility.
+    """
+    space = space or Space()
+    stack = load_stack(stack) if isinstance(stack, str) else stack
+
+    def fits(length: int) -> bool:
+        pieces = pieces_of(model, length)
+        table = priced(pieces, (cluster,), global_batch_size, space, stack)
+        return any(
+            lack is not None and lack.missing <= 0
+            for point in table.points
+            for lack in [shortage(problem_of(table, point)[0])]
+        )
+
+    if not fits(step):
+        return 0
+    low = 1
+    while low * 2 * step <= most and fits(low * 2 * step):
+        low *= 2
+    high = low * 2
+    while high - low > max(1, low // 16):
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle * step) else (low, middle)
+    return low * step
+
+
+def largest_micro_batch(
+    model: ModelConfig | str,
+    cluster: Cluster,
+    global_batch_size: int,
+    seq_len: int,
+    *,
+    space: Space | None = None,
+    stack: Stack | str = "megatron",
+) -> int:
+    """The largest micro-batch of a data-parallel rank for which some plan fits; 0 if none."""
+    space = space or Space()
+    stack = load_stack(stack) if isinstance(stack, str) else stack
+    pieces = pieces_of(model, seq_len)
+    sizes = [b for b in range(1, global_batch_size + 1) if global_batch_size % b == 0]
+    for size in reversed(sizes):
+        try:
+            table = priced(
+                pieces, (cluster,), global_batch_size,
+                replace(space, micro_batch_sizes=(size,)), stack,
+            )  # fmt: skip
+        except PlanError:
+            continue
+        for point in table.points:
+            lack = shortage(problem_of(table, point)[0])
+            if lack is not None and lack.missing <= 0:
+                return size
+    return 0
+
+
+def _clusters(given: Cluster | Sequence[Cluster]) -> tuple[Cluster, ...]:
+    return (given,) if isinstance(given, Cluster) else tuple(given)
+
+
+def _names(pool: tuple[Cluster, ...]) -> str:
+    return " + ".join(f"{c.nodes} x {c.name}" for c in pool)
+
+
+def _pools(
+    clusters: tuple[Cluster, ...], objective: str, prices: Sequence[float] | None
+) -> list[tuple[tuple[Cluster, ...], float]]:
+    """Sets of devices to plan for, with what they cost [USD/s] (1 unless cost is asked)."""
+    subsets = [
+        tuple(c for g, c in enumerate(clusters) if mask >> g & 1)
+        for mask in range(1, 2 ** len(clusters))
+    ]
+    if objective in ("cost", "devices"):
+        sized = []
+        for subset in subsets:
+            counts = [_node_counts(c.nodes) for c in subset]
+            grid = np.array(np.meshgrid(*counts, indexing="ij")).reshape(len(subset), -1).T
+            sized += [
+                tuple(_resized(c, int(k)) for c, k in zip(subset, row, strict=True)) for row in grid
+            ]
+        subsets = sized
+    if objective != "cost":
+        return [(subset, 1.0) for subset in subsets]
+    rates = {}
+    for g, cluster in enumerate(clusters):
+        price = prices[g] if prices is not None else cluster.accelerator.price_per_hour
+        if price is None:
+            raise PlanError(
+                "planner: price_per_hour",
+                None,
+                "a price for a device of each cluster [USD/h]",
+                repair=f"pass price_per_hour, since {cluster.accelerator.name} has none on file",
+            )
+        rates[cluster.name] = float(price) / 3600 if prices is not None else float(price)
+    return [(s, sum(rates[c.name] * c.devices for c in s)) for s in subsets]
+
+
+def _node_counts(nodes: int) -> list[int]:
+    return sorted({2**k for k in range(nodes.bit_length()) if 2**k <= nodes} | {nodes})
+
+
+def _resized(cluster: Cluster, nodes: int) -> Cluster:
+    if nodes == cluster.nodes:
+        return cluster
+    return load_cluster(cluster.name, nodes=nodes, gpus_per_node=cluster.devices_per_node)
+
+
+def _check(
+    objective: str,
+    deadline_s: float | None,
+    solver: str,
+    batch: int,
+    seq_len: int,
+    time_limit_s: float,
+) -> None:
+    for name, value, known in (
+        ("objective", objective, OBJECTIVES),
+        ("solver", solver, SOLVERS),
+    ):
+        if value not in known:
+            raise PlanError(
+                f"planner: {name}",
+                value,
+                ", ".join(known),
+                nearest=nearest_name(value, known),
+                repair="name one of the accepted words",
+            )
+    if objective == "devices" and not (deadline_s and deadline_s > 0):
+        raise PlanError(
+            "planner: deadline_s",
+            deadline_s,
+            "a positive step time [s]",
+            repair="say how long a step may take",
+        )
+    for name, number in (("global_batch_size", batch), ("seq_len", seq_len)):
+        if type(number) is not int or number < 1:
+            raise PlanError(
+                f"planner: {name}", number, "a whole number above 0", repair="give a whole number"
+            )
+    if not time_limit_s > 0:
+        raise PlanError(
+            "planner: time_limit_s", time_limit_s, "a positive time [s]", repair="give some time"
+        )
