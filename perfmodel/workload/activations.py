@@ -18,6 +18,7 @@ import numpy as np
 
 from perfmodel.workload.adapter import Adapter
 from perfmodel.workload.blocks import head_tokens
+from perfmodel.workload.dtype import bytes_per_element
 from perfmodel.workload.layer import (
     LayerKind,
     Shard,
@@ -89,11 +90,13 @@ def block_activation_bytes(
     # an unfused RMS norm keeps an fp32 copy and the normalised tensor instead of its input
     unfused = model.norm == "rmsnorm" and not stack.fused_norm
     norm = norms * stream * (4 + e if unfused else e)
-    outputs = norms * stream * e
+    outputs = norms * _operand(stream, precision)
     masks = norms * stream * mask
     heads_bytes, latents = _projected(model, shard, precision)
     core = _core(model, shard, stack, precision)
-    out = shard.tokens * heads_on_rank(model, shard)[0] * model.v_head_dim * e
+    context = shard.tokens * heads_on_rank(model, shard)[0] * model.v_head_dim
+    # a quantised product keeps its own copy; attention's backward pass needs the original
+    out = context * e + (_operand(context, precision) if precision.quantised else 0)
     attention = masks + heads_bytes + latents + out
     if kind.cross:
         # queries and keys of the second attention, whose keys come from the encoder's output
@@ -101,7 +104,7 @@ def block_activation_bytes(
     mlp, mlp_act = _mlp(model, kind, shard, stack, precision)
     experts, expert_act = _experts(model, kind, shard, stack, precision)
     if adapter is not None:
-        one = stream * e
+        one = _operand(stream, precision)
         rank_bytes = shard.tokens * adapter.rank * precision.element
         outputs = sum(one for name in _READS if adapter.targets_any(name)) + 0 * one
         mlp = mlp - (0 if adapter.targets_any(("fc2", "shared_fc2")) else mlp_act)
@@ -163,8 +166,9 @@ def _mlp(
 ) -> tuple[Size, Size]:
     """Inside of a dense or shared MLP, and of that the input of its last product."""
     width = ceil_div(model.shared_ffn if kind.moe else model.ffn, shard.tp)
-    one = shard.tokens * width * precision.element
-    return one * _inner(model, stack), one
+    numel = shard.tokens * width
+    one = _operand(numel, precision)
+    return numel * (_inner(model, stack) - 1) * precision.element + one, one
 
 
 def _experts(
@@ -175,11 +179,19 @@ def _experts(
         return 0, 0
     e = precision.element
     rows = expert_rows(model, shard)
-    one = rows * ceil_div(model.expert_ffn, shard.expert_tp) * e
+    numel = rows * ceil_div(model.expert_ffn, shard.expert_tp)
+    one = _operand(numel, precision)
+    inside = numel * (_inner(model, stack) - 1) * e + one
     own = ceil_div(shard.tokens, shard.tp)
     # fp32 logits and probabilities; probability and place of each copy
     router = own * (model.experts + model.experts_per_token) * 8
-    return rows * model.hidden * e + one * _inner(model, stack) + router, one
+    return _operand(rows * model.hidden, precision) + inside + router, one
+
+
+def _operand(numel: Size, precision: Precision) -> Size:
+    """Bytes of a tensor kept as the operand of a weight gradient: in the products' format."""
+    width = bytes_per_element(precision.gemm) if precision.quantised else precision.element
+    return numel * int(width) if width >= 1 else ceil_div(numel, 2)
 
 
 def _inner(model: ModelConfig, stack: Stack) -> int:

@@ -62,7 +62,9 @@ def training_calls(
     calls = list(forward_calls(model, shard, stack, precision=precision, adapter=adapter))
     calls += head_backward(model, shard, stack, precision=precision)
     for kind in reversed(layer_kinds(model)):
-        again = recompute_calls(model, kind, shard, stack, recompute, precision=precision)
+        again = recompute_calls(
+            model, kind, shard, stack, recompute, precision=precision, adapter=adapter
+        )
         calls += _repeated(kind, tuple(replace(c, name=f"{c.name}_again") for c in again))
         block = block_backward(model, kind, shard, stack, precision=precision, adapter=adapter)
         calls += _repeated(kind, block)

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Final
 
 from perfmodel.errors import WorkloadError, nearest_name
+from perfmodel.workload.adapter import Adapter
 from perfmodel.workload.attention import core_forward, cross_core
 from perfmodel.workload.blocks import block_forward
 from perfmodel.workload.layer import Call, LayerKind, Shard
@@ -98,6 +99,7 @@ def recompute_calls(
     recompute: str,
     *,
     precision: Precision = BF16,
+    adapter: Adapter | None = None,
 ) -> tuple[Call, ...]:
     """The forward calls that one block's backward pass repeats.
 
@@ -112,7 +114,7 @@ def recompute_calls(
         if kind.cross:
             core += cross_core(model, shard, stack, precision)
         return core
-    calls = block_forward(model, kind, shard, stack, precision=precision)
+    calls = block_forward(model, kind, shard, stack, precision=precision, adapter=adapter)
     if modules == _FULL:
         return tuple(call for call in calls if not call.name.startswith(("residual2", "residual_")))
     names = {name for module, names in _NAMES if module in modules for name in names}

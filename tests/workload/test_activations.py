@@ -17,6 +17,7 @@ from perfmodel.workload.transformer import (
     head_activation_bytes,
     layer_kinds,
     load_model,
+    load_precision,
     load_stack,
     recompute_calls,
 )
@@ -174,6 +175,15 @@ def test_lora_keeps_fewer_inputs():
     # the MLP's frozen products need neither the norm's output nor the activation's
     saved = 8192 * 2 * (model.hidden + model.ffn)
     assert plain.kept - lora.kept == saved - 2 * 8192 * 16 * 2
+
+
+def test_fp8_keeps_operands_in_one_byte():
+    model = load_model("llama-3-8b")
+    kind = layer_kinds(model)[0]
+    plain = block_activation_bytes(model, kind, Shard(1, 8192), NEW)
+    fp8 = block_activation_bytes(model, kind, Shard(1, 8192), NEW, precision=load_precision("fp8"))
+    # norm outputs and the input of fc2 lose a byte; the input of proj is kept in both formats
+    assert plain.kept - fp8.kept == 8192 * (2 * 4096 + 14336 - 4096)
 
 
 def test_grids_equal_single_shards():
