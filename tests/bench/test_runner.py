@@ -98,7 +98,7 @@ def test_sidecar_and_unpack(fake, tmp_path):
     go(fake, out, [1, 2])
     counts = store.unpack(out, tmp_path / "measurements")
     assert counts == {"gemm": 2}
-    folder = tmp_path / "measurements" / "h100-sxm"
+    folder = tmp_path / "measurements" / "h100-sxm5-80gb"
     about = tomllib.loads((folder / "gemm.toml").read_text())
     data = (folder / "gemm.csv").read_bytes()
     assert about["sha256"] == hashlib.sha256(data).hexdigest()

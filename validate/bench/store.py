@@ -166,8 +166,8 @@ def unpack(run: Path, out: Path, slug: str | None = None) -> dict[str, int]:
 
 
 def device_slug(name: str) -> str:
-    """Folder name of a device: ``NVIDIA H100 80GB HBM3`` gives ``h100-sxm``."""
-    for chip, slug in (("H100 80GB HBM3", "h100-sxm"), ("H200", "h200-sxm")):
+    """Folder name of a device: ``NVIDIA H100 80GB HBM3`` gives ``h100-sxm5-80gb``."""
+    for chip, slug in (("H100 80GB HBM3", "h100-sxm5-80gb"), ("H200", "h200-sxm-141gb")):
         if chip in name:
             return slug
     return "-".join(name.lower().replace("nvidia", "").split()) or "unknown"
