@@ -14,7 +14,7 @@ from importlib import resources
 from typing import Any, Final
 
 from perfmodel.errors import WorkloadError, nearest_name
-from perfmodel.workload.model import ModelConfig
+from perfmodel.workload.model import DEEPEST, ModelConfig
 
 NATIVE: Final = "transformer"
 _HIDDEN: Final = ("hidden_size", "n_embd", "d_model")
@@ -165,6 +165,27 @@ class _Reader:
             )
         return value
 
+    def depth(self, *aliases: str) -> int:
+        """A number of layers, small enough to list them."""
+        layers = self.need(*aliases)
+        if layers > DEEPEST:
+            raise WorkloadError(
+                f"{self.where}: {aliases[0]}",
+                layers,
+                f"at most {DEEPEST} layers",
+                repair="correct the number of layers",
+            )
+        return layers
+
+    def places(self, key: str) -> list[int]:
+        """A list of layer numbers; absent is empty."""
+        value = self.config.get(key) or []
+        if not isinstance(value, list) or any(type(item) is not int for item in value):
+            raise WorkloadError(
+                f"{self.where}: {key}", value, "a list of layer numbers", repair="write a list"
+            )
+        return value
+
     def flag(self, key: str, default: bool) -> bool:
         """A boolean key."""
         value = self.config.get(key, default)
@@ -184,7 +205,7 @@ def _shape(reader: _Reader, family: dict[str, Any], kind: str) -> dict[str, Any]
         return values | _vision(reader, values)
     if kind == "t5":
         return values | _t5(reader)
-    hidden, layers, heads = reader.need(*_HIDDEN), reader.need(*_LAYERS), reader.need(*_HEADS)
+    hidden, layers, heads = reader.need(*_HIDDEN), reader.depth(*_LAYERS), reader.need(*_HEADS)
     has_moe = "moe_layout" in family
     values |= {
         "hidden": hidden,
@@ -225,7 +246,7 @@ def _ffn(reader: _Reader, family: dict[str, Any], kind: str, hidden: int) -> int
 def _kv_heads(reader: _Reader, kind: str, heads: int) -> int:
     attention = reader.config.get("attn_config")
     if kind == "mpt" and isinstance(attention, dict):
-        return attention.get("kv_n_heads") or heads
+        return _Reader(attention, f"{reader.where}: attn_config").get("kv_n_heads") or heads
     return reader.get(*_KV_HEADS) or heads
 
 
@@ -280,7 +301,7 @@ def _moe(reader: _Reader, family: dict[str, Any], layers: int, ffn: int) -> dict
         values["moe"] = tuple(i >= first and i % every == 0 for i in range(layers))
     elif layout == "sparse-step":
         step = reader.get("decoder_sparse_step") or 1
-        only = reader.config.get("mlp_only_layers") or []
+        only = reader.places("mlp_only_layers")
         values["moe"] = tuple(i not in only and (i + 1) % step == 0 for i in range(layers))
     elif layout == "interleave":
         step = reader.get("interleave_moe_layer_step") or 1
@@ -308,7 +329,7 @@ def _vision(reader: _Reader, values: dict[str, Any]) -> dict[str, Any]:
     on = reader.flag("qkv_bias", True)
     return {
         "hidden": reader.need(*_HIDDEN),
-        "layers": reader.need(*_LAYERS),
+        "layers": reader.depth(*_LAYERS),
         "heads": reader.need(*_HEADS),
         "ffn": reader.need(*_FFN),
         "vocab": 0,
@@ -323,7 +344,7 @@ def _vision(reader: _Reader, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _t5(reader: _Reader) -> dict[str, Any]:
-    layers, heads = reader.need("num_layers"), reader.need("num_heads")
+    layers, heads = reader.depth("num_layers"), reader.need("num_heads")
     gated = str(reader.config.get("feed_forward_proj", "relu")).startswith("gated")
     buckets = reader.get("relative_attention_num_buckets") or 32
     return {

@@ -18,6 +18,9 @@ from perfmodel.workload.ops.base import check_choice, checked_size
 LARGEST_CONFIG: Final = 4 * 2**20
 """A model description above this is refused unread [B]."""
 
+DEEPEST: Final = 10_000
+"""Most layers of a model."""
+
 _CHOICES: Final = (
     ("architecture", ("decoder", "encoder", "encoder-decoder")),
     ("activation", ("gelu", "silu", "relu")),
@@ -162,6 +165,8 @@ class ModelConfig:
                 raise WorkloadError(
                     f"{where}: {field.name}", value, "a string", repair="put it in quotes"
                 )
+        for name in ("layers", "encoder_layers"):
+            self._need(getattr(self, name) <= DEEPEST, name, f"at most {DEEPEST} layers")
         for name, accepted in _CHOICES:
             check_choice(getattr(self, name), accepted, f"{where}: {name}")
         if self.kv_heads == 0:
