@@ -20,7 +20,7 @@ from perfmodel.cost import Efficiency
 from perfmodel.errors import Infeasible, PlanError, nearest_name
 from perfmodel.hardware import Cluster
 from perfmodel.optimize.pareto import pareto_front
-from perfmodel.optimize.space import Space, plan_blocks
+from perfmodel.optimize.uniform import Space, plan_blocks
 from perfmodel.parallel.grid import COLUMNS, PlanGrid
 from perfmodel.parallel.plan import Plan
 from perfmodel.parallel.result import TrainResult
