@@ -244,7 +244,7 @@ class _Best:
         simple = np.empty(len(order), dtype=np.int64)
         simple[np.lexsort((scores, memory, *reversed(complexity(grid))))] = np.arange(len(order))
         left = list(order)
-        plans = []
+        plans: list[Plan] = []
         while left and len(plans) < top:
             limit = scores[left[0]] * (1 + TIE)
             tied = []

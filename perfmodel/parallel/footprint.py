@@ -33,6 +33,9 @@ NCCL_CHANNEL: Final = 4 * 2**20
 """Buffer of one channel and direction: the default of NCCL_BUFFSIZE [B]."""
 NCCL_CHANNELS: Final = 16
 """Channels of a communicator: what NCCL opens on NVSwitch machines, up to 32."""
+LIVE_PARAMETERS: Final = 1e9
+"""Parameters gathered ahead of their use, or whose gradients wait: DeepSpeed's default of
+stage3_max_live_parameters; FSDP holds one block ahead, which is less for most models."""
 GEMM_WORKSPACE: Final = 32 * 2**20
 """Workspace of the matrix library [B], as recommended for Hopper."""
 
@@ -53,7 +56,7 @@ class Memory:
     @property
     def peak(self) -> Floats:
         """All classes together [B]."""
-        return np.sum([getattr(self, name) for name in CLASSES], axis=0)
+        return np.asarray(np.sum([getattr(self, name) for name in CLASSES], axis=0))
 
 
 CLASSES: Final = tuple(field.name for field in fields(Memory) if field.name != "stage")
@@ -61,27 +64,32 @@ CLASSES: Final = tuple(field.name for field in fields(Memory) if field.name != "
 
 def memory(grid: PlanGrid, tables: Tables) -> Memory:
     """Device memory of every plan of a grid."""
-    count = tables.states.stages.count[tables.state_of]
-    slack = _slack(grid)
-    best: list[Floats] | None = None
-    peak = np.zeros(len(grid))
-    stage = np.zeros(len(grid), dtype=np.int64)
-    for k in range(count.shape[1]):
+    earliest = tables.states.stages.earliest[tables.state_of]
+    best = stage_memory(0, grid, tables)
+    peak = np.asarray(np.sum(best, axis=0))
+    stage = earliest[:, 0]
+    for k in range(1, earliest.shape[1]):
         classes = stage_memory(k, grid, tables)
-        total = np.sum(classes, axis=0)
-        if best is None:
-            best, peak = classes, total
-            stage = tables.states.stages.earliest[tables.state_of, k]
-            continue
+        total = np.asarray(np.sum(classes, axis=0))
         more = total > peak
         best = [np.where(more, new, old) for new, old in zip(classes, best, strict=True)]
         peak = np.where(more, total, peak)
-        stage = np.where(more, tables.states.stages.earliest[tables.state_of, k], stage)
-    return Memory(*(best or []), slack=slack, stage=stage)
+        stage = np.where(more, earliest[:, k], stage)
+    weights, gradients, optimizer, activations, communication, workspace = best
+    return Memory(
+        weights=weights,
+        gradients=gradients,
+        optimizer=optimizer,
+        activations=activations,
+        communication=communication,
+        workspace=workspace,
+        slack=_slack(grid),
+        stage=stage,
+    )
 
 
 def stage_memory(k: int, grid: PlanGrid, tables: Tables) -> list[Floats]:
-    """Weights, gradients, optimizer, activations, communication, workspace of one stage kind [B]."""
+    """Bytes of one kind of stage by class, in the order of :class:`Memory`, slack left out [B]."""
     states, di, width = tables.states, tables.state_of, tables.width
     offload = grid.base.offload
     dense, experts = states.dense[di, k], states.experts[di, k]
@@ -110,8 +118,9 @@ def stage_memory(k: int, grid: PlanGrid, tables: Tables) -> list[Floats]:
         ],
         axis=0,
     )
-    # a gathered block in use, the next one on its way, and one block's whole gradient
-    gathered = block * (2 * width.message + width.gradient)
+    # a gathered block in use, more on its way, and gradients that wait for their exchange
+    ahead = np.minimum(block, LIVE_PARAMETERS)
+    gathered = block * width.message + ahead * (width.message + width.gradient)
     communication = communication + np.where(full | ("weights" in offload), gathered, 0.0)
     bucket = np.minimum(grid.base.bucket_parameters, whole) * width.gradient
     communication = communication + np.where(grid.zero == 2, 2 * bucket, 0.0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +60,7 @@ class PlanGrid:
     def __len__(self) -> int:
         return len(self.tp)
 
-    def take(self, index: NDArray[np.intp] | Flags) -> PlanGrid:
+    def take(self, index: NDArray[np.intp] | Flags | slice) -> PlanGrid:
         """The plans at some places, or where a mask is true."""
         values = {name: getattr(self, name)[index] for name in COLUMNS}
         return PlanGrid(**values, base=self.base)
@@ -69,15 +69,13 @@ class PlanGrid:
         """One plan of the grid."""
         values = {name: int(getattr(self, name)[index]) for name in COLUMNS}
         group = values["zero_group"]
-        return replace(
-            self.base,
-            **{
-                **values,
-                "zero_group": None if group == values["dp"] * values["cp"] else group,
-                "recompute": RECOMPUTE[values["recompute"]],
-                "sequence_parallel": bool(values["sequence_parallel"]),
-            },
-        )
+        record: dict[str, Any] = {
+            **values,
+            "zero_group": None if group == values["dp"] * values["cp"] else group,
+            "recompute": RECOMPUTE[values["recompute"]],
+            "sequence_parallel": bool(values["sequence_parallel"]),
+        }
+        return replace(self.base, **record)
 
 
 def grid_of(plans: Sequence[Plan]) -> PlanGrid:

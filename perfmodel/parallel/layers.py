@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from perfmodel.cost import Efficiency, price
 from perfmodel.hardware import Accelerator, Cluster
 from perfmodel.network import collective_seconds
+from perfmodel.parallel import overlap as hiding
 from perfmodel.parallel import placement
 from perfmodel.parallel.grid import PlanGrid
 from perfmodel.parallel.plan import Plan
@@ -118,7 +119,7 @@ def layer_table(
     stack: Stack,
     efficiency: Efficiency | None = None,
 ) -> LayerTable:
-    """Price the blocks and ends of a model for the shards of a grid whose plans are all distinct."""
+    """Price the blocks and ends of a model for a grid whose plans differ in their shards."""
     base = grid.base
     precision = compute_precision(base)
     shard = Shard(
@@ -207,10 +208,10 @@ def _block(
     weight = pricer.work([call for call in backward_calls if call.grad == "weight"]).times[0]
     return BlockCost(
         kind=kind,
-        forward=pricer.work(forward_calls),
-        backward=pricer.work(backward_calls),
+        forward=pricer.work(forward_calls, messages, "forward"),
+        backward=pricer.work(backward_calls, messages, "backward"),
         weight=weight,
-        again=(pricer.work(()), pricer.work(some), pricer.work(full)),
+        again=(pricer.work(()), pricer.work(some), pricer.work(full, messages, "forward")),
         again_exposed=(nothing, partial, exposed["forward"]),
         exposed=exposed,
         messages=whole,
@@ -283,6 +284,7 @@ class _Pricer:
     def __init__(self, cluster: Cluster, grid: PlanGrid, efficiency: Efficiency | None) -> None:
         self.accelerator: Accelerator = cluster.accelerator
         self.cluster = cluster
+        self.share = hiding.stolen_share(cluster.accelerator)
         self.size = len(grid)
         self.ring = grid.cp
         self.efficiency = efficiency
@@ -295,8 +297,10 @@ class _Pricer:
             "etp": placement.group(grid.expert_tp, 1, domain).local,
         }
 
-    def work(self, calls: Iterable[Call]) -> Work:
-        """Sum of the kernel times of some calls."""
+    def work(
+        self, calls: Iterable[Call], messages: tuple[Message, ...] = (), phase: str = ""
+    ) -> Work:
+        """Sum of the kernel times of some calls; messages of a pass are launched beside them."""
         times = np.zeros((4, self.size))
         launches = np.zeros(self.size)
         calibrated = True
@@ -304,6 +308,9 @@ class _Pricer:
             times += self._times(call) * call.count
             launches += call.count
             calibrated = calibrated and bool(self._price(call).calibrated.all())
+        for message in messages:
+            if message.phase == phase:
+                launches += np.where(np.asarray(message.op.world) > 1, message.count, 0)
         return Work(times, launches, calibrated)
 
     def _price(self, call: Call) -> Any:
@@ -354,20 +361,22 @@ class _Pricer:
                 continue
             seconds = self._message(message)
             if message.overlaps:
-                seconds = np.maximum(seconds - self._cover(message, calls), 0.0)
+                seconds = hiding.exposed(seconds, self._cover(message, calls), self.share)
             exposed[message.axis] = exposed[message.axis] + seconds
         if "tensor" in base.overlap:
             products = self.work([call for call in calls if _is_product(call)]).times[0]
             whole = exposed["tp"]
-            exposed["tp"] = np.maximum(whole / TENSOR_CHUNKS, whole - products)
+            behind = whole * (1.0 - 1.0 / TENSOR_CHUNKS)
+            exposed["tp"] = whole / TENSOR_CHUNKS + hiding.exposed(behind, products, self.share)
         return exposed
 
     def _cover(self, message: Message, calls: tuple[Call, ...]) -> Floats:
         """Time of the calls that hide a message: core attention, or a product's input gradient."""
         if message.axis == "cp":
-            return self.work([call for call in calls if call.core]).times[0]
-        hiding = ("qkv_input", "q_input", "kv_up_input", "fc1_input", "shared_fc1_input")
-        return self.work([call for call in calls if call.name.startswith(hiding)]).times[0]
+            return np.asarray(self.work([call for call in calls if call.core]).times[0])
+        hiding_calls = ("qkv_input", "q_input", "kv_up_input", "fc1_input", "shared_fc1_input")
+        covering = [call for call in calls if call.name.startswith(hiding_calls)]
+        return np.asarray(self.work(covering).times[0])
 
 
 def _is_product(call: Call) -> bool:

@@ -8,6 +8,7 @@ and device ``i`` holds the chunks ``i, i + pp, i + 2 pp ...``. Devices that hold
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +86,7 @@ def padded_stage_kinds(tables: list[StageKinds]) -> StageKinds:
     """
     most = max(len(table.count) for table in tables)
 
-    def pad(name: str) -> NDArray[np.generic]:
+    def pad(name: str) -> NDArray[Any]:
         columns = []
         for table in tables:
             column = getattr(table, name)

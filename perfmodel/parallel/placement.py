@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.hardware import Cluster
-from perfmodel.network.collectives import domain_tier
 from perfmodel.parallel.grid import PlanGrid
 from perfmodel.parallel.plan import Plan
 
@@ -32,7 +31,11 @@ class Group:
 
 def domain_devices(cluster: Cluster) -> int:
     """Devices of the innermost domain: the NVLink domain, or the node if that is more."""
-    return min(cluster.tiers[domain_tier(cluster)].span, cluster.devices)
+    spans = [tier.span for tier in cluster.tiers]
+    index = 0
+    while index + 1 < len(spans) and spans[index + 1] <= cluster.devices_per_node:
+        index += 1
+    return min(spans[index], cluster.devices)
 
 
 def group(size: Any, stride: Any, domain: int) -> Group:

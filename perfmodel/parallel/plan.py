@@ -120,15 +120,16 @@ class Plan:
             ("cp_method", CP_METHODS),
         ):
             _check_word(name, getattr(self, name), known)
-        for name, known in (
-            ("recompute_modules", MODULES),
-            ("offload", OFFLOADS),
-            ("overlap", OVERLAPS),
-        ):
+        several: dict[str, tuple[str, ...]] = {
+            "recompute_modules": MODULES,
+            "offload": OFFLOADS,
+            "overlap": OVERLAPS,
+        }
+        for name, accepted in several.items():
             words = tuple(getattr(self, name))
             for word in words:
-                _check_word(name, word, known)
-            object.__setattr__(self, name, tuple(sorted(set(words), key=known.index)))
+                _check_word(name, word, accepted)
+            object.__setattr__(self, name, tuple(sorted(set(words), key=accepted.index)))
         if self.expert_tp is None:
             object.__setattr__(self, "expert_tp", self.tp if self.ep == 1 else 1)
         self._check_degrees()
@@ -225,16 +226,16 @@ class Plan:
 def plan_from_dict(record: dict[str, Any]) -> Plan:
     """The inverse of :meth:`Plan.to_dict`; an unknown key is an error."""
     known = [field.name for field in fields(Plan)]
-    for name in record:
+    for name, value in record.items():
         if name not in known:
             raise PlanError(
                 f"plan: {name}",
-                record[name],
+                value,
                 f"the fields {', '.join(known)}",
                 nearest=nearest_name(str(name), known),
                 repair="correct the name",
             )
-    values = {
+    values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
     }
     return Plan(**values)

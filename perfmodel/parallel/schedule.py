@@ -46,7 +46,7 @@ def fill_and_drain(
     idle = (all_stages - slowest) / chunks
     if schedule == "zb-h1":
         idle = np.maximum(idle - 2.0 * weight * (stages - 1), 0.0)
-    return np.maximum(idle, 0.0)
+    return np.asarray(np.maximum(idle, 0.0), dtype=np.float64)
 
 
 def in_flight(schedule: str, stage: Any, stages: Any, chunks: Any, micro_batches: Any) -> Floats:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from perfmodel.errors import SpecError
 from perfmodel.hardware import Cluster
 from perfmodel.network import collective_seconds
+from perfmodel.parallel import overlap as hiding
 from perfmodel.parallel import placement, schedule
 from perfmodel.parallel.grid import PlanGrid
 from perfmodel.parallel.layers import AXES, BlockCost, LayerTable
@@ -100,12 +101,12 @@ class StepParts:
     @property
     def total(self) -> Floats:
         """The step [s]."""
-        return np.sum([getattr(self, name) for name in PARTS], axis=0)
+        return np.asarray(np.sum([getattr(self, name) for name in PARTS], axis=0))
 
     @property
     def communication(self) -> Floats:
         """All exposed communication [s]."""
-        return np.sum([getattr(self, name) for name in COMMUNICATION], axis=0)
+        return np.asarray(np.sum([getattr(self, name) for name in COMMUNICATION], axis=0))
 
 
 PARTS: Final = tuple(field.name for field in fields(StepParts))
@@ -257,8 +258,9 @@ def _block(c: int, block: BlockCost, grid: PlanGrid, tables: Tables, launch: flo
     behind_forward = forward + forward_comm
     behind_backward = backward + backward_comm + again + again_comm
     if "weights" in grid.base.overlap:
-        gather = np.maximum(collect - behind_forward, 0.0)
-        gather = gather + np.maximum(collect + scatter - behind_backward, 0.0)
+        share = hiding.stolen_share(tables.cluster.accelerator)
+        gather = hiding.exposed(collect, behind_forward, share)
+        gather = gather + hiding.exposed(collect + scatter, behind_backward, share)
     else:
         gather = 2 * collect + scatter
     return _Block(
@@ -308,7 +310,8 @@ def _stage(k: int, blocks: list[_Block], grid: PlanGrid, tables: Tables, launch:
     host = np.maximum(host_forward - forward, 0.0) + np.maximum(host_backward - backward, 0.0)
     gather = gather + np.where(grid.zero == 3, _ends_gather(k, held, tables), 0.0)
     if "gradients" in grid.base.overlap:
-        each = np.maximum(states.reduce_scatter[di, k] - backward, 0.0)
+        share = hiding.stolen_share(tables.cluster.accelerator)
+        each = hiding.exposed(states.reduce_scatter[di, k], backward, share)
     else:
         each = states.reduce_scatter[di, k]
     gather = gather + np.where(grid.zero == 2, each, 0.0)
@@ -320,7 +323,7 @@ def _stage(k: int, blocks: list[_Block], grid: PlanGrid, tables: Tables, launch:
 def _accumulation(k: Any, tables: Tables) -> Floats:
     """Adding a micro-batch's gradients to the earlier ones [s]; the only one needs no adding."""
     seconds = tables.states.accumulation[tables.state_of, k]
-    return np.where(tables.micro_batches > 1, seconds, 0.0)
+    return np.asarray(np.where(tables.micro_batches > 1, seconds, 0.0))
 
 
 def _ends_gather(k: int, held: Floats, tables: Tables) -> Floats:
@@ -385,40 +388,46 @@ def _once(stages: list[_Stage], grid: PlanGrid, tables: Tables) -> _Once:
     start counts against what it still has to do.
     """
     states, di = tables.states, tables.state_of
-    n, zero = len(grid), grid.zero
-    overlap = grid.base.overlap
-    bytes_each = tables.width
+    n = len(grid)
     best = np.full(n, -np.inf)
     out = [np.zeros(n) for _ in range(4)]
     for k, stage in enumerate(stages):
-        held = states.dense[di, k] + states.experts[di, k]
-        tail = np.minimum(grid.base.bucket_parameters / held, 1.0)
-        reduce = np.where(zero == 0, states.all_reduce[di, k], states.reduce_scatter[di, k])
-        gather = states.all_gather[di, k]
-        if "gradients" in overlap:
-            reduce = np.maximum(reduce * tail, reduce - stage.backward)
-        if "weights" in overlap:
-            gather = np.maximum(gather * tail, gather - stage.forward)
-        gradients = np.where(zero <= 1, reduce, 0.0) + states.tied[di]
-        weights = np.where((zero == 1) | (zero == 2), gather, 0.0)
-        offload = np.zeros(n)
-        shard = (zero > 0).astype(int)
-        optimizer = states.optimizer[0][di, k, shard]
-        if "optimizer" in grid.base.offload:
-            parts = states.dense[di, k] / np.where(zero > 0, states.dense_shards[di], 1.0)
-            parts = parts + states.experts[di, k] / np.where(
-                zero > 0, states.expert_shards[di], 1.0
-            )
-            offload = parts * (bytes_each.gradient + bytes_each.weight) / _host_rate(tables)
-        done = gradients + weights + optimizer + offload
+        own = _once_of(k, stage, grid, tables)
+        values = (own.gradients, own.weights, own.optimizer, own.offload)
+        done = own.gradients + own.weights + own.optimizer + own.offload
         early = states.stages.earliest[di, k] * stage.backward / grid.virtual_stages
         later = done - early
         better = (later > best) & (states.stages.count[di, k] > 0)
         best = np.where(better, later, best)
         scale = np.where(done > 0, np.maximum(later, 0.0) / np.where(done > 0, done, 1.0), 0.0)
-        for i, value in enumerate((gradients, weights, optimizer, offload)):
+        for i, value in enumerate(values):
             out[i] = np.where(better, value * scale, out[i])
     return _Once(*out)
+
+
+def _once_of(k: int, stage: _Stage, grid: PlanGrid, tables: Tables) -> _Once:
+    """What one kind of stage does once a step, after its own last backward pass."""
+    states, di = tables.states, tables.state_of
+    zero, overlap, bytes_each = grid.zero, grid.base.overlap, tables.width
+    share = hiding.stolen_share(tables.cluster.accelerator)
+    held = states.dense[di, k] + states.experts[di, k]
+    tail = np.minimum(grid.base.bucket_parameters / held, 1.0)
+    reduce = np.where(zero == 0, states.all_reduce[di, k], states.reduce_scatter[di, k])
+    gather = states.all_gather[di, k]
+    if "gradients" in overlap:
+        reduce = reduce * tail + hiding.exposed(reduce * (1 - tail), stage.backward, share)
+    if "weights" in overlap:
+        gather = gather * tail + hiding.exposed(gather * (1 - tail), stage.forward, share)
+    gradients = np.where(zero <= 1, reduce, 0.0) + states.tied[di]
+    weights = np.where((zero == 1) | (zero == 2), gather, 0.0)
+    offload = np.zeros(len(grid))
+    shard = (zero > 0).astype(int)
+    optimizer = states.optimizer[0][di, k, shard]
+    if "optimizer" in grid.base.offload:
+        parts = states.dense[di, k] / np.where(zero > 0, states.dense_shards[di], 1.0)
+        parts = parts + states.experts[di, k] / np.where(zero > 0, states.expert_shards[di], 1.0)
+        offload = parts * (bytes_each.gradient + bytes_each.weight) / _host_rate(tables)
+    return _Once(gradients, weights, optimizer, offload)
 
 
 def _offload_each(
