@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from perfmodel.parallel import schedule
 from perfmodel.parallel.grid import PlanGrid
-from perfmodel.parallel.step import Tables
+from perfmodel.parallel.tables import Tables
 
 Floats = NDArray[np.float64]
 

@@ -28,7 +28,8 @@ from perfmodel.parallel.states import (
     parameter_bytes,
     state_table,
 )
-from perfmodel.parallel.step import Tables, step_parts
+from perfmodel.parallel.step import step_parts
+from perfmodel.parallel.tables import Tables
 from perfmodel.workload.transformer import (
     ModelConfig,
     Stack,
