@@ -1,0 +1,83 @@
+"""Reading and writing trace files: whole or not at all."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from perfmodel.errors import ScenarioError
+
+MOST_BYTES: Final = 1_500_000_000
+
+
+def write_bytes(path: str | Path, data: bytes) -> Path:
+    """Write under a temporary name in the same folder, then rename: no half-written file is left.
+
+    Raises
+    ------
+    ScenarioError
+        If the folder does not exist or cannot be written.
+    """
+    target = Path(path)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    except OSError as error:
+        raise ScenarioError(
+            str(target), f"<{error}>", "a path in a folder that can be written",
+            repair="make the folder first",
+        ) from None  # fmt: skip
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(name).replace(target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return target
+
+
+def write_json(path: str | Path, document: Any) -> Path:
+    """Write JSON (gzip if the name ends in ``.gz``); equal documents give equal bytes."""
+    data = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+    if str(path).endswith(".gz"):
+        data = gzip.compress(data, mtime=0)
+    return write_bytes(path, data)
+
+
+def read_bytes(path: str | Path, what: str) -> bytes:
+    """The content of a file of reasonable size, unzipped if its name ends in ``.gz``."""
+    source = Path(path)
+    accepted = f"a readable {what} of at most {MOST_BYTES // 10**6:,} MB"
+    try:
+        if source.stat().st_size > MOST_BYTES:
+            raise ScenarioError(
+                str(path), f"<{source.stat().st_size:,} bytes>", accepted,
+                repair="trace fewer steps",
+            )  # fmt: skip
+        data = source.read_bytes()
+        if not source.name.endswith(".gz"):
+            return data
+        with gzip.open(source) as file:
+            data = file.read(MOST_BYTES + 1)
+    except (OSError, EOFError) as error:
+        raise ScenarioError(
+            str(path), f"<{error}>", accepted, repair="check the path and the file"
+        ) from None
+    if len(data) > MOST_BYTES:
+        raise ScenarioError(str(path), "<too large unzipped>", accepted, repair="trace fewer steps")
+    return data
+
+
+def read_json(path: str | Path, what: str) -> Any:
+    """A JSON document."""
+    data = read_bytes(path, what)
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ScenarioError(
+            str(path), f"<{error}>", f"a {what} in JSON", repair="export the trace again"
+        ) from None
