@@ -23,7 +23,10 @@ from perfmodel.network.placement import Reach
 
 Floats = NDArray[np.float64]
 _PULL: Final = 0.15  # a coefficient off by a factor e weighs like a miss of 15 %
-OPS: Final = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
+OPS: Final = (
+    *("all_reduce", "all_gather", "reduce_scatter", "all_to_all"),
+    *("broadcast", "reduce", "gather", "scatter", "p2p"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,7 @@ def fit_fabric(
         return predict_rows(rows, reach, inside, link)
 
     link = _solve(key, rows, shape, sources, predict)
-    ops = tuple(op for op in (*OPS, "p2p") if (rows.op == op).sum() > 3)
+    ops = tuple(op for op in OPS if (rows.op == op).sum() > 3)
     if not ops:
         return link
     some = np.isin(rows.op, ops)

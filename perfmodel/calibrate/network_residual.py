@@ -21,7 +21,7 @@ from perfmodel.network.correction import Correction, Table
 
 Floats = NDArray[np.float64]
 RINGS = ("all_reduce", "all_gather", "reduce_scatter")
-PERSONAL = ("all_to_all", "p2p", "p2p_bidir", "gather", "scatter")
+PERSONAL = ("all_to_all", "p2p", "gather", "scatter")
 
 
 @dataclass(frozen=True, slots=True)

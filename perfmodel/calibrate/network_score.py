@@ -15,8 +15,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.calibrate.network_beside import fit_beside, write_beside
 from perfmodel.calibrate.network_file import write_links
 from perfmodel.calibrate.network_fit import predict_rows
+from perfmodel.calibrate.network_measured import (
+    SOURCE,
+    fit_measured,
+    measured_rows,
+    predict_measured,
+)
 from perfmodel.calibrate.network_published import (
     FAMILY,
     GENERATIONS,
@@ -150,6 +157,33 @@ def report(rows: Rows, links: Mapping[str, LinkCoefficients]) -> list[tuple[str,
     ]  # fmt: skip
 
 
+def measured_report(
+    rows: Rows, own: LinkCoefficients, published: LinkCoefficients
+) -> list[tuple[str, list[Score]]]:
+    """Held rows of our own measurement: by its own fit, and by the published table's alone."""
+    held = rows.where(rows.held)
+    mine, theirs = predict_measured(held, own), predict_measured(held, published)
+    names = np.char.add(np.char.add(held.op, " "), np.char.mod("%d", held.ranks))
+    shared = np.isin(held.op, ("all_reduce", "all_gather", "reduce_scatter"))
+    return [
+        (
+            "Own measurement, 2 to 4 H200, held half",
+            [score("all operations", mine, held.seconds)]
+            + [
+                score(str(name), mine[names == name], held.seconds[names == name])
+                for name in np.unique(names)
+            ],
+        ),
+        (
+            "Own measurement, by the published table's coefficients (no row of it fitted)",
+            [
+                score("all operations", theirs, held.seconds),
+                score("rings", theirs[shared], held.seconds[shared]),
+            ],
+        ),
+    ]
+
+
 def markdown(sections: list[tuple[str, list[Score]]]) -> str:
     """The report as tables."""
     lines = []
@@ -169,14 +203,28 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = argparse.ArgumentParser(prog="perfmodel.calibrate.network_score")
     parser.add_argument("table", type=Path, help="validate/published/collectives.csv")
+    parser.add_argument(
+        "--measured", type=Path, help="validate/measurements/h200-sxm-141gb-x4/collectives.csv"
+    )
     parser.add_argument("--write", action="store_true", help="write the fitted files")
     parser.add_argument("--out", type=Path, default=None, help="folder of the fitted files")
     options = parser.parse_args(arguments)
     rows, refused = published_rows(options.table)
     links = fit_published(rows)
+    folder = options.out or spec_folders()[-1] / "efficiency" / "network"
+    sections = report(rows, links)
+    if options.measured:
+        mine = measured_rows(options.measured)
+        own = fit_measured(mine, links["nccl-nvlink4"])
+        links[own.key] = own
+        sections += measured_report(mine, own, links["nccl-nvlink4"])
+        factors, counts = fit_beside(options.measured, SOURCE)
+        sys.stdout.write(f"Beside compute: {factors}\n(rows, spread): {counts}\n\n")
+        if options.write:
+            write_beside(factors, folder / "beside-nccl-nvlink4.toml")
     if options.write:
-        write_links(links, options.out or spec_folders()[-1] / "efficiency" / "network")
-    sys.stdout.write(markdown(report(rows, links)))
+        write_links(links, folder)
+    sys.stdout.write(markdown(sections))
     reasons = sorted({reason for _, reason in refused})
     for reason in reasons:
         count = sum(each == reason for _, each in refused)

@@ -1,6 +1,34 @@
 """Bytes between devices: topologies, collectives, contention."""
 
-from perfmodel.network.algorithms import algbw, bus_factor, busbw
-from perfmodel.network.collectives import collective_seconds
+from perfmodel.network.algorithms import Traffic, algbw, bus_factor, busbw, traffic
+from perfmodel.network.collectives import Priced, collective_seconds, price_collective
+from perfmodel.network.contention import FlowNetwork, max_min_rates
+from perfmodel.network.explain import collective, curve, default_ranks_per_node
+from perfmodel.network.groups import Group, concurrent_seconds, crossed, link_bytes
+from perfmodel.network.interference import Interference, interference, run_beside
+from perfmodel.network.topology import Topology, of_cluster
 
-__all__ = ["algbw", "bus_factor", "busbw", "collective_seconds"]
+__all__ = [
+    "FlowNetwork",
+    "Group",
+    "Interference",
+    "Priced",
+    "Topology",
+    "Traffic",
+    "algbw",
+    "bus_factor",
+    "busbw",
+    "collective",
+    "collective_seconds",
+    "concurrent_seconds",
+    "crossed",
+    "curve",
+    "default_ranks_per_node",
+    "interference",
+    "link_bytes",
+    "max_min_rates",
+    "of_cluster",
+    "price_collective",
+    "run_beside",
+    "traffic",
+]
