@@ -1,0 +1,64 @@
+"""``perfmodel calibrate``: from measurements to fitted coefficients."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perfmodel.cli.output import Json, emit
+from perfmodel.errors import CalibrationError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("calibrate")(calibrate)
+
+
+def calibrate(
+    device: Annotated[str, typer.Option(help="The chip: a name or a TOML path.")],
+    folder: Annotated[Path | None, typer.Argument(help="CSV files with sidecars.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Efficiency folder to write.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what to measure.")] = False,
+    json: Json = False,
+) -> None:
+    """Fit the cost model to a folder of measurements, or say what to measure first."""
+    from perfmodel import calibrate as package
+
+    if plan:
+        from perfmodel.hardware import load_accelerator
+
+        text = package.measurement_plan(load_accelerator(device))
+        if json:
+            emit({"device": device, "plan": text})
+        else:
+            typer.echo(text)
+        return
+    if folder is None:
+        raise CalibrationError(
+            "calibrate: DIR",
+            "<nothing>",
+            "a folder of CSV files with TOML sidecars",
+            repair="name the folder, or ask with --plan what to measure",
+        )
+    result = package.calibrate(
+        folder,
+        device,
+        out=out,
+        progress=None if json else lambda kernel: typer.echo(f"fitting {kernel}", err=True),
+    )
+    scores = package.summaries(result.records, lambda record: record.family)
+    if json:
+        emit(
+            {
+                "device": result.device,
+                "folder": str(result.folder),
+                "held_out": scores,
+                "refused": [{"row": row, "reason": why} for row, why in result.refused],
+                "skipped": dict(result.skipped),
+            }
+        )
+        return
+    typer.echo(package.markdown(scores, "held-out operators"))
+    typer.echo(f"{len(result.refused)} rows refused, files in {result.folder}")

@@ -1,0 +1,48 @@
+"""``perfmodel infer``: latency and memory of one batch of requests."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from perfmodel.cli.output import Json, emit
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("infer")(infer)
+
+
+def infer(
+    model: Annotated[str, typer.Argument(help="A bundled name or a Hugging Face config.json.")],
+    on: Annotated[str, typer.Option(help="Accelerator, node or cluster: a name or a TOML path.")],
+    batch_size: Annotated[int, typer.Option(help="Requests decoded together.")],
+    prompt_len: Annotated[int, typer.Option(help="Tokens of a prompt.")],
+    output_len: Annotated[int, typer.Option(help="Tokens generated for each request.")],
+    tp: int = 1,
+    precision: str = "bf16",
+    stack: str = "vllm",
+    json: Json = False,
+) -> None:
+    """Time to first token, time per token, end to end, and what memory holds."""
+    from perfmodel.parallel.inference import infer as evaluate
+    from perfmodel.study.planning import serving_cluster
+    from perfmodel.workload.model import load_model
+
+    result = evaluate(
+        load_model(model),
+        serving_cluster(on, tp),
+        batch_size=batch_size,
+        prompt_len=prompt_len,
+        output_len=output_len,
+        tp=tp,
+        precision=precision,
+        stack=stack,
+    )
+    if json:
+        emit(result.to_dict())
+    else:
+        typer.echo(result.explain())
+    if not result.fits:
+        raise typer.Exit(3)

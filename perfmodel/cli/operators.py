@@ -1,0 +1,64 @@
+"""``perfmodel ops``: the latency of every operator of a file."""
+
+from __future__ import annotations
+
+import json as codec
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from perfmodel.cli.output import Json, emit, plain, table
+
+# What a measured row holds beside the operator itself; kept, never read.
+MEASURED_KEYS: Final = frozenset(
+    ("id", "row_id", "name", "device", "latency_us", "p10_us", "p90_us", "mode")
+) | {"power_w", "clock_mhz"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("ops")(ops)
+
+
+def ops(
+    file: Annotated[Path, typer.Argument(help="One operator a line, as JSON objects.")],
+    on: Annotated[str, typer.Option(help="Accelerator, or node for collectives: name or TOML.")],
+    out: Annotated[Path | None, typer.Option(help="Write JSON lines here.")] = None,
+    json: Json = False,
+) -> None:
+    """Price every operator of a JSON-lines file on one device."""
+    from perfmodel.report.tables import write_text
+    from perfmodel.study.operators import price_records
+    from perfmodel.workload.op import records_from_jsonl
+
+    records = list(records_from_jsonl(file))
+    rows = price_records(records, on, ignored=MEASURED_KEYS)
+    if out is not None:
+        write_text(out, "".join(codec.dumps(plain(row)) + "\n" for row in rows))
+    if json:
+        emit(rows)
+    elif out is None:
+        table(
+            ["operator", "latency", "lower bound", "90 % interval", "bound", "calibrated"],
+            [_line(row) for row in rows],
+        )
+    else:
+        typer.echo(f"{len(rows)} operators priced on {on}: {out}")
+
+
+def _line(row: dict[str, Any]) -> list[str]:
+    prices = {"latency_us", "lower_us", "low_us", "high_us", "bound", "calibrated"}
+    sizes = " ".join(
+        f"{key}={value}"
+        for key, value in row.items()
+        if key not in prices | MEASURED_KEYS and key != "op"
+    )
+    return [
+        f"{row['op']} {sizes}",
+        f"{row['latency_us']:.2f} us",
+        f"{row['lower_us']:.2f} us",
+        f"{row['low_us']:.2f} .. {row['high_us']:.2f}",
+        row["bound"],
+        "yes" if row["calibrated"] else "no",
+    ]

@@ -1,0 +1,252 @@
+"""``perfmodel train`` and ``perfmodel plan``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from perfmodel.cli.output import Json, emit, progress, table
+from perfmodel.errors import PlanError
+
+if TYPE_CHECKING:
+    from perfmodel.hardware import Cluster
+    from perfmodel.parallel import Plan
+    from perfmodel.workload.model import ModelConfig
+
+Model = Annotated[str, typer.Argument(help="A bundled name or a Hugging Face config.json.")]
+On = Annotated[str, typer.Option(help="Node or cluster: a name or a TOML path.")]
+Nodes = Annotated[int | None, typer.Option(help="Nodes; all of a cluster by default.")]
+PerNode = Annotated[int | None, typer.Option("--gpus-per-node", help="Devices used in a node.")]
+Batch = Annotated[int, typer.Option("--global-batch-size", help="Sequences in a step.")]
+SeqLen = Annotated[int, typer.Option("--seq-len", help="Tokens in a sequence.")]
+StackName = Annotated[str, typer.Option("--stack", help="How the software runs the work.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    app.command("train")(train)
+    app.command("plan")(plan)
+
+
+def train(
+    model: Model,
+    on: On,
+    global_batch_size: Batch,
+    seq_len: SeqLen,
+    nodes: Nodes = None,
+    gpus_per_node: PerNode = None,
+    tp: int = 1,
+    pp: int = 1,
+    dp: Annotated[int | None, typer.Option(help="What the others leave, by default.")] = None,
+    cp: int = 1,
+    ep: int = 1,
+    expert_tp: int | None = None,
+    virtual_stages: int = 1,
+    micro_batch_size: int = 1,
+    zero: int = 0,
+    zero_group: int | None = None,
+    sequence_parallel: bool = False,
+    recompute: str = "none",
+    precision: str = "bf16",
+    schedule: str = "1f1b",
+    layers_per_stage: Annotated[
+        str | None, typer.Option(help="Layers of each chunk, e.g. 11,12,12,13.")
+    ] = None,
+    stack: StackName = "megatron",
+    simulate: Annotated[bool, typer.Option("--simulate", help="Replay event by event.")] = False,
+    figure: Annotated[Path | None, typer.Option(help="Draw the step here.")] = None,
+    json: Json = False,
+) -> None:
+    """One plan: step time, memory, rates, and where each millisecond goes."""
+    from perfmodel.parallel import Plan
+    from perfmodel.parallel.training import train as evaluate
+
+    config, cluster = _given(model, on, nodes, gpus_per_node)
+    if dp is None:
+        dp = _left_over(cluster.devices, tp * pp * cp)
+    chosen = Plan(
+        tp=tp,
+        pp=pp,
+        dp=dp,
+        cp=cp,
+        ep=ep,
+        expert_tp=expert_tp,
+        virtual_stages=virtual_stages,
+        micro_batch_size=micro_batch_size,
+        zero=zero,
+        zero_group=zero_group,
+        sequence_parallel=sequence_parallel,
+        recompute=recompute,
+        precision=precision,
+        schedule=schedule,
+        layers_per_stage=_layout(layers_per_stage),
+    )
+    result = evaluate(config, cluster, chosen, global_batch_size, seq_len, stack)
+    document: dict[str, Any] = result.to_dict()
+    if simulate:
+        document["simulated"] = _simulated(
+            config, cluster, chosen, global_batch_size, seq_len, stack
+        )
+    if figure is not None:
+        from perfmodel.report.plans import step_figure
+        from perfmodel.report.style import save
+
+        save(step_figure([result], config.name), figure)
+    if json:
+        emit(document)
+    else:
+        typer.echo(result.explain())
+        typer.echo(
+            f"{result.tokens_per_s_per_device:,.0f} tokens/s/device, MFU {result.mfu:.1%}, "
+            f"HFU {result.hfu:.1%}, bubble {result.bubble_fraction:.1%}"
+        )
+        if simulate:
+            typer.echo(f"simulated step: {document['simulated']['step_time_s']:.4g} s")
+    if not result.fits:
+        raise typer.Exit(3)
+
+
+def plan(
+    model: Model,
+    on: On,
+    global_batch_size: Batch,
+    seq_len: SeqLen,
+    nodes: Nodes = None,
+    gpus_per_node: PerNode = None,
+    objective: Annotated[str, typer.Option(help="step_time, memory; MILP: more.")] = "step_time",
+    top: Annotated[int, typer.Option(help="Plans to return.")] = 5,
+    method: Annotated[str, typer.Option(help="search or milp.")] = "search",
+    export: Annotated[
+        str | None, typer.Option(help="megatron, torchtitan, deepspeed or slurm.")
+    ] = None,
+    precision: str = "bf16",
+    stack: StackName = "megatron",
+    figure: Annotated[Path | None, typer.Option(help="Draw time against memory here.")] = None,
+    json: Json = False,
+) -> None:
+    """The best plans for a model on a cluster, with the bound and the gap."""
+    from perfmodel.parallel import Plan
+    from perfmodel.study.planning import plan as search
+
+    config, cluster = _given(model, on, nodes, gpus_per_node)
+    options: dict[str, Any] = {}
+    if method == "search" and precision != "bf16":
+        from perfmodel.optimize.uniform import Space
+
+        options["space"] = Space(base=Plan(precision=precision))
+    with progress(f"plans for {config.name}", quiet=json) as show:
+        result: Any = search(
+            config,
+            cluster,
+            global_batch_size,
+            seq_len,
+            objective=objective,
+            method=method,
+            top=top,
+            stack=stack,
+            progress=lambda count: show(min(0.99, count / (count + 100_000))),
+            **options,
+        )
+    if method == "milp":
+        _show_milp(result, json=json, export=export)
+        return
+    document = result.to_dict()
+    if export is not None:
+        from perfmodel.parallel.export import export as write
+        from perfmodel.parallel.export.job import Job
+
+        job = Job(global_batch_size, seq_len, cluster.devices_per_node)
+        document["export"] = write(result.best.plan, export, job, partial=True)
+    if figure is not None:
+        from perfmodel.report.plans import front_figure
+        from perfmodel.report.style import save
+
+        save(front_figure(result, f"{config.name} on {cluster.devices} devices"), figure)
+    if json:
+        emit(document)
+        return
+    typer.echo(result.explain())
+    typer.echo("")
+    table(
+        ["plan", "step", "tokens/s/device", "MFU", "memory"],
+        [
+            [
+                repr(one.plan),
+                f"{one.step_time_s:.4g} s",
+                f"{one.tokens_per_s_per_device:,.0f}",
+                f"{one.mfu:.1%}",
+                f"{one.peak_memory / 2**30:.1f} GiB",
+            ]
+            for one in result.plans
+        ],
+    )
+    if export is not None:
+        typer.echo("\n" + document["export"])
+
+
+def _show_milp(result: Any, *, json: bool, export: str | None) -> None:
+    if export is not None and result.uniform is None:
+        raise PlanError(
+            "plan: --export",
+            export,
+            "a plan whose stages share their degrees",
+            repair="export with --method search, or read the layer table of the answer",
+        )
+    document = result.to_dict()
+    if export is not None:
+        from perfmodel.parallel.export import export as write
+
+        document["export"] = write(result.uniform, export, partial=True)
+    if json:
+        emit(document)
+    else:
+        typer.echo(result.explain())
+        if export is not None:
+            typer.echo("\n" + document["export"])
+    if result.status == "infeasible":
+        raise typer.Exit(3)
+
+
+def _given(
+    model: str, on: str, nodes: int | None, gpus_per_node: int | None
+) -> tuple[ModelConfig, Cluster]:
+    from perfmodel.hardware import load_cluster
+    from perfmodel.workload.model import load_model
+
+    return load_model(model), load_cluster(on, nodes=nodes, gpus_per_node=gpus_per_node)
+
+
+def _left_over(devices: int, used: int) -> int:
+    if used < 1 or devices % used:
+        raise PlanError(
+            "train: tp * pp * cp",
+            used,
+            f"a divisor of the {devices} devices",
+            repair="choose degrees whose product divides the number of devices",
+        )
+    return devices // used
+
+
+def _layout(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise PlanError(
+            "train: --layers-per-stage",
+            text,
+            "whole numbers with commas between them, such as 11,12,12,13",
+            repair="write one number for each of the pp * virtual_stages chunks",
+        ) from None
+
+
+def _simulated(
+    model: ModelConfig, cluster: Cluster, plan: Plan, batch: int, seq_len: int, stack: str
+) -> dict[str, Any]:
+    from perfmodel.sim import simulate_plan
+
+    result: dict[str, Any] = simulate_plan(model, cluster, plan, batch, seq_len, stack).to_dict()
+    return result

@@ -1,0 +1,48 @@
+"""``perfmodel validate``: how far predictions are from measurements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from perfmodel.cli.output import Json, emit
+from perfmodel.errors import CalibrationError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("validate")(validate)
+
+
+def validate(
+    training: Annotated[Path | None, typer.Option(help="Own training rows (CSV).")] = None,
+    ops: Annotated[Path | None, typer.Option(help="Own operator times (JSON lines).")] = None,
+    on: Annotated[str | None, typer.Option(help="The chip of --ops.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write report and pictures here.")] = None,
+    json: Json = False,
+) -> None:
+    """The accuracy report: against everything published, or against a user's own measurements."""
+    from perfmodel.study import accuracy
+
+    if ops is not None and on is None:
+        raise CalibrationError(
+            "validate: --on",
+            "<nothing>",
+            "the chip on which the operators of --ops were measured",
+            repair="add --on, for example --on h100-sxm5-80gb",
+        )
+    documents: dict[str, Any] = {}
+    texts: list[str] = []
+    for part in accuracy.parts(training=training, ops=ops, on=on):
+        documents[part.name] = part.document
+        texts.append(part.markdown)
+        if out is not None:
+            from perfmodel.report.accuracy import write_part
+
+            write_part(part, out)
+    if json:
+        emit(next(iter(documents.values())) if len(documents) == 1 else documents)
+    else:
+        typer.echo("\n\n".join(texts))

@@ -1,0 +1,59 @@
+"""Pictures of plans: where a step's time goes, what memory holds, the front of the two."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from perfmodel.report.figures import pareto, stacked_bars
+
+if TYPE_CHECKING:
+    from perfmodel.optimize.search import SearchResult
+    from perfmodel.parallel.result import TrainResult
+
+
+def step_figure(results: Sequence[TrainResult], title: str) -> Figure:
+    """One bar a plan: the parts of its step [s]."""
+    names = list(dict.fromkeys(name for result in results for name in result.parts))
+    parts = {name: np.array([result.parts.get(name, 0.0) for result in results]) for name in names}
+    labels = [short(result) for result in results]
+    return stacked_bars(f"{title}: the step, part by part", labels, parts, xlabel="step time [s]")
+
+
+def memory_figure(results: Sequence[TrainResult], title: str) -> Figure:
+    """One bar a plan: what the fullest stage holds [GiB], against the capacity."""
+    names = list(dict.fromkeys(name for result in results for name in result.memory))
+    parts = {
+        name: np.array([result.memory.get(name, 0.0) for result in results]) / 2**30
+        for name in names
+    }
+    capacity = results[0].capacity / 2**30
+    return stacked_bars(
+        f"{title}: memory of the fullest stage",
+        [short(result) for result in results],
+        parts,
+        xlabel="memory of a device [GiB]",
+        limit=capacity,
+        limit_label=f"{capacity:.1f} GiB",
+    )
+
+
+def front_figure(result: SearchResult, title: str) -> Figure:
+    """The Pareto front of a search: step time against peak memory."""
+    time = np.array([point.step_time_s for point in result.pareto])
+    memory = np.array([point.peak_memory_bytes for point in result.pareto])
+    return pareto(
+        f"{title}: step time against memory",
+        time,
+        memory,
+        np.arange(time.size),
+        result.best.capacity,
+    )
+
+
+def short(result: TrainResult) -> str:
+    """A plan in a few words, for a label."""
+    return repr(result.plan).removeprefix("Plan(").removesuffix(")").replace(", ", " ")

@@ -1,0 +1,100 @@
+"""Price a list of operator descriptions: kernels on a device, collectives on a node or cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perfmodel.cost import price
+from perfmodel.errors import WorkloadError
+from perfmodel.hardware import Accelerator, Cluster, Link, load, load_cluster
+from perfmodel.network.collectives import price_collective
+from perfmodel.workload.op import Collective, Op, op_from_dict
+from perfmodel.workload.stacked import stacked
+
+
+def price_records(
+    records: Sequence[tuple[str, Any]],
+    hardware: str | Path | Accelerator | Cluster,
+    *,
+    ignored: Collection[str] = (),
+) -> list[dict[str, Any]]:
+    """Every record with its price.
+
+    Parameters
+    ----------
+    records : sequence of (where, dict)
+        Operator descriptions, with the place to name in errors.
+    hardware : str, Path, Accelerator or Cluster
+        The device; collectives need a node or a cluster.
+    ignored : collection of str
+        Keys that are kept in the output but do not describe the operator.
+
+    Returns
+    -------
+    list of dict
+        The input keys plus ``latency_us lower_us low_us high_us bound calibrated``.
+
+    Raises
+    ------
+    WorkloadError
+        If a record does not describe an operator, or a collective is asked of a bare accelerator.
+    """
+    target = load(hardware) if isinstance(hardware, str | Path) else hardware
+    operators = [_operator(where, record, ignored) for where, record in records]
+    rows: list[dict[str, Any]] = [dict(record) for _, record in records]
+    for places, op in stacked(operators):
+        columns = _collective(op, hardware) if isinstance(op, Collective) else _kernel(op, target)
+        seconds, lower, low, high, bound, calibrated = columns
+        for i, place in enumerate(places):
+            rows[place] |= {
+                "latency_us": float(seconds[i]) * 1e6,
+                "lower_us": float(lower[i]) * 1e6,
+                "low_us": float(low[i]) * 1e6,
+                "high_us": float(high[i]) * 1e6,
+                "bound": str(bound[i]),
+                "calibrated": bool(calibrated[i]),
+            }
+    return rows
+
+
+def _operator(where: str, record: Any, ignored: Collection[str]) -> Op:
+    if isinstance(record, dict):
+        record = {key: value for key, value in record.items() if key not in ignored}
+    return op_from_dict(record, where=where)
+
+
+def _kernel(op: Op, target: Accelerator | Cluster | Link) -> tuple[Any, ...]:
+    if isinstance(target, Link):
+        raise WorkloadError(
+            f"operator {op.family}",
+            f"<the link {target.name}>",
+            "an accelerator, a node or a cluster",
+            repair="name the device that runs the operator",
+        )
+    priced = price(op, target.accelerator if isinstance(target, Cluster) else target)
+    return (
+        priced.seconds, priced.lower, priced.low, priced.high, priced.bound, priced.calibrated
+    )  # fmt: skip
+
+
+def _collective(op: Collective, hardware: str | Path | Accelerator | Cluster) -> tuple[Any, ...]:
+    """A named node is repeated until all ranks have a device; a cluster value is taken as it is."""
+    target = load(hardware) if isinstance(hardware, str | Path) else hardware
+    if not isinstance(target, Cluster):
+        raise WorkloadError(
+            f"operator {op.op}",
+            f"<the device {target.name}>",
+            "a node or a cluster, such as dgx-h100",
+            repair="name the node whose links carry the collective",
+        )
+    world = np.asarray(op.world)
+    if isinstance(hardware, str | Path) and world.max() > target.devices:
+        target = load_cluster(hardware, nodes=-(-int(world.max()) // target.devices_per_node))
+    inside = np.minimum(world, target.devices_per_node)
+    priced = price_collective(op.op, op.bytes, world, target, ranks_per_node=inside)
+    bound = np.where(priced.latency > priced.moving, "latency", "network")
+    return priced.seconds, priced.lower, priced.low, priced.high, bound, priced.calibrated
