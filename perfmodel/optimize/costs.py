@@ -162,7 +162,7 @@ def mode_costs(
     dense, experts = _parameters(model, kinds, grid)
     messages = _messages(cluster, grid, width, dense, experts)
     if (grid.zero == 3).any():
-        _shard_weights(grid, messages, seconds, forward, backward)
+        _shard_weights(grid, messages, seconds, forward)
     persistent = _state_bytes(grid, width, dense, experts)
     transient = transient + _gathered_bytes(grid, width, dense, experts)[:, :, None]
     once = _once(cluster, grid, stack, dense, experts, messages, forward, backward)
@@ -277,12 +277,13 @@ def _shard_weights(
     messages: tuple[Floats, Floats],
     seconds: Floats,
     forward: Floats,
-    backward: Floats,
 ) -> None:
     """Fully sharded weights: gathered for both passes, gradients scattered, behind the layers."""
     reduce, gather = messages
-    wait = np.maximum(gather - forward, 0.0) + np.maximum(gather + reduce - backward, 0.0)
-    seconds += np.where((grid.zero == 3)[:, None], wait, 0.0)[:, :, None]
+    behind = np.where(np.isfinite(seconds), seconds - forward[:, :, None], 0.0)
+    wait = np.maximum((gather + reduce)[:, :, None] - behind, 0.0)
+    wait += np.maximum(gather - forward, 0.0)[:, :, None]
+    seconds += np.where((grid.zero == 3)[:, None, None], wait, 0.0)
 
 
 def _state_bytes(

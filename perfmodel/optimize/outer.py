@@ -77,9 +77,37 @@ def once_bound(problem: PlanningProblem) -> float:
 def quick_bound(problem: PlanningProblem) -> float:
     """Lower bound of the step from the layers' fastest strategies, cut evenly at will [s]."""
     least = problem.seconds.min(axis=(0, 2))
-    slowest = max(least.sum() / problem.stages, least.max())
+    slowest = max(least.sum() / problem.stages, least.max(), _shared_bound(problem))
     total = problem.sum_weights.min() * least.sum()
     return float(total + problem.tail_weight * slowest + once_bound(problem))
+
+
+def _shared_bound(problem: PlanningProblem) -> float:
+    """Lower bound of the slowest stage where every stage of every type must be used [s].
+
+    For any weights of the types, all layers at their cheapest weighted time have to fit into all
+    stages; and the stages of a type hold a layer each at least.
+    """
+    types = sorted({kind.device_type for kind in problem.kinds})
+    if len(types) < 2:
+        return 0.0
+    least, rooms = [], []
+    for t in types:
+        members = [q for q, kind in enumerate(problem.kinds) if kind.device_type == t]
+        least.append(problem.seconds[members].min(axis=(0, 2)))
+        rooms.append(problem.available[t] // min(problem.kinds[q].devices for q in members))
+    times, room = np.array(least), np.array(rooms)
+    if not np.isfinite(times).all():
+        return 0.0
+    bound = 0.0
+    for tilt in (0.25, 0.5, 0.8, 1.0, 1.25, 2.0, 4.0):
+        weight = 1.0 / times.sum(axis=1)
+        weight[0] *= tilt
+        bound = max(bound, float((weight[:, None] * times).min(axis=0).sum() / (weight @ room)))
+    if room.sum() == problem.stages:
+        each = [np.sort(row)[min(r, len(row)) - 1] for row, r in zip(times, room, strict=True)]
+        bound = max(bound, float(max(each)))
+    return bound
 
 
 def solve_point(
@@ -147,7 +175,7 @@ def solve_point(
         best = _better(best, _plan(problem, high, fine, grid))
         step = math.inf if best is None else best[1].objective
         target = min(target, step)
-        path = chains.chain_bound(low, problem.tail_weight) + once_bound(problem)
+        path = chains.best_chain(low, problem.tail_weight)[1] + once_bound(problem)
         bound = max(bound, min(path, target))  # what was eliminated cannot beat the target
         if best is None and math.isinf(bound):
             return without("infeasible", math.inf, count, tables)
@@ -258,10 +286,8 @@ def _plan(
 ) -> Plan | None:
     """The best chain of certain columns within the devices, over the natural orders of types."""
     best: Plan | None = None
-    for kinds in chains.orders(problem):
-        chain = chains.best_chain(
-            chains.restricted(table, kinds), problem.tail_weight, limit=400
-        )
+    for variant in chains.variants(problem, table):
+        chain, _ = chains.best_chain(variant, problem.tail_weight)
         if chain is not None:
             best = _better(best, _layout(problem, chain.pieces, cells, "upper"))
     return best

@@ -20,7 +20,7 @@ from perfmodel.hardware import Cluster, load_cluster
 from perfmodel.optimize.answer import Alternative, MilpPlan, Relaxation, StageAnswer
 from perfmodel.optimize.milp import SOLVERS
 from perfmodel.optimize.outer import PointSolution, quick_bound, solve_point
-from perfmodel.optimize.problem import PlanningProblem
+from perfmodel.optimize.problem import PlanningProblem, gathered_runs
 from perfmodel.optimize.relax import Shortage, shortage
 from perfmodel.optimize.space import Piece, Point, Priced, Space, priced, problem_of
 from perfmodel.parallel.training import IDLE_POWER
@@ -318,6 +318,7 @@ def _answer(
     layout, evaluation = solution.layout, solution.evaluation
     if layout is None or evaluation is None:
         raise PlanError("planner", "no layout", "a solved point", repair="report this as a bug")
+    layout = gathered_runs(problem, layout)
     stages = []
     for s, stage in enumerate(layout):
         g, mode = candidate.chosen[stage.kind]
@@ -543,7 +544,8 @@ def _node_counts(nodes: int) -> list[int]:
 def _resized(cluster: Cluster, nodes: int) -> Cluster:
     if nodes == cluster.nodes:
         return cluster
-    return load_cluster(cluster.name, nodes=nodes, gpus_per_node=cluster.devices_per_node)
+    name = cluster.name.lower().replace(" ", "-")
+    return load_cluster(name, nodes=nodes, gpus_per_node=cluster.devices_per_node)
 
 
 def _check(

@@ -228,6 +228,34 @@ def step_seconds(problem: PlanningProblem, stage_seconds: Floats, stage_once: Fl
     )
 
 
+def gathered_runs(problem: PlanningProblem, layout: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    """The same layout with the strategies of interchangeable layers put in order.
+
+    Layers of a stage that cost the same may swap strategies where nothing is paid for changing
+    them; then each strategy comes in as few runs as possible.
+    """
+    tidy = []
+    for stage in layout:
+        span = slice(stage.first, stage.last + 1)
+        if problem.reshard[stage.kind, span].any():
+            tidy.append(stage)
+            continue
+        rows = np.concatenate(
+            [
+                getattr(problem, name)[stage.kind, span]
+                for name in ("seconds", "persistent", "activation", "transient")
+            ],
+            axis=1,
+        )
+        _, alike = np.unique(rows, axis=0, return_inverse=True)
+        chosen = np.array(stage.strategies)
+        for group in range(int(alike.max()) + 1):
+            members = np.flatnonzero(alike.reshape(-1) == group)
+            chosen[members] = np.sort(chosen[members])
+        tidy.append(Stage(stage.first, stage.last, stage.kind, tuple(int(k) for k in chosen)))
+    return tuple(tidy)
+
+
 def evaluate(problem: PlanningProblem, layout: tuple[Stage, ...]) -> Evaluation:
     """Price a layout term by term.
 

@@ -6,7 +6,7 @@ transient memory); the layout whose worst stage lacks least is then a min-max pa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -60,12 +60,10 @@ def shortage(problem: PlanningProblem) -> Shortage | None:
     if problem.enter.any():
         bare = np.where(np.isfinite(table.cost), 0.0, np.inf)
         which = [counts.index(count) for count in problem.in_flight]
-        table = chains.Columns(
-            bare + excess[:, which].swapaxes(0, 1)[:, None], table.type_of, table.weights
-        )
+        table = replace(table, cost=bare + excess[:, which].swapaxes(0, 1)[:, None])
     found: Shortage | None = None
-    for kinds in chains.orders(problem):
-        chain = chains.best_chain(chains.restricted(table, kinds), 1.0, limit=1)
+    for variant in chains.variants(problem, table):
+        chain = chains.tightest_chain(variant)
         if chain is None:
             continue
         held = [
