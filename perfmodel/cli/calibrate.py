@@ -48,7 +48,7 @@ def calibrate(
         out=out,
         progress=None if json else lambda kernel: typer.echo(f"fitting {kernel}", err=True),
     )
-    scores = package.summaries(result.records, lambda record: record.family)
+    scores = package.summaries(result.records, lambda record: record.kernel)
     if json:
         emit(
             {

@@ -41,4 +41,4 @@ def specs(
     titles = references()
     cited = {word for one in fields for word in one.source.split() if word in titles}
     for key in sorted(cited):
-        typer.echo(f"[{key}] {titles[key].title}, {titles[key].publisher}")
+        typer.echo(f"[{key}] {titles[key]['title']}, {titles[key]['publisher']}")

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.report.style import COLOURS, figure
@@ -193,18 +194,17 @@ def pareto(
     chosen = np.asarray(front, int)
     with figure() as (drawn, axes):
         fits = size <= capacity / 2**30
-        axes.scatter(
-            size[~fits],
-            seconds[~fits],
-            s=5,
-            color="#D9B8A3",
-            lw=0,
-            label="does not fit",
-            rasterized=True,
-        )
-        axes.scatter(
-            size[fits], seconds[fits], s=5, color="#9BC3DE", lw=0, label="fits", rasterized=True
-        )
+        others = np.ones(size.shape, dtype=bool)
+        others[chosen] = False
+        for colour, label, group in (
+            ("#D9B8A3", "does not fit", ~fits & others),
+            ("#9BC3DE", "fits", fits & others),
+        ):
+            if group.any():
+                axes.scatter(
+                    size[group], seconds[group], s=5, color=colour, lw=0, label=label,
+                    rasterized=True,
+                )  # fmt: skip
         order = chosen[np.argsort(size[chosen])]
         axes.step(size[order], seconds[order], where="post", color=COLOURS[0], lw=1.4)
         axes.scatter(
@@ -212,12 +212,14 @@ def pareto(
         )
         axes.axvline(capacity / 2**30, color=COLOURS[1], lw=1.0)
         axes.annotate(
-            f"{capacity / 2**30:.0f} GiB",
-            (capacity / 2**30, 0.98),
+            f"capacity {capacity / 2**30:.1f} GiB",
+            (capacity / 2**30, 0.5),
             xycoords=("data", "axes fraction"),
             color=COLOURS[1],
-            va="top",
-            xytext=(3, 0),
+            rotation=90,
+            ha="right",
+            va="center",
+            xytext=(-2, 0),
             textcoords="offset points",
         )
         axes.set(
@@ -227,8 +229,15 @@ def pareto(
             ylabel="step time [s]",
             title=title,
         )
-        axes.legend(loc="upper right", markerscale=2)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(_plain)
+            axis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
+        axes.legend(loc="upper center", markerscale=1.5)
         return drawn
+
+
+def _plain(value: float, _position: int | None = None) -> str:
+    return f"{value:g}"
 
 
 def stacked_bars(
@@ -264,10 +273,13 @@ def stacked_bars(
             axes.axvline(limit, color="#333333", lw=1.0, ls="--")
             axes.annotate(
                 limit_label,
-                (limit, 1.0),
+                (limit, 0.5),
                 xycoords=("data", "axes fraction"),
-                ha="center",
-                va="bottom",
+                rotation=90,
+                ha="left",
+                va="center",
+                xytext=(3, 0),
+                textcoords="offset points",
             )
         axes.set_yticks(rows, labels)
         axes.invert_yaxis()
@@ -324,5 +336,5 @@ def timeline(
 
 
 def _cycle() -> list[str]:
-    """Colours for up to 32 series; they repeat after eight."""
+    """Colours for up to 48 series; they repeat after twelve."""
     return list(COLOURS) * 4

@@ -55,5 +55,13 @@ def front_figure(result: SearchResult, title: str) -> Figure:
 
 
 def short(result: TrainResult) -> str:
-    """A plan in a few words, for a label."""
-    return repr(result.plan).removeprefix("Plan(").removesuffix(")").replace(", ", " ")
+    """A plan in a few words, for a label: ``tp2 pp2 dp64 cp2 v20 z2 sp``."""
+    plan = result.plan
+    degrees = (("tp", plan.tp), ("pp", plan.pp), ("dp", plan.dp), ("cp", plan.cp), ("ep", plan.ep))
+    words = [f"{name}{degree}" for name, degree in degrees if degree > 1]
+    words += [f"v{plan.virtual_stages}"] if plan.virtual_stages > 1 else []
+    words += [f"mb{plan.micro_batch_size}"] if plan.micro_batch_size > 1 else []
+    words += [f"z{plan.zero}"] if plan.zero else []
+    words += ["sp"] if plan.sequence_parallel else []
+    words += [f"recompute={plan.recompute}"] if plan.recompute != "none" else []
+    return " ".join(words) or "one device"

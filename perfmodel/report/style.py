@@ -13,7 +13,7 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Okabe and Ito, "Color Universal Design", 2008.
+# Okabe and Ito, "Color Universal Design", 2008; then darker and lighter tones of the same.
 COLOURS: Final = (
     "#0072B2",
     "#D55E00",
@@ -23,6 +23,10 @@ COLOURS: Final = (
     "#56B4E9",
     "#7F7F7F",
     "#F0E442",
+    "#004466",
+    "#8A3B00",
+    "#A6DCC8",
+    "#5C2A4A",
 )
 
 _SETTINGS: Final[dict[Any, Any]] = {

@@ -1,0 +1,187 @@
+"""The command line as scripts use it: JSON on stdout, exit codes, five-part errors."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from perfmodel import cli
+from perfmodel.cli import output
+
+
+def run(capsys, monkeypatch, *arguments):
+    """Exit code, stdout and stderr of ``perfmodel ARGUMENTS``."""
+    monkeypatch.setattr(sys, "argv", ["perfmodel", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+        raise SystemExit(0)
+    shown = capsys.readouterr()
+    return caught.value.code or 0, shown.out, shown.err
+
+
+@pytest.fixture
+def perfmodel(capsys, monkeypatch):
+    return lambda *arguments: run(capsys, monkeypatch, *map(str, arguments))
+
+
+TRAIN = (
+    "train llama-3-8b --on dgx-h100 --nodes 1 --global-batch-size 64 --seq-len 2048 --tp 2 --zero 1"
+).split()
+PLAN = "plan llama-3-8b --on dgx-h100 --nodes 1 --global-batch-size 64 --seq-len 2048".split()
+CONTRACT = {
+    "step_time_s", "tokens_per_s_per_device", "mfu", "hfu", "bubble_fraction", "exposed_comm_s",
+    "memory", "peak_memory_bytes", "fits", "energy_j", "parts",
+}  # fmt: skip
+
+
+def test_train_gives_the_keys_that_scripts_rely_on(perfmodel):
+    code, out, err = perfmodel(*TRAIN, "--json")
+    document = json.loads(out)
+    assert (code, err) == (0, "")
+    assert document.keys() >= CONTRACT
+    assert all(name.endswith("_bytes") for name in document["memory"])
+    assert document["fits"] is True
+    assert 0 < document["mfu"] < 1
+
+
+def test_train_explains_itself_in_text(perfmodel):
+    code, out, _ = perfmodel(*TRAIN)
+    assert code == 0
+    assert "forward" in out
+    assert "memory of stage" in out
+    assert "MFU" in out
+
+
+def test_what_does_not_fit_is_an_answer_with_levers(perfmodel):
+    code, out, _ = perfmodel(
+        *"train gpt3-175b --on dgx-h100 --nodes 1 --global-batch-size 8 --seq-len 2048".split(),
+        "--json",
+    )
+    document = json.loads(out)
+    assert code == 3
+    assert document["fits"] is False
+    assert "needs" in document["verdict"]
+
+
+def test_plan_gives_plans_in_order_with_bound_and_gap(perfmodel):
+    code, out, _ = perfmodel(*PLAN, "--top", 3, "--json")
+    document = json.loads(out)
+    assert code == 0
+    assert len(document["plans"]) == 3
+    assert document.keys() >= {"plans", "evaluated", "infeasible", "lower_bound_s", "gap"}
+    assert document["plans"][0]["step_time_s"] >= document["lower_bound_s"]
+    assert 0 <= document["gap"] < 1
+
+
+@pytest.mark.parametrize("dialect", ["megatron", "torchtitan", "deepspeed", "slurm"])
+def test_plan_exports_a_launch(perfmodel, dialect):
+    code, out, _ = perfmodel(*PLAN, "--top", 1, "--json", "--export", dialect)
+    assert code == 0
+    assert len(json.loads(out)["export"]) > 40
+
+
+def test_specs_lists_and_shows_with_sources(perfmodel):
+    code, out, _ = perfmodel("specs", "--json")
+    assert code == 0
+    assert {"h100-sxm5-80gb", "dgx-h100", "mi250x", "tpu-v4"} <= {
+        entry["name"] for entry in json.loads(out)
+    }
+    code, out, _ = perfmodel("specs", "h100-sxm5-80gb")
+    assert code == 0
+    assert "nvidia-h100-datasheet-2023" in out
+
+
+def test_ops_keeps_input_keys_and_writes_json_lines(perfmodel, tmp_path):
+    source = tmp_path / "ops.jsonl"
+    records = [
+        {"op": "gemm", "m": 512, "n": 512, "k": 512, "dtype": "bf16", "latency_us": 3.0},
+        {"op": "all_reduce", "bytes": 2**20, "world": 16},
+        {"op": "softmax", "rows": 128, "cols": 4096, "dtype": "fp32"},
+    ]
+    source.write_text("".join(json.dumps(record) + "\n" for record in records))
+    target = tmp_path / "priced.jsonl"
+    code, out, _ = perfmodel("ops", source, "--on", "dgx-h100", "--out", target, "--json")
+    rows = json.loads(out)
+    assert code == 0
+    assert [json.loads(line) for line in target.read_text().splitlines()] == [
+        row | {} for row in rows
+    ]
+    for record, row in zip(records, rows, strict=True):
+        if "latency_us" not in record:
+            assert row.items() >= record.items()
+        assert 0 < row["lower_us"] <= row["low_us"] <= row["latency_us"] <= row["high_us"]
+        assert row["bound"] in {"compute", "memory", "launch", "latency", "network"}
+
+
+def test_infer_gives_latencies_and_memory(perfmodel):
+    code, out, _ = perfmodel(
+        *"infer llama-3-8b --on h100-sxm5-80gb --batch-size 8 --prompt-len 512".split(),
+        *"--output-len 128 --json".split(),
+    )
+    document = json.loads(out)
+    assert code == 0
+    assert document.keys() >= {
+        "prefill_s", "decode_step_s", "ttft_s", "tpot_s", "e2e_s", "memory"
+    }  # fmt: skip
+    assert document["e2e_s"] > document["ttft_s"] >= document["prefill_s"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["train", "lama-3-8b", *TRAIN[2:]], "llama-3-8b"),
+        ([*TRAIN[:3], "dgx-h10", *TRAIN[4:]], "dgx-h100"),
+        ([*TRAIN, "--tp", "3"], "divi"),
+        ([*TRAIN, "--pp", "-1"], "pp"),
+        ([*TRAIN, "--recompute", "ful"], "full"),
+        (["specs", "h100-smx5-80gb"], "h100-sxm5-80gb"),
+        (
+            ["plan", *TRAIN[1:5], "--nodes", "0", "--global-batch-size", "8", "--seq-len", "8"],
+            "nodes",
+        ),
+    ],
+)
+def test_bad_input_is_a_five_part_error(perfmodel, arguments, named):
+    code, out, err = perfmodel(*arguments)
+    assert code == 2
+    assert out == ""
+    assert named in err
+    assert "Accepted:" in err
+    assert "Repair:" in err
+    code, out, err = perfmodel(*arguments, "--json")
+    assert code == 2
+    assert set(json.loads(out)) == {"error", "where", "got", "accepted", "nearest", "repair"}
+    assert err == ""
+
+
+def test_bad_operator_file_writes_nothing(perfmodel, tmp_path):
+    source = tmp_path / "ops.jsonl"
+    source.write_text('{"op": "gemm", "m": 1, "n": 1, "k": 1, "dtype": "bf16"}\n{"op": "gem"}\n')
+    target = tmp_path / "out.jsonl"
+    code, _, err = perfmodel("ops", source, "--on", "h100-sxm5-80gb", "--out", target)
+    assert code == 2
+    assert "ops.jsonl:2" in err
+    assert "gemm" in err
+    assert not target.exists()
+
+
+def test_usage_errors_exit_with_two(perfmodel):
+    assert perfmodel("train")[0] == 2
+
+
+def test_json_is_plain():
+    import numpy as np
+
+    assert output.plain({"a": np.float64(1.5), "b": np.array([1, 2]), "c": float("nan")}) == {
+        "a": 1.5, "b": [1, 2], "c": None
+    }  # fmt: skip
+
+
+def test_importing_the_package_stays_cheap():
+    heavy = "pandas matplotlib pulp simpy torch joblib scipy".split()
+    script = f"import sys, perfmodel;print([name for name in {heavy!r} if name in sys.modules])"
+    shown = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.strip() == "[]"
