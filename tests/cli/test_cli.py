@@ -15,7 +15,6 @@ def run(capsys, monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["perfmodel", *arguments])
     with pytest.raises(SystemExit) as caught:
         cli.main()
-        raise SystemExit(0)
     shown = capsys.readouterr()
     return caught.value.code or 0, shown.out, shown.err
 
