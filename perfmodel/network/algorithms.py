@@ -169,7 +169,7 @@ def _profile(op: str, algorithm: str, n: Floats, p: Floats) -> Profile:
         return _all_reduce(algorithm, n, p)
     if op in ("all_gather", "reduce_scatter"):
         none = np.zeros_like(n)
-        reduced = none if op == "all_gather" else n * (p - 1.0) / p
+        reduced = none if op == "all_gather" else (p - 1.0) / p * n
         return _half_of_all_reduce(algorithm, n, p, reduced)
     if op in ("broadcast", "reduce"):
         return _one_with_all(algorithm, n, p, np.zeros_like(n) if op == "broadcast" else n)

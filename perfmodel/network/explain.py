@@ -1,4 +1,4 @@
-"""One collective as an Estimate: which algorithm, how much latency, how much wire, on whose word."""
+"""One collective as an Estimate: which algorithm, how much latency and wire, on whose word."""
 
 from __future__ import annotations
 
@@ -64,14 +64,16 @@ def collective(
     latency, moving = float(priced.latency), float(priced.moving)
     mechanism = latency + moving
     choice = priced.choices[int(priced.choice)]
+    known = bool(priced.calibrated)
     parts = [
-        leaf("latency", latency, bound="latency", note="start-up and steps"),
-        leaf("wire", moving, bound="network", note="bytes at the rate reached"),
+        leaf("latency", latency, bound="latency", calibrated=known, note="start-up and steps"),
+        leaf("wire", moving, bound="network", calibrated=known, note="bytes at the rate reached"),
     ]
     if not np.isclose(seconds, mechanism, rtol=1e-12):
         percent = seconds / mechanism - 1.0
         note = f"measured residual {percent:+.1%} of {mechanism * 1e6:.4g} us"
-        parts.append(leaf("correction", abs(seconds - mechanism), bound="none", note=note))
+        off = abs(seconds - mechanism)
+        parts.append(leaf("correction", off, bound="none", calibrated=known, note=note))
     index = domain_tier(cluster)
     outside = world > local and index + 1 < len(cluster.tiers)
     tier = cluster.tiers[index + 1] if outside else cluster.tiers[index]
@@ -83,7 +85,7 @@ def collective(
         low=float(priced.low),
         high=float(priced.high),
         bound="network" if moving >= latency else "latency",
-        calibrated=bool(priced.calibrated),
+        calibrated=known,
         parts=tuple(parts),
         relation="detail",
         citations=tier_coefficients(cluster, tier).sources,
