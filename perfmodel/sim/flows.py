@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.errors import ScenarioError
+from perfmodel.network.contention import max_min_rates
 from perfmodel.sim.graph import Stop, TaskGraph, Timeline, stopped, topological_order, waits
 from perfmodel.sim.graph import task_label as label_of
 
@@ -59,8 +60,8 @@ class FlowTimeline:
     events: int
 
 
-def max_min_rates(paths: Sequence[Sequence[int]], capacity: Floats) -> Floats:
-    """Max-min fair rates: raise all flows together, freeze those on the first link to fill, go on.
+def fair_shares(paths: Sequence[Sequence[int]], capacity: Floats) -> Floats:
+    """Max-min fair rates of flows that load each of their links alike.
 
     Parameters
     ----------
@@ -74,24 +75,7 @@ def max_min_rates(paths: Sequence[Sequence[int]], capacity: Floats) -> Floats:
     array
         Rate of each flow, shape ``[flows]`` [B/s].
     """
-    member = np.zeros((len(paths), len(capacity)), dtype=bool)
-    for flow, links in enumerate(paths):
-        member[flow, list(links)] = True
-    rates = np.zeros(len(paths))
-    room = np.array(capacity, dtype=np.float64)
-    active = np.ones(len(paths), dtype=bool)
-    while active.any():
-        users = member[active].sum(axis=0)
-        used = users > 0
-        fair = np.full(len(room), np.inf)
-        fair[used] = room[used] / users[used]
-        least = float(fair.min())
-        tight = fair <= least * (1 + 1e-12)
-        frozen = active & member[:, tight].any(axis=1)
-        rates[frozen] = least
-        room = np.maximum(room - least * member[frozen].sum(axis=0), 0.0)
-        active &= ~frozen
-    return rates
+    return max_min_rates([dict.fromkeys(path, 1.0) for path in paths], capacity)
 
 
 def solve_flows(
@@ -99,7 +83,7 @@ def solve_flows(
     flows: Mapping[int, Flow],
     capacity: Sequence[float],
     *,
-    share: Share = max_min_rates,
+    share: Share = fair_shares,
     stop: Stop | None = None,
 ) -> FlowTimeline:
     """Run a graph in which some tasks are flows; a flow's ``seconds`` are its latency.

@@ -1,9 +1,9 @@
 """A training plan replayed in order: the costs of :mod:`perfmodel.parallel` on a schedule's table.
 
 With nothing disturbed the replay equals :func:`perfmodel.parallel.training.train` wherever that
-closed form is exact: equal stages, or pipelines whose last device is the slowest (the usual shape,
-as it holds the output head). With the slowest device elsewhere, 1F1B fills and drains otherwise than
-the closed form assumes, by up to a fifth either way for random stage times; the replay is right.
+closed form is exact: equal stages, or pipelines whose last device is the slowest (as is usual: it
+holds the output head). With the slowest device elsewhere, 1F1B fills and drains otherwise than
+the closed form assumes: by up to a fifth either way for random stage times.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfmodel.errors import ScenarioError
-from perfmodel.sim.flows import Flow, max_min_rates, solve_flows
+from perfmodel.sim.flows import Flow, fair_shares, solve_flows
 from perfmodel.sim.graph import Stopped, TaskGraph, solve
 from perfmodel.sim.layers import LayerCosts, layer_step
 from perfmodel.sim.loader import DataLoader, run_loader
@@ -150,7 +150,7 @@ def test_speed_of_a_1024_gpu_step(benchmark):
 
 def test_max_min_textbook_case():
     # Link 0 (10) carries a, b; link 1 (30) carries b, c: a = b = 5, c = 25.
-    rates = max_min_rates([(0,), (0, 1), (1,)], np.array([10.0, 30.0]))
+    rates = fair_shares([(0,), (0, 1), (1,)], np.array([10.0, 30.0]))
     np.testing.assert_allclose(rates, [5, 5, 25])
 
 
@@ -163,7 +163,7 @@ def test_max_min_is_feasible_and_every_flow_meets_a_full_link(flows, links, seed
         tuple(rng.choice(links, size=rng.integers(1, links + 1), replace=False))
         for _ in range(flows)
     ]
-    rates = max_min_rates(paths, capacity)
+    rates = fair_shares(paths, capacity)
     load = np.zeros(links)
     for path, rate in zip(paths, rates, strict=True):
         load[list(path)] += rate
