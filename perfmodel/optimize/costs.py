@@ -25,11 +25,15 @@ import numpy.typing as npt
 from perfmodel.cost import price
 from perfmodel.hardware import Cluster
 from perfmodel.network import collective_seconds
+from perfmodel.parallel import overlap as hiding
 from perfmodel.parallel import placement
+from perfmodel.parallel.footprint import LIVE_PARAMETERS
 from perfmodel.parallel.grid import PlanGrid, distinct, grid_of
 from perfmodel.parallel.layers import AXES, SHARD_COLUMNS, LayerTable, layer_table
 from perfmodel.parallel.plan import Plan
 from perfmodel.parallel.states import ParameterBytes, effective_stack, parameter_bytes
+from perfmodel.workload.dtype import bytes_per_element
+from perfmodel.workload.op import Fused
 from perfmodel.workload.transformer import (
     ModelConfig,
     Stack,
@@ -82,7 +86,8 @@ class ModeCosts:
 
     ``seconds``, ``persistent``, ``activation``, ``transient`` : (N, L, K) arrays;
     ``forward`` (N, L): the forward part; ``once``, ``bucket``: (N, L) and (N,) seconds a step;
-    ``boundary`` (N,): bytes a device sends to the next stage for one micro-batch.
+    ``boundary`` (N,): bytes a device sends to the next stage for one micro-batch;
+    ``accumulation`` (N, L): adding a micro-batch's gradients to the earlier ones [s].
     """
 
     layers: tuple[str, ...]
@@ -94,6 +99,7 @@ class ModeCosts:
     once: Floats
     bucket: Floats
     boundary: Floats
+    accumulation: Floats
 
 
 def mode_costs(
@@ -162,13 +168,15 @@ def mode_costs(
     dense, experts = _parameters(model, kinds, grid)
     messages = _messages(cluster, grid, width, dense, experts)
     if (grid.zero == 3).any():
-        _shard_weights(grid, messages, seconds, forward)
+        _shard_weights(cluster, grid, messages, seconds, forward)
     persistent = _state_bytes(grid, width, dense, experts)
     transient = transient + _gathered_bytes(grid, width, dense, experts)[:, :, None]
     once = _once(cluster, grid, stack, dense, experts, messages, forward, backward)
     whole = (dense + experts).max(axis=1)
     tail = np.minimum(grid.base.bucket_parameters / np.maximum(whole, 1.0), 1.0)
-    bucket = np.where(grid.zero == 3, 0.0, messages[0].max(axis=1) * tail)
+    first_and_last = messages[0].max(axis=1)
+    first_and_last = first_and_last + np.where(grid.zero > 0, messages[1].max(axis=1), 0.0)
+    bucket = np.where(grid.zero == 3, 0.0, first_and_last * tail)
     order, names = _order(model, kinds, ends, prefix)
     return ModeCosts(
         names,
@@ -180,6 +188,7 @@ def mode_costs(
         once[:, order],
         bucket,
         boundary,
+        _accumulation(cluster, stack, dense + experts)[:, order],
     )
 
 
@@ -273,6 +282,7 @@ def _messages(
 
 
 def _shard_weights(
+    cluster: Cluster,
     grid: PlanGrid,
     messages: tuple[Floats, Floats],
     seconds: Floats,
@@ -281,8 +291,11 @@ def _shard_weights(
     """Fully sharded weights: gathered for both passes, gradients scattered, behind the layers."""
     reduce, gather = messages
     behind = np.where(np.isfinite(seconds), seconds - forward[:, :, None], 0.0)
-    wait = np.maximum((gather + reduce)[:, :, None] - behind, 0.0)
-    wait += np.maximum(gather - forward, 0.0)[:, :, None]
+    share = hiding.stolen_share(cluster.accelerator)
+    wait = hiding.exposed((gather + reduce)[:, :, None], behind, share)
+    wait += hiding.exposed(gather, forward, share)[:, :, None]
+    # Nothing runs beside the gathers of embedding and head, the last two columns.
+    wait[:, -2:] = (gather + reduce)[:, -2:, None]
     seconds += np.where((grid.zero == 3)[:, None, None], wait, 0.0)
 
 
@@ -307,8 +320,10 @@ def _state_bytes(
 def _gathered_bytes(
     grid: PlanGrid, width: ParameterBytes, dense: Floats, experts: Floats
 ) -> Floats:
-    """Under ZeRO 3: this layer's weights and gradients and the next one's weights, whole [B]."""
-    whole = (dense + experts) * (2 * width.message + width.gradient)
+    """Under ZeRO 3: this layer's weights, and what is on its way before and behind it [B]."""
+    layer = dense + experts
+    ahead = np.minimum(layer, LIVE_PARAMETERS)
+    whole = layer * width.message + ahead * (width.message + width.gradient)
     return np.where((grid.zero == 3)[:, None], whole, 0.0)
 
 
@@ -326,8 +341,9 @@ def _once(
     reduce, gather = messages
     zero = grid.zero[:, None]
     overlap = grid.base.overlap
-    gradients = np.maximum(reduce - backward, 0.0) if "gradients" in overlap else reduce
-    weights = np.maximum(gather - forward, 0.0) if "weights" in overlap else gather
+    share = hiding.stolen_share(cluster.accelerator)
+    gradients = hiding.exposed(reduce, backward, share) if "gradients" in overlap else reduce
+    weights = hiding.exposed(gather, forward, share) if "weights" in overlap else gather
     _, expert_shards = _expert_shards(grid)
     states = dense / np.where(zero > 0, grid.zero_group[:, None], 1)
     states = states + experts / np.where(zero > 0, np.asarray(expert_shards)[:, None], 1)
@@ -339,6 +355,17 @@ def _once(
     exposed = np.where(zero == 3, 0.0, gradients)
     exposed = exposed + np.where((zero == 1) | (zero == 2), weights, 0.0)
     return np.asarray(exposed + optimizer, dtype=np.float64)
+
+
+def _accumulation(cluster: Cluster, stack: Stack, parameters: Floats) -> Floats:
+    """Seconds to add one micro-batch's gradients, where the products do not do so themselves."""
+    if stack.fused_wgrad_accumulation:
+        return np.zeros_like(parameters)
+    width = int(bytes_per_element(stack.grad_dtype))
+    fresh = int(min(bytes_per_element(stack.weight_dtype), 2))
+    whole = np.maximum(np.ceil(parameters), 1.0).astype(np.int64)
+    add = Fused("accumulate", whole, fresh + width, width, 1)
+    return np.asarray(price(add, cluster.accelerator).seconds, dtype=np.float64)
 
 
 def _order(

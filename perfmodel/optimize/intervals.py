@@ -211,7 +211,23 @@ def _extended(
     problem: PlanningProblem, q: int, grid: _Grid, layer: int, table: Floats
 ) -> Floats:
     """The table after one more layer."""
-    cost = problem.reshard[q, layer]
+    arrived, column_of = _arrived(problem.reshard[q, layer], table)
+    result = np.full_like(table, np.inf)
+    size = table.shape[2]
+    for a, c in enumerate(column_of):
+        seconds = problem.seconds[q, layer, a]
+        if not np.isfinite(seconds):
+            continue
+        for b, weight in enumerate(grid.weights[:, layer, a]):
+            if weight < size:
+                np.add(arrived[c][b, : size - weight], seconds, out=result[a, b, weight:])
+    return result
+
+
+def _arrived(cost: Floats, table: Floats) -> tuple[list[Floats], list[int]]:
+    """Fastest times on arrival at the next layer, and which of them each strategy sees."""
+    if not cost.any():
+        return [table.min(axis=0)], [0] * len(cost)
     # Strategies that reshard alike are merged before the all-pairs minimum.
     rows, row_of = np.unique(cost, axis=0, return_inverse=True)
     merged = [table[row_of.reshape(-1) == r].min(axis=0) for r in range(len(rows))]
@@ -222,16 +238,7 @@ def _extended(
         for r in range(1, len(merged)):
             np.minimum(best, merged[r] + columns[r, c], out=best)
         arrived.append(best)
-    result = np.full_like(table, np.inf)
-    size = table.shape[2]
-    for a, c in enumerate(column_of.reshape(-1)):
-        seconds = problem.seconds[q, layer, a]
-        if not np.isfinite(seconds):
-            continue
-        for b, weight in enumerate(grid.weights[:, layer, a]):
-            if weight < size:
-                np.add(arrived[c][b, : size - weight], seconds, out=result[a, b, weight:])
-    return result
+    return arrived, column_of.reshape(-1).tolist()
 
 
 def _classes(problem: PlanningProblem, q: int) -> tuple[Integers, Integers]:

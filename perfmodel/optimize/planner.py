@@ -533,7 +533,7 @@ def _pools(
                 "a price for a device of each cluster [USD/h]",
                 repair=f"pass price_per_hour, since {cluster.accelerator.name} has none on file",
             )
-        rates[cluster.name] = float(price) / 3600 if prices is not None else float(price)
+        rates[cluster.name] = float(price) / 3600.0
     return [(s, sum(rates[c.name] * c.devices for c in s)) for s in subsets]
 
 

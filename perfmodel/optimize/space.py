@@ -276,7 +276,9 @@ def _joined(
     )
     arrays = {
         name: np.concatenate([getattr(part, name) for part in parts], axis=1)
-        for name in ("seconds", "forward", "persistent", "activation", "transient", "once")
+        for name in (
+            "seconds", "forward", "persistent", "activation", "transient", "once", "accumulation",
+        )  # fmt: skip
     }
     bucket = np.max([part.bucket for part in parts], axis=0)
     return ModeCosts(names, **arrays, bucket=bucket, boundary=boundary)
@@ -330,6 +332,8 @@ def problem_of(
         )
     enter = _enter(table, point, chosen)
     seconds = gathered("seconds")[:, :, strategies]
+    if point.micro_batches > 1:
+        seconds = seconds + gathered("accumulation")[:, :, None]
     if point.stages > 1:
         # The first stage waits for its sends as the others do for what they receive.
         seconds = seconds.copy()
