@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
+from scipy.optimize import isotonic_regression, least_squares
 
 from perfmodel.calibrate.network_residual import Points, tabulate
 from perfmodel.calibrate.network_rows import Rows
@@ -120,7 +120,8 @@ def fit_domain(
 
     link = _solve(key, rows, shape, sources, predict)
     ops = tuple(op for op in OPS if (rows.op == op).any())
-    return _corrected(link, rows, predict(link), rows.ranks, ops)
+    link = _corrected(link, rows, predict(link), rows.ranks, ops)
+    return never_faster_with_size(link, domain_mechanism(link, float(reach.bandwidth_in.max())))
 
 
 def fit_fabric(
@@ -256,3 +257,44 @@ def _corrected(
     known = Points(rows.op[plain], counts[plain], rows.size[plain])
     ranks = tuple(int(count) for count in np.unique(known.ranks))
     return replace(link, correction=tabulate(known, residual, ops, ranks))
+
+
+def never_faster_with_size(
+    link: LinkCoefficients, mechanism: Callable[[str, Floats, int], Floats]
+) -> LinkCoefficients:
+    """The residual bent where noise would make a larger message the faster one (isotonic fit).
+
+    Parameters
+    ----------
+    mechanism : callable
+        (operation, sizes, ranks) -> seconds without residual.
+    """
+    table = link.correction
+    if table is None:
+        return link
+    tables = {}
+    for op, each in table.tables.items():
+        columns = each.values.shape[1]
+        size: Floats = np.exp2(table.first + table.step * np.arange(columns, dtype=np.float64))
+        rows = []
+        for count, values, spread in zip(each.ranks, each.values, each.spread, strict=True):
+            base = np.log(mechanism(op, size, count))
+            rows.append(isotonic_regression(base + values, weights=spread**-2.0).x - base)
+        tables[op] = replace(each, values=np.array(rows))
+    return replace(link, correction=replace(table, tables=tables))
+
+
+def domain_mechanism(
+    link: LinkCoefficients, bandwidth: float
+) -> Callable[[str, Floats, int], Floats]:
+    """Seconds of groups inside one domain at ``bandwidth``, without the residual."""
+    bare = replace(link, correction=None)
+
+    def seconds(op: str, size: Floats, count: int) -> Floats:
+        ranks = np.full(size.shape, float(count))
+        links = Reach(
+            np.full(size.shape, bandwidth), np.full(size.shape, np.inf), link.group_share(ranks)
+        )
+        return price(op, size, ranks, ranks, links, bare, None).seconds
+
+    return seconds

@@ -14,7 +14,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.calibrate.network_fit import Shape, domain_shape, fit_domain, predict_rows
+from perfmodel.calibrate.network_fit import (
+    Shape,
+    domain_mechanism,
+    domain_shape,
+    fit_domain,
+    never_faster_with_size,
+    predict_rows,
+)
 from perfmodel.calibrate.network_published import situation
 from perfmodel.calibrate.network_rows import Rows, as_rows, half
 from perfmodel.errors import CalibrationError
@@ -86,7 +93,9 @@ def fit_measured(rows: Rows, published: LinkCoefficients, key: str = KEY) -> Lin
     if "in_network" in published.ways:
         ways["in_network"] = published.ways["in_network"]
     link = replace(link, ways=ways, in_network_from=published.in_network_from)
-    return replace(link, correction=_extended(link, published, situation(mine)))
+    reach = situation(mine)
+    link = replace(link, correction=_extended(link, published, reach))
+    return never_faster_with_size(link, domain_mechanism(link, float(reach.bandwidth_in.max())))
 
 
 def _extended(link: LinkCoefficients, published: LinkCoefficients, links: Reach) -> Correction:

@@ -1,0 +1,102 @@
+"""The shipped coefficients on rows that no fit saw, and that they follow from the other half."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from perfmodel.calibrate.network_fit import fit_domain
+from perfmodel.calibrate.network_measured import KEY, measured_rows, predict_measured
+from perfmodel.calibrate.network_published import TARGETS, fit_published, rows_of, situation
+from perfmodel.calibrate.network_rows import published_rows
+from perfmodel.calibrate.network_score import SINGLE_NODE, predict_published, score
+from perfmodel.errors import CalibrationError
+from perfmodel.hardware import load
+from perfmodel.network import collective_seconds
+from perfmodel.network.coefficients import fitted, from_dict, to_dict
+
+ROOT = Path(__file__).resolve().parents[2]
+TABLE = ROOT / "validate/published/collectives.csv"
+MEASURED = ROOT / "validate/measurements/h200-sxm-141gb-x4/collectives.csv"
+
+
+@pytest.fixture(scope="module")
+def held():
+    rows, _ = published_rows(TABLE)
+    rows = rows.where(rows.held)
+    predicted = predict_published(rows, {target.key: fitted(target.key) for target in TARGETS})
+    return rows, predicted
+
+
+def test_single_node_points_that_no_fit_saw(held):
+    rows, predicted = held
+    mask = (rows.groups == 1) & np.isin(rows.hardware, SINGLE_NODE)
+    found = score("single node", predicted[mask], rows.seconds[mask])
+    assert found.rows > 300
+    assert found.mape <= 0.06
+    assert found.p90 <= 0.15
+
+
+def test_multi_node_points_that_no_fit_saw(held):
+    rows, predicted = held
+    mask = (rows.groups > 1) & (rows.hardware != "MI250X (GCD)")
+    found = score("between nodes", predicted[mask], rows.seconds[mask])
+    assert found.rows > 30
+    assert found.mape <= 0.12
+
+
+def test_own_measurement_that_no_fit_saw():
+    rows = measured_rows(MEASURED)
+    rows = rows.where(rows.held)
+    found = score("own", predict_measured(rows, fitted(KEY)), rows.seconds)
+    assert found.mape <= 0.05
+    assert found.p90 <= 0.12
+
+
+def test_a_user_gets_what_was_scored(held):
+    """The public function on a loaded cluster prices a row as the report did."""
+    rows, predicted = held
+    mask = (rows.hardware == "A100-SXM4-80GB") & (rows.op == "all_reduce")
+    part = rows.where(mask)
+    got = collective_seconds(
+        "all_reduce", part.size, part.ranks, load("dgx-a100"), ranks_per_node=part.ranks
+    )
+    assert got == pytest.approx(predicted[mask])
+
+
+def test_the_file_follows_from_the_half_that_may_be_fitted():
+    rows, _ = published_rows(TABLE)
+    target = next(each for each in TARGETS if each.key == "nccl-nvlink3")
+    mine = rows_of(target, rows)
+    mine = mine.where(~mine.held)
+    again = fit_domain(target.key, mine, situation(mine), target.shape, target.sources)
+    shipped = fitted(target.key)
+    for name, way in shipped.ways.items():
+        assert again.ways[name].share == pytest.approx(way.share, rel=0.02)
+        assert again.ways[name].base == pytest.approx(way.base, rel=0.02)
+
+
+def test_files_read_back_as_written():
+    link = fitted("nccl-nvlink4")
+    assert to_dict(from_dict(to_dict(link))) == to_dict(link)
+
+
+@pytest.mark.parametrize("op", ["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "p2p"])
+@pytest.mark.parametrize("node", ["hgx-h200", "dgx-a100", "dgx-b200"])
+def test_larger_is_never_faster_where_measured(op, node):
+    size = 2.0 ** np.arange(10.0, 33.0, 0.5)
+    for ranks in (2,) if op == "p2p" else (2, 4, 8):
+        seconds = collective_seconds(op, size, ranks, load(node), ranks_per_node=ranks)
+        assert (np.diff(seconds) >= -0.01 * seconds[1:]).all()
+
+
+def test_halves_are_fixed_and_about_equal():
+    rows, refused = published_rows(TABLE)
+    assert 0.45 < rows.held.mean() < 0.55
+    assert len(rows) + len(refused) == len(TABLE.read_text().splitlines()) - 1
+
+
+def test_too_few_rows_are_refused():
+    rows, _ = published_rows(TABLE)
+    with pytest.raises(CalibrationError):
+        fit_published(rows.where(rows.hardware == "MI300X"))
