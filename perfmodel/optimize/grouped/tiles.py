@@ -1,0 +1,179 @@
+"""What one program of the persistent kernel computes, how long it takes, and how many run at once.
+
+A *variant* is one compiled kernel: up to three tile shapes that share registers and shared memory
+(its footprint), one way of finding inputs, and so one residency (programs per SM). A tile of a
+group takes ``alpha + steps * beta`` [s] while all slots of the device are busy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from perfmodel.errors import SpecError
+from perfmodel.optimize.grouped.problem import ELEMENT_BYTES, Floats, GroupedConv, Integers
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """``bm`` output pixels x ``bn`` outputs, walking the inner dimension by ``bk``."""
+
+    bm: int
+    bn: int
+    bk: int
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One compiled kernel.
+
+    ``mode`` is ``"taps"`` (one filter tap a step), ``"flat"`` (taps and channels as one dimension)
+    or ``"table"`` (flat, channels looked up); ``run`` the neighbouring channels loaded at once.
+    """
+
+    name: str
+    tiles: tuple[Tile, ...]
+    warps: int
+    stages: int
+    mode: str
+    run: int
+    max_registers: int | None = None
+
+    def steps(self, inputs: Integers, kernel: int) -> Integers:
+        """Steps of the inner loop, (groups, tiles)."""
+        bk = np.array([tile.bk for tile in self.tiles])
+        wide = np.asarray(inputs)[..., None]
+        if self.mode == "taps":
+            return kernel**2 * -(-wide // bk)
+        return -(-(kernel**2 * wide) // bk)
+
+    def counts(self, conv: GroupedConv) -> Integers:
+        """Tiles that cover each group, (groups, tiles)."""
+        bm = np.array([tile.bm for tile in self.tiles])
+        bn = np.array([tile.bn for tile in self.tiles])
+        return np.asarray((-(-conv.rows // bm)) * (-(-conv.outputs[:, None] // bn)))
+
+
+def _tiles(*shapes: tuple[int, int, int]) -> tuple[Tile, ...]:
+    return tuple(Tile(*shape) for shape in shapes)
+
+
+TINY = _tiles((16, 16, 64), (32, 16, 64), (32, 32, 64))
+SMALL = _tiles((64, 16, 64), (64, 32, 64), (64, 64, 64))
+LARGE = _tiles((128, 32, 64), (128, 64, 64), (128, 128, 64))
+VARIANTS: tuple[Variant, ...] = (
+    Variant("tiny-flat-8", TINY, 4, 3, "flat", 8),
+    Variant("small-flat-8", SMALL, 4, 3, "flat", 8),
+    Variant("small-taps-8", SMALL, 4, 3, "taps", 8),
+    Variant("large-flat-8", LARGE, 8, 3, "flat", 8, 128),
+    Variant("large-taps-8", LARGE, 8, 3, "taps", 8, 128),
+    Variant("tiny-flat-4", TINY, 4, 3, "flat", 4),
+    Variant("small-flat-4", SMALL, 4, 3, "flat", 4),
+    Variant("large-flat-4", LARGE, 8, 3, "flat", 4),
+    Variant("tiny-flat-1", TINY, 4, 3, "flat", 1),
+    Variant("small-flat-1", SMALL, 4, 3, "flat", 1),
+    Variant("tiny-table-1", TINY, 4, 3, "table", 1),
+    Variant("small-table-1", SMALL, 4, 3, "table", 1),
+)
+
+
+def usable(conv: GroupedConv, variants: tuple[Variant, ...] = VARIANTS) -> tuple[Variant, ...]:
+    """The variants that can read this layer's channels, at its widest aligned load."""
+    run = conv.input_run
+    if run == 0:
+        return tuple(variant for variant in variants if variant.mode == "table")
+    fitting = [v for v in variants if v.mode != "table" and run % v.run == 0]
+    widest = max((v.run for v in fitting), default=0)
+    return tuple(variant for variant in fitting if variant.run == widest)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TileTimes:
+    """Coefficients of one variant on one device.
+
+    Parameters
+    ----------
+    variant : Variant
+    alpha, beta : (tiles,) float arrays
+        Time of a tile apart from its steps, and of one step, at full residency [s].
+    residency : int
+        Programs of the variant that one SM (CU) holds.
+    launch : float
+        From one kernel to the next in a graph, beyond its slowest slot [s].
+    calibrated : bool
+        Fitted on this device (else from the datasheet).
+    """
+
+    variant: Variant
+    alpha: Floats
+    beta: Floats
+    residency: int
+    launch: float
+    calibrated: bool
+
+    def seconds(self, conv: GroupedConv) -> Floats:
+        """Time of one tile, (groups, tiles) [s]: ``alpha + steps beta``."""
+        return self.alpha + self.variant.steps(conv.inputs, conv.kernel) * self.beta
+
+
+# Until a device is measured. Latency of a dependent device-memory access; three stand in a row
+# before the first product of a tile (its table entry, its group, its operands).
+MEMORY_LATENCY_S = 0.6e-6
+LAUNCH_S = 2e-6
+# 64-wide tiles of 16-bit operands with three buffers leave room for about this many programs.
+RESIDENCY = {4: 4, 8: 2}
+
+
+def datasheet_times(
+    variant: Variant, *, units: int, peak: float, bandwidth: float, dtype: str = "bf16"
+) -> TileTimes:
+    """Coefficients from a datasheet alone: a step takes the longer of its products and its bytes.
+
+    Parameters
+    ----------
+    units : int
+        SMs or CUs.
+    peak, bandwidth : float
+        Matrix peak [FLOP/s] and rate at which operands arrive (last-level cache if known, else
+        device memory) [B/s].
+    """
+    residency = RESIDENCY[variant.warps]
+    share = units * residency
+    m = np.array([tile.bm for tile in variant.tiles], dtype=float)
+    n = np.array([tile.bn for tile in variant.tiles], dtype=float)
+    k = np.array([tile.bk for tile in variant.tiles], dtype=float)
+    size = ELEMENT_BYTES[dtype]
+    products = 2 * m * n * k * share / peak
+    operands = size * (m + n) * k * share / bandwidth
+    written = size * m * n * share / bandwidth
+    return TileTimes(
+        variant,
+        3 * MEMORY_LATENCY_S + written,
+        np.maximum(products, operands),
+        residency,
+        LAUNCH_S,
+        calibrated=False,
+    )
+
+
+def variant_named(name: str) -> Variant:
+    """The variant of that name.
+
+    Raises
+    ------
+    SpecError
+        If there is none.
+    """
+    from perfmodel.errors import nearest_name
+
+    known = {variant.name: variant for variant in VARIANTS}
+    if name not in known:
+        raise SpecError(
+            "variant",
+            name,
+            ", ".join(known),
+            nearest=nearest_name(name, known),
+            repair="name one of the compiled variants",
+        )
+    return known[name]
