@@ -288,7 +288,8 @@ class _Pricer:
         self.size = len(grid)
         self.ring = grid.cp
         self.efficiency = efficiency
-        self.prices: dict[Any, Any] = {}
+        self.prices: dict[int, Any] = {}
+        self.sent: dict[int, tuple[Message, Floats]] = {}
         domain = placement.domain_devices(cluster)
         self.local = {
             "tp": placement.tensor_group(grid, domain).local,
@@ -326,6 +327,12 @@ class _Pricer:
         return np.stack([np.broadcast_to(row, self.size) for row in rows])
 
     def _message(self, message: Message) -> Floats:
+        key = id(message)
+        if key not in self.sent:  # the message is kept alive beside its time
+            self.sent[key] = (message, self._send(message))
+        return self.sent[key][1]
+
+    def _send(self, message: Message) -> Floats:
         op = message.op
         local: Any = np.minimum(self.local[message.axis], op.world)
         world: Any = op.world
