@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import json as codec
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 
 from perfmodel.cli.output import Json, emit, plain, table
-
-# What a measured row holds beside the operator itself; kept, never read.
-MEASURED_KEYS: Final = frozenset(
-    ("id", "row_id", "name", "device", "latency_us", "p10_us", "p90_us", "mode")
-) | {"power_w", "clock_mhz"}
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +24,7 @@ def ops(
 ) -> None:
     """Price every operator of a JSON-lines file on one device."""
     from perfmodel.report.tables import write_text
-    from perfmodel.study.operators import price_records
+    from perfmodel.study.operators import MEASURED_KEYS, price_records
     from perfmodel.workload.op import records_from_jsonl
 
     records = list(records_from_jsonl(file))
@@ -41,18 +36,16 @@ def ops(
     elif out is None:
         table(
             ["operator", "latency", "lower bound", "90 % interval", "bound", "calibrated"],
-            [_line(row) for row in rows],
+            [_line(row, MEASURED_KEYS) for row in rows],
         )
     else:
         typer.echo(f"{len(rows)} operators priced on {on}: {out}")
 
 
-def _line(row: dict[str, Any]) -> list[str]:
+def _line(row: dict[str, Any], unread: frozenset[str]) -> list[str]:
     prices = {"latency_us", "lower_us", "low_us", "high_us", "bound", "calibrated"}
     sizes = " ".join(
-        f"{key}={value}"
-        for key, value in row.items()
-        if key not in prices | MEASURED_KEYS and key != "op"
+        f"{key}={value}" for key, value in row.items() if key not in prices | unread and key != "op"
     )
     return [
         f"{row['op']} {sizes}",

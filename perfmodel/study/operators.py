@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -14,6 +14,11 @@ from perfmodel.hardware import Accelerator, Cluster, Link, load, load_cluster
 from perfmodel.network.collectives import price_collective
 from perfmodel.workload.op import Collective, Op, op_from_dict
 from perfmodel.workload.stacked import stacked
+
+MEASURED_KEYS: Final = frozenset(
+    ("id", "row_id", "name", "device", "latency_us", "p10_us", "p90_us", "mode")
+) | {"power_w", "clock_mhz"}
+"""What a measured row holds beside the operator itself."""
 
 
 def price_records(

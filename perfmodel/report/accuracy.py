@@ -1,0 +1,25 @@
+"""The accuracy report on disk: Markdown, JSON and a scatter for every part."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from perfmodel.report.figures import predicted_against_measured
+from perfmodel.report.style import save
+from perfmodel.report.tables import write_text
+from perfmodel.study.accuracy import Part
+
+
+def write_part(part: Part, folder: Path) -> list[Path]:
+    """Write ``NAME.md``, ``NAME.json`` and ``NAME.svg``; returns the paths."""
+    paths = [
+        write_text(folder / f"{part.name}.md", part.markdown + "\n"),
+        write_text(folder / f"{part.name}.json", json.dumps(part.document, indent=1, default=str)),
+    ]
+    if part.measured:
+        drawn = predicted_against_measured(
+            f"{part.name}: predicted against measured", part.measured, part.predicted
+        )
+        paths.append(save(drawn, folder / f"{part.name}.svg"))
+    return paths

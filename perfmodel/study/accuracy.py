@@ -1,0 +1,258 @@
+"""The accuracy report: predictions against everything published and measured, part by part.
+
+Without files of the user's own, three parts: training steps (published rows that no coefficient was
+chosen on), operators (measured ones, each predicted by a fit that did not see it) and collectives
+(the held half of the published curves).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from perfmodel.errors import CalibrationError, WorkloadError
+from perfmodel.study.operators import MEASURED_KEYS, price_records
+from perfmodel.study.scores import score
+from perfmodel.workload.op import op_from_dict, records_from_jsonl
+
+Floats = npt.NDArray[np.float64]
+_HEADER: Final = "| {} | rows | MAPE | median | p90 | worst | bias | in 90 % interval |"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of the report.
+
+    Parameters
+    ----------
+    name : str
+        ``"training"``, ``"operators"`` or ``"collectives"``.
+    document : dict
+        JSON-ready: one record a row, and the scores.
+    markdown : str
+        The same for people.
+    measured, predicted : mapping of str to (n,) array
+        Points of each series, for the scatter [s].
+    """
+
+    name: str
+    document: dict[str, Any]
+    markdown: str
+    measured: Mapping[str, Floats] = field(default_factory=dict)
+    predicted: Mapping[str, Floats] = field(default_factory=dict)
+
+
+def parts(
+    *, training: Path | None = None, ops: Path | None = None, on: str | None = None
+) -> Iterator[Part]:
+    """The parts that were asked for; all shipped ones when no file was named.
+
+    Parameters
+    ----------
+    training : Path, optional
+        Training rows of the user (CSV).
+    ops : Path, optional
+        Measured operators of the user (JSON lines), taken ``on`` a chip, node or cluster.
+
+    Raises
+    ------
+    CalibrationError
+        If the shipped data are not there (an installed package holds none).
+    """
+    if training is not None or ops is not None:
+        if training is not None:
+            yield training_part(training)
+        if ops is not None:
+            yield own_operators(ops, str(on))
+        return
+    folder = data_folder()
+    yield training_part(folder / "published" / "training_published.csv")
+    yield held_out_operators()
+    yield collectives_part(folder / "published" / "collectives.csv")
+
+
+def data_folder() -> Path:
+    """``validate/`` of the checkout."""
+    folder = Path(__file__).resolve().parents[2] / "validate"
+    if not folder.is_dir():
+        raise CalibrationError(
+            "validate",
+            "<an installed package, without the published measurements>",
+            "a checkout of the project, or --training FILE.csv or --ops FILE.jsonl",
+            repair="run it in a checkout, or name your own measurements",
+        )
+    return folder
+
+
+def training_part(path: Path) -> Part:
+    """Training steps of a CSV file."""
+    from perfmodel.study.training_rows import score_training
+
+    report = score_training(path)
+    measured: defaultdict[str, list[float]] = defaultdict(list)
+    predicted: defaultdict[str, list[float]] = defaultdict(list)
+    for record in report.records:
+        if record.ratio is not None and record.counts:
+            measured[record.chip].append(record.measured_s)
+            predicted[record.chip].append(record.step_time_s)
+    return Part(
+        "training",
+        report.to_dict(),
+        report.markdown(),
+        {name: np.array(values) for name, values in measured.items()},
+        {name: np.array(values) for name, values in predicted.items()},
+    )
+
+
+def own_operators(path: Path, on: str) -> Part:
+    """Measured operators of a user: rows that describe none are refused with the reason."""
+    rows: list[tuple[str, dict[str, Any]]] = []
+    records: list[dict[str, Any]] = []
+    for where, row in records_from_jsonl(path):
+        reason = _fault(row, where)
+        if reason:
+            identity = row.get("id", where) if isinstance(row, dict) else where
+            records.append({"row": identity, "refused": reason})
+        else:
+            rows.append((where, row))
+    series: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for (where, row), priced in zip(
+        rows, price_records(rows, on, ignored=MEASURED_KEYS), strict=True
+    ):
+        record = {
+            "row": row.get("id", where),
+            "op": _series(row),
+            "measured_us": float(row["latency_us"]),
+            "predicted_us": priced["latency_us"],
+        }
+        record |= {name: priced[name] for name in ("lower_us", "low_us", "high_us", "bound")}
+        record["calibrated"] = priced["calibrated"]
+        records.append(record)
+        series[record["op"]].append(record)
+    table = {name: _summary(series[name]) for name in sorted(series)}
+    return Part(
+        "operators",
+        {"on": on, "records": records, "scores": table},
+        _table(f"measured on {on}", table),
+        {name: _column(series[name], "measured_us") for name in table},
+        {name: _column(series[name], "predicted_us") for name in table},
+    )
+
+
+def held_out_operators() -> Part:
+    """Every calibrated chip's own measurements, each predicted by folds that did not see it."""
+    from perfmodel.calibrate.store import read_records
+    from perfmodel.cost.efficiency import efficiency_folder
+
+    texts, document = ["## Operators: held-out folds"], {}
+    measured: dict[str, Floats] = {}
+    predicted: dict[str, Floats] = {}
+    for path in sorted(efficiency_folder().glob("*/held_out.csv")):
+        series: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+        for one in read_records(path):
+            series[f"{one.kernel} {one.dtype}"].append(
+                {
+                    "measured_us": one.measured_s * 1e6,
+                    "predicted_us": one.predicted_s * 1e6,
+                    "lower_us": one.lower_s * 1e6,
+                    "low_us": one.low_s * 1e6,
+                    "high_us": one.high_s * 1e6,
+                }
+            )
+        chip = path.parent.name
+        table = {name: _summary(series[name]) for name in sorted(series)}
+        document[chip] = table
+        texts.append(_table(chip, table))
+        everything = [row for rows in series.values() for row in rows]
+        measured[chip] = _column(everything, "measured_us")
+        predicted[chip] = _column(everything, "predicted_us")
+    return Part("operators", document, "\n\n".join(texts), measured, predicted)
+
+
+def collectives_part(path: Path) -> Part:
+    """The held half of the published collectives, with the shipped coefficients."""
+    from perfmodel.calibrate.network_published import fit_published
+    from perfmodel.calibrate.network_rows import published_rows
+    from perfmodel.calibrate.network_score import markdown, predict_published, report
+
+    rows, refused = published_rows(path)
+    links = fit_published(rows)
+    sections = report(rows, links)
+    held = rows.where(rows.held)
+    times = predict_published(held, links)
+    known = np.isfinite(times)
+    held, times = held.where(known), times[known]
+    document = {
+        "sections": {
+            title: [
+                {"name": one.name, "rows": one.rows, "mape": one.mape, "worst": one.worst}
+                for one in scores
+            ]
+            for title, scores in sections
+        },
+        "refused": [{"row": row, "reason": reason} for row, reason in refused],
+    }
+    names = np.unique(held.hardware)
+    return Part(
+        "collectives",
+        document,
+        "## Collectives: held half of the published curves\n\n" + markdown(sections),
+        {str(name): held.seconds[held.hardware == name] for name in names},
+        {str(name): times[held.hardware == name] for name in names},
+    )
+
+
+def _fault(row: Any, where: str) -> str:
+    """Why a row cannot be scored; empty if it can."""
+    if not isinstance(row, dict):
+        return "not a JSON object"
+    latency = row.get("latency_us")
+    if not isinstance(latency, int | float) or isinstance(latency, bool) or not 0 < latency < 1e12:
+        return "no latency_us above zero"
+    try:
+        op_from_dict({k: v for k, v in row.items() if k not in MEASURED_KEYS}, where=where)
+    except WorkloadError as error:
+        return str(error)
+    return ""
+
+
+def _series(row: Mapping[str, Any]) -> str:
+    words = [row["op"], row.get("pass"), row.get("kind"), row.get("dtype")]
+    if row["op"] == "attention" and row.get("q_len") == 1:
+        words[0] = "attention decode"
+    if row["op"] == "gemm" and row.get("batch", 1) > 1:
+        words[0] = "gemm batched"
+    if row["op"] == "conv2d" and row.get("groups", 1) > 1:
+        words[0] = "conv2d depthwise" if row["groups"] == row["c_in"] else "conv2d grouped"
+    return " ".join(str(word) for word in words if word)
+
+
+def _column(rows: list[dict[str, Any]], name: str) -> Floats:
+    return np.array([row[name] for row in rows], dtype=np.float64)
+
+
+def _summary(rows: list[dict[str, Any]]) -> dict[str, float]:
+    measured = _column(rows, "measured_us")
+    errors = score(_column(rows, "predicted_us"), measured)
+    inside = (_column(rows, "low_us") <= measured) & (measured <= _column(rows, "high_us"))
+    under = measured < _column(rows, "lower_us")
+    return (errors.to_dict() if errors else {}) | {
+        "covered": float(inside.mean()),
+        "under_bound": int(under.sum()),
+    }
+
+
+def _table(title: str, table: Mapping[str, Mapping[str, float]]) -> str:
+    lines = [_HEADER.format(title), "| --- |" + " ---: |" * 7]
+    lines += [
+        f"| {name} | {row['count']} | {row['mape']:.1%} | {row['median']:.1%} | {row['p90']:.1%} "
+        f"| {row['worst']:+.1%} | {row['bias']:+.1%} | {row['covered']:.0%} |"
+        for name, row in table.items()
+    ]
+    return "\n".join(lines)
