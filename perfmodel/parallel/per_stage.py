@@ -14,6 +14,7 @@ from perfmodel.parallel.footprint import stage_memory
 from perfmodel.parallel.grid import grid_of
 from perfmodel.parallel.layout import even_layout
 from perfmodel.parallel.plan import Plan, check
+from perfmodel.parallel.tables import Tables
 from perfmodel.parallel.training import tables_of
 from perfmodel.workload.transformer import ModelConfig, Stack, layer_kinds, load_stack
 
@@ -72,7 +73,9 @@ def stage_times(
     grid = grid_of([plan])
     tables = tables_of(model, cluster, grid, global_batch_size, seq_len, stack, efficiency)
     launch = 0.0 if stack.graph else stack.host_launch
-    blocks = [stage.block_times(c, b, grid, tables, launch) for c, b in enumerate(tables.layers.blocks)]
+    blocks = [
+        stage.block_times(c, b, grid, tables, launch) for c, b in enumerate(tables.layers.blocks)
+    ]
     kinds = tables.states.stages
     count = kinds.count.shape[1]
     stages = [stage.stage_kind_times(k, blocks, grid, tables, launch) for k in range(count)]
@@ -110,7 +113,7 @@ def stage_times(
     )
 
 
-def _kinds_of_devices(plan: Plan, tables: step.Tables, model: ModelConfig) -> list[int]:
+def _kinds_of_devices(plan: Plan, tables: Tables, model: ModelConfig) -> list[int]:
     """The kind of stage of each device, in pipeline order."""
     kinds = layer_kinds(model)
     names = [number for number, kind in enumerate(kinds) for _ in kind.layers]

@@ -38,6 +38,8 @@ def lacks(plan: Plan) -> list[tuple[str, str]]:
     """What the configuration has no key for."""
     checks = (
         (plan.zero == 1, "zero", "FSDP shards gradients with the optimizer (2) or weights too (3)"),
+        (plan.zero == 0 and plan.cp > 1, "zero", "context parallel ranks always share weights"),
+        (plan.zero > 1 and plan.shard_group == 1, "zero", "sharding over one rank is not said"),
         (plan.zero == 0 and plan.zero_group is not None, "zero_group", "plain replicas have none"),
         (
             plan.zero_group is not None and plan.zero_group % plan.cp != 0,
@@ -90,7 +92,7 @@ def lacks(plan: Plan) -> list[tuple[str, str]]:
 def write(plan: Plan, job: Job, notes: tuple[str, ...] = ()) -> str:
     """TOML sections training, parallelism, activation_checkpoint and model."""
     sharded = plan.zero >= 2
-    shard = plan.shard_group // plan.cp if sharded else 1
+    shard = max(1, plan.shard_group // plan.cp) if sharded else 1
     lines = [f"# not in torchtitan: {note}" for note in notes]
     lines += ["[training]"]
     local = plan.micro_batch_size
@@ -188,9 +190,7 @@ def read(text: str) -> Plan:
         "virtual_stages": 2 if schedule == "Interleaved1F1B" else 1,
         "schedule": schedules[schedule],
         "sequence_parallel": tp > 1,
-        "zero": 0
-        if shard * cp == 1 or (shard == 1 and replicas > 1 and cp == 1)
-        else (2 if section.get("fsdp_reshard_after_forward") == "never" else 3),
+        "zero": _zero(section, shard * cp),
         "recompute": content.get("activation_checkpoint", {}).get("mode", "none"),
         "precision": "fp8" if any("float8" in name for name in converters) else precision,
         "cp_method": "all_gather"
@@ -204,6 +204,13 @@ def read(text: str) -> Plan:
     if training.get("enable_cpu_offload"):
         values["offload"] = ("weights", "optimizer")
     return Plan(**values)
+
+
+def _zero(section: dict[str, Any], sharers: int) -> int:
+    """FSDP runs wherever the shard and context parallel ranks are more than one."""
+    if sharers == 1:
+        return 0
+    return 2 if section.get("fsdp_reshard_after_forward") == "never" else 3
 
 
 def _schedule(plan: Plan) -> str:

@@ -1,0 +1,407 @@
+"""Inference of one batch: prefill, decoding, latency and memory.
+
+All requests of the batch start together, have prompts and answers of equal length, and leave
+together: the kernel of serving, without arrivals and queues. Tensor parallelism splits a replica.
+
+``end to end = prefill + sum of the steps``; the prefill yields the first token, and step ``i``
+reads a cache of ``prompt + i`` tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.cost import Efficiency, price
+from perfmodel.errors import PlanError
+from perfmodel.estimate import Estimate, leaf, total
+from perfmodel.hardware import Accelerator, Cluster
+from perfmodel.network import collective_seconds
+from perfmodel.parallel.footprint import CONTEXT, GEMM_WORKSPACE, NCCL_CHANNEL, NCCL_CHANNELS
+from perfmodel.parallel.placement import domain_devices
+from perfmodel.units import format_bytes
+from perfmodel.workload.dtype import bytes_per_element
+from perfmodel.workload.op import Collective
+from perfmodel.workload.transformer import (
+    Call,
+    Message,
+    ModelConfig,
+    Precision,
+    Shard,
+    Stack,
+    block_forward,
+    embedding_forward,
+    embedding_parameters,
+    end_collectives,
+    head_forward,
+    head_parameters,
+    layer_collectives,
+    layer_kinds,
+    layer_parameters,
+    load_precision,
+    load_stack,
+)
+
+Floats = NDArray[np.float64]
+
+STEPS: Final = 33
+"""Cache lengths at which a decoding step is priced; the rest is interpolated."""
+
+
+@dataclass(frozen=True, slots=True)
+class InferResult:
+    """One batch of requests.
+
+    Parameters
+    ----------
+    prefill, decode : Estimate
+        The prompt pass; one decoding step at the mean cache length.
+    ttft_s, tpot_s, e2e_s : float
+        Time to the first token, mean time of each further one, time to the last [s].
+    output_tokens_per_s : float
+        Over the batch and all devices of the replica.
+    memory : dict of str to float
+        Bytes by class on one device [B].
+    capacity : float
+        What a device has [B].
+    verdict : str
+        Whether it fits.
+    """
+
+    prefill: Estimate
+    decode: Estimate
+    ttft_s: float
+    tpot_s: float
+    e2e_s: float
+    output_tokens_per_s: float
+    memory: dict[str, float]
+    capacity: float
+    verdict: str
+
+    @property
+    def peak_memory(self) -> float:
+        """All classes together [B]."""
+        return sum(self.memory.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether it stays within the device's memory."""
+        return self.peak_memory <= self.capacity
+
+    def explain(self) -> str:
+        """Both passes and the memory, as text."""
+        lines = [self.prefill.explain(), "", self.decode.explain(), ""]
+        lines += [f"{name}: {format_bytes(size)}" for name, size in self.memory.items()]
+        return "\n".join([*lines, self.verdict])
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "prefill_s": self.prefill.seconds,
+            "decode_step_s": self.decode.seconds,
+            "ttft_s": self.ttft_s,
+            "tpot_s": self.tpot_s,
+            "e2e_s": self.e2e_s,
+            "output_tokens_per_s": self.output_tokens_per_s,
+            "memory": {f"{name}_bytes": size for name, size in self.memory.items()},
+            "peak_memory_bytes": self.peak_memory,
+            "memory_capacity_bytes": self.capacity,
+            "fits": self.fits,
+            "verdict": self.verdict,
+            "prefill": self.prefill.to_dict(),
+            "decode": self.decode.to_dict(),
+        }
+
+
+def infer(
+    model: ModelConfig,
+    device: Accelerator | Cluster,
+    batch_size: int,
+    prompt_len: int,
+    output_len: int,
+    *,
+    tp: int = 1,
+    precision: str = "bf16",
+    kv_dtype: str = "bf16",
+    stack: Stack | str = "vllm-like",
+    efficiency: Efficiency | None = None,
+) -> InferResult:
+    """Latency and memory of one batch on one replica.
+
+    Parameters
+    ----------
+    model : ModelConfig
+        A decoder.
+    device : Accelerator or Cluster
+        One device, or a cluster where ``tp`` is above 1.
+    batch_size, prompt_len, output_len : int
+        Requests; tokens of a prompt; tokens of an answer.
+    tp : int
+        Devices that share a replica.
+    precision, kv_dtype : str
+        Of the linear layers; of the cache.
+    stack : Stack or str
+        How the software runs the work.
+    efficiency : Efficiency, optional
+        Instead of the chip's own.
+
+    Raises
+    ------
+    PlanError
+        If a count is not positive, or ``tp`` fits neither the model nor the devices.
+    """
+    _check(model, device, batch_size, prompt_len, output_len, tp)
+    stack = load_stack(stack) if isinstance(stack, str) else stack
+    formats = load_precision(precision)
+    passes = _Passes(model, device, tp, formats, stack, efficiency)
+    prefill = passes.estimate("prefill", batch_size, prompt_len, 0)
+    e2e = prefill.seconds
+    steps = output_len - 1
+    if steps:
+        lengths = np.unique(
+            np.linspace(prompt_len, prompt_len + steps - 1, min(STEPS, steps)).astype(np.int64)
+        )
+        times = passes.decode_seconds(batch_size, lengths)
+        every = np.interp(np.arange(prompt_len, prompt_len + steps), lengths, times)
+        e2e += float(every.sum())
+    middle = prompt_len + max(steps - 1, 0) // 2
+    decode = passes.estimate("decode step", batch_size, 1, middle)
+    tpot = (e2e - prefill.seconds) / steps if steps else 0.0
+    memory = _memory(model, batch_size, prompt_len, output_len, tp, formats, kv_dtype)
+    accelerator = passes.accelerator
+    needed, has = sum(memory.values()), accelerator.memory_capacity
+    verdict = "fits" if needed <= has else "does not fit"
+    return InferResult(
+        prefill=prefill,
+        decode=decode,
+        ttft_s=prefill.seconds,
+        tpot_s=tpot,
+        e2e_s=e2e,
+        output_tokens_per_s=batch_size * output_len / e2e,
+        memory=memory,
+        capacity=has,
+        verdict=f"{verdict}: needs {format_bytes(needed)}, has {format_bytes(has)}",
+    )
+
+
+def kv_cache_bytes(
+    model: ModelConfig, batch_size: int, tokens: int, tp: int = 1, kv_dtype: str = "bf16"
+) -> float:
+    """Keys and values of a batch on one device [B].
+
+    Latent attention keeps one latent a token, whole on every device; windowed layers keep no more
+    than their window.
+
+    Examples
+    --------
+    >>> from perfmodel.workload.transformer import load_model
+    >>> kv_cache_bytes(load_model("llama-3-8b"), 1, 1)  # 2 x 8 x 128 x 32 x 2 bytes
+    131072.0
+    """
+    width = bytes_per_element(kv_dtype, where="kv_dtype")
+    heads = -(-model.kv_heads // tp)
+    each = heads * (model.qk_head_dim + model.v_head_dim)
+    if model.is_mla:
+        each = model.kv_lora_rank + model.qk_rope_head_dim
+    total_bytes = 0.0
+    for kind in layer_kinds(model):
+        kept = min(tokens, kind.window) if kind.window else tokens
+        total_bytes += kind.count * batch_size * kept * each * width
+    return total_bytes
+
+
+def weight_bytes(model: ModelConfig, tp: int, precision: Precision) -> float:
+    """Weights on one device [B]: blocks in the products' format, the ends in the activations'."""
+    blocks = sum(
+        kind.count
+        * sum(float(np.asarray(part)) for part in layer_parameters(model, kind, tp, 1, tp))
+        for kind in layer_kinds(model)
+    )
+    ends = float(np.asarray(embedding_parameters(model, tp))) + float(
+        np.asarray(head_parameters(model, tp))
+    )
+    return blocks * bytes_per_element(precision.gemm) + ends * precision.element
+
+
+def _memory(
+    model: ModelConfig,
+    batch: int,
+    prompt: int,
+    output: int,
+    tp: int,
+    precision: Precision,
+    kv_dtype: str,
+) -> dict[str, float]:
+    """Bytes by class on one device [B]; activations are those of the widest block at work."""
+    tokens = batch * prompt
+    widest = 2 * model.hidden + max(model.ffn, model.expert_ffn) * (2 + model.gated) / tp
+    logits = batch * np.ceil(model.vocab / tp) * (4 + precision.element)
+    slack = CONTEXT + (tp > 1) * NCCL_CHANNELS * 2 * NCCL_CHANNEL
+    return {
+        "weights": weight_bytes(model, tp, precision),
+        "kv_cache": kv_cache_bytes(model, batch, prompt + output, tp, kv_dtype),
+        "activations": float(tokens * widest * precision.element + logits),
+        "workspace": float(GEMM_WORKSPACE),
+        "slack": float(slack),
+    }
+
+
+class _Passes:
+    """Prices forward passes of one replica."""
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        device: Accelerator | Cluster,
+        tp: int,
+        precision: Precision,
+        stack: Stack,
+        efficiency: Efficiency | None,
+    ) -> None:
+        self.model = model
+        self.cluster = device if isinstance(device, Cluster) else None
+        self.accelerator = device.accelerator if isinstance(device, Cluster) else device
+        self.tp, self.precision, self.stack = tp, precision, stack
+        self.efficiency = efficiency
+
+    def _shard(self, batch: int, tokens: int, past: Any) -> Shard:
+        return Shard(batch, tokens, tp=self.tp, expert_tp=self.tp, past=past)
+
+    def _calls(self, batch: int, tokens: int, past: Any) -> list[tuple[str, Call, int]]:
+        """Every call with the name of its part and how many layers repeat it."""
+        model, stack, precision = self.model, self.stack, self.precision
+        shard = self._shard(batch, tokens, past)
+        calls = [
+            ("embedding", call, 1)
+            for call in embedding_forward(model, shard, stack, precision=precision)
+        ]
+        for kind in layer_kinds(model):
+            for call in block_forward(model, kind, shard, stack, precision=precision):
+                part = "attention core" if call.core else call.module
+                calls.append((part, call, kind.count))
+        last = self._shard(batch, 1, 0)  # only the last token's logits are needed
+        head = head_forward(model, last, stack, precision=precision, loss=False)
+        return calls + [("head", call, 1) for call in head]
+
+    def _communication(self, batch: int, tokens: int) -> float:
+        if self.cluster is None or self.tp == 1:
+            return 0.0
+        local = min(self.tp, domain_devices(self.cluster))
+        shard = self._shard(batch, tokens, 0)
+        seconds = 0.0
+        pairs = [(message, 1) for message in end_collectives(self.model, shard)[0]]
+        for kind in layer_kinds(self.model):
+            messages = layer_collectives(self.model, kind, shard, precision=self.precision)
+            # every rank holds a slice of every expert: tokens are summed, never dispatched
+            pairs += [(message, kind.count) for message in messages if message.axis == "tp"]
+            if kind.moe and not self.model.shared_ffn:
+                pairs.append((_expert_sum(self.model, shard, self.precision), kind.count))
+        for message, count in pairs:
+            if message.phase != "forward" or not np.any(np.asarray(message.op.world) > 1):
+                continue
+            once = collective_seconds(
+                message.op.op,
+                np.asarray(message.op.bytes, float),
+                message.op.world,
+                self.cluster,
+                ranks_per_node=min(local, int(np.max(message.op.world))),
+            )
+            seconds += float(once) * float(np.asarray(message.count)) * count
+        return seconds
+
+    def decode_seconds(self, batch: int, past: NDArray[np.int64]) -> Floats:
+        """Decoding steps at some cache lengths [s]."""
+        kernels = np.zeros(len(past))
+        launches = 0.0
+        for _, call, count in self._calls(batch, 1, past):
+            priced = price(call.op, self.accelerator, efficiency=self.efficiency)
+            kernels = kernels + priced.seconds * call.count * count
+            launches += float(np.max(call.count)) * count
+        host = 0.0 if self.stack.graph else launches * self.stack.host_launch
+        return np.maximum(kernels + self._communication(batch, 1), host)
+
+    def estimate(self, name: str, batch: int, tokens: int, past: int) -> Estimate:
+        """One pass as a tree of its parts."""
+        sums: dict[str, Floats] = {}
+        launches = 0.0
+        calibrated: dict[str, bool] = {}
+        bounds: dict[str, dict[str, float]] = {}
+        for part, call, count in self._calls(batch, tokens, past):
+            priced = price(call.op, self.accelerator, efficiency=self.efficiency)
+            times = np.array(
+                [float(row) for row in (priced.seconds, priced.lower, priced.low, priced.high)]
+            )
+            repeats = float(np.asarray(call.count)) * count
+            sums[part] = sums.get(part, np.zeros(4)) + times * repeats
+            calibrated[part] = calibrated.get(part, True) and bool(priced.calibrated)
+            weights = bounds.setdefault(part, {})
+            bound = str(priced.bound)
+            weights[bound] = weights.get(bound, 0.0) + times[0] * repeats
+            launches += repeats
+        parts = [
+            leaf(
+                part,
+                float(times[0]),
+                bound=max(bounds[part], key=lambda bound: bounds[part][bound]),
+                lower=min(float(times[1]), float(times[2])),
+                low=min(float(times[2]), float(times[0])),
+                high=max(float(times[3]), float(times[0])),
+                calibrated=calibrated[part],
+            )
+            for part, times in sums.items()
+        ]
+        messages = self._communication(batch, tokens)
+        if messages:
+            parts.append(leaf("tensor parallel", messages, bound="network", lower=0.0))
+        busy = sum(part.seconds for part in parts)
+        host = 0.0 if self.stack.graph else launches * self.stack.host_launch
+        if host > busy:
+            parts.append(leaf("host", host - busy, bound="launch", lower=0.0))
+        return total(name, parts)
+
+
+def _expert_sum(model: ModelConfig, shard: Shard, precision: Precision) -> Message:
+    size = shard.tokens * model.hidden * precision.element
+    return Message("expert_sum", Collective("all_reduce", size, shard.tp), 1, "tp", "forward")
+
+
+def _check(
+    model: ModelConfig,
+    device: Accelerator | Cluster,
+    batch_size: int,
+    prompt_len: int,
+    output_len: int,
+    tp: int,
+) -> None:
+    counts = {
+        "batch_size": batch_size,
+        "prompt_len": prompt_len,
+        "output_len": output_len,
+        "tp": tp,
+    }
+    for name, value in counts.items():
+        if type(value) is not int or value < 1:
+            raise PlanError(
+                f"infer: {name}",
+                value,
+                "a whole number of at least 1",
+                repair="give a positive whole number",
+            )
+    has = device.devices if isinstance(device, Cluster) else 1
+    if tp > has:
+        raise PlanError(
+            "infer: tp",
+            f"tp={tp}",
+            f"at most the {has} devices of {device.name}",
+            repair="lower tp, or name a node or cluster with more devices",
+        )
+    if model.heads % tp:
+        raise PlanError(
+            "infer: tp",
+            f"tp={tp}",
+            f"a divisor of the {model.heads} heads of {model.name}",
+            repair="choose a degree that divides",
+        )
