@@ -115,25 +115,22 @@ def own_operators(path: Path, on: str) -> Part:
     rows: list[tuple[str, dict[str, Any]]] = []
     records: list[dict[str, Any]] = []
     for where, row in records_from_jsonl(path):
+        identity = row.get("id", where) if isinstance(row, dict) else where
         reason = _fault(row, where)
-        if reason:
-            identity = row.get("id", where) if isinstance(row, dict) else where
-            records.append({"row": identity, "refused": reason})
-        else:
+        records.append({"row": identity} | ({"refused": reason} if reason else {}))
+        if not reason:
             rows.append((where, row))
     series: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-    for (where, row), priced in zip(
-        rows, price_records(rows, on, ignored=MEASURED_KEYS), strict=True
-    ):
-        record = {
-            "row": row.get("id", where),
+    kept = [record for record in records if "refused" not in record]
+    prices = price_records(rows, on, ignored=MEASURED_KEYS)
+    for record, (_, row), priced in zip(kept, rows, prices, strict=True):
+        record |= {
             "op": _series(row),
             "measured_us": float(row["latency_us"]),
             "predicted_us": priced["latency_us"],
         }
         record |= {name: priced[name] for name in ("lower_us", "low_us", "high_us", "bound")}
         record["calibrated"] = priced["calibrated"]
-        records.append(record)
         series[record["op"]].append(record)
     table = {name: _summary(series[name]) for name in sorted(series)}
     return Part(
