@@ -69,7 +69,7 @@ def costs_on(times: StageTimes, schedule: Schedule) -> StageCosts:
     )
 
 
-def replay_plan(
+def simulate_plan(
     model: ModelConfig,
     cluster: Cluster,
     plan: Plan,

@@ -13,15 +13,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.errors import ScenarioError
+from perfmodel.sim.perturb import check_cells
 
 Floats = NDArray[np.float64]
-MOST_CELLS: Final = 200_000_000
 Stop = Callable[[], bool]
 
 
@@ -212,13 +212,7 @@ def solve(graph: TaskGraph, *, stop: Stop | None = None) -> Timeline:
         If ``stop()`` becomes true.
     """
     count, replicas = len(graph), graph.replicas
-    if count * replicas > MOST_CELLS:
-        raise ScenarioError(
-            f"{graph.name}: size",
-            count * replicas,
-            f"at most {MOST_CELLS:,} task times",
-            repair="fold equal replicas into one, or simulate fewer micro-batches",
-        )
+    check_cells(count * replicas)
     needs = waits(graph)
     order = topological_order(graph.name, needs, lambda task: task_label(graph, task))
     if stop is not None and stop():

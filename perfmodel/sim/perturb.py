@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from perfmodel.errors import ScenarioError, nearest_name
 
 Floats = NDArray[np.float64]
+MOST_CELLS: Final = 200_000_000
 DISTRIBUTIONS: Final = ("lognormal", "gamma", "exponential", "uniform")
 
 
@@ -95,8 +96,20 @@ class Perturbation:
         return self.jitter > 0 or (uneven and np.isfinite(self.expert_concentration))
 
 
+def check_cells(count: int) -> None:
+    """Refuse arrays that would not fit in memory, before they are made."""
+    if count > MOST_CELLS:
+        raise ScenarioError(
+            "simulation size",
+            count,
+            f"at most {MOST_CELLS:,} task times",
+            repair="simulate fewer replicas or micro-batches, or leave out what differs by chance",
+        )
+
+
 def factors(given: ArrayLike, devices: int, replicas: int, what: str) -> Floats:
     """Factors broadcast to ``[devices, replicas]``."""
+    check_cells(devices * replicas)
     values = np.asarray(given, dtype=np.float64)
     try:
         return np.array(np.broadcast_to(values, (devices, replicas)))
@@ -113,6 +126,7 @@ def row_factors(perturbation: Perturbation, rows: int, replicas: int) -> Floats 
     """Random factors on compute, shape ``[rows, replicas]``; ``None`` if nothing is random."""
     if not perturbation.random:
         return None
+    check_cells(rows * replicas)
     rng = np.random.default_rng(perturbation.seed)
     shape = (rows, replicas)
     found = np.ones(shape)

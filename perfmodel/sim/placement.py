@@ -39,7 +39,7 @@ class Pool:
 
     def __post_init__(self) -> None:
         for what, value, low, high in (
-            ("nodes", self.nodes, 1, 10_000_000),
+            ("nodes", self.nodes, 1, 2_000_000),
             ("devices_per_node", self.devices_per_node, 1, 1024),
             ("nodes_per_rack", self.nodes_per_rack, 0, 10_000_000),
         ):

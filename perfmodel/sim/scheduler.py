@@ -158,7 +158,7 @@ class _Cluster:
         self.restarts = [0] * count
         self.span = [0] * count
         self.place: dict[int, Place] = {}
-        self.on_node: list[set[int]] = [set() for _ in range(pool.nodes)]
+        self.on_node: dict[int, set[int]] = {}
         self.announced: list[tuple[float, int, int]] = []  # (announced end, job, devices), sorted
         self.expected: dict[int, tuple[float, int, int]] = {}
         self.unfinished = count
@@ -192,7 +192,7 @@ class _Cluster:
             if self.nodes.up[node]:
                 self.failures += 1
                 self.nodes.fail(node)
-                for job in sorted(self.on_node[node]):
+                for job in sorted(self.on_node.get(node, ())):
                     self.interrupt(job)
                 self.env.process(self.repair(node, rng.exponential(self.how.repair_seconds)))
                 self.dispatch()
@@ -293,7 +293,7 @@ class _Cluster:
         place = self.nodes.take(devices)
         self.place[job] = place
         for node, _ in place:
-            self.on_node[node].add(job)
+            self.on_node.setdefault(node, set()).add(job)
         self.span[job] = self.nodes.spans(place)
         self.factor[job] = self.pool.slowdown[self.span[job]]
         self.start[job] = min(self.start[job], now)

@@ -208,6 +208,7 @@ class _Job:
         self.failure_rng, self.repair_rng = (np.random.default_rng(s) for s in (failures, repairs))
         self.spares, self.missing = run.spares, 0
         self.done = self.saved = self.lost = self.slowed = 0.0
+        self.every, self.rate = run.interval, run.rate
         self.mark = 0.0  # work done when the last checkpoint was begun
         self.broken = self.to_repair = 0  # failed nodes not yet replaced, not yet in repair
         self.counts = dict.fromkeys(run.names, 0)
@@ -231,7 +232,7 @@ class _Job:
         rates = np.array([f.rate for f in self.run.failures])
         edges = np.cumsum(rates)[:-1] / rates.sum()
         while True:
-            yield self.env.timeout(self.failure_rng.exponential(1 / self.run.rate))
+            yield self.env.timeout(self.failure_rng.exponential(1 / self.rate))
             kind = int(np.searchsorted(edges, self.failure_rng.random(), side="right"))
             self.process.interrupt(self.run.failures[kind])
 
@@ -270,7 +271,7 @@ class _Job:
 
     def interval(self) -> Generator[simpy.Event, Any, None]:
         """Train up to the next checkpoint, and take it."""
-        yield from self.train(self.mark + self.run.interval - self.done)
+        yield from self.train(self.mark + self.every - self.done)
         if self.missing and self.spares >= self.run.shrink_nodes:
             self.grow()
             yield from self.spend("restart", self.run.restart_seconds)

@@ -9,7 +9,7 @@ from perfmodel.parallel.per_stage import StageTimes
 from perfmodel.parallel.plan import Plan
 from perfmodel.parallel.schedule import fill_and_drain
 from perfmodel.parallel.training import train
-from perfmodel.sim.from_plan import costs_on, replay_plan, schedule_of
+from perfmodel.sim.from_plan import costs_on, schedule_of, simulate_plan
 from perfmodel.sim.perturb import Perturbation, factors_from_ranks
 from perfmodel.sim.schedules import SCHEDULES, build_schedule
 from perfmodel.sim.step import replay
@@ -36,7 +36,7 @@ def test_the_replay_equals_the_analytic_step(setting, name):
     model, cluster = setting
     plan, batch = PLANS[name]
     analytic = train(model, cluster, plan, batch, 8192, levers=False)
-    step = replay_plan(model, cluster, plan, batch, 8192)
+    step = simulate_plan(model, cluster, plan, batch, 8192)
     assert step.seconds == pytest.approx(analytic.step_time_s, rel=1e-9)
     waiting = analytic.parts["bubble"] / step.pipeline_seconds
     assert step.bubble_fraction >= waiting - 1e-9
@@ -99,15 +99,15 @@ def test_one_slow_rank_slows_its_whole_replica_and_unfolds_it_alone(setting):
     model, cluster = setting
     plan, batch = PLANS["1f1b"]
     slow = factors_from_ranks({3: 1.3}, tp=8, pp=4, dp=2)
-    calm = replay_plan(model, cluster, plan, batch, 8192)
-    step = replay_plan(model, cluster, plan, batch, 8192, perturbation=Perturbation(compute=slow))
+    calm = simulate_plan(model, cluster, plan, batch, 8192)
+    step = simulate_plan(model, cluster, plan, batch, 8192, perturbation=Perturbation(compute=slow))
     assert calm.timeline.start.shape[1] == 1
     assert step.timeline.start.shape[1] == 2
     assert 1.05 * calm.seconds < step.seconds < 1.3 * calm.seconds
-    jitter = replay_plan(
+    jitter = simulate_plan(
         model, cluster, plan, batch, 8192, perturbation=Perturbation(jitter=0.1, seed=1)
     )
-    again = replay_plan(
+    again = simulate_plan(
         model, cluster, plan, batch, 8192, perturbation=Perturbation(jitter=0.1, seed=1)
     )
     assert jitter.seconds > calm.seconds
@@ -117,13 +117,13 @@ def test_one_slow_rank_slows_its_whole_replica_and_unfolds_it_alone(setting):
 def test_other_schedules_and_tables_for_a_plan(setting):
     model, cluster = setting
     plan, batch = PLANS["1f1b"]
-    plain = replay_plan(model, cluster, plan, batch, 8192)
-    split = replay_plan(model, cluster, plan, batch, 8192, schedule="zbv")
+    plain = simulate_plan(model, cluster, plan, batch, 8192)
+    split = simulate_plan(model, cluster, plan, batch, 8192, schedule="zbv")
     assert split.seconds < plain.seconds
-    low = replay_plan(model, cluster, plan, batch, 8192, schedule="v-min")
+    low = simulate_plan(model, cluster, plan, batch, 8192, schedule="v-min")
     assert low.peak_memory.max() < plain.peak_memory.max()
     with pytest.raises(ScenarioError, match="as in the plan"):
-        replay_plan(model, cluster, plan, batch, 8192, schedule=build_schedule("1f1b", 4, 8))
+        simulate_plan(model, cluster, plan, batch, 8192, schedule=build_schedule("1f1b", 4, 8))
     assert schedule_of(PLANS["interleaved"][0], 8).name == "interleaved-v2"
 
 
@@ -132,6 +132,6 @@ def test_speed_of_a_16384_gpu_step(benchmark, jitter):
     model, cluster = load_model("llama-3-70b"), load_cluster("dgx-h100", nodes=2048)
     plan = Plan(tp=8, pp=16, dp=128, zero=1, sequence_parallel=True)
     step = benchmark(
-        replay_plan, model, cluster, plan, 4096, 8192, perturbation=Perturbation(jitter=jitter)
+        simulate_plan, model, cluster, plan, 4096, 8192, perturbation=Perturbation(jitter=jitter)
     )
     assert step.timeline.start.shape[1] == (128 if jitter else 1)
