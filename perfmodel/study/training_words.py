@@ -1,0 +1,213 @@
+"""What the words of a table mean: precision, recomputation, sharding, software.
+
+Every function is total: a spelling that it does not know gives ``None`` and the caller decides.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from perfmodel.study.training_csv import Row
+
+YES: Final = frozenset("yes y true 1 on enabled".split())
+NO: Final = frozenset("no n false 0 off disabled none".split())
+
+
+def switch(text: str) -> bool | None:
+    """Whether a word means on or off."""
+    word = text.strip().lower()
+    return True if word in YES else False if word in NO else None
+
+
+def precisions(text: str) -> tuple[str, ...]:
+    """Formats of the matrix products that a dtype column names, the narrowest first.
+
+    Several where the table leaves the choice open; empty where nothing is recognised.
+
+    Examples
+    --------
+    >>> precisions("fp16/fp8 mixed (submitter choice)")
+    ('fp8', 'fp16')
+    >>> precisions("fp32 (TF32 off)"), precisions("MXFP8"), precisions("bfloat16")
+    (('fp32',), ('fp8',), ('bf16',))
+    """
+    words = text.lower().replace("float", "f").replace("bff", "bf")
+    found: list[str] = []
+    for pattern, name in (
+        (r"(nv|mx)?(fp?|e2m1)_?4\b|nvfp4|mxfp4", "fp4"),
+        (r"(mx)?fp?_?8|e4m3|e5m2|hybrid", "fp8"),
+        (r"int_?8|aqt", "int8"),
+        (r"bf_?16|\bbf\b", "bf16"),
+        (r"(?<!b)f(p|loat)?_?16|\bhalf\b", "fp16"),
+        (r"tf_?32(?!\s*off)", "tf32"),
+        (r"(?<!t)f(p|loat)?_?32|\bsingle\b", "fp32"),
+    ):
+        if re.search(pattern, words):
+            found.append(name)
+    if "/" not in words and " or " not in words:
+        found = _dominant(words, found)
+    return tuple(found)
+
+
+def _dominant(words: str, found: list[str]) -> list[str]:
+    """The format that a phrase such as ``"bf16 (fp32 grad accumulation)"`` is about: its first."""
+    if len(found) < 2:
+        return found
+    head = re.split(r"[(,;+]", words, maxsplit=1)[0]
+    inner = [name for name in found if name in precisions(head)] if head != words else found
+    return (inner or found)[:1]
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """What is recomputed: the candidates, the modules of ``selective``, and whether it is known."""
+
+    words: tuple[str, ...]
+    modules: tuple[str, ...] = ("core",)
+    known: bool = True
+
+
+def recomputation(text: str) -> Again:
+    """The meaning of a recompute column; blank, custom and unknown words leave all three open."""
+    word = text.strip().lower()
+    everything = ("none", "selective", "full")
+    if not word or word.startswith("custom"):
+        return Again(everything, known=False)
+    if word.startswith("none") or word in NO:
+        return Again(("none",))
+    if "qkv_proj" in word or re.match(r"full|yes|true|on\b|uniform|block|all\b|1$", word):
+        return Again(("full",))
+    if "per-op" in word or "sac" in word:
+        # every second matrix product is kept; the closest that a plan can say
+        return Again(("selective",), ("norm", "mlp"))
+    if word.startswith("minimal"):
+        return Again(("selective",), ("core", "norm"))
+    if "norm" in word and "sel" in word:
+        return Again(("selective",), ("norm",))
+    if word.startswith(("sel", "core", "attn", "attention")):
+        modules = tuple(name for name in ("mlp", "experts") if name in word)
+        return Again(("selective",), ("core", *modules))
+    return Again(everything, known=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Sharding:
+    """ZeRO stages to consider, the shard group that the words name, and whether they are known."""
+
+    stages: tuple[int, ...]
+    group: int | None = None
+    known: bool = True
+
+
+def sharding(text: str) -> Sharding:
+    """The meaning of a zero_fsdp column.
+
+    Examples
+    --------
+    >>> sharding("DDP + distributed optimizer").stages, sharding("FSDP2 (shard 32)")
+    ((1,), Sharding(stages=(3,), group=32, known=True))
+    """
+    word = text.strip().lower()
+    if not word:
+        return Sharding((0, 1), known=False)
+    if found := re.search(r"zero[\s\-_]*(?:stage[\s\-_]*)?([0-3])", word):
+        stages = (int(found[1]),)
+        if "fsdp" in word and (later := re.search(r"zero-1/2", word)):
+            stages = (2,) if later else stages
+        return Sharding(stages)
+    if "grad_op" in word:
+        return Sharding((2,))
+    if "fsdp" in word or "fully" in word or "full_shard" in word or "hsdp" in word:
+        group = re.search(r"(?:shard|ici|fsdp)\s+(\d+)", word)
+        way = re.search(r"(\d+)-way fully", word)
+        size = group or way
+        return Sharding((3,), int(size[1]) if size else None)
+    if "distributed opt" in word or "dist_opt" in word or "dist-opt" in word:
+        return Sharding((1,))
+    if word in NO or word.startswith(("none", "ddp", "no ")):
+        return Sharding((0,))
+    if word in ("1", "2", "3"):
+        return Sharding((int(word),))
+    return Sharding((0, 1), known=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Software:
+    """How the software of a row runs: stack, attention, overlap.
+
+    Parameters
+    ----------
+    stack : str
+        A bundled software stack.
+    known : bool
+        Whether the software column said so.
+    overlap : tuple of str
+        Communication that hides behind computation.
+    overlap_known : bool
+        Whether the row says so, or its software is from the time before or after.
+    context : str
+        How context parallelism exchanges.
+    accumulates : bool
+        Whether a step may be cut into micro-batches.
+    """
+
+    stack: str
+    known: bool
+    overlap: tuple[str, ...]
+    overlap_known: bool
+    context: str = "ring"
+    accumulates: bool = True
+
+
+def software(row: Row, flash: bool | None) -> Software:
+    """The stack and habits of a row's software."""
+    name, notes = row.lower("software"), row.lower("notes")
+    early = flash is False
+    stack, known = _stack(name, notes, row, early=early)
+    jax = stack == "maxtext-jax"
+    overlap = ["gradients", "weights", "pipeline"]
+    said = False
+    before = re.search(r"megatron-lm \(202[0-3]\)|megatron-deepspeed|gpt-neox|metaseq", name)
+    if re.search(r"no dp overlap|not overlapped|no overlap|without overlap", notes) or before:
+        overlap.remove("gradients")
+        said = True
+    tensor = re.search(r"tp[\- ]comm[\- ]overlap|async[\- ]?tp", f"{notes} {name}")
+    if tensor or jax or re.search(r"megatron-bridge|nemo (2[4-9]|30)|nemo framework", name):
+        overlap.append("tensor")
+    gathered = jax or "meta internal" in name
+    return Software(
+        stack=stack,
+        known=known,
+        overlap=tuple(overlap),
+        overlap_known=said or tensor is not None,
+        context="all_gather" if gathered else "ring",
+        accumulates=not jax,
+    )
+
+
+def _stack(name: str, notes: str, row: Row, *, early: bool) -> tuple[str, bool]:
+    if "foundry" in name or "composer" in name:
+        return "llm-foundry", True
+    if any(word in name for word in ("maxtext", "jax", "t5x", "pathways", "xla")) or (
+        row.lower("chip").startswith("tpu")
+    ):
+        return "maxtext-jax", True
+    if "torchtitan" in name or "fsdp2" in name:
+        compiled = "compile" in notes or "compile" in name
+        return ("torch-compile" if compiled else "torch-eager"), True
+    if "cuda-graph" in name or "cuda graph" in name:
+        return "cuda-graph", True
+    if "bert" in row.lower("model") and "mlperf" in row.lower("model"):
+        # submissions fuse, remove padding and replay the step from a graph
+        return "cuda-graph", False
+    if "megatron" in name or "nemo" in name or "primus" in name or "deepspeed" in name:
+        return ("megatron-2022" if early else "megatron"), True
+    if "transformers" in name or "eager" in name:
+        return "torch-eager", True
+    if "compile" in name:
+        return "torch-compile", True
+    if "ngc" in name or "dle" in name or "apex" in name:
+        return "megatron-2022", False
+    return ("megatron-2022" if early else "megatron"), False
