@@ -32,7 +32,7 @@ from perfmodel.network.correction import Correction, Table
 from perfmodel.network.placement import Reach
 
 Floats = NDArray[np.float64]
-SOURCE: Final = "measured-h200-x4-2026"
+SOURCE: Final = "validate/measurements/h200-sxm-141gb-x4"
 KEY: Final = "nccl-nvlink4-h200-sxm-141gb"
 NODE: Final = "hgx-h200"
 _BEYOND: Final = (5, 6, 8)  # ranks that the published coefficients answer for

@@ -50,7 +50,7 @@ TARGETS: Final = (
     Target("nccl-nvlink5", ("B200-SXM",), domain_shape(6), _NCCL),
     Target("nccl-nvlink5-gb200", ("GB200",), domain_shape(6), _NCCL[:1]),
     Target("nccl-pcie4", ("L40S",), domain_shape(tree=True), _NCCL[:1]),
-    Target("rccl-infinity-fabric", ("MI300X",), domain_shape(), ("rccl-tests-mi300x",)),
+    Target("rccl-infinity-fabric", ("MI300X",), domain_shape(), ("rccl-tests-mi300x-2024",)),
     Target("nccl-efa100", ("A100-SXM4-80GB (p4de)",), fabric_shape(), _AWS, "nccl-nvlink3"),
     Target("nccl-efa-v2-100", ("H100-SXM5 (p5)",), fabric_shape(), _AWS, "nccl-nvlink4"),
     Target("nccl-efa-v4-400", ("B200-SXM",), fabric_shape(), _NCCL[1:], "nccl-nvlink5"),
@@ -58,10 +58,10 @@ TARGETS: Final = (
         "rccl-roce400",
         ("MI300X",),
         fabric_shape(),
-        ("rccl-tests-mi300x",),
+        ("rccl-tests-mi300x-2024",),
         "rccl-infinity-fabric",
     ),
-    Target("rccl-slingshot11", ("MI250X (GCD)",), fabric_shape(), ("lumi-llm-scaling",), ""),
+    Target("rccl-slingshot11", ("MI250X (GCD)",), fabric_shape(), ("lumi-llm-scaling-2024",), ""),
 )
 # A link of a generation that nobody measured: what the measured ones have in common.
 FAMILY: Final = "nccl-nvlink"

@@ -82,35 +82,38 @@ def _inside(tiers: tuple[Tier, ...], members: Floats) -> Floats:
     """The narrowest tier that the members cross inside the domain [B/s]."""
     bandwidth = np.full(members.shape, np.inf)
     held = np.asarray(members <= 1)
+    inner = 1
     for tier in tiers:
-        bandwidth = np.where(held, bandwidth, np.minimum(bandwidth, _tier_rate(tier, members)))
+        rate = _tier_rate(tier, members, inner)
+        bandwidth = np.where(held, bandwidth, np.minimum(bandwidth, rate))
         held = held | (members <= tier.span)
+        inner = tier.span
     return np.where(np.isfinite(bandwidth), bandwidth, tiers[-1].bandwidth)
 
 
-def _tier_rate(tier: Tier, members: Floats) -> Floats:
+def _tier_rate(tier: Tier, members: Floats, inner: int) -> Floats:
     if tier.topology == "torus":
         links, _, _ = torus_numbers(members, tier.dims, tier.wraps)
         return np.asarray(np.maximum(links, 1.0) * tier.link_bandwidth, dtype=np.float64)
     if tier.topology == "mesh" and tier.edges:
-        return _edge_rate(tier, members)
+        return _edge_rate(tier, members, inner)
     if tier.topology == "mesh":
         part = np.clip(members - 1.0, 1.0, None) / max(tier.span - 1, 1)
         return np.asarray(tier.bandwidth * np.minimum(part, 1.0), dtype=np.float64)
     return np.full(members.shape, tier.bandwidth / max(tier.oversubscription, 1.0))
 
 
-def _edge_rate(tier: Tier, members: Floats) -> Floats:
-    """Irregular meshes: the links that each of the first so many devices has to the others."""
+def _edge_rate(tier: Tier, members: Floats, inner: int) -> Floats:
+    """Irregular meshes: the mean links that the first so many devices have to other packages."""
     unique, inverse = np.unique(members, return_inverse=True)
     rates = []
     for count in unique:
-        first = [0] * max(int(count), 1)
-        for one, other, links in tier.edges:
-            if max(one, other) < count:
-                first[one] += links
-                first[other] += links
-        rates.append(max(min(first), 1) * tier.link_bandwidth)
+        links = sum(
+            2 * number
+            for one, other, number in tier.edges
+            if max(one, other) < count and one // inner != other // inner
+        )
+        rates.append(max(links / max(count, 1.0), 1.0) * tier.link_bandwidth)
     return np.array(rates, dtype=np.float64)[inverse.reshape(members.shape)]
 
 
