@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from perfmodel.cost import Efficiency, price
 from perfmodel.hardware import Accelerator, Cluster
-from perfmodel.network import collective_seconds
 from perfmodel.parallel import overlap as hiding
 from perfmodel.parallel import placement
 from perfmodel.parallel.grid import PlanGrid
 from perfmodel.parallel.plan import Plan
+from perfmodel.parallel.wire import wire_seconds
 from perfmodel.workload.transformer import (
     BlockActivations,
     Call,
@@ -341,9 +341,7 @@ class _Pricer:
             alone = self.ring == 1
             world = np.where(alone, 1, 2)
             local = np.where((self.local["cp"] >= self.ring) & ~alone, 2, 1)
-        seconds = collective_seconds(
-            op.op, np.asarray(op.bytes, float), world, self.cluster, ranks_per_node=local
-        )
+        seconds = wire_seconds(op.op, op.bytes, world, self.cluster, local)
         return np.broadcast_to(seconds * message.count, self.size)
 
     def message_seconds(self, messages: tuple[Message, ...], phase: str) -> dict[str, Floats]:

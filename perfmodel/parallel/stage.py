@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.network import collective_seconds
 from perfmodel.parallel import overlap as hiding
 from perfmodel.parallel import placement
 from perfmodel.parallel.grid import PlanGrid
 from perfmodel.parallel.layers import AXES, BlockCost
 from perfmodel.parallel.tables import Tables, host_rate
+from perfmodel.parallel.wire import wire_seconds
 
 Floats = NDArray[np.float64]
 
@@ -177,22 +177,22 @@ def send_seconds(grid: PlanGrid, tables: Tables) -> Floats:
         return np.zeros(len(grid))
     li, di = tables.layer_of, tables.state_of
     local = tables.states.boundary_local
-    seconds = collective_seconds(
+    seconds = wire_seconds(
         "p2p",
         tables.layers.boundary[li],
         np.where(grid.pp > 1, 2, 1),
         tables.cluster,
-        ranks_per_node=np.where(grid.pp > 1, local[di], 1),
+        np.where(grid.pp > 1, local[di], 1),
     )
     # without a split sequence every tensor parallel rank gathers the pieces it was not sent
     whole = (grid.pp > 1) & ~grid.sequence_parallel
     domain = placement.domain_devices(tables.cluster)
-    seconds = seconds + collective_seconds(
+    seconds = seconds + wire_seconds(
         "all_gather",
         tables.layers.boundary[li] * grid.tp,
         np.where(whole, grid.tp, 1),
         tables.cluster,
-        ranks_per_node=np.where(whole, np.minimum(grid.tp, domain), 1),
+        np.where(whole, np.minimum(grid.tp, domain), 1),
     )
     each = 2.0 * grid.virtual_stages * seconds
     if "pipeline" in grid.base.overlap:

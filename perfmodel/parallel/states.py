@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from perfmodel.cost import Efficiency, price
 from perfmodel.hardware import Cluster
-from perfmodel.network import collective_seconds
 from perfmodel.parallel import placement
 from perfmodel.parallel.grid import PlanGrid, distinct
 from perfmodel.parallel.layout import StageKinds, padded_stage_kinds, stage_kinds
 from perfmodel.parallel.plan import Plan
+from perfmodel.parallel.wire import wire_seconds
 from perfmodel.workload.dtype import bytes_per_element
 from perfmodel.workload.op import Fused
 from perfmodel.workload.transformer import (
@@ -186,12 +186,12 @@ def state_table(
     inside = np.where(placement.pipeline_local(grid, domain) == 2, 2, 1)
     tied = np.zeros(size)
     if model.tied and model.vocab:
-        tied = collective_seconds(
+        tied = wire_seconds(
             "all_reduce",
             vocabulary * width.gradient,
             np.where(alone, 1, 2),
             cluster,
-            ranks_per_node=np.where(alone, 1, inside),
+            np.where(alone, 1, inside),
         )
     return StateTable(
         stages=stages,
@@ -246,13 +246,9 @@ class _Network:
     expert_shards: Any
 
     def _time(self, op: str, size: Floats, group: placement.Group) -> Floats:
-        return collective_seconds(
-            op,
-            size,
-            group.size[:, None],
-            self.cluster,
-            ranks_per_node=group.local[:, None],
-        ) * (size > 0)
+        return wire_seconds(op, size, group.size[:, None], self.cluster, group.local[:, None]) * (
+            size > 0
+        )
 
     def gather(self, dense: Floats, experts: Floats) -> Floats:
         each = self.width.message
