@@ -28,8 +28,9 @@ class StageAnswer:
         Degrees inside the stage (``pp`` 1).
     strategies : tuple of str
         What each of its layers does with its activations.
-    seconds, once : float
-        Time for one micro-batch, and once a step [s].
+    forward, send, seconds, once : float
+        Time for one micro-batch: its forward pass; receiving its input and returning the gradient;
+        all of it. Once a step [s].
     bytes_held, capacity : float
         Of a device [B]; libraries and buffers are already taken off the capacity.
     """
@@ -40,6 +41,8 @@ class StageAnswer:
     devices: int
     plan: Plan
     strategies: tuple[str, ...]
+    forward: float
+    send: float
     seconds: float
     once: float
     bytes_held: float
@@ -73,6 +76,8 @@ class StageAnswer:
             "devices": self.devices,
             "plan": self.plan.to_dict(),
             "strategies": list(self.strategies),
+            "forward_s": self.forward,
+            "send_s": self.send,
             "seconds": self.seconds,
             "once_s": self.once,
             "bytes_held": self.bytes_held,

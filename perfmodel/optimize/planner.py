@@ -34,7 +34,7 @@ Confirm = Callable[[MilpPlan], float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Candidate:
+class Candidate:
     """A point of one pool of devices with its cheap bound, in units of the objective."""
 
     table: Priced
@@ -113,7 +113,7 @@ def milp_plan(
     pools = _pools(clusters, objective, price_per_hour)
     name = " + ".join(piece.model.name for piece in pieces)
     notes: list[str] = []
-    candidates: list[_Candidate] = []
+    candidates: list[Candidate] = []
     tables: list[Priced] = []
     for pool, rate in pools:
         try:
@@ -122,7 +122,7 @@ def milp_plan(
             notes.append(f"{_names(pool)}: {error.accepted} needed, got {error.got}")
             continue
         tables.append(table)
-        candidates += _candidates(table, objective, rate, global_batch_size * seq_len)
+        candidates += candidates_of(table, objective, rate, global_batch_size * seq_len)
     if not candidates:
         raise PlanError(
             "planner: degrees",
@@ -165,7 +165,14 @@ def milp_plan(
             **head,
         )
     plans = [
-        _answer(candidate, solution, search, head, tuple(notes))
+        answer_of(
+            candidate,
+            solution,
+            search.value(candidate, solution.objective),
+            search.bound,
+            head | {"columns": search.columns, "notes": tuple(notes)},
+            search.gap,
+        )
         for candidate, solution in search.ranked()
     ]
     if confirm is not None:
@@ -200,13 +207,13 @@ class _Search:
     until: float
     slack: float
     keep: int
-    found: list[tuple[float, _Candidate, PointSolution]] = None  # type: ignore[assignment]
+    found: list[tuple[float, Candidate, PointSolution]] = None  # type: ignore[assignment]
     solved: int = 0
     columns: int = 0
     bound: float = math.inf
     unsettled: bool = False
 
-    def run(self, candidates: list[_Candidate]) -> None:
+    def run(self, candidates: list[Candidate]) -> None:
         self.found = []
         best = math.inf
         for candidate in sorted(candidates, key=lambda c: c.floor):
@@ -232,8 +239,8 @@ class _Search:
             self.solved += 1
             self.columns += solution.columns
             self.unsettled |= solution.status == "unknown"
-            value = self._value(candidate, solution.objective)
-            bound = self._value(candidate, solution.bound)
+            value = self.value(candidate, solution.objective)
+            bound = self.value(candidate, solution.bound)
             if self.objective == "devices" and self.deadline_s is not None:
                 reachable = solution.bound <= self.deadline_s
                 bound = candidate.floor if reachable else math.inf
@@ -247,17 +254,17 @@ class _Search:
         if self.found:
             self.bound = min(self.bound, self.found[0][0])
 
-    def _cutoff(self, reach: float, candidate: _Candidate) -> float:
+    def _cutoff(self, reach: float, candidate: Candidate) -> float:
         if self.objective == "devices":
             return math.inf if self.deadline_s is None else self.deadline_s * (1 + 1e-9)
         return reach / candidate.scale
 
-    def _value(self, candidate: _Candidate, objective: float) -> float:
+    def value(self, candidate: Candidate, objective: float) -> float:
         if self.objective == "devices":
             return candidate.scale if math.isfinite(objective) else math.inf
         return objective * candidate.scale
 
-    def ranked(self) -> list[tuple[_Candidate, PointSolution]]:
+    def ranked(self) -> list[tuple[Candidate, PointSolution]]:
         """The best plan with its certificate from the solver, and the next ones."""
         best = self.found[0][0]
         kept = [item for item in self.found if item[0] <= best * (1 + self.slack)][: self.keep]
@@ -275,9 +282,10 @@ class _Search:
         return result
 
 
-def _candidates(
-    table: Priced, objective: str, rate: float, tokens: int
-) -> list[_Candidate]:
+def candidates_of(
+    table: Priced, objective: str = "step_time", rate: float = 1.0, tokens: int = 1
+) -> list[Candidate]:
+    """The problem of every point of a pool, with its bound in units of the objective."""
     found = []
     watts = [0.0 for _ in table.clusters]
     if objective == "energy":
@@ -303,17 +311,19 @@ def _candidates(
         problem, chosen = problem_of(table, point, extra=extra)
         floor = quick_bound(problem)
         floor = scale * (1.0 if objective == "devices" and math.isfinite(floor) else floor)
-        found.append(_Candidate(table, point, problem, chosen, scale, floor))
+        found.append(Candidate(table, point, problem, chosen, scale, floor))
     return found
 
 
-def _answer(
-    candidate: _Candidate,
+def answer_of(
+    candidate: Candidate,
     solution: PointSolution,
-    search: _Search,
+    value: float,
+    bound: float,
     head: dict[str, object],
-    notes: tuple[str, ...],
+    gap: float,
 ) -> MilpPlan:
+    """A solved point in the words of the model and the clusters."""
     table, problem = candidate.table, candidate.problem
     layout, evaluation = solution.layout, solution.evaluation
     if layout is None or evaluation is None:
@@ -322,6 +332,8 @@ def _answer(
     stages = []
     for s, stage in enumerate(layout):
         g, mode = candidate.chosen[stage.kind]
+        came = problem.kinds[layout[max(s - 1, 0)].kind].device_type
+        send = float(problem.enter[came, stage.kind, max(stage.first, 1)])
         stages.append(
             StageAnswer(
                 first=stage.first,
@@ -330,15 +342,16 @@ def _answer(
                 devices=problem.kinds[stage.kind].devices,
                 plan=table.modes[g][mode],
                 strategies=tuple(problem.strategies[k] for k in stage.strategies),
+                forward=float(table.costs[g].forward[mode, stage.first : stage.last + 1].sum()),
+                send=send if problem.stages > 1 else 0.0,
                 seconds=float(evaluation.stage_seconds[s]),
                 once=float(evaluation.stage_once[s]),
                 bytes_held=float(evaluation.stage_bytes[s]),
                 capacity=float(evaluation.capacity[s]),
             )
         )
-    value = search._value(candidate, solution.objective)
-    bound = min(search.bound, value)
-    proven = value - bound <= max(search.gap, 2e-6) * abs(value)
+    bound = min(bound, value)
+    proven = value - bound <= max(gap, 2e-6) * abs(value)
     return MilpPlan(
         status="optimal" if proven else "feasible",
         value=value,
@@ -349,9 +362,7 @@ def _answer(
         clusters=tuple(cluster.name for cluster in table.clusters),
         devices=sum(cluster.devices for cluster in table.clusters),
         seconds=0.0,
-        columns=search.columns,
         kept=solution.kept,
-        notes=notes,
         **head,  # type: ignore[arg-type]
     )
 
@@ -364,9 +375,9 @@ def _describe(plan: MilpPlan) -> str:
     )
 
 
-def closest(candidates: list[_Candidate]) -> tuple[Shortage, _Candidate] | None:
+def closest(candidates: list[Candidate]) -> tuple[Shortage, Candidate] | None:
     """The candidate whose worst device lacks least memory."""
-    best: tuple[Shortage, _Candidate] | None = None
+    best: tuple[Shortage, Candidate] | None = None
     for candidate in candidates:
         lack = shortage(candidate.problem)
         if lack is not None and (best is None or lack.missing < best[0].missing):
@@ -375,7 +386,7 @@ def closest(candidates: list[_Candidate]) -> tuple[Shortage, _Candidate] | None:
 
 
 def _relaxation(
-    candidates: list[_Candidate],
+    candidates: list[Candidate],
     pieces: tuple[Piece, ...],
     clusters: tuple[Cluster, ...],
     batch: int,
@@ -400,7 +411,7 @@ def _relaxation(
             table = priced(changed_pieces, changed_clusters, batch, changed_space, stack)
         except PlanError:
             return False
-        some = closest(_candidates(table, "step_time", 1.0, 1))
+        some = closest(candidates_of(table, "step_time", 1.0, 1))
         return some is not None and some[0].missing <= 0
 
     changes = [(f"{format_bytes(lack.missing)} more memory on every device", True)]

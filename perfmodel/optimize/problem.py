@@ -30,6 +30,7 @@ import numpy.typing as npt
 from perfmodel.errors import PlanError
 
 Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,15 +297,16 @@ def evaluate(problem: PlanningProblem, layout: tuple[Stage, ...]) -> Evaluation:
     capacity = np.array([problem.kinds[stage.kind].capacity for stage in layout])
     fits = bool(np.all(size <= capacity * (1 + 1e-9)))
     enough = all(u <= a for u, a in zip(used, problem.available, strict=True))
-    step = step_seconds(problem, seconds, once)
+    legal = bool(np.isfinite(seconds).all())
+    step = step_seconds(problem, seconds, once) if legal else float("inf")
     types = [problem.kinds[stage.kind].device_type for stage in layout]
     return Evaluation(
         step,
-        step + float(((problem.sum_weights[types] - problem.warmup) * seconds).sum()),
+        step + float((problem.sum_weights[types] - problem.warmup) @ seconds) if legal else step,
         seconds,
         once,
         size,
         capacity,
         tuple(used),
-        fits and enough and bool(np.isfinite(seconds).all()),
+        fits and enough and legal,
     )

@@ -36,11 +36,14 @@ class Piece:
         Tokens of one sample in this piece.
     ends : (bool, bool)
         Whether its embedding and its head take part.
+    repeat : int
+        Sequences of this piece in one sample: the tiles of an image, say.
     """
 
     model: ModelConfig
     seq_len: int
     ends: tuple[bool, bool] = (True, True)
+    repeat: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +161,10 @@ def modes_of(
                 continue
             for ep in eps:
                 wide = tp if ep == 1 else 1
-                if devices % (ep * wide) or not _divides(pieces, samples // dp, tp, cp, ep, wide):
+                if devices % (ep * wide):
+                    continue
+                degrees = (samples // dp, tp, cp, ep, wide)
+                if not any(_divides(piece, *degrees) for piece in pieces):
                     continue
                 for zero in space.zero if dp * cp > 1 else (min(space.zero[0], 1),):
                     found.append(
@@ -178,23 +184,20 @@ def modes_of(
 
 
 def _divides(
-    pieces: tuple[Piece, ...], micro_batch: int, tp: int, cp: int, ep: int, expert_tp: int
+    piece: Piece, micro_batch: int, tp: int, cp: int, ep: int, expert_tp: int
 ) -> bool:
-    """Whether the degrees divide every piece; expert degrees concern pieces with experts only."""
-    for piece in pieces:
-        moe = piece.model.is_moe
-        shard = Shard(
-            micro_batch=micro_batch,
-            seq_len=_padded(piece, tp * cp),
-            tp=tp,
-            cp=cp,
-            ep=ep if moe else 1,
-            expert_tp=expert_tp if moe else 1,
-            sequence_parallel=tp > 1,
-        )
-        if any(bad for bad, _ in shard_faults(piece.model, shard)):
-            return False
-    return True
+    """Whether the degrees divide a piece; expert degrees concern pieces with experts only."""
+    moe = piece.model.is_moe
+    shard = Shard(
+        micro_batch=micro_batch * piece.repeat,
+        seq_len=_padded(piece, tp * cp),
+        tp=tp,
+        cp=cp,
+        ep=ep if moe else 1,
+        expert_tp=expert_tp if moe else 1,
+        sequence_parallel=tp > 1,
+    )
+    return not any(bad for bad, _ in shard_faults(piece.model, shard))
 
 
 def _padded(piece: Piece, parts: int) -> int:
@@ -254,10 +257,17 @@ def _joined(
 ) -> ModeCosts:
     """Costs of all pieces one after another."""
     parts = []
-    for number, piece in enumerate(pieces):
-        own = plans
-        if not piece.model.is_moe:
-            own = [replace(plan, ep=1, expert_tp=None) for plan in plans]
+    for piece in pieces:
+        # A mode that does not divide the piece is priced as another one, then forbidden.
+        legal = np.array(
+            [
+                _divides(
+                    piece, plan.micro_batch_size, plan.tp, plan.cp, plan.ep, plan.experts_tensor
+                )
+                for plan in plans
+            ]
+        )
+        own = [_own(piece, plan, bool(ok)) for plan, ok in zip(plans, legal, strict=True)]
         prefix = f"{piece.model.name}: " if len(pieces) > 1 else ""
         lengths = sorted({_padded(piece, plan.tp * plan.cp) for plan in own})
         # A padded length depends on the degrees: price each length once and pick.
@@ -268,8 +278,9 @@ def _joined(
             for length in lengths
         ]
         pick = [lengths.index(_padded(piece, plan.tp * plan.cp)) for plan in own]
-        parts.append(_picked(tables, pick))
-        del number
+        part = _picked(tables, pick)
+        part.seconds[~legal] = np.inf
+        parts.append(part)
     names = tuple(name for part in parts for name in part.layers)
     boundary = np.concatenate(
         [np.repeat(part.boundary[:, None], len(part.layers), axis=1) for part in parts], axis=1
@@ -282,6 +293,18 @@ def _joined(
     }
     bucket = np.max([part.bucket for part in parts], axis=0)
     return ModeCosts(names, **arrays, bucket=bucket, boundary=boundary)
+
+
+def _own(piece: Piece, plan: Plan, legal: bool) -> Plan:
+    """The mode as a piece sees it: its own sequences, and experts only if it has some."""
+    changes: dict[str, int | bool | None] = {
+        "micro_batch_size": plan.micro_batch_size * piece.repeat
+    }
+    if not piece.model.is_moe or not legal:
+        changes |= {"ep": 1, "expert_tp": None}
+    if not legal:
+        changes |= {"tp": 1, "sequence_parallel": False}
+    return replace(plan, **changes)  # type: ignore[arg-type]
 
 
 def _picked(tables: list[ModeCosts], pick: list[int]) -> ModeCosts:
