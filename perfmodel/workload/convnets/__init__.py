@@ -1,0 +1,1 @@
+"""Convolutional networks: a small graph of feature maps, the known networks, and their calls."""
