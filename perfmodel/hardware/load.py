@@ -9,6 +9,7 @@ path.
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -48,18 +49,29 @@ def spec_folders() -> tuple[Path, ...]:
                 f"folders that exist, separated by {os.pathsep!r}",
                 repair="correct it or unset it",
             )  # fmt: skip
+    return (*extra, _shipped())
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> Path:
     package = Path(__file__).resolve().parents[1]
     shipped = package / "_specs"
-    return (*extra, shipped if shipped.is_dir() else package.parent / "hardware_specs")
+    return shipped if shipped.is_dir() else package.parent / "hardware_specs"
 
 
 def spec_names(folder: Folder) -> dict[str, Path]:
     """Every known name of one kind -> its file."""
     names: dict[str, Path] = {}
     for root in reversed(spec_folders()):
-        for path in sorted((root / folder).glob("*.toml")):
-            names[path.stem.lower()] = path
+        if (place := root / folder).is_dir():
+            names |= _listed(place, place.stat().st_mtime_ns)
     return names
+
+
+@lru_cache(maxsize=64)
+def _listed(folder: Path, _changed: int) -> dict[str, Path]:
+    """Files of a folder; its time of change tells when to look again."""
+    return {path.stem.lower(): path for path in sorted(folder.glob("*.toml"))}
 
 
 def load(name_or_path: str | Path, nodes: int | None = None) -> Accelerator | Cluster | Link:

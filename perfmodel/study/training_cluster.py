@@ -12,7 +12,15 @@ from functools import lru_cache
 from typing import Final
 
 from perfmodel.errors import PerfmodelError, SpecError
-from perfmodel.hardware import Cluster, Node, load_accelerator, load_cluster, load_link, load_node
+from perfmodel.hardware import (
+    Cluster,
+    Link,
+    Node,
+    load_accelerator,
+    load_cluster,
+    load_link,
+    load_node,
+)
 from perfmodel.hardware.cluster import domain_tier
 from perfmodel.hardware.load import locate, spec_names
 from perfmodel.hardware.node import Domain
@@ -174,7 +182,7 @@ def _placed(
     while devices % used:
         used -= 1
     stem = options[node.name]
-    cluster = load_cluster(stem, nodes=devices // used, gpus_per_node=used)
+    cluster = _linked(load_cluster(stem, nodes=devices // used, gpus_per_node=used))
     assumed: tuple[str, ...] = ()
     if wanted and used != wanted:
         assumed = ("chips_per_node",)
@@ -199,29 +207,48 @@ def _placed(
     return replace(cluster, tiers=tiers), assumed
 
 
+def _linked(cluster: Cluster) -> Cluster:
+    """The cluster, with a rate for links that a lone device has nobody to reach by."""
+    tiers = tuple(
+        replace(tier, bandwidth=tier.link_bandwidth, links_per_device=1.0)
+        if tier.bandwidth == 0
+        else tier
+        for tier in cluster.tiers
+    )
+    return replace(cluster, tiers=tiers)
+
+
 @lru_cache(maxsize=64)
 def _nodes_with(accelerator: str) -> dict[str, str]:
     """Node's own name -> name of its file, for the nodes that hold a chip."""
-    return {
-        node.name: stem
-        for stem in sorted(spec_names("nodes"), key=lambda stem: (stem not in _USUAL, stem))
-        if (node := load_node(stem)).accelerator == accelerator
-    }
+    names = sorted(spec_names("nodes"), key=lambda stem: (stem not in _USUAL, stem))
+    nodes = {stem: _node(stem) for stem in names}
+    return {node.name: stem for stem, node in nodes.items() if node.accelerator == accelerator}
+
+
+@lru_cache(maxsize=256)
+def _node(stem: str) -> Node:
+    return load_node(stem)
+
+
+@lru_cache(maxsize=64)
+def _link(name: str) -> Link:
+    return load_link(name)
 
 
 def _closest(options: dict[str, str], wanted: int, devices: int, words: str) -> Node:
     for word, stem in _PLACES:
         if word in words and stem in options.values():
-            return load_node(stem)
+            return _node(stem)
 
     def distance(stem: str) -> tuple[float, ...]:
-        node = load_node(stem)
+        node = _node(stem)
         size = abs(node.devices - wanted) if wanted and wanted != devices else 0
         lonely = node.scale_out is None and devices > node.devices
         total = _stated_rate(words, node.devices)
         rate = 0.0
         if total is not None and node.scale_out is not None:
-            link = load_link(node.scale_out.link)
+            link = _link(node.scale_out.link)
             own = link.bandwidth_per_direction * node.scale_out.nics_per_node / GIGABIT
             rate = abs(own / total - 1)
         roce = 0.0 if node.scale_out is None else float(
@@ -229,7 +256,7 @@ def _closest(options: dict[str, str], wanted: int, devices: int, words: str) -> 
         )
         return (float(lonely), float(size), round(rate, 2), roce if "roce" in words else 0.0)
 
-    return load_node(min(options.values(), key=distance))
+    return _node(min(options.values(), key=distance))
 
 
 def _stated_rate(words: str, devices: int) -> float | None:

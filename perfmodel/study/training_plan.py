@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from perfmodel.errors import PerfmodelError, PlanError
@@ -144,23 +144,23 @@ def layout_of(
                 "recompute": word,
                 "zero": zero,
                 "zero_group": _group(row, shards, dp, cp) if zero else None,
-                "sequence_parallel": split and tp > 1,
+                "sequence_parallel": split and tp > 1 and seq_len % (tp * cp) == 0,
             }
             try:
                 plan = Plan(**values, layers_per_stage=_layers(row, model, pp, values))
             except PlanError as error:
                 reasons.append(error)
                 continue
-            if found := _faults(plan, model, own, seq_len):
-                if plan.virtual_stages > 1 and all("virtual_stages" in e.where for e in found):
-                    plain = {**values, "virtual_stages": 1}
-                    plan = Plan(**plain)
-                    found = _faults(plan, model, own, seq_len)
-                    if not found and "vpp" not in assumed:
-                        assumed.append("vpp")
-                if found:
-                    reasons += found
-                    continue
+            found = faults(plan, model, own, seq_len)
+            while found and plan.virtual_stages > 1 and _chunks_only(found):
+                # more chunks than blocks: embedding and head are chunks of their own there
+                plan = replace(plan, virtual_stages=plan.virtual_stages - 1)
+                found = faults(plan, model, own, seq_len)
+                if not found:
+                    assumed.append("vpp")
+            if found:
+                reasons += found
+                continue
             if plan not in plans:
                 plans.append(plan)
                 used = own
@@ -172,8 +172,9 @@ def layout_of(
     return Layout(tuple(plans), used, tuple(dict.fromkeys(assumed)))
 
 
-def _faults(plan: Plan, model: ModelConfig, batch: int, seq_len: int) -> list[PlanError]:
-    return list(faults(plan, model, batch, seq_len))
+def _chunks_only(found: tuple[PlanError, ...]) -> bool:
+    """Whether nothing but the number of chunks is wrong."""
+    return all("virtual_stages" in f"{error.where} {error.got}" for error in found)
 
 
 def _refusal(row: Row, error: PlanError) -> PlanError:
