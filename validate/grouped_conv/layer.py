@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from perfmodel.optimize.grouped.problem import GroupedConv
+from perfmodel.optimize.grouped.problem import GroupedConv, contiguous_groups
 from perfmodel.optimize.grouped.tables import Tables
 from perfmodel.optimize.grouped.tiles import Variant
 
@@ -20,7 +20,7 @@ MODES = {"taps": 0, "flat": 1, "table": 2}
 class Layer:
     """Weights and tables of a layer on a device.
 
-    ``weights[g]`` is (outputs, inputs, k, k) in float64 on the host; ``packed`` holds every group's
+    ``weights[g]`` is (outputs, inputs, k, k), on the host; ``packed`` holds every group's
     (k k inputs, outputs padded to 16) matrix one after another.
     """
 
@@ -32,18 +32,22 @@ class Layer:
     offsets: torch.Tensor
 
 
-def build(conv: GroupedConv, device: str, seed: int = 0) -> Layer:
-    """Random weights (rounded to the layer's type) and the tables of the groups."""
+def build(
+    conv: GroupedConv, device: str, seed: int = 0, given: list[torch.Tensor] | None = None
+) -> Layer:
+    """Random weights (rounded to the layer's type), or those given, and the tables of the groups."""
     maker = torch.Generator().manual_seed(seed)
     dtype = DTYPES[conv.dtype]
     k = conv.kernel
     weights, blocks, rows, taps, offsets = [], [], [], [], []
     w_off = out_off = k_off = 0
-    for group in conv.groups:
+    for index, group in enumerate(conv.groups):
         cg, og = len(group.channels), group.outputs
-        w = torch.randn(og, cg, k, k, generator=maker) / (cg * k * k) ** 0.5
-        w = w.to(dtype)
-        weights.append(w.double())
+        if given is None:
+            w = (torch.randn(og, cg, k, k, generator=maker) / (cg * k * k) ** 0.5).to(dtype)
+        else:
+            w = given[index]
+        weights.append(w)
         opad = -(-og // 16) * 16
         block = torch.zeros(k * k * cg, opad, dtype=dtype)
         block[:, :og] = w.permute(2, 3, 1, 0).reshape(k * k * cg, og)
@@ -87,7 +91,7 @@ def reference(conv: GroupedConv, weights: list[torch.Tensor], x: torch.Tensor) -
     parts = [
         torch.nn.functional.conv2d(
             nchw[:, list(group.channels)],
-            w.to(x.device),
+            w.to(x.device).double(),
             stride=conv.stride,
             padding=conv.padding,
             dilation=conv.dilation,
@@ -146,8 +150,8 @@ def constants(variant: Variant, out_run: int, *, timers: bool) -> dict[str, Any]
 
 
 def stored_run(conv: GroupedConv) -> int:
-    """Width of a store: 8, 4 or 1 outputs (2 is not worth a compilation)."""
-    return conv.output_run if conv.output_run in (8, 4) else 1
+    """Width of a store: 8 outputs or 1 (others are not worth a compilation)."""
+    return 8 if conv.output_run == 8 else 1
 
 
 def launch(
@@ -186,3 +190,25 @@ def launch(
         conv.kernel,
         **constants(variant, stored_run(conv), timers=timers),
     )
+
+
+def packed_copy(layer: Layer, device: str) -> tuple[Layer, torch.Tensor]:
+    """The same layer on gathered channels: groups side by side, each padded to 8 channels.
+
+    Returns the layer and the index list that gathers its input (padding repeats a channel, under
+    zero weights).
+    """
+    conv = layer.conv
+    widths = [-(-len(group.channels) // 8) * 8 for group in conv.groups]
+    index: list[int] = []
+    weights = []
+    for group, width, w in zip(conv.groups, widths, layer.weights, strict=True):
+        extra = width - len(group.channels)
+        index += [*group.channels, *[group.channels[0]] * extra]
+        weights.append(torch.nn.functional.pad(w, (0, 0, 0, 0, 0, extra)))
+    side_by_side = replace(
+        conv,
+        in_channels=sum(widths),
+        groups=contiguous_groups(widths, conv.outputs.tolist()),
+    )
+    return build(side_by_side, device, given=weights), torch.tensor(index, device=device)

@@ -103,6 +103,8 @@ class TileTimes:
         From one kernel to the next in a graph, beyond its slowest slot [s].
     calibrated : bool
         Fitted on this device (else from the datasheet).
+    begin : float
+        Once a slot, whatever it computes [s].
     """
 
     variant: Variant
@@ -111,6 +113,12 @@ class TileTimes:
     residency: int
     launch: float
     calibrated: bool
+    begin: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The variant and how many of its programs share an SM: ``"small-flat-8 x2"``."""
+        return f"{self.variant.name} x{self.residency}"
 
     def seconds(self, conv: GroupedConv) -> Floats:
         """Time of one tile, (groups, tiles) [s]: ``alpha + steps beta``."""
