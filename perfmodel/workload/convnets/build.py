@@ -84,7 +84,7 @@ class Convnet:
         """Learned parameters of a node."""
         if node.kind == "conv":
             source = self.nodes[node.inputs[0]]
-            taps = node.kernel ** len(node.sides)
+            taps = math.prod((node.kernel,) * len(node.sides))
             return source.channels // node.groups * node.channels * taps + (
                 node.channels if node.bias else 0
             )
@@ -107,10 +107,11 @@ class Convnet:
         if node.kind != "conv":
             return 0
         source = self.nodes[node.inputs[0]]
-        per_channel = node.kernel ** len(node.sides) * node.channels // node.groups
+        taps = math.prod((node.kernel,) * len(node.sides))
+        per_channel = taps * node.channels // node.groups
         if node.transposed:
             return source.elements * per_channel
-        return node.elements * source.channels // node.groups * node.kernel ** len(node.sides)
+        return node.elements * source.channels // node.groups * taps
 
     @property
     def multiply_adds(self) -> int:
