@@ -124,6 +124,31 @@ def fit_domain(
     return never_faster_with_size(link, domain_mechanism(link, float(reach.bandwidth_in.max())))
 
 
+def fit_common(
+    key: str,
+    rows: Rows,
+    reach: Reach,
+    shape: Shape,
+    sources: tuple[str, ...],
+    kinds: NDArray[np.str_],
+) -> LinkCoefficients:
+    """What several kinds of link have in common: each kind counts alike, and no residual is kept.
+
+    Parameters
+    ----------
+    kinds : array
+        The kind of every row.
+    """
+    names, inverse, counts = np.unique(kinds, return_inverse=True, return_counts=True)
+    weights = np.sqrt(len(kinds) / (len(names) * counts[inverse]))
+
+    def predict(link: LinkCoefficients) -> Floats:
+        return predict_rows(rows, _with_share(reach, link, rows.ranks), link, None)
+
+    link = _solve(key, rows, shape, sources, predict, np.asarray(weights, dtype=np.float64))
+    return replace(link, fitted=False)
+
+
 def fit_fabric(
     key: str,
     rows: Rows,
@@ -186,6 +211,7 @@ def _solve(
     shape: Shape,
     sources: tuple[str, ...],
     predict: Callable[[LinkCoefficients], Floats],
+    weights: Floats | float = 1.0,
 ) -> LinkCoefficients:
     names = list(shape.start)
     start, low, high = (np.log([shape.start[name][i] for name in names]) for i in range(3))
@@ -198,7 +224,7 @@ def _solve(
         return _build(key, dict(zip(names, np.exp(theta), strict=False)), theta, shape, sources)
 
     def residuals(theta: Floats) -> Floats:
-        misses = np.log(predict(build(theta)) / rows.seconds)
+        misses = weights * np.log(predict(build(theta)) / rows.seconds)
         return np.concatenate([misses, _PULL * (theta - start)])
 
     best = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -12,6 +12,7 @@ from perfmodel.calibrate.network_fit import (
     Shape,
     domain_shape,
     fabric_shape,
+    fit_common,
     fit_domain,
     fit_fabric,
 )
@@ -116,10 +117,10 @@ def fit_published(rows: Rows) -> dict[str, LinkCoefficients]:
 
 def fit_family(rows: Rows, generations: tuple[str, ...]) -> LinkCoefficients:
     """Coefficients common to some generations of NVLink; no residual, a wider spread."""
-    hardware = [name for each in generations for name in GENERATIONS[each]]
-    mine = rows.where(np.isin(rows.hardware, hardware) & (rows.groups == 1) & (rows.ranks > 1))
-    link = fit_domain(FAMILY, mine, situation(mine), domain_shape(5), _NCCL)
-    return replace(link, correction=None, fitted=False)
+    kind = {name: each for each in generations for name in GENERATIONS[each]}
+    mine = rows.where(np.isin(rows.hardware, list(kind)) & (rows.groups == 1) & (rows.ranks > 1))
+    kinds = np.array([kind[str(name)] for name in mine.hardware])
+    return fit_common(FAMILY, mine, situation(mine), domain_shape(5), _NCCL, kinds)
 
 
 def situation(rows: Rows) -> Reach:

@@ -35,6 +35,7 @@ from perfmodel.calibrate.network_published import (
 )
 from perfmodel.calibrate.network_rows import Rows, published_rows
 from perfmodel.hardware.load import spec_folders
+from perfmodel.network.algorithms import busbw
 from perfmodel.network.coefficients import LinkCoefficients, tier_coefficients
 from perfmodel.network.placement import Reach, domain_tier
 
@@ -101,6 +102,36 @@ def predict_published(rows: Rows, links: Mapping[str, LinkCoefficients]) -> Floa
         link = tier_coefficients(cluster, cluster.tiers[domain_tier(cluster)])
         predicted[mask] = predict_rows(mine, situation(mine), link, None)
     return predicted
+
+
+def curves(
+    rows: Rows, predicted: Floats
+) -> Iterator[tuple[tuple[str, str, int], dict[str, Floats]]]:
+    """Curves for pictures: (hardware, operation, ranks) and arrays sorted by size.
+
+    The arrays are ``size`` [B], ``measured`` and ``predicted`` [s], the two as ``busbw`` [B/s] and
+    ``predicted_busbw``, and ``held`` (whether no fit saw the point).
+    """
+    keys = sorted(set(zip(rows.hardware, rows.op, rows.ranks, strict=True)))
+    for hardware, op, ranks in keys:
+        mask = (rows.hardware == hardware) & (rows.op == op) & (rows.ranks == ranks)
+        mask &= np.isfinite(predicted) & (rows.forced == "")
+        part, there = rows.where(mask), predicted[mask]
+        if len(part) < 3:
+            continue
+        order = np.argsort(part.size)
+        size, measured, there = part.size[order], part.seconds[order], there[order]
+        yield (
+            (str(hardware), str(op), int(ranks)),
+            {
+                "size": size,
+                "measured": measured,
+                "predicted": there,
+                "busbw": busbw(str(op), size, ranks, measured),
+                "predicted_busbw": busbw(str(op), size, ranks, there),
+                "held": part.held[order].astype(np.float64),
+            },
+        )
 
 
 def _inside(rows: Rows, link: LinkCoefficients) -> Floats:

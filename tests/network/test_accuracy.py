@@ -9,7 +9,7 @@ from perfmodel.calibrate.network_fit import fit_domain
 from perfmodel.calibrate.network_measured import KEY, measured_rows, predict_measured
 from perfmodel.calibrate.network_published import TARGETS, fit_published, rows_of, situation
 from perfmodel.calibrate.network_rows import published_rows
-from perfmodel.calibrate.network_score import SINGLE_NODE, predict_published, score
+from perfmodel.calibrate.network_score import SINGLE_NODE, curves, predict_published, score
 from perfmodel.errors import CalibrationError
 from perfmodel.hardware import load
 from perfmodel.network import collective_seconds
@@ -100,3 +100,13 @@ def test_too_few_rows_are_refused():
     rows, _ = published_rows(TABLE)
     with pytest.raises(CalibrationError):
         fit_published(rows.where(rows.hardware == "MI300X"))
+
+
+def test_curves_for_pictures(held):
+    rows, predicted = held
+    found = dict(curves(rows, predicted))
+    curve = found["H100-SXM5-80GB", "all_reduce", 4]
+    assert (np.diff(curve["size"]) > 0).all()
+    assert curve["held"].all()
+    assert curve["predicted_busbw"].max() < 450e9
+    assert set(curve) == {"size", "measured", "predicted", "busbw", "predicted_busbw", "held"}
