@@ -38,6 +38,7 @@ def timeline_events(timeline: Timeline, replica: int = 0, *, arrows: bool = True
         if process not in processes:
             processes[process] = len(processes)
             events.append(_name("process_name", processes[process], 0, process))
+            events.append(_order(processes[process]))
         places.append((processes[process], tid))
         events.append(_name("thread_name", processes[process], tid, thread or stream))
     start, end = timeline.start[:, replica], timeline.end[:, replica]
@@ -165,6 +166,12 @@ def _span(name: str, kind: str, pid: int, tid: int, start: float, end: float) ->
 
 def _name(what: str, pid: int, tid: int, name: str) -> Event:
     return {"name": what, "ph": "M", "pid": pid, "tid": tid, "args": {"name": name}}
+
+
+def _order(pid: int) -> Event:
+    """Viewers sort processes by name otherwise, device 10 before device 2."""
+    order: Event = {"name": "process_sort_index", "ph": "M", "pid": pid, "tid": 0}
+    return {**order, "args": {"sort_index": pid}}
 
 
 def _counter(name: str, pid: int, time: float, values: Mapping[str, float]) -> Event:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,19 +22,20 @@ def write_bytes(path: str | Path, data: bytes) -> Path:
         If the folder does not exist or cannot be written.
     """
     target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        file = temporary.open("xb")
     except OSError as error:
         raise ScenarioError(
             str(target), f"<{error}>", "a path in a folder that can be written",
             repair="make the folder first",
         ) from None  # fmt: skip
     try:
-        with os.fdopen(handle, "wb") as file:
+        with file:
             file.write(data)
-        Path(name).replace(target)
+        temporary.replace(target)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     return target
 
