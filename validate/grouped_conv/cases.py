@@ -31,7 +31,9 @@ def solo_cases(variant: Variant, shape: int, slots: int) -> list[GroupedConv]:
     """
     tile = variant.tiles[shape]
     found = []
-    unit = {8: 8, 4: 4, 1: 5}[variant.run] if variant.mode != "table" else 5
+    unit = {8: 8, 4: 4, 1: 5}[variant.run]
+    # outputs just under the tile's width keep wide stores away from variants that rarely see them
+    made = {8: tile.bn, 4: tile.bn - 4, 1: tile.bn - 1}[variant.run]
     for place, width in enumerate((1, 3, 6, 12, 24)):
         for load in (1, 3):
             side, batch = ((20, 1), (24, 2))[(place + load) % 2]
@@ -45,12 +47,12 @@ def solo_cases(variant: Variant, shape: int, slots: int) -> list[GroupedConv]:
                 rng = np.random.default_rng(place)
                 pool = groups * channels
                 picked = tuple(
-                    Group(tuple(int(c) for c in rng.permutation(pool)[:channels]), tile.bn)
+                    Group(tuple(int(c) for c in rng.permutation(pool)[:channels]), made)
                     for _ in range(groups)
                 )
             else:
                 pool = groups * channels
-                picked = contiguous_groups([channels] * groups, [tile.bn] * groups)
+                picked = contiguous_groups([channels] * groups, [made] * groups)
             found.append(
                 GroupedConv(
                     batch, side, side, pool, picked, name=f"solo-{side}x{batch}-c{channels}-l{load}"

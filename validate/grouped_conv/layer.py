@@ -149,9 +149,15 @@ def constants(variant: Variant, out_run: int, *, timers: bool) -> dict[str, Any]
     return found
 
 
-def stored_run(conv: GroupedConv) -> int:
-    """Width of a store: 8 outputs or 1 (others are not worth a compilation)."""
-    return 8 if conv.output_run == 8 else 1
+def store_runs(variant: Variant) -> tuple[int, int]:
+    """Widths of a store that a variant is compiled for: as wide as its loads can be, or 1."""
+    return (4, 1) if variant.run == 4 else (8, 1)
+
+
+def stored_run(conv: GroupedConv, variant: Variant) -> int:
+    """The widest of them that this layer's outputs allow."""
+    widest = store_runs(variant)[0]
+    return widest if conv.output_run % widest == 0 else 1
 
 
 def launch(
@@ -160,7 +166,6 @@ def launch(
     x: torch.Tensor,
     y: torch.Tensor,
     *,
-    packed: torch.Tensor | None = None,
     timers: bool = False,
 ) -> Any:
     """Run the schedule; returns the compiled kernel."""
@@ -169,7 +174,7 @@ def launch(
     conv, variant = layer.conv, prepared.variant
     return run_schedule[(prepared.slots,)](
         x,
-        layer.packed if packed is None else packed,
+        layer.packed,
         y,
         layer.taps,
         layer.offsets,
@@ -188,7 +193,7 @@ def launch(
         conv.padding,
         conv.dilation,
         conv.kernel,
-        **constants(variant, stored_run(conv), timers=timers),
+        **constants(variant, stored_run(conv, variant), timers=timers),
     )
 
 

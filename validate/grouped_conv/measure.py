@@ -40,6 +40,7 @@ from validate.grouped_conv.layer import (
     prepare,
     reference,
     relative_error,
+    store_runs,
 )
 
 DEVICE = "cuda"
@@ -103,7 +104,7 @@ def _idle_tables() -> Tables:
 
 
 def _needed() -> list[tuple[Variant, int, bool]]:
-    return [(v, run, timers) for v in VARIANTS for run in (8, 1) for timers in (False, True)]
+    return [(v, run, timers) for v in VARIANTS for run in store_runs(v) for timers in (False, True)]
 
 
 def compile_part(part: int, of: int) -> None:
@@ -115,7 +116,7 @@ def compile_part(part: int, of: int) -> None:
 def _compile(variant: Variant, run: int, *, timers: bool) -> Any:
     from perfmodel.optimize.grouped.problem import equal_groups
 
-    channels, made = (16, 16) if run == 8 else (16, 18)
+    channels, made = 16, (16 if run == 8 else 8 if run == 4 else 18)
     conv = GroupedConv(1, 8, 8, channels, equal_groups(channels, made, 2))
     layer = build(conv, DEVICE)
     x = torch.zeros(1, 8, 8, channels, device=DEVICE, dtype=DTYPES["bf16"])
@@ -296,11 +297,10 @@ class Layers:
         outputs = _outputs(conv, len(inputs))
         launch(layer, ready, inputs[0], outputs[0])
         error = relative_error(outputs[0], expected)
-        weights = [layer.packed.clone() for _ in inputs]
         timed = timing.in_graph(
             [
-                lambda x=x, y=y, w=w: launch(layer, ready, x, y, packed=w)
-                for x, y, w in zip(inputs, outputs, weights, strict=True)
+                lambda x=x, y=y: launch(layer, ready, x, y)
+                for x, y in zip(inputs, outputs, strict=True)
             ]
         )
         planned = _planned(one, made)
@@ -316,8 +316,7 @@ class Layers:
 
         def run(index: int) -> torch.Tensor:
             launch(
-                layer, ready, inputs[index % len(inputs)], outputs[index % len(inputs)],
-                packed=weights[index % len(inputs)], timers=True,
+                layer, ready, inputs[index % len(inputs)], outputs[index % len(inputs)], timers=True,
             )  # fmt: skip
             return ready.timer
 
@@ -550,7 +549,14 @@ def measure(out: Path, seconds: float) -> int:
     resident: dict[str, int] = {}
     for variant in VARIANTS:
         try:
-            resident[variant.name] = residency(variant, _compile(variant, 8, timers=True))
+            kernels = [
+                _compile(variant, run, timers=timers)
+                for run in store_runs(variant)
+                for timers in (False, True)
+            ]
+            resident[variant.name] = min(residency(variant, kernel) for kernel in kernels)
+            shown = [(getattr(k, "n_regs", None), getattr(k, "n_spills", None)) for k in kernels]
+            print(f"{variant.name}: {resident[variant.name]} a unit, (registers, spills) {shown}")
         except Exception as error:
             print(f"variant {variant.name} does not run: {error!r}")
     print("residency", json.dumps(resident), f"{left():.0f} s left", flush=True)

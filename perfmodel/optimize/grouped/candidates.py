@@ -71,9 +71,7 @@ def candidate(
     return Candidate(conv, times, slots, pick, kinds, counts, choice.bound)
 
 
-def candidates(
-    conv: GroupedConv, coefficients: Sequence[TileTimes], units: int
-) -> list[Candidate]:
+def candidates(conv: GroupedConv, coefficients: Sequence[TileTimes], units: int) -> list[Candidate]:
     """One candidate per usable variant and residency, fastest first."""
     names = {variant.name for variant in usable(conv)}
     found: list[Candidate] = []
