@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from perfmodel.sim.flows import FlowTimeline
 from perfmodel.sim.graph import Timeline
 from perfmodel.sim.layers import LayerStepResult
@@ -36,7 +34,7 @@ def timeline_events(timeline: Timeline, replica: int = 0, *, arrows: bool = True
         process, _, thread = stream.rpartition(": ")
         process = process or graph.name
         if process not in processes:
-            processes[process] = len(processes)
+            processes[process] = len(processes) + 1  # viewers take process 0 for the idle task
             events.append(_name("process_name", processes[process], 0, process))
             events.append(_order(processes[process]))
         places.append((processes[process], tid))
@@ -54,7 +52,7 @@ def memory_events(memory: Sequence[MemoryTrace]) -> list[Event]:
     """A counter of held bytes for each device."""
     return [
         _counter("memory", pid, time, {"GiB": held / 2**30})
-        for pid, trace in enumerate(memory)
+        for pid, trace in enumerate(memory, start=1)
         for time, held in zip(trace.times.tolist(), trace.held.tolist(), strict=True)
     ]
 
@@ -135,8 +133,9 @@ def _arrows(timeline: Timeline, places: list[tuple[int, int]], replica: int) -> 
             common: Event = {"name": "waits for", "cat": "dependency", "id": len(events) // 2}
             pid, tid = places[graph.stream[other]]
             # The arrow leaves just inside the slice, so that viewers bind it to that slice.
-            leaves = np.nextafter(timeline.end[other, replica], timeline.start[other, replica])
-            events.append({**common, "ph": "s", "pid": pid, "tid": tid, "ts": _us(leaves)})
+            begin, end = timeline.start[other, replica], timeline.end[other, replica]
+            leaves = max(_us(begin), round(_us(end) - 0.001, 3))
+            events.append({**common, "ph": "s", "pid": pid, "tid": tid, "ts": leaves})
             pid, tid = places[graph.stream[task]]
             enters = _us(timeline.start[task, replica])
             events.append({**common, "ph": "f", "bp": "e", "pid": pid, "tid": tid, "ts": enters})
@@ -148,7 +147,14 @@ def _power(history: Sequence[tuple[float, float]]) -> list[Event]:
 
 
 def _us(seconds: float) -> float:
-    return round(float(seconds) * 1e6, 6)
+    """Microseconds, to whole nanoseconds: viewers round to them, and drop slices that overlap.
+
+    Beyond a quarter of an hour whole microseconds: nanoseconds would not survive the sums that
+    viewers make of doubles.
+    """
+    if seconds > 1000.0:
+        return float(round(float(seconds) * 1e6))
+    return round(float(seconds) * 1e9) / 1e3
 
 
 def _span(name: str, kind: str, pid: int, tid: int, start: float, end: float) -> Event:
@@ -160,7 +166,7 @@ def _span(name: str, kind: str, pid: int, tid: int, start: float, end: float) ->
         "pid": pid,
         "tid": tid,
         "ts": begin,
-        "dur": round(_us(end) - begin, 6),
+        "dur": round(_us(end) - begin, 3),
     }
 
 
