@@ -77,8 +77,8 @@ class TrainResult:
         Idle share of the step while the pipeline fills and drains.
     exposed_comm_s : float
         Communication that nothing hides [s].
-    energy_j : float
-        Energy of a step over all devices [J]; not calibrated.
+    energy_j : float or None
+        Energy of a step over all devices [J]; not calibrated; None if the design power is unknown.
     verdict : str
         "fits", or what is missing and the changes that help.
     parts : dict of str to float
@@ -96,7 +96,7 @@ class TrainResult:
     hfu: float
     bubble_fraction: float
     exposed_comm_s: float
-    energy_j: float
+    energy_j: float | None
     verdict: str
     parts: dict[str, float]
 

@@ -203,13 +203,16 @@ def peak_rate(plan: Plan, cluster: Cluster) -> float:
     return cluster.accelerator.peak(_PEAK.get(plan.precision, plan.precision))
 
 
-def _energy(parts: dict[str, float], seconds: float, cluster: Cluster) -> float:
+def _energy(parts: dict[str, float], seconds: float, cluster: Cluster) -> float | None:
     """Design power while kernels run, a share of it while a device waits [J].
 
     A rough model that no measurement stands behind: real draw depends on the kernels and clocks.
+    Unknown where the chip's design power is.
     """
+    watts = cluster.accelerator.tdp
+    if watts is None:
+        return None
     busy = sum(parts[name] for name in ("forward", "backward", "recompute", "optimizer"))
-    watts = cluster.accelerator.require("tdp")
     return watts * cluster.devices * (busy + IDLE_POWER * (seconds - busy))
 
 
