@@ -1,8 +1,9 @@
 """The best uniform plan: what a careful user of today's frameworks would run.
 
 One set of degrees for all stages, one strategy for all layers, blocks cut as evenly as possible: by
-count, or (``cut="time"``) so that the slowest stage is as fast as possible; every degree, stage size, micro-batch and strategy of the same space is tried, and priced by
-the same expression as the planner's own plans.
+count, or (``cut="time"``) so that the slowest stage is as fast as possible. Every degree, stage
+size, micro-batch and strategy of the same space is tried, and priced by the same expression as the
+planner's own plans.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import numpy as np
 from perfmodel.errors import Infeasible
 from perfmodel.hardware import Cluster
 from perfmodel.optimize.answer import MilpPlan
+from perfmodel.optimize.candidates import Candidate, answer_of, candidates_of
 from perfmodel.optimize.outer import PointSolution
-from perfmodel.optimize.planner import Candidate, answer_of, candidates_of, pieces_of
+from perfmodel.optimize.pricing import priced
 from perfmodel.optimize.problem import Evaluation, Integers, PlanningProblem, Stage, evaluate
-from perfmodel.optimize.space import Piece, Space, priced
+from perfmodel.optimize.space import Piece, Space, pieces_of
 from perfmodel.parallel.layout import even_layout
 from perfmodel.workload.transformer import ModelConfig, Stack, load_stack
 
@@ -38,8 +40,8 @@ def best_uniform(
     """The uniform plan with the shortest step.
 
     With several clusters, all of them are used, with stages of the same size and degrees on each.
-    ``cut`` is ``"count"`` (blocks cut evenly) or ``"time"`` (the best cut for these degrees and this
-    strategy, on stages of any device type).
+    ``cut`` is ``"count"`` (blocks cut evenly) or ``"time"`` (the best cut for these degrees and
+    this strategy).
 
     Raises
     ------
@@ -49,7 +51,9 @@ def best_uniform(
     space = space or Space()
     stack = load_stack(stack) if isinstance(stack, str) else stack
     pieces = pieces_of(model, seq_len)
-    given = (cluster_or_clusters,) if isinstance(cluster_or_clusters, Cluster) else cluster_or_clusters
+    given = (
+        (cluster_or_clusters,) if isinstance(cluster_or_clusters, Cluster) else cluster_or_clusters
+    )
     clusters = tuple(given)
     table = priced(pieces, clusters, global_batch_size, space, stack)
     best: tuple[Candidate, tuple[Stage, ...], Evaluation] | None = None

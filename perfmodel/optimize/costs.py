@@ -234,9 +234,7 @@ def _fill_block(
     transient[:, c, 3] = 2 * kept + block.alive
 
 
-def _parameters(
-    model: ModelConfig, kinds: Any, grid: PlanGrid
-) -> tuple[Floats, Floats]:
+def _parameters(model: ModelConfig, kinds: Any, grid: PlanGrid) -> tuple[Floats, Floats]:
     """Dense and routed parameters on a device: (N, kinds + embedding + head)."""
     n = len(grid)
     dense, experts = np.zeros((n, len(kinds) + 2)), np.zeros((n, len(kinds) + 2))
@@ -299,9 +297,7 @@ def _shard_weights(
     seconds += np.where((grid.zero == 3)[:, None, None], wait, 0.0)
 
 
-def _state_bytes(
-    grid: PlanGrid, width: ParameterBytes, dense: Floats, experts: Floats
-) -> Floats:
+def _state_bytes(grid: PlanGrid, width: ParameterBytes, dense: Floats, experts: Floats) -> Floats:
     """Weights, gradients and optimizer states of each layer on a device [B]."""
     zero = grid.zero[:, None]
     _, expert_shards = _expert_shards(grid)
@@ -350,7 +346,10 @@ def _once(
     numel = np.maximum(np.ceil(states), 1.0).astype(np.int64)
     precision = load_precision(grid.base.precision)
     optimizer = np.zeros_like(dense)
-    for call in (*optimizer_calls(numel, stack, precision=precision), *clear_gradients(numel, stack)):
+    for call in (
+        *optimizer_calls(numel, stack, precision=precision),
+        *clear_gradients(numel, stack),
+    ):
         optimizer += price(call.op, cluster.accelerator).seconds * call.count
     exposed = np.where(zero == 3, 0.0, gradients)
     exposed = exposed + np.where((zero == 1) | (zero == 2), weights, 0.0)

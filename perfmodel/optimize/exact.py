@@ -27,9 +27,7 @@ def exact_costs(
     tables = 0
     for q, f, i, j in np.argwhere(wanted & (bracket.lower < bracket.upper)):
         limit = float(bracket.upper[q, f, i, j])
-        seconds, _ = exact_interval(
-            problem, int(q), bracket.counts[f], int(i), int(j), limit=limit
-        )
+        seconds, _ = exact_interval(problem, int(q), bracket.counts[f], int(i), int(j), limit=limit)
         upper[q, f, i, j] = lower[q, f, i, j] = seconds
         tables += 1
     return IntervalCosts(upper, lower, bracket.counts, tables)

@@ -72,9 +72,7 @@ def free_costs(problem: PlanningProblem) -> tuple[Floats, Floats, Floats, Floats
         parts[1] = parts[1] + problem.activation[:, None, layer]
         parts[2] = np.maximum(parts[2], problem.transient[:, None, layer])
         last = time.argmin(axis=2)[:, :, None]
-        for target, source_array in zip(
-            (best, held, active, peak), (time, *parts), strict=True
-        ):
+        for target, source_array in zip((best, held, active, peak), (time, *parts), strict=True):
             target[:, :, layer] = np.take_along_axis(source_array, last, axis=2)[:, :, 0]
     return best, held, active, peak
 
@@ -207,9 +205,7 @@ def _first(problem: PlanningProblem, q: int, grid: _Grid, layer: int, cells: int
     return table
 
 
-def _extended(
-    problem: PlanningProblem, q: int, grid: _Grid, layer: int, table: Floats
-) -> Floats:
+def _extended(problem: PlanningProblem, q: int, grid: _Grid, layer: int, table: Floats) -> Floats:
     """The table after one more layer."""
     arrived, column_of = _arrived(problem.reshard[q, layer], table)
     result = np.full_like(table, np.inf)
@@ -267,15 +263,15 @@ def _fill(
     first_class, inside_class = _classes(problem, q)
     distinct = len(np.unique(inside_class)) > len(inside_class) // 2
     roots: dict[tuple[int, tuple[int, ...]], _Node] = {}
-    for i in np.flatnonzero(undecided.any(axis=(0, 2))):
+    for i in np.flatnonzero(undecided.any(axis=(0, 2))).tolist():
         # With few repeats there is nothing to share: keep only the counts that this start needs.
         needs = undecided[:, i].any(axis=1) if distinct else undecided.any(axis=(1, 2))
         key = (int(first_class[i]), tuple(np.flatnonzero(needs).tolist()))
-        node = roots.setdefault(key, _Node(int(i)))
-        node.places.append((int(i), int(i)))
+        node = roots.setdefault(key, _Node(i))
+        node.places.append((i, i))
         for j in range(i + 1, int(np.flatnonzero(undecided[:, i].any(axis=0))[-1]) + 1):
             node = node.children.setdefault(int(inside_class[j]), _Node(j))
-            node.places.append((int(i), j))
+            node.places.append((i, j))
     tables = 0
     for (_, asked), root in roots.items():
         grid = _grid(problem, q, counts, list(asked), cells)
@@ -340,7 +336,9 @@ def _traced(
     for step in range(len(tables) - 1, 0, -1):
         layer, now = first + step, choice[-1]
         cell -= int(grid.weights[b, layer, now])
-        choice.append(int((tables[step - 1][:, b, cell] + problem.reshard[q, layer, :, now]).argmin()))
+        choice.append(
+            int((tables[step - 1][:, b, cell] + problem.reshard[q, layer, :, now]).argmin())
+        )
     return tuple(reversed(choice))
 
 

@@ -28,9 +28,10 @@ class Export:
 
 
 def megatron_layout(plan: MilpPlan) -> str:
-    """Megatron Core's ``--pipeline-model-parallel-layout``: ``E`` embedding, ``t`` a layer, ``L`` loss.
+    """Megatron Core's ``--pipeline-model-parallel-layout``.
 
-    Stages are separated by ``|``; runs are written ``t*3``.
+    ``E`` is the embedding, ``t`` a layer, ``L`` the head and loss; ``|`` separates stages, and runs
+    are written ``t*3``.
     """
     return "|".join("".join(_runs(_letters(plan, stage))) for stage in plan.stages)
 
@@ -100,11 +101,9 @@ def export_layout(plan: MilpPlan, framework: str) -> Export:
         raise PlanError(
             "export", plan.status, "a plan with stages", repair="plan a job that fits first"
         )
+    missing = _unsayable(plan)
     if any(": " in name for name in plan.layers):
-        missing = ("towers of several models in one pipeline",)
-    else:
-        missing = ()
-    missing += _unsayable(plan)
+        missing = ("towers of several models in one pipeline", *missing)
     write = {"megatron": _megatron, "torchtitan": _torchtitan, "deepspeed": _deepspeed}[framework]
     return write(plan, missing)
 
@@ -129,14 +128,18 @@ def _recompute(plan: MilpPlan) -> tuple[str, tuple[str, ...]]:
     if words <= {"none"}:
         return "", ()
     if words == {"full"}:
-        return " --recompute-granularity full --recompute-method uniform --recompute-num-layers 1", ()
+        return (
+            " --recompute-granularity full --recompute-method uniform --recompute-num-layers 1",
+            (),
+        )
     if words == {"selective"}:
         return " --recompute-granularity selective --recompute-modules core_attn mlp", ()
     counts = [sum(word == "full" for word in stage) for stage in inner]
     note = "recomputation by layer: " + "; ".join(
         f"stage {i}: {s.recompute}" for i, s in enumerate(plan.stages)
     )
-    flags = f" --recompute-granularity full --recompute-method block --recompute-num-layers {max(counts)}"
+    flags = " --recompute-granularity full --recompute-method block"
+    flags += f" --recompute-num-layers {max(counts)}"
     return flags, (note,)
 
 
@@ -170,7 +173,9 @@ def _torchtitan(plan: MilpPlan, missing: tuple[str, ...]) -> Export:
         [name for place in range(s.first, s.last + 1) for name in _modules(plan, place)]
         for s in plan.stages
     ]
-    words = {w for s in plan.stages for p, w in enumerate(s.strategies, s.first) if _is_block(plan, p)}
+    words = {
+        w for s in plan.stages for p, w in enumerate(s.strategies, s.first) if _is_block(plan, p)
+    }
     mode = {frozenset({"none"}): "none", frozenset({"full"}): "full"}.get(frozenset(words))
     if mode is None:
         mode = "full" if "full" in words else "none"

@@ -237,7 +237,7 @@ class _Highs(pulp.HiGHS):  # type: ignore[misc]
 
     start: Floats | None = None
 
-    def callSolver(self, lp: Any) -> None:  # noqa: N802
+    def callSolver(self, lp: Any) -> None:
         if self.start is not None:
             index = np.arange(len(self.start), dtype=np.int32)
             lp.solverModel.setSolution(len(self.start), index, self.start)

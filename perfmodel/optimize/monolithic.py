@@ -37,7 +37,9 @@ class _Rows:
         self.upper.append(high)
 
 
-def monolithic_program(problem: PlanningProblem, *, target: float = np.inf) -> tuple[Program, float]:
+def monolithic_program(
+    problem: PlanningProblem, *, target: float = np.inf
+) -> tuple[Program, float]:
     """The programme and the unit of its objective [s].
 
     Parameters
@@ -60,112 +62,154 @@ def monolithic_program(problem: PlanningProblem, *, target: float = np.inf) -> t
             "one stage kind",
             repair="use solve_point, which handles any number",
         )
-    n, stages, k = len(problem.layers), problem.stages, len(problem.strategies)
-    seconds = problem.seconds[0]
-    unit = float(seconds[np.isfinite(seconds)].mean()) * n / stages
-    cap = _stage_cap(problem, target)
-    low_stage, high_stage = _windows(seconds.min(axis=1), stages, cap)
-    cost: list[float] = []
-    matrix = _Rows()
-    weight = float(problem.sum_weights[problem.kinds[0].device_type])
-    node: dict[tuple[int, int, int], int] = {}
-    time_of: list[list[tuple[int, float]]] = [[] for _ in range(stages)]
+    build = _Builder(problem, target)
+    build.nodes()
+    build.arcs()
+    build.flow()
+    build.epigraphs()
+    build.memory()
+    return build.program(), build.unit
 
-    def variable(value: float) -> int:
-        cost.append(value)
-        return len(cost) - 1
 
-    for layer in range(n):
-        for s in range(low_stage[layer], high_stage[layer] + 1):
-            for a in range(k):
-                if np.isfinite(seconds[layer, a]):
-                    value = float(seconds[layer, a]) / unit
-                    node[layer, s, a] = variable(weight * value)
-                    time_of[s].append((node[layer, s, a], value))
-    whole = len(cost)
-    inward: dict[int, list[int]] = {x: [] for x in node.values()}
-    outward: dict[int, list[int]] = {x: [] for x in node.values()}
+class _Builder:
+    """Columns and rows of the programme, part by part."""
 
-    def arc(start: int | None, end: int | None, s: int, extra: float) -> int:
-        flow = variable(weight * extra)
+    def __init__(self, problem: PlanningProblem, target: float) -> None:
+        self.problem = problem
+        self.n, self.stages, self.k = (
+            len(problem.layers), problem.stages, len(problem.strategies),
+        )  # fmt: skip
+        self.seconds = problem.seconds[0]
+        legal = self.seconds[np.isfinite(self.seconds)]
+        self.unit = float(legal.mean()) * self.n / self.stages
+        self.cap = _stage_cap(problem, target)
+        self.weight = float(problem.sum_weights[problem.kinds[0].device_type])
+        self.cost: list[float] = []
+        self.matrix = _Rows()
+        self.node: dict[tuple[int, int, int], int] = {}
+        self.time_of: list[list[tuple[int, float]]] = [[] for _ in range(self.stages)]
+        self.inward: dict[int, list[int]] = {}
+        self.outward: dict[int, list[int]] = {}
+        self.upper: dict[int, float] = {}
+
+    def variable(self, value: float) -> int:
+        """A new column; returns its place."""
+        self.cost.append(value)
+        return len(self.cost) - 1
+
+    def nodes(self) -> None:
+        """One binary per layer, stage within reach, and legal strategy."""
+        low, high = _windows(self.seconds.min(axis=1), self.stages, self.cap)
+        for layer in range(self.n):
+            for s in range(low[layer], high[layer] + 1):
+                for a in np.flatnonzero(np.isfinite(self.seconds[layer])):
+                    value = float(self.seconds[layer, a]) / self.unit
+                    place = self.variable(self.weight * value)
+                    self.node[layer, s, int(a)] = place
+                    self.time_of[s].append((place, value))
+                    self.inward[place], self.outward[place] = [], []
+        self.whole = len(self.cost)
+
+    def arc(self, start: int | None, end: int | None, s: int, seconds: float) -> int:
+        """A flow between two nodes, or to or from a boundary, that stage ``s`` pays for."""
+        extra = seconds / self.unit
+        flow = self.variable(self.weight * extra)
         if start is not None:
-            outward[start].append(flow)
+            self.outward[start].append(flow)
         if end is not None:
-            inward[end].append(flow)
+            self.inward[end].append(flow)
         if extra:
-            time_of[s].append((flow, extra))
+            self.time_of[s].append((flow, extra))
         return flow
 
-    for layer in range(1, n):
-        for s in range(stages):
-            here = [(a, node.get((layer, s, a))) for a in range(k)]
-            for a in range(k):
-                start = node.get((layer - 1, s, a))
-                for b, end in here:
-                    if start is not None and end is not None:
-                        arc(start, end, s, float(problem.reshard[0, layer, a, b]) / unit)
-            # Moving on does not depend on the strategy left behind: gather at a boundary node.
-            leaving = [node[layer - 1, s, a] for a in range(k) if (layer - 1, s, a) in node]
-            entering = [node[layer, s + 1, a] for a in range(k) if (layer, s + 1, a) in node]
-            if leaving and entering:
-                extra = float(problem.enter[0, 0, layer]) / unit
-                out = [(arc(x, None, s, 0.0), 1.0) for x in leaving]
-                into = [(arc(None, x, s + 1, extra), -1.0) for x in entering]
-                matrix.add(out + into, 0.0, 0.0)
-    for (layer, s, _), x in node.items():
-        if layer > 0:
-            matrix.add([(x, 1.0), *((f, -1.0) for f in inward[x])], 0.0, 0.0)
-        elif s > 0:
-            matrix.add([(x, 1.0)], 0.0, 0.0)
-        if layer < n - 1:
-            matrix.add([(x, 1.0), *((f, -1.0) for f in outward[x])], 0.0, 0.0)
-        elif s < stages - 1:
-            matrix.add([(x, 1.0)], 0.0, 0.0)
-    for layer in range(n):
-        matrix.add([(x, 1.0) for (l, _, _), x in node.items() if l == layer], 1.0, 1.0)
-    slowest, longest = variable(problem.tail_weight), variable(1.0)
-    for s in range(stages):
-        matrix.add([*time_of[s], (slowest, -1.0)], -np.inf, 0.0)
-        once = [(x, float(problem.once[0, l]) / unit) for (l, t, _), x in node.items() if t == s]
-        matrix.add([*once, (longest, -1.0)], -np.inf, -float(problem.stage_once[0]) / unit)
-    peaks = _memory_rows(problem, node, matrix, variable)
-    n_columns = len(cost)
-    upper = np.full(n_columns, np.inf)
-    upper[:whole] = 1.0
-    upper[slowest] = cap / unit
-    upper[peaks] = 1.0
-    program = Program(
-        np.array(cost),
-        np.zeros(n_columns),
-        upper,
-        np.arange(n_columns) < whole,
-        np.array(matrix.rows),
-        np.array(matrix.columns),
-        np.array(matrix.values),
-        np.array(matrix.lower),
-        np.array(matrix.upper),
-    )
-    return program, unit
+    def arcs(self) -> None:
+        """Staying in a stage pays the resharding; moving on passes a boundary node."""
+        problem = self.problem
+        for layer in range(1, self.n):
+            for s in range(self.stages):
+                leaving = self.at(layer - 1, s)
+                for a, start in leaving:
+                    for b, end in self.at(layer, s):
+                        self.arc(start, end, s, float(problem.reshard[0, layer, a, b]))
+                # Moving on does not depend on the strategy left behind.
+                entering = self.at(layer, s + 1)
+                if leaving and entering:
+                    price = float(problem.enter[0, 0, layer])
+                    out = [(self.arc(x, None, s, 0.0), 1.0) for _, x in leaving]
+                    into = [(self.arc(None, x, s + 1, price), -1.0) for _, x in entering]
+                    self.matrix.add(out + into, 0.0, 0.0)
 
+    def at(self, layer: int, s: int) -> list[tuple[int, int]]:
+        """Strategies and nodes of a layer in a stage."""
+        found = [(a, self.node.get((layer, s, a))) for a in range(self.k)]
+        return [(a, x) for a, x in found if x is not None]
 
-def _memory_rows(problem, node, matrix, variable):  # type: ignore[no-untyped-def]
-    """Bytes of each stage, in units of its capacity; returns the columns of the peaks."""
-    capacity = problem.kinds[0].capacity
-    peaks = []
-    for s, count in enumerate(problem.in_flight):
-        peak = variable(0.0)
-        peaks.append(peak)
-        terms = [(peak, 1.0)]
-        for (layer, t, a), x in node.items():
-            if t != s:
-                continue
-            held = problem.persistent[0, layer, a] + count * problem.activation[0, layer, a]
-            terms.append((x, float(held / capacity)))
-            transient = float(problem.transient[0, layer, a] / capacity)
-            if transient:
-                matrix.add([(x, transient), (peak, -1.0)], -np.inf, 0.0)
-        matrix.add(terms, -np.inf, 1.0)
-    return peaks
+    def flow(self) -> None:
+        """What arrives at a node leaves it; each layer is somewhere; the ends are the ends."""
+        for (layer, s, _), x in self.node.items():
+            if layer > 0:
+                self.matrix.add([(x, 1.0), *((f, -1.0) for f in self.inward[x])], 0.0, 0.0)
+            elif s > 0:
+                self.matrix.add([(x, 1.0)], 0.0, 0.0)
+            if layer < self.n - 1:
+                self.matrix.add([(x, 1.0), *((f, -1.0) for f in self.outward[x])], 0.0, 0.0)
+            elif s < self.stages - 1:
+                self.matrix.add([(x, 1.0)], 0.0, 0.0)
+        for layer in range(self.n):
+            here = [(x, 1.0) for (place, _, _), x in self.node.items() if place == layer]
+            self.matrix.add(here, 1.0, 1.0)
+
+    def epigraphs(self) -> None:
+        """The slowest stage, and the longest work of once a step."""
+        problem = self.problem
+        slowest, longest = self.variable(problem.tail_weight), self.variable(1.0)
+        self.upper[slowest] = self.cap / self.unit
+        fixed = float(problem.stage_once[0]) / self.unit
+        for s in range(self.stages):
+            self.matrix.add([*self.time_of[s], (slowest, -1.0)], -np.inf, 0.0)
+            once = [
+                (x, float(problem.once[0, layer]) / self.unit)
+                for (layer, t, _), x in self.node.items()
+                if t == s
+            ]
+            self.matrix.add([*once, (longest, -1.0)], -np.inf, -fixed)
+
+    def memory(self) -> None:
+        """Bytes of each stage, in units of its capacity, with the largest transient on top."""
+        problem = self.problem
+        capacity = problem.kinds[0].capacity
+        for s, count in enumerate(problem.in_flight):
+            peak = self.variable(0.0)
+            self.upper[peak] = 1.0
+            terms = [(peak, 1.0)]
+            for (layer, t, a), x in self.node.items():
+                if t != s:
+                    continue
+                held = problem.persistent[0, layer, a] + count * problem.activation[0, layer, a]
+                terms.append((x, float(held / capacity)))
+                transient = float(problem.transient[0, layer, a] / capacity)
+                if transient:
+                    self.matrix.add([(x, transient), (peak, -1.0)], -np.inf, 0.0)
+            self.matrix.add(terms, -np.inf, 1.0)
+
+    def program(self) -> Program:
+        """The finished programme."""
+        size = len(self.cost)
+        upper = np.full(size, np.inf)
+        upper[: self.whole] = 1.0
+        for place, value in self.upper.items():
+            upper[place] = value
+        return Program(
+            np.array(self.cost),
+            np.zeros(size),
+            upper,
+            np.arange(size) < self.whole,
+            np.array(self.matrix.rows),
+            np.array(self.matrix.columns),
+            np.array(self.matrix.values),
+            np.array(self.matrix.lower),
+            np.array(self.matrix.upper),
+        )
 
 
 def _stage_cap(problem: PlanningProblem, target: float) -> float:
@@ -173,13 +217,16 @@ def _stage_cap(problem: PlanningProblem, target: float) -> float:
     if not np.isfinite(target) or problem.tail_weight <= 0:
         return float("inf")
     least = problem.seconds[0].min(axis=1)
-    return float((target * (1 + 1e-6) - problem.sum_weights.min() * least.sum()) / problem.tail_weight)
+    return float(
+        (target * (1 + 1e-6) - problem.sum_weights.min() * least.sum()) / problem.tail_weight
+    )
 
 
 def _windows(least: Floats, stages: int, cap: float) -> tuple[list[int], list[int]]:
     """First and last stage in which each layer can lie if no stage is slower than ``cap``."""
     n = len(least)
-    earliest, latest = [], []
+    earliest: list[int] = []
+    latest: list[int] = []
     for side in (least, least[::-1]):
         stage, filled, count, packed = 0, 0.0, 0, []
         for value in side:

@@ -1,15 +1,10 @@
 """One planning problem, solved with a certificate: bracket, column elimination, interval MILP.
 
-The interval programme has one binary per (stage, kind, first layer, last layer) that survives, one
-variable for the slowest stage and one for the longest once-a-step work:
-
-    min  sum w C u + (M - w) * Tmax + Dmax
-    s.t. exactly one first stage; stage s + 1 begins where stage s ends (and knows its device type);
-         Tmax >= sum C u,  Dmax >= sum D u          one row per stage
-         devices used of each type <= available
-
-It is solved with the inner programme's lower times first. If the layout it returns really fits, the
-optimum is proven; if not, the upper times give a plan and the lower ones its bound.
+A first plan comes from a coarse memory grid. It eliminates every (stage, interval) that cannot be
+part of a better one; for the others the inner programme brackets the time, on a finer grid each
+round and exactly in the last. The interval programme is solved with the lower times first: if the
+layout it returns really fits, the optimum is proven; if not, the upper times give a plan and the
+lower ones its bound.
 """
 
 from __future__ import annotations
@@ -23,8 +18,9 @@ import numpy.typing as npt
 
 from perfmodel.optimize import stages as chains
 from perfmodel.optimize.exact import exact_costs, exact_interval
+from perfmodel.optimize.interval_program import interval_program, start_point
 from perfmodel.optimize.intervals import IntervalCosts, free_costs, interval_costs, recover
-from perfmodel.optimize.milp import Program, Solution, relative_gap, solve
+from perfmodel.optimize.milp import relative_gap, solve
 from perfmodel.optimize.problem import Evaluation, PlanningProblem, Stage, evaluate
 
 Floats = npt.NDArray[np.float64]
@@ -140,95 +136,159 @@ def solve_point(
     certify : bool
         Run the interval programme also where the threshold path has closed the gap already.
     """
-    began = time.perf_counter()
-    spent = lambda: time.perf_counter() - began  # noqa: E731
-    floor = quick_bound(problem)
-
-    def without(status: str, bound: float, count: int = 0, tables: int = 0) -> PointSolution:
-        return PointSolution(status, None, None, bound, solver, spent(), count, 0, tables)
-
-    if floor >= cutoff:
-        return without("pruned", floor)
-    if not math.isfinite(floor):
-        return without("infeasible", math.inf)
-    counts = tuple(sorted(set(problem.in_flight)))
-    free = np.repeat(free_costs(problem)[0][:, None], len(counts), axis=1)
-    best, tables = _first_plan(problem, free, counts)
-    target = min(cutoff, math.inf if best is None else best[1].objective)
-    relaxed = chains.columns(problem, free, counts)
-    wanted = _survivors(problem, relaxed, target)
-    count = int(np.isfinite(relaxed.cost).sum())
-    if not wanted.any():
-        return _closed(problem, best, target, cutoff, solver, spent(), count, tables, without)
-    bound, kept, step = -math.inf, 0, math.inf
-    fine: IntervalCosts | None = None
-    for grid in (cells, 8 * cells, EXACT):
-        # Every round asks for the surviving intervals only, on a finer memory grid, then on none.
-        asked = _asked(problem, wanted, counts)
-        if fine is not None and grid == EXACT:
-            fine = exact_costs(problem, asked, fine)
-        else:
-            fine = interval_costs(problem, wanted=asked, cells=grid)
-        tables += fine.tables
-        low = chains.columns(problem, fine.lower, counts)
-        high = chains.columns(problem, fine.upper, counts)
-        best = _better(best, _plan(problem, high, fine, grid))
-        step = math.inf if best is None else best[1].objective
-        target = min(target, step)
-        path = chains.best_chain(low, problem.tail_weight)[1] + once_bound(problem)
-        bound = max(bound, min(path, target))  # what was eliminated cannot beat the target
-        if best is None and math.isinf(bound):
-            return without("infeasible", math.inf, count, tables)
-        if bound >= cutoff * (1 - gap) and step > cutoff:
-            return without("pruned", bound, count, tables)
-        if certify or relative_gap(step, bound) > gap:
-            for table, side in ((low, "lower"), (high, "upper")):
-                left = time_limit_s - spent()
-                if left <= 0:
-                    break
-                found, program_bound, columns = _program(
-                    problem, table, target, solver, left, gap, best, grid, side
-                )
-                kept = max(kept, columns)
-                best = _better(best, found)
-                step = math.inf if best is None else best[1].objective
-                target = min(target, step)
-                if side == "lower":
-                    bound = max(bound, min(program_bound, target))
-                if relative_gap(step, bound) <= gap:
-                    break
-        wanted = _survivors(problem, low, target)
-        if relative_gap(step, bound) <= gap or spent() > time_limit_s or not wanted.any():
-            break
-    if not wanted.any():
-        return _closed(problem, best, target, cutoff, solver, spent(), count, tables, without)
-    if best is None or (step > cutoff and bound >= cutoff * (1 - 1e-12)):
-        status = "pruned" if bound >= cutoff * (1 - 1e-12) else "unknown"
-        return without(status, bound, count, tables)
-    status = "optimal" if relative_gap(step, bound) <= max(gap, 2e-6) else "feasible"
-    return PointSolution(
-        status, best[0], best[1], min(bound, step), solver, spent(), count, kept, tables
-    )
+    return _Solve(problem, cutoff, solver, time_limit_s, gap, cells, certify).run()
 
 
 Plan = tuple[Layout, Evaluation]
+
+
+@dataclass(slots=True, eq=False)
+class _Solve:
+    """The state of one solve: best plan, proven bound, and what it took."""
+
+    problem: PlanningProblem
+    cutoff: float
+    solver: str
+    time_limit_s: float
+    gap: float
+    cells: int
+    certify: bool
+    began: float = 0.0
+    best: Plan | None = None
+    bound: float = -math.inf
+    columns: int = 0
+    kept: int = 0
+    tables: int = 0
+
+    @property
+    def reached(self) -> float:
+        """The objective of the best plan so far."""
+        return math.inf if self.best is None else self.best[1].objective
+
+    @property
+    def target(self) -> float:
+        """What a plan must beat to matter."""
+        return min(self.cutoff, self.reached)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the bound has met the best plan, or the cutoff."""
+        met = relative_gap(self.reached, self.bound) <= self.gap
+        return met or (self.reached > self.cutoff and self.bound >= self.cutoff * (1 - self.gap))
+
+    @property
+    def left(self) -> float:
+        """Seconds that remain."""
+        return self.time_limit_s - (time.perf_counter() - self.began)
+
+    def run(self) -> PointSolution:
+        """First plan, elimination, then rounds on ever finer memory grids."""
+        problem = self.problem
+        self.began = time.perf_counter()
+        self.bound = quick_bound(problem)
+        if self.bound >= self.cutoff or not math.isfinite(self.bound):
+            return self.result()
+        counts = tuple(sorted(set(problem.in_flight)))
+        free = np.repeat(free_costs(problem)[0][:, None], len(counts), axis=1)
+        self.best, self.tables = _first_plan(problem, free, counts)
+        relaxed = chains.columns(problem, free, counts)
+        self.columns = int(np.isfinite(relaxed.cost).sum())
+        wanted = survivors(problem, relaxed, self.target)
+        fine: IntervalCosts | None = None
+        for grid in (self.cells, 8 * self.cells, EXACT):
+            if not wanted.any():
+                # Nothing can beat the target: the plan is optimal, or the cutoff stands.
+                self.bound = max(self.bound, self.target)
+                break
+            asked = _asked(problem, wanted, counts)
+            if fine is not None and grid == EXACT:
+                fine = exact_costs(problem, asked, fine)
+            else:
+                fine = interval_costs(problem, wanted=asked, cells=grid)
+            self.tables += fine.tables
+            low = chains.columns(problem, fine.lower, counts)
+            self.round(low, chains.columns(problem, fine.upper, counts), grid)
+            if self.closed or self.left <= 0:
+                break
+            wanted = survivors(problem, low, self.target)
+        return self.result()
+
+    def round(self, low: chains.Columns, high: chains.Columns, grid: int) -> None:
+        """Threshold paths on both sides of the bracket, then the programme where it is needed."""
+        problem = self.problem
+        self.best = _better(self.best, _plan(problem, high, grid))
+        path = chains.best_chain(low, problem.tail_weight)[1] + once_bound(problem)
+        # What was eliminated before cannot beat the target.
+        self.bound = max(self.bound, min(path, self.target))
+        if (self.closed and not self.certify) or (self.best is None and math.isinf(self.bound)):
+            return
+        for table, side in ((low, "lower"), (high, "upper")):
+            if self.left <= 0:
+                return
+            proven = self.programme(table, grid, side)
+            if side == "lower":
+                self.bound = max(self.bound, min(proven, self.target))
+            if self.closed:
+                return
+
+    def programme(self, table: chains.Columns, grid: int, side: str) -> float:
+        """Solve the interval programme on one side of the bracket; returns its bound."""
+        problem, target = self.problem, self.target
+        which = np.argwhere(survivors(problem, table, target))
+        if not len(which):
+            return target
+        self.kept = max(self.kept, len(which))
+        built = interval_program(problem, table, which)
+        start = None if self.best is None else start_point(problem, built, table, self.best[0])
+        solution = solve(
+            built.program,
+            solver=self.solver,
+            time_limit_s=self.left,
+            gap=self.gap,
+            start=start,
+        )
+        if solution.status == "infeasible":
+            return target
+        if solution.values is not None:
+            chosen = which[np.flatnonzero(solution.values[: len(which)] > 0.5)]
+            order = chosen[np.argsort(chosen[:, 0])]
+            pieces = tuple((int(i), int(j), int(q)) for _, _, q, i, j in order)
+            self.best = _better(self.best, _layout(problem, pieces, grid, side))
+        return solution.bound * built.unit
+
+    def result(self) -> PointSolution:
+        """Where the solve stands, as an answer."""
+        bound = min(self.bound, self.reached)
+        if self.best is not None and self.reached <= self.cutoff:
+            proven = relative_gap(self.reached, bound) <= max(self.gap, 2e-6)
+            status = "optimal" if proven else "feasible"
+        elif self.best is None and math.isinf(self.bound) and math.isinf(self.cutoff):
+            status = "infeasible"
+        elif self.bound >= self.cutoff * (1 - max(self.gap, 1e-12)):
+            status = "pruned"
+        else:
+            status = "unknown" if self.best is None else "feasible"
+        layout, evaluation = self.best or (None, None)
+        if status in ("pruned", "infeasible", "unknown"):
+            layout, evaluation, bound = None, None, self.bound
+        spent = time.perf_counter() - self.began
+        return PointSolution(
+            status,
+            layout,
+            evaluation,
+            bound,
+            self.solver,
+            spent,
+            self.columns,
+            self.kept,
+            self.tables,
+        )
 
 
 def _better(one: Plan | None, other: Plan | None) -> Plan | None:
     if one is None or other is None:
         return other if one is None else one
     return other if other[1].objective < one[1].objective else one
-
-
-def _closed(problem, best, target, cutoff, solver, seconds, count, tables, without):  # type: ignore[no-untyped-def]
-    """No column can beat the target: the incumbent is optimal, or the cutoff stands."""
-    if best is None or best[1].objective > cutoff:
-        status = "pruned" if math.isfinite(cutoff) else "infeasible"
-        return without(status, cutoff, count, tables)
-    layout, evaluation = best
-    return PointSolution(
-        "optimal", layout, evaluation, evaluation.objective, solver, seconds, count, 0, tables
-    )
 
 
 def _first_plan(
@@ -243,7 +303,7 @@ def _first_plan(
         wanted = table.cost <= window * even
         coarse = interval_costs(problem, wanted=_asked(problem, wanted, counts), cells=48)
         tables += coarse.tables
-        found = _plan(problem, chains.columns(problem, coarse.upper, counts), coarse, 48)
+        found = _plan(problem, chains.columns(problem, coarse.upper, counts), 48)
         if found is not None:
             return found, tables
     return None, tables
@@ -255,13 +315,13 @@ def _asked(
     """(S, G, Q, L, L) -> (Q, F, L, L): intervals that some stage with that count may use."""
     q, n = len(problem.kinds), len(problem.layers)
     mask = np.zeros((q, len(counts), n, n), dtype=bool)
-    per_stage = wanted.any(axis=1)
+    per_stage = np.asarray(wanted.any(axis=1))
     for s, count in enumerate(problem.in_flight):
         mask[:, counts.index(count)] |= per_stage[s]
     return mask
 
 
-def _survivors(
+def survivors(
     problem: PlanningProblem, table: chains.Columns, target: float
 ) -> npt.NDArray[np.bool_]:
     """Columns that may be part of a plan at least as good as the target."""
@@ -281,10 +341,8 @@ def _survivors(
     return finite & np.isfinite(through) & (value <= target * (1 + 1e-9))
 
 
-def _plan(
-    problem: PlanningProblem, table: chains.Columns, interval: IntervalCosts, cells: int
-) -> Plan | None:
-    """The best chain of certain columns within the devices, over the natural orders of types."""
+def _plan(problem: PlanningProblem, table: chains.Columns, cells: int) -> Plan | None:
+    """The best chain of certain columns within the devices."""
     best: Plan | None = None
     for variant in chains.variants(problem, table):
         chain, _ = chains.best_chain(variant, problem.tail_weight)
@@ -310,129 +368,3 @@ def _layout(
         layout.append(Stage(first, last, kind, chosen))
     evaluation = evaluate(problem, tuple(layout))
     return (tuple(layout), evaluation) if evaluation.feasible else None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Built:
-    program: Program
-    which: npt.NDArray[np.int64]  # (n, 5): s, g, q, i, j of each binary
-    unit: float
-
-
-def _program(
-    problem: PlanningProblem,
-    table: chains.Columns,
-    target: float,
-    solver: str,
-    time_limit_s: float,
-    gap: float,
-    best: Plan | None,
-    cells: int,
-    side: str,
-) -> tuple[Plan | None, float, int]:
-    """Solve the interval programme on one side of the bracket: plan, bound, columns kept."""
-    wanted = _survivors(problem, table, target)
-    which = np.argwhere(wanted)
-    if not len(which):
-        return None, target, 0
-    built = interval_program(problem, table, which, target)
-    start = None if best is None else _start(problem, built, table, best[0])
-    solution: Solution = solve(
-        built.program, solver=solver, time_limit_s=time_limit_s, gap=gap, start=start
-    )
-    bound = solution.bound * built.unit
-    if solution.status == "infeasible":
-        bound = target
-    if solution.values is None:
-        return None, bound, len(which)
-    chosen = which[np.flatnonzero(solution.values[: len(which)] > 0.5)]
-    pieces = tuple((int(i), int(j), int(q)) for s, g, q, i, j in sorted(map(tuple, chosen)))
-    return _layout(problem, pieces, cells, side), bound, len(which)
-
-
-def interval_program(
-    problem: PlanningProblem,
-    table: chains.Columns,
-    which: npt.NDArray[np.int64],
-    target: float = math.inf,
-) -> _Built:
-    """The interval programme over the given columns, in units that bring times near one."""
-    cost = table.cost[tuple(which.T)]
-    s, g, q, i, j = which.T
-    cumulative = np.concatenate(
-        [np.zeros((len(problem.kinds), 1)), np.cumsum(problem.once, axis=1)], axis=1
-    )
-    once = cumulative[q, j + 1] - cumulative[q, i] + problem.stage_once[q]
-    unit = float(cost.max())
-    n, stages, types = len(cost), problem.stages, table.types
-    rows: list[npt.NDArray[np.int64]] = []
-    columns: list[npt.NDArray[np.int64]] = []
-    values: list[Floats] = []
-    lower: list[float] = []
-    upper: list[float] = []
-    every = np.arange(n)
-
-    def row(members: npt.NDArray[np.int64], entries: Floats, low: float, high: float) -> None:
-        rows.append(np.full(len(members), len(lower)))
-        columns.append(members)
-        values.append(entries)
-        lower.append(low)
-        upper.append(high)
-
-    opening = every[s == 0]
-    row(opening, np.ones(len(opening)), 1.0, 1.0)
-    own = table.type_of[q]
-    for stage in range(1, stages):
-        came, went = s == stage - 1, s == stage
-        for t in range(types):
-            for cut in np.union1d(j[came & (own == t)] + 1, i[went & (g == t)]):
-                entering = every[came & (own == t) & (j + 1 == cut)]
-                leaving = every[went & (g == t) & (i == cut)]
-                signs = np.concatenate([np.ones(len(entering)), -np.ones(len(leaving))])
-                row(np.concatenate([entering, leaving]), signs, 0.0, 0.0)
-    slowest, longest = n, n + 1
-    for stage in range(stages):
-        here = every[s == stage]
-        members = np.append(here, slowest)
-        row(members, np.append(cost[here] / unit, -1.0), -np.inf, 0.0)
-        members = np.append(here, longest)
-        row(members, np.append(once[here] / unit, -1.0), -np.inf, 0.0)
-    devices = np.array([kind.devices for kind in problem.kinds])
-    for t in range(types):
-        here = every[own == t]
-        if len(here) and devices.max() * stages > problem.available[t]:
-            row(here, devices[q[here]].astype(float), -np.inf, float(problem.available[t]))
-    least = chains.least_slowest(table) / unit
-    program = Program(
-        cost=np.concatenate([table.weights[own] * cost / unit, [problem.tail_weight, 1.0]]),
-        lower=np.concatenate([np.zeros(n), [min(least, 1.0), 0.0]]),
-        upper=np.concatenate([np.ones(n), [np.inf, np.inf]]),
-        integer=np.arange(n + 2) < n,
-        rows=np.concatenate(rows),
-        columns=np.concatenate(columns),
-        values=np.concatenate(values),
-        row_lower=np.array(lower),
-        row_upper=np.array(upper),
-    )
-    return _Built(program, which, unit)
-
-
-def _start(
-    problem: PlanningProblem, built: _Built, table: chains.Columns, layout: Layout
-) -> Floats | None:
-    """The incumbent as a point of the programme, if its columns survived."""
-    n = len(built.which)
-    point = np.zeros(n + 2)
-    before = 0
-    for s, stage in enumerate(layout):
-        key = np.array([s, before, stage.kind, stage.first, stage.last])
-        found = np.flatnonzero((built.which == key).all(axis=1))
-        if not len(found):
-            return None
-        point[found[0]] = 1.0
-        point[n] = max(point[n], table.cost[tuple(key)] / built.unit)
-        once = problem.once[stage.kind, stage.first : stage.last + 1].sum()
-        once += problem.stage_once[stage.kind]
-        point[n + 1] = max(point[n + 1], float(once) / built.unit)
-        before = int(table.type_of[stage.kind])
-    return point

@@ -10,39 +10,26 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 import numpy as np
 
 from perfmodel.errors import PlanError, nearest_name
-from perfmodel.hardware import Cluster, load_cluster
-from perfmodel.optimize.answer import Alternative, MilpPlan, Relaxation, StageAnswer
+from perfmodel.hardware import Cluster
+from perfmodel.optimize.answer import Alternative, MilpPlan
+from perfmodel.optimize.candidates import Candidate, answer_of, candidates_of
+from perfmodel.optimize.limits import relaxation_of, resized
 from perfmodel.optimize.milp import SOLVERS
-from perfmodel.optimize.outer import PointSolution, quick_bound, solve_point
-from perfmodel.optimize.problem import PlanningProblem, gathered_runs
-from perfmodel.optimize.relax import Shortage, shortage
-from perfmodel.optimize.space import Piece, Point, Priced, Space, priced, problem_of
-from perfmodel.parallel.training import IDLE_POWER
-from perfmodel.units import format_bytes
-from perfmodel.workload.transformer import ModelConfig, Stack, load_model, load_stack
+from perfmodel.optimize.outer import PointSolution, solve_point
+from perfmodel.optimize.pricing import Priced, priced
+from perfmodel.optimize.space import Piece, Space, pieces_of
+from perfmodel.workload.transformer import ModelConfig, Stack, load_stack
 
 OBJECTIVES: Final = ("step_time", "cost", "energy", "devices")
 """``step_time`` [s]; ``cost`` of a token [USD], the inverse of tokens per second per dollar;
 ``energy`` of a token [J]; ``devices``, the fewest that meet a deadline."""
 Confirm = Callable[[MilpPlan], float]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Candidate:
-    """A point of one pool of devices with its cheap bound, in units of the objective."""
-
-    table: Priced
-    point: Point
-    problem: PlanningProblem
-    chosen: tuple[tuple[int, int], ...]
-    scale: float
-    floor: float
 
 
 def milp_plan(
@@ -132,7 +119,7 @@ def milp_plan(
         )
     search = _Search(objective, deadline_s, solver, gap, began + time_limit_s, slack, keep)
     search.run(candidates)
-    head = {
+    head: dict[str, Any] = {
         "objective": objective,
         "model": name,
         "global_batch_size": global_batch_size,
@@ -147,7 +134,9 @@ def milp_plan(
         status = "unknown" if search.unsettled else "infeasible"
         relaxation = None
         if status == "infeasible" and deadline_s is None:
-            relaxation = _relaxation(candidates, pieces, clusters, global_batch_size, space, stack)
+            relaxation = relaxation_of(
+                candidates, pieces, clusters, global_batch_size, space, stack
+            )
         return MilpPlan(
             status=status,
             value=math.inf,
@@ -187,15 +176,6 @@ def milp_plan(
     return replace(plans[0], alternatives=others, seconds=time.perf_counter() - began)
 
 
-def pieces_of(model: ModelConfig | str | Sequence[Piece], seq_len: int) -> tuple[Piece, ...]:
-    """The pieces of a question: a whole model is one piece."""
-    if isinstance(model, str):
-        model = load_model(model)
-    if isinstance(model, ModelConfig):
-        return (Piece(model, seq_len),)
-    return tuple(model)
-
-
 @dataclass(slots=True)
 class _Search:
     """Visits candidates in the order of their bounds and keeps the best plans."""
@@ -207,14 +187,13 @@ class _Search:
     until: float
     slack: float
     keep: int
-    found: list[tuple[float, Candidate, PointSolution]] = None  # type: ignore[assignment]
+    found: list[tuple[float, Candidate, PointSolution]] = field(default_factory=list)
     solved: int = 0
     columns: int = 0
     bound: float = math.inf
     unsettled: bool = False
 
     def run(self, candidates: list[Candidate]) -> None:
-        self.found = []
         best = math.inf
         for candidate in sorted(candidates, key=lambda c: c.floor):
             reach = best * (1 + (self.slack if self.keep > 1 else 0.0))
@@ -282,229 +261,12 @@ class _Search:
         return result
 
 
-def candidates_of(
-    table: Priced, objective: str = "step_time", rate: float = 1.0, tokens: int = 1
-) -> list[Candidate]:
-    """The problem of every point of a pool, with its bound in units of the objective."""
-    found = []
-    watts = [0.0 for _ in table.clusters]
-    if objective == "energy":
-        watts = [cluster.accelerator.require("tdp") for cluster in table.clusters]
-    for point in table.points:
-        extra: tuple[float, ...] = ()
-        scale = rate
-        devices = sum(cluster.devices for cluster in table.clusters)
-        if objective == "energy":
-            # Everyone draws the idle share all the time; a working stage the rest as well.
-            idle = IDLE_POWER * sum(
-                w * c.devices for w, c in zip(watts, table.clusters, strict=True)
-            )
-            extra = tuple(
-                (1 - IDLE_POWER) * w * n * point.micro_batches / idle
-                for w, n in zip(watts, point.sizes, strict=True)
-            )
-            scale = idle / tokens
-        elif objective == "cost":
-            scale = rate / tokens
-        elif objective == "devices":
-            scale = float(devices)
-        problem, chosen = problem_of(table, point, extra=extra)
-        floor = quick_bound(problem)
-        floor = scale * (1.0 if objective == "devices" and math.isfinite(floor) else floor)
-        found.append(Candidate(table, point, problem, chosen, scale, floor))
-    return found
-
-
-def answer_of(
-    candidate: Candidate,
-    solution: PointSolution,
-    value: float,
-    bound: float,
-    head: dict[str, object],
-    gap: float,
-) -> MilpPlan:
-    """A solved point in the words of the model and the clusters."""
-    table, problem = candidate.table, candidate.problem
-    layout, evaluation = solution.layout, solution.evaluation
-    if layout is None or evaluation is None:
-        raise PlanError("planner", "no layout", "a solved point", repair="report this as a bug")
-    layout = gathered_runs(problem, layout)
-    stages = []
-    for s, stage in enumerate(layout):
-        g, mode = candidate.chosen[stage.kind]
-        came = problem.kinds[layout[max(s - 1, 0)].kind].device_type
-        send = float(problem.enter[came, stage.kind, max(stage.first, 1)])
-        stages.append(
-            StageAnswer(
-                first=stage.first,
-                last=stage.last,
-                device_type=table.clusters[g].accelerator.name,
-                devices=problem.kinds[stage.kind].devices,
-                plan=table.modes[g][mode],
-                strategies=tuple(problem.strategies[k] for k in stage.strategies),
-                forward=float(table.costs[g].forward[mode, stage.first : stage.last + 1].sum()),
-                send=send if problem.stages > 1 else 0.0,
-                seconds=float(evaluation.stage_seconds[s]),
-                once=float(evaluation.stage_once[s]),
-                bytes_held=float(evaluation.stage_bytes[s]),
-                capacity=float(evaluation.capacity[s]),
-            )
-        )
-    bound = min(bound, value)
-    proven = value - bound <= max(gap, 2e-6) * abs(value)
-    return MilpPlan(
-        status="optimal" if proven else "feasible",
-        value=value,
-        bound=bound,
-        step_time=solution.step,
-        micro_batches=candidate.point.micro_batches,
-        stages=tuple(stages),
-        clusters=tuple(cluster.name for cluster in table.clusters),
-        devices=sum(cluster.devices for cluster in table.clusters),
-        seconds=0.0,
-        kept=solution.kept,
-        **head,  # type: ignore[arg-type]
-    )
-
-
 def _describe(plan: MilpPlan) -> str:
     degrees = sorted({stage.degrees for stage in plan.stages})
     return (
         f"{len(plan.stages)} stages, {plan.micro_batches} micro-batches, {'; '.join(degrees)}"
         f" on {' + '.join(plan.clusters)}"
     )
-
-
-def closest(candidates: list[Candidate]) -> tuple[Shortage, Candidate] | None:
-    """The candidate whose worst device lacks least memory."""
-    best: tuple[Shortage, Candidate] | None = None
-    for candidate in candidates:
-        lack = shortage(candidate.problem)
-        if lack is not None and (best is None or lack.missing < best[0].missing):
-            best = (lack, candidate)
-    return best
-
-
-def _relaxation(
-    candidates: list[Candidate],
-    pieces: tuple[Piece, ...],
-    clusters: tuple[Cluster, ...],
-    batch: int,
-    space: Space,
-    stack: Stack,
-) -> Relaxation | None:
-    """The smallest shortage, and which single changes would end it."""
-    found = closest(candidates)
-    if found is None:
-        return None
-    lack, candidate = found
-    first, last, _ = lack.pieces[lack.stage]
-    names = candidate.problem.layers
-    where = f"stage {lack.stage} of {candidate.point.stages} ({names[first]} .. {names[last]})"
-
-    def fits(
-        changed_space: Space = space,
-        changed_clusters: tuple[Cluster, ...] = clusters,
-        changed_pieces: tuple[Piece, ...] = pieces,
-    ) -> bool:
-        try:
-            table = priced(changed_pieces, changed_clusters, batch, changed_space, stack)
-        except PlanError:
-            return False
-        some = closest(candidates_of(table, "step_time", 1.0, 1))
-        return some is not None and some[0].missing <= 0
-
-    changes = [(f"{format_bytes(lack.missing)} more memory on every device", True)]
-    if "full" not in space.strategies:
-        wider = replace(space, strategies=(*space.strategies, "full"))
-        changes.append(("full recomputation", fits(wider)))
-    if 3 not in space.zero:
-        changes.append(("fully sharded weights (zero 3)", fits(replace(space, zero=(*space.zero, 3)))))
-    if "offload" not in space.strategies and all(c.host_link for c in clusters):
-        wider = replace(space, strategies=(*space.strategies, "offload"))
-        changes.append(("activations in host memory", fits(wider)))
-    if not any(ok for _, ok in changes[1:]):
-        for factor in (2, 4, 8, 16):
-            more = tuple(_resized(c, c.nodes * factor) for c in clusters)
-            if fits(changed_clusters=more):
-                changes.append((f"{factor} x the nodes", True))
-                break
-        for divisor in (2, 4, 8, 16):
-            shorter = tuple(
-                piece if piece.model.patch else replace(piece, seq_len=piece.seq_len // divisor)
-                for piece in pieces
-            )
-            if fits(changed_pieces=shorter):
-                changes.append((f"sequences of 1/{divisor} the length", True))
-                break
-    return Relaxation(lack.missing, lack.needed, where, tuple(changes))
-
-
-def longest_context(
-    model: ModelConfig | str,
-    cluster: Cluster,
-    global_batch_size: int,
-    *,
-    space: Space | None = None,
-    stack: Stack | str = "megatron",
-    step: int = 1024,
-    most: int = 2**24,
-) -> int:
-    """The longest sequence, in multiples of ``step`` tokens, for which some plan fits; 0 if none.
-
-    Memory grows with the length, so the limit is found by bisection over exact feasibility.
-    """
-    space = space or Space()
-    stack = load_stack(stack) if isinstance(stack, str) else stack
-
-    def fits(length: int) -> bool:
-        pieces = pieces_of(model, length)
-        table = priced(pieces, (cluster,), global_batch_size, space, stack)
-        return any(
-            lack is not None and lack.missing <= 0
-            for point in table.points
-            for lack in [shortage(problem_of(table, point)[0])]
-        )
-
-    if not fits(step):
-        return 0
-    low = 1
-    while low * 2 * step <= most and fits(low * 2 * step):
-        low *= 2
-    high = low * 2
-    while high - low > max(1, low // 16):
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle * step) else (low, middle)
-    return low * step
-
-
-def largest_micro_batch(
-    model: ModelConfig | str,
-    cluster: Cluster,
-    global_batch_size: int,
-    seq_len: int,
-    *,
-    space: Space | None = None,
-    stack: Stack | str = "megatron",
-) -> int:
-    """The largest micro-batch of a data-parallel rank for which some plan fits; 0 if none."""
-    space = space or Space()
-    stack = load_stack(stack) if isinstance(stack, str) else stack
-    pieces = pieces_of(model, seq_len)
-    sizes = [b for b in range(1, global_batch_size + 1) if global_batch_size % b == 0]
-    for size in reversed(sizes):
-        try:
-            table = priced(
-                pieces, (cluster,), global_batch_size,
-                replace(space, micro_batch_sizes=(size,)), stack,
-            )  # fmt: skip
-        except PlanError:
-            continue
-        for point in table.points:
-            lack = shortage(problem_of(table, point)[0])
-            if lack is not None and lack.missing <= 0:
-                return size
-    return 0
 
 
 def _clusters(given: Cluster | Sequence[Cluster]) -> tuple[Cluster, ...]:
@@ -529,7 +291,7 @@ def _pools(
             counts = [_node_counts(c.nodes) for c in subset]
             grid = np.array(np.meshgrid(*counts, indexing="ij")).reshape(len(subset), -1).T
             sized += [
-                tuple(_resized(c, int(k)) for c, k in zip(subset, row, strict=True)) for row in grid
+                tuple(resized(c, int(k)) for c, k in zip(subset, row, strict=True)) for row in grid
             ]
         subsets = sized
     if objective != "cost":
@@ -550,13 +312,6 @@ def _pools(
 
 def _node_counts(nodes: int) -> list[int]:
     return sorted({2**k for k in range(nodes.bit_length()) if 2**k <= nodes} | {nodes})
-
-
-def _resized(cluster: Cluster, nodes: int) -> Cluster:
-    if nodes == cluster.nodes:
-        return cluster
-    name = cluster.name.lower().replace(" ", "-")
-    return load_cluster(name, nodes=nodes, gpus_per_node=cluster.devices_per_node)
 
 
 def _check(

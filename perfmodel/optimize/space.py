@@ -7,21 +7,16 @@ degrees each stage uses, what each layer recomputes) is left to the exact progra
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
-
-import numpy as np
 
 from perfmodel.errors import PlanError
 from perfmodel.hardware import Cluster
-from perfmodel.network import collective_seconds
-from perfmodel.optimize.costs import STRATEGIES, ModeCosts, mode_costs
-from perfmodel.optimize.problem import Floats, PlanningProblem, StageKind, uniform_in_flight
+from perfmodel.optimize.costs import STRATEGIES
 from perfmodel.parallel import placement
-from perfmodel.parallel.footprint import CONTEXT, GEMM_WORKSPACE, NCCL_CHANNEL, NCCL_CHANNELS
 from perfmodel.parallel.plan import Plan
-from perfmodel.workload.transformer import ModelConfig, Shard, Stack, shard_faults
+from perfmodel.workload.transformer import ModelConfig, Shard, load_model, shard_faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,26 +98,13 @@ class Point:
     micro_batches: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Priced:
-    """All modes of all device types with their costs, ready to make problems of points.
-
-    ``modes[g]`` lists the plans of type g; ``costs[g]`` the cost of every layer under each.
-    """
-
-    pieces: tuple[Piece, ...]
-    clusters: tuple[Cluster, ...]
-    batch: int
-    space: Space
-    modes: tuple[tuple[Plan, ...], ...]
-    costs: tuple[ModeCosts, ...]
-    points: tuple[Point, ...]
-    keep: tuple[int, ...] = field(default=())
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """Names of all planning layers."""
-        return self.costs[0].layers
+def pieces_of(model: ModelConfig | str | Sequence[Piece], seq_len: int) -> tuple[Piece, ...]:
+    """The pieces of a question: a whole model is one piece."""
+    if isinstance(model, str):
+        model = load_model(model)
+    if isinstance(model, ModelConfig):
+        return (Piece(model, seq_len),)
+    return tuple(model)
 
 
 def divisors(number: int) -> list[int]:
@@ -164,7 +146,7 @@ def modes_of(
                 if devices % (ep * wide):
                     continue
                 degrees = (samples // dp, tp, cp, ep, wide)
-                if not any(_divides(piece, *degrees) for piece in pieces):
+                if not any(divides(piece, *degrees) for piece in pieces):
                     continue
                 for zero in space.zero if dp * cp > 1 else (min(space.zero[0], 1),):
                     found.append(
@@ -183,14 +165,12 @@ def modes_of(
     return found
 
 
-def _divides(
-    piece: Piece, micro_batch: int, tp: int, cp: int, ep: int, expert_tp: int
-) -> bool:
+def divides(piece: Piece, micro_batch: int, tp: int, cp: int, ep: int, expert_tp: int) -> bool:
     """Whether the degrees divide a piece; expert degrees concern pieces with experts only."""
     moe = piece.model.is_moe
     shard = Shard(
         micro_batch=micro_batch * piece.repeat,
-        seq_len=_padded(piece, tp * cp),
+        seq_len=padded_length(piece, tp * cp),
         tp=tp,
         cp=cp,
         ep=ep if moe else 1,
@@ -200,268 +180,8 @@ def _divides(
     return not any(bad for bad, _ in shard_faults(piece.model, shard))
 
 
-def _padded(piece: Piece, parts: int) -> int:
+def padded_length(piece: Piece, parts: int) -> int:
     """Tokens of a piece; a vision tower's are padded to a multiple of the ranks that split them."""
     if piece.model.patch:
         return -(-piece.seq_len // parts) * parts
     return piece.seq_len
-
-
-def priced(
-    pieces: tuple[Piece, ...],
-    clusters: tuple[Cluster, ...],
-    batch: int,
-    space: Space,
-    stack: Stack,
-) -> Priced:
-    """Enumerate points, and price every layer under every mode that some point needs.
-
-    Raises
-    ------
-    PlanError
-        If no mode divides the model, the batch and the clusters.
-    """
-    layers = sum(
-        piece.model.layers + piece.model.encoder_layers + sum(piece.ends) for piece in pieces
-    )
-    points = points_of(clusters, layers, batch, space)
-    modes: list[tuple[Plan, ...]] = []
-    for g, cluster in enumerate(clusters):
-        needed = {(point.sizes[g], point.samples) for point in points}
-        modes.append(tuple(modes_of(pieces, cluster, needed, space)))
-    usable = [
-        {(plan.tp * plan.cp * plan.dp, plan.dp * plan.micro_batch_size) for plan in plans}
-        for plans in modes
-    ]
-    points = [
-        point
-        for point in points
-        if all((n, point.samples) in known for n, known in zip(point.sizes, usable, strict=True))
-    ]
-    if not points:
-        raise PlanError(
-            "planner: degrees",
-            f"batch {batch} on {' + '.join(str(c.devices) for c in clusters)} devices",
-            "a batch, a number of devices and degrees that divide one another",
-            repair="change the global batch size, allow other degrees, or use another node count",
-        )
-    costs = tuple(
-        _joined(pieces, cluster, list(plans), stack)
-        for cluster, plans in zip(clusters, modes, strict=True)
-    )
-    return Priced(pieces, clusters, batch, space, tuple(modes), costs, tuple(points))
-
-
-def _joined(
-    pieces: tuple[Piece, ...], cluster: Cluster, plans: list[Plan], stack: Stack
-) -> ModeCosts:
-    """Costs of all pieces one after another."""
-    parts = []
-    for piece in pieces:
-        # A mode that does not divide the piece is priced as another one, then forbidden.
-        legal = np.array(
-            [
-                _divides(
-                    piece, plan.micro_batch_size, plan.tp, plan.cp, plan.ep, plan.experts_tensor
-                )
-                for plan in plans
-            ]
-        )
-        own = [_own(piece, plan, bool(ok)) for plan, ok in zip(plans, legal, strict=True)]
-        prefix = f"{piece.model.name}: " if len(pieces) > 1 else ""
-        lengths = sorted({_padded(piece, plan.tp * plan.cp) for plan in own})
-        # A padded length depends on the degrees: price each length once and pick.
-        tables = [
-            mode_costs(
-                piece.model, cluster, own, length, stack, ends=piece.ends, prefix=prefix
-            )
-            for length in lengths
-        ]
-        pick = [lengths.index(_padded(piece, plan.tp * plan.cp)) for plan in own]
-        part = _picked(tables, pick)
-        part.seconds[~legal] = np.inf
-        parts.append(part)
-    names = tuple(name for part in parts for name in part.layers)
-    boundary = np.concatenate(
-        [np.repeat(part.boundary[:, None], len(part.layers), axis=1) for part in parts], axis=1
-    )
-    arrays = {
-        name: np.concatenate([getattr(part, name) for part in parts], axis=1)
-        for name in (
-            "seconds", "forward", "persistent", "activation", "transient", "once", "accumulation",
-        )  # fmt: skip
-    }
-    bucket = np.max([part.bucket for part in parts], axis=0)
-    return ModeCosts(names, **arrays, bucket=bucket, boundary=boundary)
-
-
-def _own(piece: Piece, plan: Plan, legal: bool) -> Plan:
-    """The mode as a piece sees it: its own sequences, and experts only if it has some."""
-    changes: dict[str, int | bool | None] = {
-        "micro_batch_size": plan.micro_batch_size * piece.repeat
-    }
-    if not piece.model.is_moe or not legal:
-        changes |= {"ep": 1, "expert_tp": None}
-    if not legal:
-        changes |= {"tp": 1, "sequence_parallel": False}
-    return replace(plan, **changes)  # type: ignore[arg-type]
-
-
-def _picked(tables: list[ModeCosts], pick: list[int]) -> ModeCosts:
-    if len(tables) == 1:
-        return tables[0]
-    rows = np.arange(len(pick))
-    values = {
-        name: np.stack([getattr(table, name) for table in tables])[pick, rows]
-        for name in ModeCosts.__slots__
-        if name != "layers"
-    }
-    return ModeCosts(tables[0].layers, **values)
-
-
-def fixed_bytes(plan: Plan, stages: int, boundary: float) -> float:
-    """What a device holds besides the layers: context, buffers, workspace, pipeline buffers [B]."""
-    groups = (plan.tp > 1) + (plan.cp > 1) + (plan.dp * plan.cp > 1) + (plan.ep > 1) + (stages > 1)
-    libraries = CONTEXT + groups * NCCL_CHANNELS * 2 * NCCL_CHANNEL + GEMM_WORKSPACE
-    return float(libraries + (4 * boundary if stages > 1 else 0.0))
-
-
-def problem_of(
-    table: Priced, point: Point, *, extra: tuple[float, ...] = ()
-) -> tuple[PlanningProblem, tuple[tuple[int, int], ...]]:
-    """The planning problem of a point, and (type, mode) behind each of its stage kinds."""
-    chosen: list[tuple[int, int]] = []
-    for g, plans in enumerate(table.modes):
-        for index, plan in enumerate(plans):
-            size = plan.tp * plan.cp * plan.dp
-            if size == point.sizes[g] and plan.dp * plan.micro_batch_size == point.samples:
-                chosen.append((g, index))
-    strategies = [STRATEGIES.index(word) for word in table.space.strategies]
-
-    def gathered(name: str) -> Floats:
-        return np.stack([getattr(table.costs[g], name)[i] for g, i in chosen])
-
-    kinds = []
-    for g, i in chosen:
-        plan, cluster = table.modes[g][i], table.clusters[g]
-        held = fixed_bytes(plan, point.stages, float(table.costs[g].boundary[i].max()))
-        kinds.append(
-            StageKind(
-                cluster.accelerator.name,
-                g,
-                point.sizes[g],
-                cluster.accelerator.memory_capacity - held,
-            )
-        )
-    enter = _enter(table, point, chosen)
-    seconds = gathered("seconds")[:, :, strategies]
-    if point.micro_batches > 1:
-        seconds = seconds + gathered("accumulation")[:, :, None]
-    if point.stages > 1:
-        # The first stage waits for its sends as the others do for what they receive.
-        seconds = seconds.copy()
-        own = np.array([enter[kind.device_type, q, 1] for q, kind in enumerate(kinds)])
-        seconds[:, 0] += own[:, None]
-    k = len(strategies)
-    layers = seconds.shape[1]
-    problem = PlanningProblem(
-        layers=table.layers,
-        strategies=table.space.strategies,
-        kinds=tuple(kinds),
-        available=tuple(cluster.devices for cluster in table.clusters),
-        seconds=seconds,
-        persistent=gathered("persistent")[:, :, strategies],
-        activation=gathered("activation")[:, :, strategies],
-        transient=gathered("transient")[:, :, strategies],
-        once=gathered("once"),
-        stage_once=np.array([table.costs[g].bucket[i] for g, i in chosen]),
-        reshard=np.zeros((len(chosen), layers, k, k)),
-        enter=enter,
-        micro_batches=point.micro_batches,
-        in_flight=uniform_in_flight(table.space.schedule, point.stages, point.micro_batches),
-        extra=extra,
-    )
-    return undominated(problem, tuple(chosen))
-
-
-def _enter(table: Priced, point: Point, chosen: list[tuple[int, int]]) -> Floats:
-    """(G, Q, L): receiving activations and returning gradients, on the slower of two networks."""
-    types, layers = len(table.clusters), len(table.layers)
-    enter = np.zeros((types, len(chosen), layers))
-    if point.stages == 1:
-        return enter
-    for q, (g, i) in enumerate(chosen):
-        # What enters at layer l is what layer l - 1 puts out.
-        size = np.concatenate([[0.0], table.costs[g].boundary[i][:-1]])
-        for came in range(types):
-            times = []
-            for which in {g, came}:
-                cluster = table.clusters[which]
-                whole = sum(c.devices for c in table.clusters)
-                near = whole <= placement.domain_devices(cluster)
-                if cluster.devices < 2:
-                    continue
-                outside = 2 if near or len(cluster.tiers) == 1 else 1
-                times.append(
-                    collective_seconds("p2p", size, 2, cluster, ranks_per_node=outside)
-                )
-            if times:
-                enter[came, q] = 2.0 * np.max(times, axis=0)
-        enter[:, q, 0] = 0.0
-    return enter
-
-
-def undominated(
-    problem: PlanningProblem, chosen: tuple[tuple[int, int], ...]
-) -> tuple[PlanningProblem, tuple[tuple[int, int], ...]]:
-    """Leave out kinds that another of the same type and size beats in everything."""
-    count = len(problem.kinds)
-    rows = np.concatenate(
-        [
-            a.reshape(count, -1)
-            for a in (
-                problem.seconds,
-                problem.persistent,
-                problem.activation,
-                problem.transient,
-                problem.once,
-                problem.stage_once[:, None],
-                problem.enter.swapaxes(0, 1),
-                -np.array([[kind.capacity] for kind in problem.kinds]),
-            )
-        ],
-        axis=1,
-    )
-    keep: list[int] = []
-    for q in range(count):
-        same = [
-            r
-            for r in range(count)
-            if r != q and problem.kinds[r].device_type == problem.kinds[q].device_type
-        ]
-        beaten = any(
-            (rows[r] <= rows[q]).all() and ((rows[r] < rows[q]).any() or r < q) for r in same
-        )
-        if not beaten:
-            keep.append(q)
-    if len(keep) == count:
-        return problem, chosen
-    picked = {
-        name: getattr(problem, name)[keep]
-        for name in (
-            "seconds", "persistent", "activation", "transient", "once", "stage_once", "reshard",
-        )  # fmt: skip
-    }
-    smaller = replace(
-        problem,
-        kinds=tuple(problem.kinds[q] for q in keep),
-        enter=problem.enter[:, keep],
-        **picked,
-    )
-    return smaller, tuple(chosen[q] for q in keep)
-
-
-def iter_problems(table: Priced) -> Iterator[tuple[Point, PlanningProblem]]:
-    """Every point with its problem."""
-    for point in table.points:
-        yield point, problem_of(table, point)[0]

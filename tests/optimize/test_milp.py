@@ -1,9 +1,9 @@
 """The solver door: two solvers, one answer, honest bounds, no leftovers."""
 
 import math
-import os
 import stat
 import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,14 +133,14 @@ def test_a_killed_solver_leaves_nothing_behind_and_keeps_the_start(tmp_path, mon
     killer.write_text("#!/bin/sh\nkill -9 $$\n")
     killer.chmod(killer.stat().st_mode | stat.S_IXUSR)
     program = knapsack(np.random.default_rng(4))
-    here = sorted(os.listdir())
+    here = sorted(Path.cwd().iterdir())
     found = solve(program, solver="cbc", start=np.zeros(14), executable=str(killer))
     assert found.status == "feasible"
     assert found.objective == 0
     assert found.gap == math.inf
     assert "without an answer" in found.note
-    assert os.listdir(tmp_path / "scratch") == []
-    assert sorted(os.listdir()) == here
+    assert not list((tmp_path / "scratch").iterdir())
+    assert sorted(Path.cwd().iterdir()) == here
 
 
 def test_an_infeasible_start_is_not_returned():

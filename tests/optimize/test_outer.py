@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from planning_instances import every_plan, random_problem
 
 from perfmodel.errors import PlanError
 from perfmodel.optimize.monolithic import solve_monolithic
@@ -32,7 +31,7 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_equal_to_brute_force(seed):
+def test_equal_to_brute_force(seed, random_problem, every_plan):
     """26 instances a seed, about 20,000 plans each: 208 in all."""
     rng = np.random.default_rng(seed)
     feasible = 0
@@ -85,7 +84,7 @@ def pipeline(layers, stages, strategies, *, seed=0, micro_batches=64, cap=1.0):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_cbc_equals_highs(seed):
+def test_cbc_equals_highs(seed, random_problem):
     rng = np.random.default_rng(100 + seed)
     for shape in SHAPES:
         problem = random_problem(rng, **shape)
@@ -105,7 +104,7 @@ def test_monolithic_equals_decomposed(seed):
     assert bound <= found.step * (1 + 1e-6)
 
 
-def test_monolithic_equals_decomposed_with_every_term():
+def test_monolithic_equals_decomposed_with_every_term(random_problem):
     rng = np.random.default_rng(7)
     for _ in range(6):
         problem = random_problem(rng, layers=6, stages=3, strategies=3)

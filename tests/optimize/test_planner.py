@@ -17,10 +17,12 @@ from perfmodel.optimize.layouts import (
     megatron_layout,
     parse_megatron_layout,
 )
-from perfmodel.optimize.planner import largest_micro_batch, longest_context, milp_plan
+from perfmodel.optimize.limits import largest_micro_batch, longest_context
+from perfmodel.optimize.planner import milp_plan
+from perfmodel.optimize.pricing import priced, problem_of
 from perfmodel.optimize.problem import Stage, evaluate
 from perfmodel.optimize.sensitivity import changed_cluster, sensitivities
-from perfmodel.optimize.space import Piece, Space, points_of, priced, problem_of
+from perfmodel.optimize.space import Piece, Space, points_of
 from perfmodel.parallel.layout import even_layout
 from perfmodel.parallel.plan import Plan
 from perfmodel.parallel.training import evaluate as evaluate_uniform
@@ -72,9 +74,7 @@ def test_uniform_layouts_cost_what_uniform_plans_cost(
     held[0] += 1
     held[-1] += 1
     ends = np.cumsum([0, *held])
-    layout = tuple(
-        Stage(int(ends[s]), int(ends[s + 1]) - 1, 0, (0,) * held[s]) for s in range(pp)
-    )
+    layout = tuple(Stage(int(ends[s]), int(ends[s + 1]) - 1, 0, (0,) * held[s]) for s in range(pp))
     found = evaluate(problem, layout)
     used = found.stage_bytes + cluster.accelerator.memory_capacity - found.capacity
     assert found.step == pytest.approx(float(expected.step_time[0]), rel=1e-2)

@@ -3,11 +3,12 @@
 from itertools import combinations, product
 
 import numpy as np
+import pytest
 
 from perfmodel.optimize.problem import PlanningProblem, StageKind
 
 
-def random_problem(rng, *, layers, stages, strategies, kinds=1, types=1, whole=True):
+def _random_problem(rng, *, layers, stages, strategies, kinds=1, types=1, whole=True):
     """A small problem in which the memory cap and the device counts usually bind."""
     n, k, s = layers, strategies, stages
     shape = (kinds, n, k)
@@ -50,7 +51,7 @@ def random_problem(rng, *, layers, stages, strategies, kinds=1, types=1, whole=T
     )
 
 
-def every_plan(problem):
+def _every_plan(problem):
     """(step of every plan, inf where it does not fit): cuts x kinds of stages x strategies."""
     n, k, s = len(problem.layers), len(problem.strategies), problem.stages
     choice = np.array(list(product(range(k), repeat=n)))  # (k^n, n)
@@ -78,15 +79,30 @@ def every_plan(problem):
                     came = problem.kinds[kinds[stage - 1]].device_type
                     seconds[stage] += problem.enter[came, q, span[0]]
                 flying = problem.in_flight[stage]
-                held = problem.persistent[q, span, part] + flying * problem.activation[q, span, part]
+                held = (
+                    problem.persistent[q, span, part] + flying * problem.activation[q, span, part]
+                )
                 peak = problem.transient[q, span, part].max(axis=1)
                 fits &= held.sum(axis=1) + peak <= problem.kinds[q].capacity * (1 + 1e-9)
                 once[stage] += problem.once[q, span].sum()
             weights = [
-                problem.warmup + (problem.extra[problem.kinds[q].device_type] if problem.extra else 0)
+                problem.warmup
+                + (problem.extra[problem.kinds[q].device_type] if problem.extra else 0)
                 for q in kinds
             ]
             step = np.array(weights) @ seconds + once.max()
             step += (problem.micro_batches - problem.warmup) * seconds.max(axis=0)
             total.append(np.where(fits, step, np.inf))
     return np.concatenate(total)
+
+
+@pytest.fixture(scope="session")
+def random_problem():
+    """Makes a random planning problem."""
+    return _random_problem
+
+
+@pytest.fixture(scope="session")
+def every_plan():
+    """Prices every plan of a problem."""
+    return _every_plan
