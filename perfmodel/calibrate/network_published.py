@@ -51,6 +51,7 @@ TARGETS: Final = (
     Target("nccl-nvlink5", ("B200-SXM",), domain_shape(6), _NCCL),
     Target("nccl-nvlink5-gb200", ("GB200",), domain_shape(6), _NCCL[:1]),
     Target("nccl-pcie4", ("L40S",), domain_shape(tree=True), _NCCL[:1]),
+    Target("nccl-pcie5", ("RTX-PRO-6000-Server",), domain_shape(tree=True), _NCCL[:1]),
     Target("rccl-infinity-fabric", ("MI300X",), domain_shape(), ("rccl-tests-mi300x-2024",)),
     Target("nccl-efa100", ("A100-SXM4-80GB (p4de)",), fabric_shape(), _AWS, "nccl-nvlink3"),
     Target("nccl-efa-v2-100", ("H100-SXM5 (p5)",), fabric_shape(), _AWS, "nccl-nvlink4"),

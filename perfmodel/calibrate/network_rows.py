@@ -26,6 +26,7 @@ NODES = {
     "B200-SXM": "dgx-b200",
     "GB200": "gb200-nvl72",
     "L40S": "l40s-x8",
+    "RTX-PRO-6000-Server": "h100-pcie-x8",  # other cards, the same link: eight on PCIe 5 x16
     "MI300X": "mi300x-platform",
     "MI250X (GCD)": "lumi-g-node",
     "TPU v5e": "tpu-v5e-pod",

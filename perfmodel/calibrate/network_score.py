@@ -19,6 +19,7 @@ from perfmodel.calibrate.network_beside import fit_beside, write_beside
 from perfmodel.calibrate.network_file import write_links
 from perfmodel.calibrate.network_fit import predict_rows
 from perfmodel.calibrate.network_measured import (
+    KEY,
     SOURCE,
     fit_measured,
     measured_rows,
@@ -34,9 +35,10 @@ from perfmodel.calibrate.network_published import (
     situation,
 )
 from perfmodel.calibrate.network_rows import Rows, published_rows
+from perfmodel.errors import CalibrationError
 from perfmodel.hardware.load import spec_folders
 from perfmodel.network.algorithms import busbw
-from perfmodel.network.coefficients import LinkCoefficients, tier_coefficients
+from perfmodel.network.coefficients import LinkCoefficients, fitted, tier_coefficients
 from perfmodel.network.placement import Reach, domain_tier
 
 Floats = NDArray[np.float64]
@@ -149,7 +151,43 @@ def left_out(rows: Rows) -> Iterator[Score]:
         yield score(f"{generation}, from {' and '.join(others)}", _inside(mine, link), mine.seconds)
 
 
-def report(rows: Rows, links: Mapping[str, LinkCoefficients]) -> list[tuple[str, list[Score]]]:
+def shipped_report(table: Path, measured: Path | None = None) -> list[tuple[str, list[Score]]]:
+    """The report of the coefficients that are shipped, without fitting anything.
+
+    Parameters
+    ----------
+    table : Path
+        ``validate/published/collectives.csv``.
+    measured : Path, optional
+        The harness's own ``collectives.csv``.
+
+    Raises
+    ------
+    CalibrationError
+        If a shipped file is missing.
+    """
+    links = {target.key: _shipped(target.key) for target in TARGETS}
+    rows, _ = published_rows(table)
+    sections = report(rows, links, without_generation=False)
+    if measured is not None:
+        mine = measured_rows(measured)
+        sections += measured_report(mine, _shipped(KEY), links["nccl-nvlink4"])
+    return sections
+
+
+def _shipped(key: str) -> LinkCoefficients:
+    found = fitted(key)
+    if found is None:
+        raise CalibrationError(
+            key, "no file", "a file of hardware_specs/efficiency/network",
+            repair="run `python -m perfmodel.calibrate.network_score TABLE --write`",
+        )  # fmt: skip
+    return found
+
+
+def report(
+    rows: Rows, links: Mapping[str, LinkCoefficients], *, without_generation: bool = True
+) -> list[tuple[str, list[Score]]]:
     """Sections of scores on held rows: by chip, operation, ranks, size; then what was left out."""
     held = rows.where(rows.held)
     predicted = predict_published(held, links)
@@ -175,7 +213,7 @@ def report(rows: Rows, links: Mapping[str, LinkCoefficients]) -> list[tuple[str,
     def everything(name: str) -> Callable[[Rows], NDArray[np.str_]]:
         return lambda part: np.full(len(part), name)
 
-    return [
+    sections = [
         ("Single node: A100, H100, H200, B200", scores(single, everything("all operations"))
          + scores(rings, everything("without all-to-all"))),
         ("Between nodes (without LUMI)", scores(several, everything("all"))),
@@ -184,8 +222,10 @@ def report(rows: Rows, links: Mapping[str, LinkCoefficients]) -> list[tuple[str,
         ("By operation", scores(single, lambda part: part.op)),
         ("By ranks", scores(single, lambda part: np.char.mod("%d ranks", part.ranks))),
         ("By size", scores(single, size_class)),
-        ("A generation left out", list(left_out(rows))),
     ]  # fmt: skip
+    if without_generation:
+        sections.append(("A generation left out", list(left_out(rows))))
+    return sections
 
 
 def measured_report(

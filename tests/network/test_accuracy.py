@@ -9,7 +9,14 @@ from perfmodel.calibrate.network_fit import fit_domain
 from perfmodel.calibrate.network_measured import KEY, measured_rows, predict_measured
 from perfmodel.calibrate.network_published import TARGETS, fit_published, rows_of, situation
 from perfmodel.calibrate.network_rows import published_rows
-from perfmodel.calibrate.network_score import SINGLE_NODE, curves, predict_published, score
+from perfmodel.calibrate.network_score import (
+    SINGLE_NODE,
+    curves,
+    markdown,
+    predict_published,
+    score,
+    shipped_report,
+)
 from perfmodel.errors import CalibrationError
 from perfmodel.hardware import load
 from perfmodel.network import collective_seconds
@@ -110,3 +117,10 @@ def test_curves_for_pictures(held):
     assert curve["held"].all()
     assert curve["predicted_busbw"].max() < 450e9
     assert set(curve) == {"size", "measured", "predicted", "busbw", "predicted_busbw", "held"}
+
+
+def test_the_report_of_what_is_shipped_judges_by_every_class():
+    sections = dict(shipped_report(TABLE, MEASURED))
+    assert {"By chip, single node", "By operation", "By ranks", "By size"} <= set(sections)
+    text = markdown(list(sections.items()))
+    assert text.count("### ") == len(sections)
