@@ -71,9 +71,19 @@ _CHIPS: Final = tuple(
 )
 # the usual node of a chip, where several hold it
 _USUAL: Final = (
-    "dgx-a100 dgx-a100-40gb dgx-h100 dgx-h200 dgx-b200 dgx-b300 dgx-1-v100 dgx-1-v100-32gb dgx-2 "
-    "frontier-node mi300x-platform tpu-v5e-pod"
-).split()
+    "dgx-a100",
+    "dgx-a100-40gb",
+    "dgx-h100",
+    "dgx-h200",
+    "dgx-b200",
+    "dgx-b300",
+    "dgx-1-v100",
+    "dgx-1-v100-32gb",
+    "dgx-2",
+    "frontier-node",
+    "mi300x-platform",
+    "tpu-v5e-pod",
+)
 # software that brings its machine: words of the interconnect column -> node
 _PLACES: Final = (("omni-path", "jean-zay-a100"), ("jean zay", "jean-zay-a100"))
 _TOTAL: Final = re.compile(r"(\d+)\s*x\s*(?:[a-z\-]+\s+)*(\d+)\s*(?:gb/s|gbps|gbit/s|g\b)", re.I)
@@ -251,8 +261,10 @@ def _closest(options: dict[str, str], wanted: int, devices: int, words: str) -> 
             link = _link(node.scale_out.link)
             own = link.bandwidth_per_direction * node.scale_out.nics_per_node / GIGABIT
             rate = abs(own / total - 1)
-        roce = 0.0 if node.scale_out is None else float(
-            ("roce" in words) != ("roce" in node.scale_out.link)
+        roce = (
+            0.0
+            if node.scale_out is None
+            else float(("roce" in words) != ("roce" in node.scale_out.link))
         )
         return (float(lonely), float(size), round(rate, 2), roce if "roce" in words else 0.0)
 
@@ -282,9 +294,7 @@ def _lone(name: str, devices: int) -> Cluster:
             "a chip that a node of `perfmodel specs` holds, or at most 16 of another",
             repair="write a node file for it",
         )
-    domain = Domain(
-        link="pcie4", topology="pcie-tree", links_per_device=1, span=max(devices, 2)
-    )
+    domain = Domain(link="pcie4", topology="pcie-tree", links_per_device=1, span=max(devices, 2))
     node = Node(
         name=f"{name} behind PCIe",
         vendor="unknown",

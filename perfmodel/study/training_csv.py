@@ -17,26 +17,72 @@ from typing import Final
 from perfmodel.errors import WorkloadError, nearest_name
 
 COUNTS: Final = (
-    "layers hidden heads kv_heads head_dim ffn vocab experts topk moe_ffn seq_len global_batch "
-    "grad_accum tp pp vpp dp cp ep chips_total chips_per_node"
-).split()
+    "layers",
+    "hidden",
+    "heads",
+    "kv_heads",
+    "head_dim",
+    "ffn",
+    "vocab",
+    "experts",
+    "topk",
+    "moe_ffn",
+    "seq_len",
+    "global_batch",
+    "grad_accum",
+    "tp",
+    "pp",
+    "vpp",
+    "dp",
+    "cp",
+    "ep",
+    "chips_total",
+    "chips_per_node",
+)
 """Columns of whole numbers."""
 NUMBERS: Final = (
-    "params_b micro_batch chip_mem_gb step_time_s tflops_per_chip mfu_pct hfu_pct "
-    "tokens_per_s_per_chip samples_per_s peak_mem_gb time_to_train_min"
-).split()
+    "params_b",
+    "micro_batch",
+    "chip_mem_gb",
+    "step_time_s",
+    "tflops_per_chip",
+    "mfu_pct",
+    "hfu_pct",
+    "tokens_per_s_per_chip",
+    "samples_per_s",
+    "peak_mem_gb",
+    "time_to_train_min",
+)
 """Columns of other numbers; a micro-batch may be a fraction where a sequence is split."""
 TEXTS: Final = (
-    "row_id source_id model arch seq_parallel zero_fsdp recompute dtype flash_attn chip "
-    "interconnect software tflops_def quality inferred_fields source url notes"
-).split()
+    "row_id",
+    "source_id",
+    "model",
+    "arch",
+    "seq_parallel",
+    "zero_fsdp",
+    "recompute",
+    "dtype",
+    "flash_attn",
+    "chip",
+    "interconnect",
+    "software",
+    "tflops_def",
+    "quality",
+    "inferred_fields",
+    "source",
+    "url",
+    "notes",
+)
 COLUMNS: Final = (*TEXTS, *COUNTS, *NUMBERS)
 NEEDED: Final = ("chip", "chips_total")
 LARGEST_FILE: Final = 64 * 2**20
 """A table above this is refused unread [B]."""
 LARGEST_NUMBER: Final = 1e12
 
-_BLANK: Final = frozenset(("", *"- -- n/a na nan none null ? unknown tbd".split()))
+_BLANK: Final = frozenset(
+    ("", "-", "--", "n/a", "na", "nan", "none", "null", "?", "unknown", "tbd")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +162,9 @@ def read_rows(path: str | Path) -> tuple[Row, ...]:
         raise WorkloadError(
             str(file), f"<{error}>", "a CSV in UTF-8 with a header", repair="correct the file"
         ) from None
-    table_lines = [(i, cells) for i, cells in enumerate(table, start=1) if any(map(str.strip, cells))]
+    table_lines = [
+        (i, cells) for i, cells in enumerate(table, start=1) if any(map(str.strip, cells))
+    ]
     if not table_lines:
         raise WorkloadError(
             str(file), "<an empty file>", "a header and rows", repair="export the table again"
@@ -150,7 +198,9 @@ def _header(cells: list[str], where: str) -> list[str]:
 def _row(header: list[str], cells: list[str], line: int) -> Row:
     values = dict(zip(header, (cell.strip() for cell in cells), strict=False))
     row_id = values.get("row_id") or f"line-{line}"
-    texts = {name: values[name] for name in TEXTS if values.get(name, "").lower() not in ("", "nan")}
+    texts = {
+        name: values[name] for name in TEXTS if values.get(name, "").lower() not in ("", "nan")
+    }
     numbers: dict[str, float] = {}
     faults: list[WorkloadError] = []
     if len(cells) > len(header):

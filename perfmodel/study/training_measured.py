@@ -58,17 +58,19 @@ def _seconds(
     if (seconds := row.number("step_time_s")) is not None:
         return seconds, "step_time_s", ()
     if (tokens := row.number("tokens_per_s_per_chip")) is not None:
-        return batch * (row.count("seq_len") or seq_len) / (tokens * chips), (
-            "tokens_per_s_per_chip"
-        ), ()
+        return (
+            batch * (row.count("seq_len") or seq_len) / (tokens * chips),
+            ("tokens_per_s_per_chip"),
+            (),
+        )
     if (samples := row.number("samples_per_s")) is not None:
         return batch / samples, "samples_per_s", ()
     words = row.lower("tflops_def")
     again = re.search(r"recompute|hardware", words) is not None and not re.search(
         r"no recompute|without recompute|recompute not|recompute likely|no recompute", words
     )
-    assumed = () if words and "not re" not in words and "as printed" not in words else (
-        "tflops_def",
+    assumed = (
+        () if words and "not re" not in words and "as printed" not in words else ("tflops_def",)
     )
     causal = "counted half" in words or ("causal" in words and "non-causal" not in words)
     if (rate := row.number("tflops_per_chip")) is not None:
@@ -87,9 +89,7 @@ def _seconds(
     return None, "", ()
 
 
-def _flops(
-    model: ModelConfig, seq_len: int, batch: int, *, again: bool, causal: bool
-) -> float:
+def _flops(model: ModelConfig, seq_len: int, batch: int, *, again: bool, causal: bool) -> float:
     if again:
         return float(hardware_flops(model, seq_len, batch, "full", causal=causal))
     return float(model_flops(model, seq_len, batch, causal=causal))

@@ -92,6 +92,19 @@ _LLAMA: Final[dict[str, Any]] = {
     "norm_bias": False,
     "positions": "rope",
 }
+# words of the arch column -> field; the last that occurs decides
+_TRAITS: Final[tuple[tuple[str, str, Any], ...]] = (
+    ("alibi", "positions", "alibi"),
+    ("rotary", "positions", "rope"),
+    ("rope", "positions", "rope"),
+    ("bloom", "embedding_norm", True),
+    ("(relu)", "activation", "relu"),
+    ("parallel block", "parallel_block", True),
+    ("parallel,", "parallel_block", True),
+    ("tied-emb", "tied", True),
+    ("tied emb", "tied", True),
+    ("untied", "tied", False),
+)
 _LATENT: Final[dict[str, Any]] = {
     "q_lora_rank": 1536,
     "kv_lora_rank": 512,
@@ -193,9 +206,7 @@ def _corrected(model: ModelConfig, row: Row) -> tuple[ModelConfig, tuple[str, ..
         raise _bad_sizes(row, error) from None
 
 
-def _from_sizes(
-    row: Row, words: str, seq_len: int | None
-) -> tuple[ModelConfig, tuple[str, ...]]:
+def _from_sizes(row: Row, words: str, seq_len: int | None) -> tuple[ModelConfig, tuple[str, ...]]:
     assumed: list[str] = []
     if row.count("layers") is None or row.count("hidden") is None:
         name = row.text("model")
@@ -280,20 +291,9 @@ def _family(words: str, *, gated: bool, encoder: bool, pair: bool) -> dict[str, 
         values = dict(_GPT)
     if pair:
         values["architecture"] = "encoder-decoder"
-    if "alibi" in words:
-        values["positions"] = "alibi"
-    if "bloom" in words:
-        values["embedding_norm"] = True
-    if "rotary" in words or "rope" in words:
-        values["positions"] = "rope"
-    if "(relu)" in words:
-        values["activation"] = "relu"
-    if "parallel block" in words or "parallel," in words:
-        values["parallel_block"] = True
-    if "untied" in words:
-        values["tied"] = False
-    elif "tied-emb" in words or "tied emb" in words:
-        values["tied"] = True
+    for word, name, value in _TRAITS:
+        if word in words:
+            values[name] = value
     return values
 
 

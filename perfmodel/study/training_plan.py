@@ -100,8 +100,11 @@ def layout_of(
     PlanError
         If its degrees contradict the devices, the model or the batch.
     """
-    assumed = [name for name, known in (("recompute", again.known), ("zero_fsdp", shards.known))
-               if not known]
+    assumed = [
+        name
+        for name, known in (("recompute", again.known), ("zero_fsdp", shards.known))
+        if not known
+    ]
     open_degrees = list(_degrees(row, model, devices, shards, assumed))
     if not open_degrees:
         raise PlanError(
@@ -122,17 +125,12 @@ def layout_of(
         assumed.append("schedule")
     virtual = _virtual(row, model, assumed)
     stages = shards.stages if shards.known else (0, 1, 3)
-    plans: list[Plan] = []
+    plans: dict[Plan, int] = {}
     reasons: list[PlanError] = []
-    used = batch
     for tp, pp, dp, cp, ep in open_degrees:
         own, micros = _micro(row, batch, dp, how, len(open_degrees) > 1, assumed)
-        for micro, v, word, zero in itertools.product(micros, virtual, again.words, stages):
-            if zero and dp * cp == 1:
-                if shards.known and stages == (zero,):
-                    zero = 0  # sharding over one rank is no sharding
-                else:
-                    continue
+        zeros = _worth(stages, dp * cp)
+        for micro, v, word, zero in itertools.product(micros, virtual, again.words, zeros):
             values: dict[str, Any] = fixed | {
                 "tp": tp,
                 "pp": pp,
@@ -144,32 +142,41 @@ def layout_of(
                 "recompute": word,
                 "zero": zero,
                 "zero_group": _group(row, shards, dp, cp) if zero else None,
-                "sequence_parallel": split and tp > 1 and seq_len % (tp * cp) == 0,
+                "sequence_parallel": split and tp > 1,
             }
             try:
                 plan = Plan(**values, layers_per_stage=_layers(row, model, pp, values))
+                plan = _valid(plan, model, own, seq_len)
             except PlanError as error:
                 reasons.append(error)
                 continue
-            found = faults(plan, model, own, seq_len)
-            while found and plan.virtual_stages > 1 and _chunks_only(found):
-                # more chunks than blocks: embedding and head are chunks of their own there
-                plan = replace(plan, virtual_stages=plan.virtual_stages - 1)
-                found = faults(plan, model, own, seq_len)
-                if not found:
-                    assumed.append("vpp")
-            if found:
-                reasons += found
-                continue
-            if plan not in plans:
-                plans.append(plan)
-                used = own
+            if plan.virtual_stages != values["virtual_stages"]:
+                assumed.append("vpp")
+            plans.setdefault(plan, own)
     if not plans:
         raise _refusal(row, reasons[0])
-    if used != batch and "global_batch" not in assumed:
+    used = min(plans.values(), key=lambda own: abs(own - batch))
+    if used != batch:
         assumed.append("global_batch")
-    plans = [plan for plan in plans if used % (plan.dp * plan.micro_batch_size) == 0]
-    return Layout(tuple(plans), used, tuple(dict.fromkeys(assumed)))
+    kept = tuple(plan for plan in plans if used % (plan.dp * plan.micro_batch_size) == 0)
+    return Layout(kept, used, tuple(dict.fromkeys(assumed)))
+
+
+def _worth(stages: tuple[int, ...], copies: int) -> tuple[int, ...]:
+    """Stages that mean something: sharding over one rank is no sharding."""
+    return stages if copies > 1 else (0,)
+
+
+def _valid(plan: Plan, model: ModelConfig, batch: int, seq_len: int) -> Plan:
+    """The plan, with fewer chunks where it has more than blocks; raises if it contradicts."""
+    found = faults(plan, model, batch, seq_len)
+    while found and plan.virtual_stages > 1 and _chunks_only(found):
+        # embedding and head are chunks of their own there
+        plan = replace(plan, virtual_stages=plan.virtual_stages - 1)
+        found = faults(plan, model, batch, seq_len)
+    if found:
+        raise found[0]
+    return plan
 
 
 def _chunks_only(found: tuple[PlanError, ...]) -> bool:
@@ -201,7 +208,7 @@ def _degrees(
         if dp != left and devices > 1:
             assumed.append("dp")
         options = [(tensor, stages, left)]
-    elif 3 in shards.stages and shards.known or dp == devices or devices == 1:
+    elif (3 in shards.stages and shards.known) or devices in (dp, 1):
         tensor, stages = tp or 1, pp or 1
         if devices % (tensor * stages * cp):
             return

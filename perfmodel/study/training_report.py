@@ -143,9 +143,7 @@ class Record:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without what is empty."""
         record: dict[str, Any] = {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if field.name != "group"
+            field.name: getattr(self, field.name) for field in fields(self) if field.name != "group"
         }
         keep = ("row_id", "step_time_s", "peak_mem_gb", "measured_s", "refused")
         return {

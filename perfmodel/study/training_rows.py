@@ -1,8 +1,8 @@
 """Predict measured training steps: a table in, one record a row out.
 
-:func:`express` turns a row into a model, a cluster and the plans it may mean; :func:`score_training`
-prices every row that can be expressed and compares. Rows that share a model, a cluster and a stack
-are evaluated together, as one grid of plans.
+:func:`express` turns a row into a model, a cluster and the plans it may mean;
+:func:`score_training` prices every row that can be expressed and compares. Rows that share a model,
+a cluster and a stack are evaluated together, as one grid of plans.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from perfmodel.study.training_words import recomputation, sharding, software, sw
 from perfmodel.workload.transformer import ModelConfig, Stack, load_stack
 
 TOKENS: Final = 2**22
-"""Tokens in a step whose batch a table leaves out: the throughput of large batches varies little."""
+"""Tokens in a step whose batch a table leaves out: large batches all run at about one rate."""
 PUBLISHED: Final = "training_published.csv"
 _MASKED: Final = {128: 20, 384: 60, 512: 80}
 """Positions that BERT pre-training predicts in a sequence: max_predictions_per_seq."""
@@ -157,8 +157,8 @@ def _sequence(row: Row, model: ModelConfig, assumed: list[str]) -> int:
             "tokens in a sequence",
             repair="fill in seq_len",
         )
-    if "unpadded" in row.lower("notes"):
-        # padding removed: the mean length, stated as about half
+    if "unpadded" in row.lower("notes") or ("lddl" in row.lower("notes") and given > 256):
+        # padding removed, or sequences binned by length: the mean is about half
         assumed.append("seq_len")
         return max(given // 2, 1)
     return given
@@ -214,8 +214,10 @@ def _scope(row: Row) -> str:
 def published_path() -> Path:
     """The table of published training steps that comes with the project."""
     packaged = Path(str(resources.files("perfmodel"))) / "_published" / PUBLISHED
-    return packaged if packaged.is_file() else (
-        Path(__file__).resolve().parents[2] / "validate" / "published" / PUBLISHED
+    return (
+        packaged
+        if packaged.is_file()
+        else (Path(__file__).resolve().parents[2] / "validate" / "published" / PUBLISHED)
     )
 
 
@@ -245,7 +247,7 @@ def score_training(path: str | Path | None = None) -> TrainingReport:
             cases.append((place, case))
     for members in _batches([case for _, case in cases]):
         part = [cases[i] for i in members]
-        for (place, case), record in zip(part, _predicted([c for _, c in part]), strict=True):
+        for (place, _), record in zip(part, _predicted([c for _, c in part]), strict=True):
             records[place] = record
     return TrainingReport(tuple(record for record in records if record is not None))
 
@@ -294,11 +296,16 @@ def _evaluated(cases: Sequence[TrainingCase]) -> list[Record]:
         places = np.arange(start, start + len(case.plans))
         start += len(case.plans)
         place = _chosen(case, places, seconds, table)
+        if not table.fits[place] and (other := _otherwise(case, table, place)) is not None:
+            found = _evaluated([other])
+            if found[0].fits:
+                records += found
+                continue
         records.append(
             Record.prediction(
                 case.row,
                 seconds=float(seconds[place]) * case.share,
-                peak_memory=None if case.scope == "layer" else float(table.peak_memory[place]),
+                peak_memory=_held(case, table, place),
                 capacity=table.capacity,
                 plan=plans[place],
                 parts={
@@ -314,6 +321,38 @@ def _evaluated(cases: Sequence[TrainingCase]) -> list[Record]:
             )
         )
     return records
+
+
+def _otherwise(case: TrainingCase, table: PlanTable, place: int) -> TrainingCase | None:
+    """What else the row may mean, where nothing it can mean fits: it did run.
+
+    A layout whose weights, gradients and optimizer alone exceed the device cannot have run: then
+    they are sharded fully. Recomputation that a row calls custom, or that is not stated, may keep
+    activations in host memory.
+    """
+    memory = table.memory
+    states = memory.weights[place] + memory.gradients[place] + memory.optimizer[place]
+    if states > table.capacity and all(plan.zero < 3 for plan in case.plans):
+        plans = {replace(plan, zero=3, zero_group=None) for plan in case.plans}
+        return replace(
+            case,
+            plans=tuple(sorted(plans, key=repr)),
+            assumed=tuple(dict.fromkeys((*case.assumed, "zero_fsdp"))),
+        )
+    if "recompute" in case.assumed and not any(plan.offload for plan in case.plans):
+        plans = {replace(plan, recompute="full", offload=("activations",)) for plan in case.plans}
+        return replace(
+            case, plans=tuple(sorted(plans, key=repr)), assumed=(*case.assumed, "offload")
+        )
+    return None
+
+
+def _held(case: TrainingCase, table: PlanTable, place: int) -> float | None:
+    """Peak memory of what the row ran [B]."""
+    if case.scope == "layer":
+        return None
+    peak = float(table.peak_memory[place])
+    return peak - float(table.memory.optimizer[place]) if case.scope == "passes" else peak
 
 
 def _chosen(
@@ -339,9 +378,7 @@ def _scoped(case: TrainingCase, table: PlanTable, batches: Any) -> Any:
         return table.step_time - parts.optimizer - parts.gradients - parts.weights
     # one block is what a second one adds
     deeper = replace(case.model, layers=case.model.layers + 1)
-    more = evaluate(
-        deeper, case.cluster, grid_of(case.plans), batches, case.seq_len, case.stack
-    )
+    more = evaluate(deeper, case.cluster, grid_of(case.plans), batches, case.seq_len, case.stack)
     return np.sum(
         [getattr(more.parts, name) - getattr(table.parts, name) for name in _KERNELS], axis=0
     )

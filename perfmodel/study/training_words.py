@@ -11,8 +11,8 @@ from typing import Final
 
 from perfmodel.study.training_csv import Row
 
-YES: Final = frozenset("yes y true 1 on enabled".split())
-NO: Final = frozenset("no n false 0 off disabled none".split())
+YES: Final = frozenset(("yes", "y", "true", "1", "on", "enabled"))
+NO: Final = frozenset(("no", "n", "false", "0", "off", "disabled", "none"))
 
 
 def switch(text: str) -> bool | None:
@@ -69,27 +69,31 @@ class Again:
     known: bool = True
 
 
+_EVERYTHING: Final = ("none", "selective", "full")
+# the first pattern that matches decides
+_RECOMPUTED: Final = tuple(
+    (re.compile(pattern), meaning)
+    for pattern, meaning in (
+        (r"$|custom", Again(_EVERYTHING, known=False)),
+        (r"(none|no|false|0|off|disabled|n)\b", Again(("none",))),
+        (r"full|yes|y$|true|on\b|uniform|block|all\b|1$|.*qkv_proj", Again(("full",))),
+        # every second matrix product is kept; the closest that a plan can say
+        (r".*(per-op|\bsac\b)", Again(("selective",), ("norm", "mlp"))),
+        (r"minimal", Again(("selective",), ("core", "norm"))),
+        (r"sel.*norm", Again(("selective",), ("norm",))),
+        (r"(sel|core|attn|attention).*mlp", Again(("selective",), ("core", "mlp"))),
+        (r"(sel|core|attn|attention)", Again(("selective",))),
+    )
+)
+
+
 def recomputation(text: str) -> Again:
     """The meaning of a recompute column; blank, custom and unknown words leave all three open."""
     word = text.strip().lower()
-    everything = ("none", "selective", "full")
-    if not word or word.startswith("custom"):
-        return Again(everything, known=False)
-    if word.startswith("none") or word in NO:
-        return Again(("none",))
-    if "qkv_proj" in word or re.match(r"full|yes|true|on\b|uniform|block|all\b|1$", word):
-        return Again(("full",))
-    if "per-op" in word or "sac" in word:
-        # every second matrix product is kept; the closest that a plan can say
-        return Again(("selective",), ("norm", "mlp"))
-    if word.startswith("minimal"):
-        return Again(("selective",), ("core", "norm"))
-    if "norm" in word and "sel" in word:
-        return Again(("selective",), ("norm",))
-    if word.startswith(("sel", "core", "attn", "attention")):
-        modules = tuple(name for name in ("mlp", "experts") if name in word)
-        return Again(("selective",), ("core", *modules))
-    return Again(everything, known=False)
+    for pattern, meaning in _RECOMPUTED:
+        if pattern.match(word):
+            return meaning
+    return Again(_EVERYTHING, known=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,21 @@ class Sharding:
     known: bool = True
 
 
+_SHARDED: Final = tuple(
+    (re.compile(pattern), stage)
+    for pattern, stage in (
+        (r".*zero-1/2|.*grad_op", 2),
+        (r".*zero[\s\-_]*(?:stage[\s\-_]*)?3|3$", 3),
+        (r".*zero[\s\-_]*(?:stage[\s\-_]*)?2|2$", 2),
+        (r".*zero[\s\-_]*(?:stage[\s\-_]*)?1|1$", 1),
+        (r".*zero[\s\-_]*(?:stage[\s\-_]*)?0|0$", 0),
+        (r".*(fsdp|hsdp|fully|full_shard)", 3),
+        (r".*(distributed opt|dist[_-]opt)", 1),
+        (r"none|ddp|no\b|false|off|disabled", 0),
+    )
+)
+
+
 def sharding(text: str) -> Sharding:
     """The meaning of a zero_fsdp column.
 
@@ -110,26 +129,11 @@ def sharding(text: str) -> Sharding:
     ((1,), Sharding(stages=(3,), group=32, known=True))
     """
     word = text.strip().lower()
-    if not word:
-        return Sharding((0, 1), known=False)
-    if found := re.search(r"zero[\s\-_]*(?:stage[\s\-_]*)?([0-3])", word):
-        stages = (int(found[1]),)
-        if "fsdp" in word and (later := re.search(r"zero-1/2", word)):
-            stages = (2,) if later else stages
-        return Sharding(stages)
-    if "grad_op" in word:
-        return Sharding((2,))
-    if "fsdp" in word or "fully" in word or "full_shard" in word or "hsdp" in word:
-        group = re.search(r"(?:shard|ici|fsdp)\s+(\d+)", word)
-        way = re.search(r"(\d+)-way fully", word)
-        size = group or way
-        return Sharding((3,), int(size[1]) if size else None)
-    if "distributed opt" in word or "dist_opt" in word or "dist-opt" in word:
-        return Sharding((1,))
-    if word in NO or word.startswith(("none", "ddp", "no ")):
-        return Sharding((0,))
-    if word in ("1", "2", "3"):
-        return Sharding((int(word),))
+    for pattern, stage in _SHARDED:
+        if word and pattern.match(word):
+            size = re.search(r"(?:shard|ici|fsdp)\s+(\d+)|(\d+)-way fully", word)
+            group = int(size[1] or size[2]) if size and stage == 3 else None
+            return Sharding((stage,), group)
     return Sharding((0, 1), known=False)
 
 
@@ -187,27 +191,30 @@ def software(row: Row, flash: bool | None) -> Software:
     )
 
 
+# words of the software column -> stack, whether that is certain; the first that matches decides
+_STACKS: Final = tuple(
+    (re.compile(pattern), stack, known)
+    for pattern, stack, known in (
+        (r"foundry|composer", "llm-foundry", True),
+        (r"maxtext|jax|t5x|pathways|xla", "maxtext-jax", True),
+        (r"cuda[- ]graph", "cuda-graph", True),
+        (r"(torchtitan|fsdp2).*compile", "torch-compile", True),
+        (r"torchtitan|fsdp2", "torch-eager", True),
+        (r"megatron|nemo|primus|deepspeed", "megatron", True),
+        (r"transformers|eager|accelerate", "torch-eager", True),
+        (r"compile", "torch-compile", True),
+        (r"ngc|dle|apex", "megatron-2022", False),
+    )
+)
+
+
 def _stack(name: str, notes: str, row: Row, *, early: bool) -> tuple[str, bool]:
-    if "foundry" in name or "composer" in name:
-        return "llm-foundry", True
-    if any(word in name for word in ("maxtext", "jax", "t5x", "pathways", "xla")) or (
-        row.lower("chip").startswith("tpu")
-    ):
-        return "maxtext-jax", True
-    if "torchtitan" in name or "fsdp2" in name:
-        compiled = "compile" in notes or "compile" in name
-        return ("torch-compile" if compiled else "torch-eager"), True
-    if "cuda-graph" in name or "cuda graph" in name:
-        return "cuda-graph", True
-    if "bert" in row.lower("model") and "mlperf" in row.lower("model"):
+    if "mlperf" in row.lower("model") and "bert" in row.lower("model"):
         # submissions fuse, remove padding and replay the step from a graph
         return "cuda-graph", False
-    if "megatron" in name or "nemo" in name or "primus" in name or "deepspeed" in name:
-        return ("megatron-2022" if early else "megatron"), True
-    if "transformers" in name or "eager" in name:
-        return "torch-eager", True
-    if "compile" in name:
-        return "torch-compile", True
-    if "ngc" in name or "dle" in name or "apex" in name:
-        return "megatron-2022", False
+    if row.lower("chip").startswith("tpu"):
+        name = f"xla {name}"
+    for pattern, stack, known in _STACKS:
+        if pattern.search(f"{name}; {notes}" if "torchtitan" in name else name):
+            return ("megatron-2022" if early and stack == "megatron" else stack), known
     return ("megatron-2022" if early else "megatron"), False
