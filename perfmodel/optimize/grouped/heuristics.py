@@ -105,9 +105,11 @@ def knapsack_fill(seconds: Floats, number: Integers, slots: int, cells: int = 51
 
 
 def fill_slot(seconds: Floats, left: Integers, target: float, cells: int) -> Integers:
-    """Counts whose total comes closest to ``target`` from below (longest tiles preferred)."""
+    """Counts whose total comes closest to ``target``, above it or below."""
     unit = target / cells
-    size = np.maximum(1, np.ceil(seconds / unit - 1e-9).astype(np.int64))
+    goal = cells
+    size = np.maximum(1, np.round(seconds / unit).astype(np.int64))
+    cells = goal + int(size[left > 0].min()) // 2
     reach = np.zeros(cells + 1, dtype=bool)
     reach[0] = True
     history = []
@@ -118,7 +120,8 @@ def fill_slot(seconds: Floats, left: Integers, target: float, cells: int) -> Int
             reach[step:] |= before[: cells + 1 - step]
             history.append((kind, part, step, before))
     counts = np.zeros(len(left), dtype=np.int64)
-    at = int(np.flatnonzero(reach).max())
+    reached = np.flatnonzero(reach)
+    at = int(reached[np.abs(reached - goal).argmin()])
     for kind, part, step, before in reversed(history):
         if not before[at]:
             counts[kind] += part

@@ -105,12 +105,15 @@ def place(
     best, value, method = longest_first(seconds, number, slots), np.inf, "lpt"
     bound = simple_bound(seconds, number, slots)
     for name, heuristic in LADDER.items():
-        counts = heuristic(seconds, number, slots)
-        ladder[name] = makespan(counts, seconds)
+        rung = heuristic(seconds, number, slots)
+        ladder[name] = makespan(rung, seconds)
         if ladder[name] < value:
-            best, value, method = counts, ladder[name], name
+            best, value, method = rung, ladder[name], name
     proof = "mean load, longest tile or pigeonhole"
-    left = lambda: time_limit_s - (time.perf_counter() - began)  # noqa: E731
+
+    def left() -> float:
+        return time_limit_s - (time.perf_counter() - began)
+
     low, high = bound, value
     patterns = _start_patterns(best)
     while value > bound * (1 + gap) and left() > 0.05 and high > low * (1 + gap / 4):
@@ -186,7 +189,7 @@ class _Master:
                 bounds=(0, None),
                 method="highs-ds",
             )
-            if found.status != 0:
+            if found.status != 0 or found.fun is None:
                 return "limit"
             self.weights = np.asarray(found.x)
             enough = found.fun <= self.slots * (1 + 1e-9)

@@ -45,8 +45,8 @@ class Variant:
         bk = np.array([tile.bk for tile in self.tiles])
         wide = np.asarray(inputs)[..., None]
         if self.mode == "taps":
-            return kernel**2 * -(-wide // bk)
-        return -(-(kernel**2 * wide) // bk)
+            return np.asarray(kernel**2 * -(-wide // bk))
+        return np.asarray(-(-(kernel**2 * wide) // bk))
 
     def counts(self, conv: GroupedConv) -> Integers:
         """Tiles that cover each group, (groups, tiles)."""

@@ -1,0 +1,180 @@
+"""The grouped-convolution scheduler: which tile each group uses, which slot computes which tiles.
+
+Three nested problems: a tile shape per group (:mod:`~perfmodel.optimize.grouped.knapsack`), the
+tiles on the slots of a persistent kernel (:mod:`~perfmodel.optimize.grouped.placement`), and, where
+no such kernel is at hand, waves of streams (:mod:`~perfmodel.optimize.grouped.waves`). Every answer
+carries its lower bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from perfmodel.cost.efficiency import efficiency_folder
+from perfmodel.errors import Infeasible, SpecError
+from perfmodel.hardware.accelerator import Accelerator
+from perfmodel.optimize.grouped.candidates import Candidate, candidates
+from perfmodel.optimize.grouped.files import (
+    grouped_conv_from_dict,
+    groups_from_json,
+    read_times,
+)
+from perfmodel.optimize.grouped.placement import Placement, place
+from perfmodel.optimize.grouped.problem import (
+    Group,
+    GroupedConv,
+    contiguous_groups,
+    equal_groups,
+)
+from perfmodel.optimize.grouped.result import GroupedSchedule, Spans
+from perfmodel.optimize.grouped.tiles import VARIANTS, TileTimes, datasheet_times, usable
+from perfmodel.optimize.grouped.waves import Waves, rectangles, wave_plan
+
+__all__ = [
+    "Group",
+    "GroupedConv",
+    "GroupedSchedule",
+    "Placement",
+    "Spans",
+    "TileTimes",
+    "Waves",
+    "contiguous_groups",
+    "equal_groups",
+    "grouped_conv_from_dict",
+    "groups_from_json",
+    "place",
+    "schedule",
+    "tile_times",
+]
+
+
+def tile_times(accelerator: Accelerator, *, folder: Path | None = None) -> tuple[TileTimes, ...]:
+    """Tile-time coefficients of a device: fitted if it was measured, else from its datasheet.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        Where ``<chip>/grouped_conv.toml`` lies; the shipped efficiency folder if left out.
+
+    Raises
+    ------
+    SpecError
+        If the device does not say how many SMs or CUs it has.
+    """
+    root = efficiency_folder() if folder is None else folder
+    fitted = root / accelerator.name.lower() / "grouped_conv.toml"
+    if fitted.is_file():
+        return read_times(fitted)
+    if accelerator.units is None:
+        raise SpecError(
+            f"{accelerator.name}: units",
+            None,
+            "the number of SMs or CUs",
+            repair="add units to the chip's file",
+        )
+    full = [
+        datasheet_times(
+            variant,
+            units=accelerator.units,
+            peak=accelerator.matrix_peak("bf16"),
+            bandwidth=accelerator.l2_bandwidth or accelerator.memory_bandwidth,
+        )
+        for variant in VARIANTS
+    ]
+    # one program alone on an SM has it to itself: a step is shorter, latencies stay
+    alone = [
+        replace(times, residency=1, beta=times.beta / times.residency)
+        for times in full
+        if times.residency > 1
+    ]
+    return (*full, *alone)
+
+
+def schedule(
+    groups: GroupedConv,
+    accelerator: Accelerator,
+    *,
+    coefficients: Sequence[TileTimes] | None = None,
+    time_limit_s: float = 20.0,
+    gap: float = 1e-3,
+    waves: bool = True,
+) -> GroupedSchedule:
+    """Schedule a grouped convolution on a device.
+
+    Parameters
+    ----------
+    groups : GroupedConv
+        The layer, e.g. from :func:`groups_from_json`.
+    accelerator : Accelerator
+        The device.
+    coefficients : sequence of TileTimes, optional
+        Tile times; :func:`tile_times` if left out.
+    time_limit_s : float
+        Wall-clock limit of the placement [s].
+    gap : float
+        Relative gap at which the placement stops.
+    waves : bool
+        Also plan waves of streams.
+
+    Raises
+    ------
+    Infeasible
+        If no variant with coefficients can read this layer's channels.
+    """
+    times = tile_times(accelerator) if coefficients is None else tuple(coefficients)
+    if accelerator.units is None:
+        raise SpecError(
+            f"{accelerator.name}: units",
+            None,
+            "the number of SMs or CUs",
+            repair="add units to the chip's file",
+        )
+    found = candidates(groups, times, accelerator.units)
+    if not found:
+        raise Infeasible(
+            groups.name or "groups",
+            ", ".join(sorted({one.variant.name for one in times})) or "<no coefficients>",
+            "coefficients of one of " + ", ".join(v.name for v in usable(groups)),
+            repair="measure the missing variants, or leave coefficients out",
+        )
+    best = found[0]
+    placed = place(
+        best.kinds.seconds, best.kinds.number, best.slots, time_limit_s=time_limit_s, gap=gap
+    )
+    chosen = replace(best, counts=placed.counts)
+    others = tuple((one.times.name, one.seconds) for one in found[1:])
+    return GroupedSchedule(
+        accelerator.name,
+        chosen,
+        placed,
+        _bounds(groups, accelerator, chosen, placed),
+        _waves(chosen, time_limit_s / 2) if waves else None,
+        others,
+    )
+
+
+def _bounds(
+    conv: GroupedConv, accelerator: Accelerator, chosen: Candidate, placed: Placement
+) -> dict[str, float]:
+    return {
+        "compute": conv.flops / accelerator.matrix_peak(conv.dtype),
+        "memory": conv.compulsory_bytes / accelerator.memory_bandwidth,
+        "knapsack": chosen.bound,
+        "placement": placed.bound,
+    }
+
+
+def _waves(chosen: Candidate, time_limit_s: float) -> Waves:
+    """Each group a kernel of its own with its shape; a join costs one launch."""
+    conv, times = chosen.conv, chosen.times
+    rows = np.arange(len(chosen.pick))
+    number = times.variant.counts(conv)[rows, chosen.pick]
+    tau = times.seconds(conv)[rows, chosen.pick]
+    width, height = rectangles(number, tau, chosen.slots)
+    return wave_plan(
+        width, height + times.begin, chosen.slots, times.launch, time_limit_s=time_limit_s
+    )
