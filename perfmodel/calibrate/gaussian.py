@@ -19,6 +19,8 @@ from perfmodel.cost.correction import Smooth
 
 Floats = NDArray[np.float64]
 _SHORTEST, _LONGEST = 0.1, 60.0
+# A feature with a longer scale than this, in its standard deviations, tells nothing.
+_FLAT = 40.0
 
 
 def fit_smooth(
@@ -27,8 +29,8 @@ def fit_smooth(
     columns: NDArray[np.int32],
     rng: np.random.Generator,
     *,
-    subset: int = 450,
-    steps: int = 40,
+    subset: int = 320,
+    steps: int = 25,
 ) -> Smooth:
     """Fit the process to ``target`` of shape (N,) at ``features`` of shape (N, F)."""
     x = features[:, columns]
@@ -40,6 +42,10 @@ def fit_smooth(
     y = (target - mean) / variation
     sample = rng.permutation(len(y))[:subset]
     scales, noise, level = _likely(x[sample] / spread, y[sample], steps)
+    told = scales < _FLAT
+    if np.any(told):
+        columns, x, spread, scales = columns[told], x[:, told], spread[told], scales[told]
+        keep = np.flatnonzero(keep)[told]
     inner = x / (spread * scales)
     kernel = level * _matern(_distance(inner, inner))
     kernel[np.diag_indices_from(kernel)] += noise

@@ -12,7 +12,7 @@ regression", 2018 (split conformal).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +51,18 @@ class Learned:
 
 
 @dataclass(frozen=True, slots=True)
+class Helper:
+    """Rows that help to teach a correction.
+
+    ``coefficients`` are those of the helping kernel's own mechanism; ``None`` takes the taught
+    kernel's, for the same kernel on a sibling chip.
+    """
+
+    samples: Samples
+    coefficients: Mapping[str, float] | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Model:
     coefficients: dict[str, float]
     trees: Trees | None
@@ -63,7 +75,7 @@ def learn(
     device: str,
     start: Mapping[str, float],
     *,
-    support: Samples | None = None,
+    support: Sequence[Helper] = (),
     seed: int = 0,
 ) -> Learned:
     """Fit one kernel.
@@ -76,31 +88,26 @@ def learn(
         Name of the chip.
     start : mapping
         Coefficients to begin from.
-    support : Samples, optional
-        Rows of a sibling chip. They teach the correction too, and are never scored.
+    support : sequence of Helper
+        Rows of kernels that work alike, or of a sibling chip. They teach the correction too, and
+        are never scored.
     seed : int
         Of the random draws of the learners.
     """
     folds = np.array([row.fold(FOLDS) for row in samples.rows])
-    supported = None
-    if support is not None:
-        supported = np.array([row.fold(FOLDS) for row in support.rows])
     predicted = np.empty(len(folds))
     plain = np.empty(len(folds))
     for fold in range(FOLDS):
         held = folds == fold
         if not held.any():
             continue
-        # A sibling's row of a held-out operator is held out too.
-        other = None if supported is None else supported == fold
-        model = _train(samples, held, start, support, other, seed + fold)
+        model = _train(samples, held, start, support, fold, seed + fold)
         own = np.exp(log_mechanism(samples.blocks, model.coefficients))
         plain[held] = own[held]
         factor = _factor(model, samples)
         predicted[held] = (own * np.exp(factor))[held]
     nothing = np.zeros(len(folds), dtype=bool)
-    none = None if supported is None else np.zeros(len(supported), dtype=bool)
-    final = _train(samples, nothing, start, support, none, seed)
+    final = _train(samples, nothing, start, support, -1, seed)
     error = np.abs(np.log(predicted / samples.seconds))
     fitted = Fitted(
         samples.kernel,
@@ -152,28 +159,34 @@ def _train(
     samples: Samples,
     held: NDArray[np.bool_],
     start: Mapping[str, float],
-    support: Samples | None,
-    support_held: NDArray[np.bool_] | None,
+    helpers: Sequence[Helper],
+    fold: int,
     seed: int,
 ) -> _Model:
     rng = np.random.default_rng(seed)
     known = np.where(held, np.nan, samples.seconds)
     coefficients = fit_coefficients(samples.blocks, known, start, rng)
-    names, values, smooth_columns = tables(samples, coefficients)
+    names, values, _ = tables(samples, coefficients)
     target = np.log(samples.seconds) - log_mechanism(samples.blocks, coefficients)
     values, target = values[~held], target[~held]
-    if support is not None and support_held is not None:
-        _, more, _ = tables(support, coefficients)
-        extra = np.log(support.seconds) - log_mechanism(support.blocks, coefficients)
-        values = np.concatenate([values, more[~support_held]])
-        target = np.concatenate([target, extra[~support_held]])
+    own = target.size
+    for helper in helpers:
+        mine = coefficients if helper.coefficients is None else helper.coefficients
+        _, more, _ = tables(helper.samples, mine)
+        extra = np.log(helper.samples.seconds) - log_mechanism(helper.samples.blocks, mine)
+        # A helper's row of a held-out operator is held out too.
+        taken = np.array([row.fold(FOLDS) != fold for row in helper.samples.rows])
+        values = np.concatenate([values, more[taken]])
+        target = np.concatenate([target, extra[taken]])
     trees = smooth = None
     if target.size >= _FEWEST_FOR_TREES:
         trees = fit_trees(values, target, Boosting(), rng)
     if target.size >= _FEWEST_FOR_SMOOTH:
-        points = rng.permutation(target.size)[:_MOST_POINTS]
-        chosen = np.flatnonzero(smooth_columns).astype(np.int32)
-        smooth = fit_smooth(values[points], target[points], chosen, rng)
+        # Own rows first; helpers fill what room is left.
+        points = np.concatenate([rng.permutation(own), own + rng.permutation(target.size - own)])
+        points = points[:_MOST_POINTS]
+        every = np.arange(values.shape[1], dtype=np.int32)
+        smooth = fit_smooth(values[points], target[points], every, rng)
     return _Model(coefficients, trees, smooth, names)
 
 

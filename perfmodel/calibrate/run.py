@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from perfmodel.calibrate.coefficients import log_mechanism
-from perfmodel.calibrate.learn import Learned, learn
+from perfmodel.calibrate.coefficients import fit_coefficients, log_mechanism
+from perfmodel.calibrate.learn import Helper, Learned, learn
 from perfmodel.calibrate.measurements import Measurements, Row, load_measurements
 from perfmodel.calibrate.samples import Samples, samples_of
 from perfmodel.calibrate.score import Record, records_of
@@ -24,7 +24,7 @@ from perfmodel.hardware import Accelerator, load_accelerator
 
 _FEWEST_ROWS = 8
 _SLACK_UNDER_BOUND = 0.97
-_IMPLAUSIBLE = 4.0
+_IMPLAUSIBLE = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +94,15 @@ def calibrate(
     start = load_coefficients(accelerator.family)
     for kernel, samples in by_kernel.items():
         _check_physics(samples, start.of(kernel))
-    helpers: dict[str, Samples] = {}
+    siblings: dict[str, Samples] = {}
     if support is not None:
         sibling = load_accelerator(support[1])
-        helpers = samples_of(load_measurements(support[0], sibling.name.lower()).rows, sibling)
+        siblings = samples_of(load_measurements(support[0], sibling.name.lower()).rows, sibling)
+    rng = np.random.default_rng(seed)
+    rough = {
+        kernel: fit_coefficients(samples.blocks, samples.seconds, start.of(kernel), rng, starts=1)
+        for kernel, samples in by_kernel.items()
+    }
     learned: dict[str, Learned] = {}
     skipped: dict[str, int] = {}
     records: list[Record] = []
@@ -107,7 +112,8 @@ def calibrate(
             continue
         if progress is not None:
             progress(f"{kernel}: {len(samples.rows)} rows")
-        one = learn(samples, name, start.of(kernel), support=helpers.get(kernel), seed=seed)
+        helpers = helpers_of(samples, by_kernel, siblings, rough)
+        one = learn(samples, name, start.of(kernel), support=helpers, seed=seed)
         learned[kernel] = one
         records.extend(records_of(samples, one, name))
     if not learned:
@@ -121,6 +127,27 @@ def calibrate(
     written = _publish(target, accelerator, measured, learned, records, support)
     load_efficiency.cache_clear()
     return Calibration(name, written, learned, tuple(records), measured.refused, skipped)
+
+
+def helpers_of(
+    samples: Samples,
+    by_kernel: Mapping[str, Samples],
+    siblings: Mapping[str, Samples],
+    rough: Mapping[str, Mapping[str, float]],
+) -> list[Helper]:
+    """What teaches a kernel's correction besides its own rows.
+
+    The same kernel on a sibling chip, and, on this one, kernels of the same family: another class
+    of arithmetic, another layout. ``rough`` holds every kernel's coefficients.
+    """
+    family = samples.blocks[0][0].family
+    found = []
+    if samples.kernel in siblings:
+        found.append(Helper(siblings[samples.kernel], None))
+    for kernel, other in by_kernel.items():
+        if kernel != samples.kernel and other.blocks[0][0].family == family:
+            found.append(Helper(other, rough[kernel]))
+    return found
 
 
 def _publish(

@@ -10,10 +10,11 @@ dgrad     n h w                  c_in / g          c_out r^2 / (g s^2)
 wgrad     c_out / g              c_in r^2 / g      n p q
 ========  =====================  ================  ===================
 
-each ``g`` times. What a product does not have: the transposes that a channels-first layout costs on
-matrix units (they work channels-last), and Winograd's saving for 3 x 3 kernels of stride 1 on
-vector units. A depth-wise convolution, whose "product" has one column, runs on vector units at the
-speed of memory (:mod:`perfmodel.cost.memory_bound`).
+each ``g`` times. What a product does not have: the repacking that a channels-first layout, or a
+channel count that is no multiple of 8, costs on matrix units (they work channels-last), channels
+of a tap that are rounded up to a block, and Winograd's saving for 3 x 3 kernels of stride 1 on
+vector units. A depth-wise convolution, whose "product" has one column, runs on vector units
+(:mod:`perfmodel.cost.memory_bound`).
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from perfmodel.cost.gemm import gemm_parts
 from perfmodel.cost.parts import Floats, Parts, combine
 
 COEFFICIENTS = {
-    "transpose_passes": "passes over input and output that a channels-first layout adds",
+    "transpose_passes": "passes over all operands that repacking adds",
+    "transpose_floor_seconds": "start and end of the repacking kernels [s]",
     "winograd_gain": "how much faster 3 x 3, stride 1 runs where Winograd applies (1: not used)",
     "gather_efficiency": "arithmetic rate of an implicit product against a plain one",
 }
@@ -62,7 +64,7 @@ def conv_parts(
     sizes: tuple[Floats, Floats, Floats, Floats],
     kernel: Floats,
     stride: Floats,
-    channels_first: bool,
+    repacked: Floats,
     traffic: Floats,
     element: float,
     device: Device,
@@ -76,8 +78,8 @@ def conv_parts(
         What :func:`implicit_gemm` answers.
     kernel, stride : array
         Side of the kernel, step.
-    channels_first : bool
-        Whether the matrix units have to be fed through a transpose.
+    repacked : array
+        1 where the operands are copied into another order (or padded) around the kernel, else 0.
     traffic : array
         Unique bytes [B].
     element : float
@@ -88,8 +90,10 @@ def conv_parts(
         Of the product, with :data:`COEFFICIENTS` added.
     """
     c = coefficients
-    if channels_first:
-        traffic = traffic * (1.0 + c["transpose_passes"])
+    repack = repacked * (
+        c["transpose_floor_seconds"]
+        + c["transpose_passes"] * traffic / (device.bandwidth * c["bandwidth_efficiency"])
+    )
     product = gemm_parts(
         *sizes,
         element,
@@ -98,14 +102,12 @@ def conv_parts(
         c,
         traffic=traffic,
     )
-    if c["winograd_gain"] == 1.0:
-        return product
     gain = np.where((kernel == 3.0) & (stride == 1.0), c["winograd_gain"], 1.0)
     return combine(
         product.compute / gain,
         product.memory,
         product.power / gain,
-        product.floor,
+        product.floor + repack,
         c["overlap_exponent"],
         product.choice,
     )

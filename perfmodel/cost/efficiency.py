@@ -155,9 +155,12 @@ def _chain(kernel: str) -> tuple[str, ...]:
     ``"gemm_batched-fp32"`` -> ``("gemm", "gemm-fp32", "gemm_batched", "gemm_batched-fp32")``.
     """
     base, _, rate = kernel.partition("-")
-    parent = base.rsplit("_", 1)[0] if "_" in base else base
-    names = [parent, f"{parent}-{rate}", base, kernel] if rate else [parent, base]
-    return tuple(dict.fromkeys(names))
+    words = base.split("_")
+    names: list[str] = []
+    for count in range(1, len(words) + 1):
+        prefix = "_".join(words[:count])
+        names += [prefix, f"{prefix}-{rate}"] if rate else [prefix]
+    return tuple(names)
 
 
 def _read(path: Path) -> tuple[dict[str, dict[str, float]], dict[str, tuple[str, ...]]]:

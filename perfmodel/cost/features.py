@@ -17,7 +17,8 @@ from perfmodel.cost.tasks import Task
 
 _TILES = ((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64))
 _DTYPES = ("bf16", "fp16", "fp32", "tf32", "fp64", "fp8_e4m3", "fp8_e5m2", "int8")
-_WORDS = ("add", "mul", "gelu", "silu", "relu", "copy", "fwd", "bwd", "nhwc", "nchw")
+_WORDS = ("add", "mul", "gelu", "silu", "relu", "copy", "fwd", "bwd", "dgrad", "wgrad", "nhwc",
+          "nchw")  # fmt: skip
 _TINY = 1e-3
 
 
@@ -52,9 +53,8 @@ def features(
     columns.add("dtype", float(_DTYPES.index(task.dtype)) if task.dtype in _DTYPES else -1.0)
     columns.add("element", np.log2(task.element), smooth=True)
     for word in ("kind", "direction", "layout"):
-        if word in task.words:
-            value = task.words[word]
-            columns.add(word, float(_WORDS.index(value)) if value in _WORDS else -1.0, smooth=True)
+        value = task.words.get(word, "")
+        columns.add(word, float(_WORDS.index(value)) if value in _WORDS else -1.0, smooth=True)
     if task.base.startswith(("gemm", "conv")):
         _product(task, device, parts, columns)
     if task.base.startswith("attention"):
@@ -172,6 +172,10 @@ def _rows(task: Task, device: Device, columns: _Columns) -> None:
         columns.add("row_bytes", np.log2(width * task.element))
         for step in (1024, 4096):
             columns.add(f"row_steps_{step}", _fill(width, step))
+    if "vocab" in s and "dim" in s:
+        table = s["vocab"] * s["dim"] * task.element
+        columns.add("table_in_cache", np.log2(1.0 + table / max(device.cache, 1.0)))
+        columns.add("repeats", np.log2(s["tokens"] / s["vocab"]))
     moved = s["read"] + s["written"]
     columns.add("log_moved", np.log2(moved))
     columns.add("waves_moved", np.log2(moved / (device.units * 2048 * 16)))

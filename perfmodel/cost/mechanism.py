@@ -16,6 +16,10 @@ from perfmodel.cost.tasks import Task
 from perfmodel.hardware import Accelerator
 
 Coefficients = Mapping[str, float]
+# Elements that PyTorch's fused optimisers give to one block (kChunkSize, MultiTensorApply.cuh).
+OPTIMIZER_CHUNK = 65536
+# Channels that a matrix kernel takes at once from one tap of a filter.
+CHANNEL_BLOCK = 32
 MATRIX_KERNELS = ("gemm", "gemm_batched", "gemm_grouped", "attention", "conv", "spmm")
 
 
@@ -54,6 +58,8 @@ def mechanism(task: Task, device: Device, coefficients: Coefficients) -> Parts:
 
 def row_count(task: Task) -> Floats:
     """Rows, gathers or transforms that each cost a block of threads; 0 for flat streams."""
+    if task.base in ("adamw", "sgd"):
+        return np.ceil(task.sizes["numel"] / OPTIMIZER_CHUNK)
     for name in ("rows", "tokens", "batch"):
         if name in task.sizes:
             return task.sizes[name]
@@ -105,19 +111,29 @@ def _gemm(task: Task, device: Device, coefficients: Coefficients) -> Parts:
 def _conv(task: Task, device: Device, coefficients: Coefficients) -> Parts:
     s = task.sizes
     # Matrix units read channels last; plain fp32 kernels take either order.
-    channels_first = task.words.get("layout", "nchw") == "nchw" and device.peak > device.vector
-    if task.base == "conv_depthwise":
-        passes = 1.0 + (coefficients["transpose_passes"] if channels_first else 0.0)
+    matrix = device.peak > device.vector
+    channels_first = task.words.get("layout", "nchw") == "nchw" and matrix
+    if task.base.startswith("conv_depthwise"):
         none = np.zeros_like(s["flops"])
-        return memory_parts(
-            s["read"] * passes, s["written"] * passes, none, s["flops"], device, coefficients
-        )
+        return memory_parts(s["read"], s["written"], none, s["flops"], device, coefficients)
+    m, n, k, batch = product_sizes(task)
+    # A step wider than the kernel skips input that no output sees.
+    skipped = np.where(s["stride"] > s["kernel"], (s["kernel"] / s["stride"]) ** 2, 1.0)
+    traffic = s["read"] * skipped + s["written"]
+    repacked = np.zeros_like(m)
+    if matrix:
+        odd = ((s["c_in"] / s["groups"]) % 8 > 0) | ((s["c_out"] / s["groups"]) % 8 > 0)
+        repacked = np.maximum(odd * 1.0, float(channels_first))
+        if task.words["direction"] != "wgrad":
+            taken = s["c_in"] if task.words["direction"] == "fwd" else s["c_out"]
+            taken = taken / s["groups"]
+            k = k * np.ceil(taken / CHANNEL_BLOCK) * CHANNEL_BLOCK / taken
     return conv_parts(
-        product_sizes(task),
+        (m, n, k, batch),
         s["kernel"],
         s["stride"],
-        channels_first,
-        s["read"] + s["written"],
+        repacked,
+        traffic,
         task.element,
         device,
         coefficients,

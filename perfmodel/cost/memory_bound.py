@@ -3,12 +3,15 @@ r"""Kernels that move bytes: norms, softmax, element-wise work, gathers, optimis
 .. math::
 
     t = t_0 + \left( \left(\frac{B_\text{dram}}{\eta_b W}\right)^p +
-        \left(\frac{r\,c_\text{row}}{U f}\right)^p + \left(\frac{F}{\eta_c P}\right)^p
-        \right)^{1/p}
+        \left(\max\left(1, \frac{r}{U R}\right)
+        \frac{c_\text{row} + b_r / \beta}{f}\right)^p +
+        \left(\frac{F}{\eta_c P}\right)^p \right)^{1/p}
 
 :math:`B_\text{dram}` counts the passes that the implementation makes over its operand, less the
-part of the output that stays in the last-level cache because nothing pushes it out; :math:`r` rows
-each cost a few clocks of a unit beyond their bytes (a block start, a reduction).
+part of the output that stays in the last-level cache because nothing pushes it out. A row of
+:math:`b_r` bytes is the work of one block of threads, which takes in :math:`\beta` bytes a clock
+and has a start and a reduction besides; a unit holds :math:`R` rows at a time, so that few long rows
+leave most of the chip idle. For optimisers a "row" is the chunk that PyTorch gives to one block.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ from perfmodel.cost.parts import Floats, Parts, combine
 COEFFICIENTS = {
     "bandwidth_efficiency": "share of the memory peak that streaming reaches",
     "write_in_cache": "share of the last-level cache that can hold freshly written output",
-    "row_cycles": "clocks of one unit that a row costs beyond its bytes",
+    "row_cycles": "clocks that a row takes beyond its bytes",
+    "row_bytes_per_clock": "bytes a clock that the block of one row moves",
+    "rows_per_unit": "rows that one unit works on at a time",
     "extra_passes": "passes over the operand beyond the unique bytes, as a multiple of those",
     "compute_efficiency": "share of the vector peak that the arithmetic reaches",
     "floor_seconds": "start and end of the kernels in a stream [s]",
@@ -71,7 +76,9 @@ def memory_parts(
         written, device.cache, c["write_in_cache"]
     )
     memory = traffic / (device.bandwidth * c["bandwidth_efficiency"])
-    rows_time = rows * c["row_cycles"] / (device.units * device.clock)
+    each = c["row_cycles"] + (read + written) / np.maximum(rows, 1.0) / c["row_bytes_per_clock"]
+    turns = np.maximum(1.0, rows / (device.units * c["rows_per_unit"]))
+    rows_time = np.where(rows > 0.0, turns * each / device.clock, 0.0)
     compute = flops / (device.vector * c["compute_efficiency"])
     return combine(
         np.maximum(compute, rows_time),

@@ -59,6 +59,13 @@ class Task:
         return bytes_per_element(output_dtype(self.dtype))
 
     @property
+    def family(self) -> str:
+        """What kernels share a way of working: the base without direction and layout of a conv."""
+        if self.base.startswith("conv_depthwise"):
+            return "conv_depthwise"
+        return "_".join(self.base.split("_")[:2]) if self.base.startswith("conv_") else self.base
+
+    @property
     def base(self) -> str:
         """The kernel without its class of arithmetic."""
         return self.kernel.split("-")[0]
@@ -125,10 +132,17 @@ def _kernels(
         decode = (sizes["q_len"] == 1) & (direction == "fwd")
         yield f"attention_{direction}-{rate}", ~decode
         yield f"attention_decode-{rate}", decode
-    elif family in ("conv2d", "conv3d"):
+    elif family == "conv3d":
+        yield f"conv3d-{rate}", None
+    elif family == "conv2d":
         depthwise = (sizes["groups"] > 1) & (sizes["groups"] == sizes["c_in"])
-        yield f"conv_{direction}-{rate}", ~depthwise
-        yield f"conv_depthwise-{rate}", depthwise
+        layout = words["layout"]
+        yield f"conv_{direction}_{layout}-{rate}", ~depthwise
+        yield f"conv_depthwise_{direction}_{layout}", depthwise
+    elif family == "cross_entropy":
+        # In fp32 there is no copy to cast.
+        name = "cross_entropy" if direction == "fwd" else "cross_entropy_bwd"
+        yield f"{name}-{rate}", None
     elif family in _ROWS and direction == "bwd":
         yield f"{family}_bwd", None
     elif family == "fused":

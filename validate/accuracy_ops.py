@@ -1,0 +1,180 @@
+"""The kernel part of the accuracy report: how far operator times are from the silicon.
+
+    python3 -m validate.accuracy_ops            # the report, from stored held-out predictions
+    python3 -m validate.accuracy_ops --refit    # the transfer experiments again (minutes)
+
+Held-out predictions of the calibrated chips are written by `perfmodel calibrate`. The transfer
+experiments (one chip's fit on its sibling; leave one chip out on published tables) are refitted
+here and stored in `validate/transfer/`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from perfmodel.calibrate import Record, calibrate, load_measurements, markdown, summaries
+from perfmodel.calibrate.samples import samples_of
+from perfmodel.calibrate.score import score_samples
+from perfmodel.calibrate.store import read_records, write_records
+from perfmodel.calibrate.transfer import leave_one_chip_out, read_published
+from perfmodel.cost import Efficiency, load_coefficients, load_efficiency
+from perfmodel.cost.efficiency import efficiency_folder
+from perfmodel.cost.fitted import read_fitted
+from perfmodel.hardware import load_accelerator
+
+HERE = Path(__file__).resolve().parent
+STORED = HERE / "transfer"
+SIBLINGS = ("h100-sxm5-80gb", "h200-sxm-141gb")
+WHOLE_MICROSECONDS = 10e-6
+
+
+class _Defaults(dict[str, dict[str, float]]):
+    """Start values of every kernel: those of no architecture in particular."""
+
+    def __missing__(self, kernel: str) -> dict[str, float]:
+        return load_coefficients("default").of(kernel)
+
+
+def gemm_op(row: dict[str, str]) -> dict[str, Any]:
+    """The operator of a row of ``published/gemm.csv``."""
+    return {"op": "gemm", "dtype": row["dtype"]} | {
+        key: int(row[key]) for key in ("m", "n", "k", "batch")
+    }
+
+
+def rowwise_op(row: dict[str, str]) -> dict[str, Any]:
+    """The operator of a row of ``published/rowwise.csv``."""
+    rows, cols = int(row["rows"]), int(row["cols"])
+    if row["op"] in ("add", "mul", "relu", "gelu"):
+        return {"op": "elementwise", "kind": row["op"], "numel": rows * cols, "dtype": row["dtype"]}
+    return {"op": row["op"], "rows": rows, "cols": cols, "dtype": row["dtype"]}
+
+
+def vendor(chip: str) -> str:
+    """Whose chips are fitted together."""
+    if chip.startswith("tpu"):
+        return "tpu"
+    return "amd" if chip.startswith("mi") else "nvidia"
+
+
+def one_chip_out() -> list[Record]:
+    """Published tables, every chip predicted by the others of its vendor."""
+    found: list[Record] = []
+    tables: tuple[tuple[str, Callable[[dict[str, str]], dict[str, Any]], float], ...] = (
+        ("gemm", gemm_op, 0.0),
+        ("rowwise", rowwise_op, WHOLE_MICROSECONDS),
+    )
+    for name, to_op, least in tables:
+        rows = read_published(HERE / "published" / f"{name}.csv", to_op, _Defaults(), least=least)
+        for group in ("nvidia", "amd", "tpu"):
+            mine = [table for table in rows if vendor(table.chip) == group]
+            found += leave_one_chip_out(mine, _Defaults())
+    return found
+
+
+def sibling_transfer() -> list[Record]:
+    """The H200 priced by a fit that saw the H100 alone, and the other way round."""
+    found: list[Record] = []
+    for source, target in (SIBLINGS, SIBLINGS[::-1]):
+        with tempfile.TemporaryDirectory() as place:
+            calibrate(HERE / "measurements" / source, source, out=place, progress=print)
+            fitted = {
+                one.kernel: one
+                for one in (read_fitted(path) for path in Path(place, source).glob("*.npz"))
+            }
+        chip = load_accelerator(target)
+        base = load_coefficients(chip.family)
+        efficiency = Efficiency(source, base.tables, base.sources, fitted)
+        rows = load_measurements(HERE / "measurements" / target, target).rows
+        found += score_samples(samples_of(rows, chip).values(), chip, efficiency=efficiency)
+    return found
+
+
+def uncorrected() -> list[Record]:
+    """Both calibrated chips priced with nothing but datasheet and architecture's coefficients."""
+    found: list[Record] = []
+    for name in SIBLINGS:
+        chip = load_accelerator(name)
+        rows = load_measurements(HERE / "measurements" / name, name).rows
+        plain = load_efficiency(name, chip.family, measured=False)
+        found += score_samples(samples_of(rows, chip).values(), chip, efficiency=plain)
+    return found
+
+
+def held_out() -> list[Record]:
+    """Stored predictions of the calibrated chips' rows, each by folds that did not see it."""
+    found: list[Record] = []
+    for path in sorted(efficiency_folder().glob("*/held_out.csv")):
+        found += read_records(path)
+    return found
+
+
+def base(record: Record) -> str:
+    """A record's kernel without its class of arithmetic."""
+    return record.kernel.split("-")[0]
+
+
+def report() -> str:
+    """The whole kernel part as Markdown."""
+    parts = ["# Accuracy: kernels", ""]
+    records = held_out()
+    parts += [
+        "Held-out rows of the calibrated chips: every prediction comes from folds that did not see",
+        "the operator (5 folds by a hash of the operator; rows of the sibling chip with the same",
+        "operator are held out with it).",
+        "",
+    ]
+    for chip in sorted({record.chip for record in records}):
+        mine = [record for record in records if record.chip == chip]
+        parts += [f"## {chip}", ""]
+        for title, by in (
+            ("kernel", base),
+            ("operator and dtype", lambda r: f"{base(r)} {r.dtype}"),
+            ("size", lambda r: r.size_class),
+        ):
+            parts += [markdown(summaries(mine, by), title), ""]
+    if (STORED / "sibling.csv").is_file():
+        moved = read_records(STORED / "sibling.csv")
+        parts += ["## From one sibling to the other, without its data", ""]
+        parts += [markdown(summaries(moved, lambda r: f"to {r.chip}"), "direction"), ""]
+        parts += [markdown(summaries(moved, lambda r: f"to {r.chip}: {base(r)}"), "kernel"), ""]
+    if (STORED / "one_chip_out.csv").is_file():
+        out = read_records(STORED / "one_chip_out.csv")
+        parts += ["## Leave one chip out, published tables", ""]
+        parts += [markdown(summaries(out, lambda r: r.chip), "chip"), ""]
+        parts += [
+            markdown(
+                summaries(out, lambda r: f"{r.chip} {base(r)} {r.dtype} {r.row.split(':')[0]}"),
+                "chip, kernel, dtype, dataset",
+            ),
+            "",
+        ]
+    return "\n".join(parts)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the report; with ``--refit`` repeat the transfer experiments first."""
+    parser = argparse.ArgumentParser(prog="python3 -m validate.accuracy_ops", description=__doc__)
+    parser.add_argument("--refit", choices=("sibling", "published", "all"), nargs="?", const="all")
+    parser.add_argument("--out", type=Path, help="write the Markdown there")
+    args = parser.parse_args(argv)
+    if args.refit:
+        STORED.mkdir(exist_ok=True)
+    if args.refit in ("published", "all"):
+        write_records(STORED / "one_chip_out.csv", one_chip_out())
+    if args.refit in ("sibling", "all"):
+        write_records(STORED / "sibling.csv", sibling_transfer())
+    text = report()
+    if args.out is not None:
+        args.out.write_text(text, encoding="utf-8")
+    else:
+        print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
