@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import Any
 
+from perfmodel.optimize.costs import degrees_of
 from perfmodel.optimize.milp import relative_gap
 from perfmodel.parallel.plan import Plan
 from perfmodel.units import format_bytes, format_seconds
@@ -25,7 +26,7 @@ class StageAnswer:
     devices : int
         How many of it.
     plan : Plan
-        Degrees inside the stage (``pp`` 1).
+        Degrees inside the stage (``pp`` 1); of most of its layers, where they differ.
     strategies : tuple of str
         What each of its layers does with its activations.
     forward, send, seconds, once : float
@@ -62,10 +63,7 @@ class StageAnswer:
     @property
     def degrees(self) -> str:
         """``"tp8 dp4 zero1 mbs2"``."""
-        plan = self.plan
-        words = [f"tp{plan.tp}", f"dp{plan.dp}"]
-        words += [f"cp{plan.cp}"] * (plan.cp > 1) + [f"ep{plan.ep}"] * (plan.ep > 1)
-        return " ".join([*words, f"zero{plan.zero}", f"mbs{plan.micro_batch_size}"])
+        return degrees_of(self.plan)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -193,7 +191,7 @@ class MilpPlan:
         from dataclasses import replace
 
         word = inner.pop() if inner else "none"
-        if word == "offload":
+        if word not in ("none", "selective", "full"):
             return None
         modules = ("core", "mlp", "experts") if word == "selective" else ("core",)
         blocks = tuple(

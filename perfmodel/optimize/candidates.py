@@ -10,7 +10,7 @@ from perfmodel.errors import PlanError
 from perfmodel.optimize.answer import MilpPlan, StageAnswer
 from perfmodel.optimize.outer import PointSolution, quick_bound
 from perfmodel.optimize.pricing import Priced, problem_of
-from perfmodel.optimize.problem import PlanningProblem, gathered_runs
+from perfmodel.optimize.problem import PlanningProblem, Stage, gathered_runs
 from perfmodel.optimize.relax import Shortage, shortage
 from perfmodel.optimize.space import Point
 from perfmodel.parallel.training import IDLE_POWER
@@ -77,7 +77,12 @@ def answer_of(
     layout = gathered_runs(problem, layout)
     stages = []
     for s, stage in enumerate(layout):
-        g, mode = candidate.chosen[stage.kind]
+        modes = _modes_of(candidate, stage)
+        g, mode = max(set(modes), key=modes.count)
+        forward = sum(
+            table.costs[g].forward[own, layer]
+            for layer, (_, own) in enumerate(modes, start=stage.first)
+        )
         came = problem.kinds[layout[max(s - 1, 0)].kind].device_type
         send = float(problem.enter[came, stage.kind, max(stage.first, 1)])
         stages.append(
@@ -88,7 +93,7 @@ def answer_of(
                 devices=problem.kinds[stage.kind].devices,
                 plan=table.modes[g][mode],
                 strategies=tuple(problem.strategies[k] for k in stage.strategies),
-                forward=float(table.costs[g].forward[mode, stage.first : stage.last + 1].sum()),
+                forward=float(forward),
                 send=send if problem.stages > 1 else 0.0,
                 seconds=float(evaluation.stage_seconds[s]),
                 once=float(evaluation.stage_once[s]),
@@ -111,6 +116,14 @@ def answer_of(
         kept=solution.kept,
         **head,
     )
+
+
+def _modes_of(candidate: Candidate, stage: Stage) -> list[tuple[int, int]]:
+    """(device type, mode) of every layer of a stage."""
+    if not candidate.table.space.per_layer:
+        return [candidate.chosen[stage.kind]] * len(stage.strategies)
+    words = len(candidate.table.space.strategies)
+    return [candidate.chosen[k // words] for k in stage.strategies]
 
 
 def closest(candidates: list[Candidate]) -> tuple[Shortage, Candidate] | None:

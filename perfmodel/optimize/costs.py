@@ -54,30 +54,11 @@ whole block, or move them to host memory."""
 SELECTIVE: Final = ("core", "mlp", "experts")
 
 
-@dataclass(frozen=True, slots=True)
-class Mode:
-    """One way to build a stage; ``plan`` holds its degrees (its ``pp`` is not used)."""
-
-    device_type: int
-    plan: Plan
-
-    @property
-    def devices(self) -> int:
-        """Devices of the stage."""
-        return self.plan.tp * self.plan.cp * self.plan.dp
-
-    @property
-    def samples(self) -> int:
-        """Sequences that the whole stage takes at a time."""
-        return self.plan.dp * self.plan.micro_batch_size
-
-    @property
-    def name(self) -> str:
-        """For people: ``"tp8 dp4 zero1 mbs2"``."""
-        plan = self.plan
-        words = [f"tp{plan.tp}", f"dp{plan.dp}"]
-        words += [f"cp{plan.cp}"] * (plan.cp > 1) + [f"ep{plan.ep}"] * (plan.ep > 1)
-        return " ".join([*words, f"zero{plan.zero}", f"mbs{plan.micro_batch_size}"])
+def degrees_of(plan: Plan) -> str:
+    """The degrees inside a stage, for people: ``"tp8 dp4 zero1 mbs2"``."""
+    words = [f"tp{plan.tp}", f"dp{plan.dp}"]
+    words += [f"cp{plan.cp}"] * (plan.cp > 1) + [f"ep{plan.ep}"] * (plan.ep > 1)
+    return " ".join([*words, f"zero{plan.zero}", f"mbs{plan.micro_batch_size}"])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,7 +10,7 @@ import numpy as np
 from perfmodel.errors import PlanError
 from perfmodel.hardware import Cluster
 from perfmodel.network import collective_seconds
-from perfmodel.optimize.costs import STRATEGIES, ModeCosts, mode_costs
+from perfmodel.optimize.costs import STRATEGIES, ModeCosts, degrees_of, mode_costs
 from perfmodel.optimize.problem import Floats, PlanningProblem, StageKind, uniform_in_flight
 from perfmodel.optimize.space import (
     Piece,
@@ -53,6 +53,10 @@ class Priced:
     def layers(self) -> tuple[str, ...]:
         """Names of all planning layers."""
         return self.costs[0].layers
+
+    def mode_name(self, device_type: int, mode: int) -> str:
+        """A mode's degrees for people."""
+        return degrees_of(self.modes[device_type][mode])
 
 
 def priced(
@@ -224,7 +228,60 @@ def problem_of(
         in_flight=uniform_in_flight(table.space.schedule, point.stages, point.micro_batches),
         extra=extra,
     )
-    return undominated(problem, tuple(chosen))
+    problem, kept = undominated(problem, tuple(chosen))
+    if table.space.per_layer:
+        problem = _per_layer(table, problem, kept)
+    return problem, kept
+
+
+def _per_layer(
+    table: Priced, problem: PlanningProblem, chosen: tuple[tuple[int, int], ...]
+) -> PlanningProblem:
+    """One stage kind in which every layer picks its mode as well: strategy = (mode, word).
+
+    Between layers of different modes the activations are dealt out anew, forward and backward: an
+    all-to-all among the devices of the stage. What a mode costs once a step beyond the cheapest is
+    spread over the micro-batches.
+    """
+    if len(table.clusters) > 1:
+        raise PlanError(
+            "space: per_layer",
+            f"{len(table.clusters)} device types",
+            "one device type",
+            repair="plan one cluster, or leave per_layer off",
+        )
+    cluster, words = table.clusters[0], len(problem.strategies)
+    modes, layers = len(chosen), len(problem.layers)
+
+    def merged(array: Floats) -> Floats:
+        return array.swapaxes(0, 1).reshape(1, layers, modes * words)
+
+    least = problem.once.min(axis=0)
+    beyond = (problem.once - least) / problem.micro_batches
+    devices = problem.kinds[0].devices
+    near = min(devices, placement.domain_devices(cluster))
+    reshard = np.zeros((1, layers, modes, words, modes, words))
+    for to, (g, i) in enumerate(chosen):
+        size = np.concatenate([[0.0], table.costs[g].boundary[i][:-1]])
+        moved = 2.0 * collective_seconds("all_to_all", size, devices, cluster, ranks_per_node=near)
+        reshard[0, :, :, :, to] = moved[:, None, None, None]
+    same = np.arange(modes)
+    reshard[:, :, same, :, same, :] = 0.0
+    return replace(
+        problem,
+        strategies=tuple(
+            f"{table.mode_name(*mode)} {word}" for mode in chosen for word in problem.strategies
+        ),
+        kinds=(min(problem.kinds, key=lambda kind: kind.capacity),),
+        seconds=merged(problem.seconds + beyond[:, :, None]),
+        persistent=merged(problem.persistent),
+        activation=merged(problem.activation),
+        transient=merged(problem.transient),
+        once=least[None],
+        stage_once=problem.stage_once.max(keepdims=True),
+        reshard=reshard.reshape(1, layers, modes * words, modes * words),
+        enter=problem.enter.max(axis=1, keepdims=True),
+    )
 
 
 def _enter(table: Priced, point: Point, chosen: list[tuple[int, int]]) -> Floats:

@@ -62,6 +62,9 @@ class Space:
         ``"1f1b"`` or ``"gpipe"``.
     precision : str
         Of the matrix products.
+    per_layer : bool
+        Let every layer of a stage have its own degrees and ZeRO stage, at the price of moving its
+        input; one device type only.
     """
 
     stages: tuple[int, ...] | None = None
@@ -73,6 +76,7 @@ class Space:
     micro_batch_sizes: tuple[int, ...] | None = None
     schedule: str = "1f1b"
     precision: str = "bf16"
+    per_layer: bool = False
 
     def __post_init__(self) -> None:
         for word in self.strategies:

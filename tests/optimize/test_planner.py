@@ -142,7 +142,7 @@ def test_confirmation_ranks_the_best_few(h100):
 
 def test_infeasible_says_what_would_fit():
     cluster = load_cluster("dgx-h100", nodes=1)
-    space = Space(zero=(1,), strategies=("none",))
+    space = Space(zero=(1,), strategies=("none",), tp=(8,), micro_batch_sizes=(1,))
     plan = milp_plan("llama-3-70b", cluster, 64, 8192, space=space)
     assert plan.status == "infeasible"
     assert plan.relaxation.missing_bytes > 0
@@ -166,7 +166,7 @@ def test_out_of_time_is_honest(h100, plan):
 
 def test_objectives():
     small = load_cluster("dgx-h100", nodes=2)
-    space = Space(tp=(1, 2), stages=(1, 2, 4))
+    space = Space(tp=(1, 2), stages=(1, 2), micro_batch_sizes=(1, 2))
     ask = partial(milp_plan, "llama-3-8b", small, 128, 8192, space=space)
     fast = ask()
     frugal = ask(objective="energy")
@@ -203,7 +203,7 @@ def test_two_kinds_of_device_beat_either(h100):
 
 def test_sensitivities_never_hurt():
     cluster = load_cluster("dgx-h100", nodes=2)
-    space = Space(zero=(1,), tp=(4, 8), stages=(1, 2, 4))
+    space = Space(zero=(1,), tp=(8,), stages=(1, 2, 4), micro_batch_sizes=(1, 2))
     found = sensitivities("llama-3-8b", cluster, 64, 8192, space=space)
     assert {s.lever for s in found} == {"memory", "network", "links"}
     assert all(s.after <= s.before * (1 + 2e-6) for s in found)
@@ -240,3 +240,17 @@ def test_bad_questions_get_an_answer(h100):
         milp_plan("llama-3-8b", h100, 63, 8192, space=Space(stages=(1,)))
     with pytest.raises(PlanError, match="strategies"):
         Space(strategies=("sometimes",))
+
+
+def test_degrees_may_differ_between_layers_of_a_stage():
+    cluster = load_cluster("dgx-h100", nodes=1)
+    base = Space(zero=(1,), tp=(2, 4), stages=(1, 2), micro_batch_sizes=(1, 2))
+    plain = milp_plan("llama-3-8b", cluster, 16, 8192, space=base)
+    freer = milp_plan("llama-3-8b", cluster, 16, 8192, space=replace(base, per_layer=True))
+    assert freer.status == "optimal"
+    # Only a small part of the work of once a step is priced differently.
+    assert freer.step_time <= plain.step_time * 1.001
+    assert all(word.split()[0] in ("tp2", "tp4") for s in freer.stages for word in s.strategies)
+    pair = (cluster, load_cluster("dgx-a100", nodes=1))
+    with pytest.raises(PlanError, match="one device type"):
+        milp_plan("llama-3-8b", pair, 16, 8192, space=replace(base, per_layer=True))
