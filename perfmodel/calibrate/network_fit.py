@@ -239,7 +239,13 @@ def _solve(
         raise RuntimeError(key)
     link = build(best.x)
     misses = np.log(predict(link) / rows.seconds)
-    return replace(link, spread=max(float(np.std(misses)), 0.02))
+    spread = max(float(np.std(misses)), 0.02)
+    # Around the optimum log(time) is about linear: covariance = variance * (J'J)^-1; the pull
+    # towards the family is part of J, so that nothing is less certain than its family.
+    slopes: Floats = np.array(best.jac, dtype=np.float64)
+    errors = spread * np.sqrt(np.diag(np.linalg.inv(slopes.T @ slopes)))
+    doubt = {name.replace(".", "_"): float(e) for name, e in zip(names, errors, strict=False)}
+    return replace(link, spread=spread, doubt=doubt)
 
 
 def _build(

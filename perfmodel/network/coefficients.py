@@ -100,8 +100,11 @@ class LinkCoefficients:
         Standard deviation of log(measured / predicted) without the correction.
     fitted : bool
         Whether measurements of this link stand behind the numbers.
-    source : str
+    sources : tuple of str
         Citation keys.
+    doubt : mapping of str to float
+        Relative standard error of fitted coefficients, ``"ll_base"`` ...; where the rows say
+        nothing it is that of the family.
     """
 
     key: str
@@ -112,6 +115,7 @@ class LinkCoefficients:
     spread: float = 0.2
     fitted: bool = False
     sources: tuple[str, ...] = field(default=(DEFAULT_SOURCE,))
+    doubt: Mapping[str, float] = field(default_factory=dict)
 
     def group_share(self, ranks: Floats) -> Floats | float:
         """Share of the wire that a group of so many ranks sees."""
@@ -193,6 +197,7 @@ def from_dict(data: Mapping[str, Any], where: str = "coefficients") -> LinkCoeff
             spread=data["spread"],
             fitted=data.get("fitted", True),
             sources=tuple(data["sources"]),
+            doubt=dict(data.get("doubt", {})),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise NetworkError(
@@ -219,6 +224,8 @@ def to_dict(link: LinkCoefficients) -> dict[str, Any]:
         | ({"peer_share": way.peer} if np.isfinite(way.peer) else {})
         for name, way in link.ways.items()
     }
+    if link.doubt:
+        tables["doubt"] = dict(link.doubt)
     if link.correction is not None:
         tables["correction"] = link.correction.to_dict()
     return tables

@@ -10,7 +10,7 @@ Where the link was measured, a smooth residual corrects what the mechanism misse
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +24,11 @@ from perfmodel.network.tori import torus_numbers
 
 if TYPE_CHECKING:
     from perfmodel.hardware.cluster import Cluster
+
+
+# Standard deviation of log(measured / predicted) of operations that a link's fit did not see: the
+# published table's coefficients on our own all-to-all, gather, scatter and point-to-point.
+UNSEEN: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +216,8 @@ def _finish(
     for link, where, count in ((inside, ~out, ranks), (outside, out, groups)):
         if link is None or not where.any():
             continue
-        spread = np.where(where, link.spread, spread)
+        seen = link.correction is not None and op in link.correction.tables
+        spread = np.where(where, link.spread if seen else max(link.spread, UNSEEN), spread)
         if link.correction is None or forced:
             continue
         residual, deviation = link.correction.at(op, size, count)

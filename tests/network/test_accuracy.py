@@ -19,7 +19,7 @@ from perfmodel.calibrate.network_score import (
 )
 from perfmodel.errors import CalibrationError
 from perfmodel.hardware import load
-from perfmodel.network import collective_seconds
+from perfmodel.network import collective_seconds, price_collective
 from perfmodel.network.coefficients import fitted, from_dict, to_dict
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -124,3 +124,25 @@ def test_the_report_of_what_is_shipped_judges_by_every_class():
     assert {"By chip, single node", "By operation", "By ranks", "By size"} <= set(sections)
     text = markdown(list(sections.items()))
     assert text.count("### ") == len(sections)
+
+
+def test_nine_of_ten_unseen_points_lie_in_the_interval():
+    rows, _ = published_rows(TABLE)
+    single = (rows.groups == 1) & np.isin(rows.hardware, SINGLE_NODE) & (rows.forced == "")
+    rows = rows.where(rows.held & single)
+    inside = []
+    for node in np.unique(rows.node):
+        for op in np.unique(rows.op):
+            part = rows.where((rows.node == node) & (rows.op == op))
+            priced = price_collective(
+                op, part.size, part.ranks, load(str(node)), ranks_per_node=part.ranks
+            )
+            inside += list((part.seconds >= priced.low) & (part.seconds <= priced.high))
+    assert 0.88 <= np.mean(inside) <= 0.97
+
+
+def test_coefficients_state_their_doubt():
+    link = fitted("nccl-nvlink4")
+    assert link.doubt["simple_share"] < 0.1
+    assert link.doubt["ll_base"] < 0.1
+    assert all(value > 0 for value in link.doubt.values())
