@@ -5,7 +5,11 @@ import os
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.torch
+# the interpreter itself converts one-element arrays to scalars, which NumPy deprecates
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
 
 os.environ.setdefault("TRITON_INTERPRET", "1")
 torch = pytest.importorskip("torch")

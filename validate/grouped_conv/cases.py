@@ -92,9 +92,16 @@ def _condensenet(batch: int) -> list[Case]:
                     for _ in range(4)
                 )
                 learned = GroupedConv(
-                    batch, side, side, channels, groups, 1, 1, 0,
+                    batch,
+                    side,
+                    side,
+                    channels,
+                    groups,
+                    1,
+                    1,
+                    0,
                     name=f"condensenet74-s{stage}u{unit}-1x1-b{batch}",
-                )  # fmt: skip
+                )
                 found.append(Case("condensenet-learned", learned))
                 if unit != units // 2:
                     found.append(
@@ -106,7 +113,7 @@ def _condensenet(batch: int) -> list[Case]:
                             4 * growth,
                             growth,
                             4,
-                        )  # fmt: skip
+                        )
                     )
             channels += growth
         side //= 2
@@ -150,7 +157,7 @@ def _pruned_resnext(batch: int, side: int, width: int, groups: int, seed: int) -
     return Case("pruned-resnext", conv)
 
 
-def layer_cases() -> list[Case]:
+def layer_cases() -> list[Case]:  # noqa: PLR0912
     """Every layer to predict, families interleaved so that a cut run still covers all of them."""
     families: list[list[Case]] = [[], [], [], [], []]
     for batch in (1, 8, 32):
@@ -172,7 +179,7 @@ def layer_cases() -> list[Case]:
                             width,
                             groups,
                             1,
-                        )  # fmt: skip
+                        )
                     )
                     if batch == 8:
                         families[1].append(
@@ -185,7 +192,7 @@ def layer_cases() -> list[Case]:
                                 width // 4,
                                 groups,
                                 1,
-                            )  # fmt: skip
+                            )
                         )
     for batch in (1, 4, 16):
         for per, base in ((4, 128), (8, 256), (16, 512)):
@@ -199,7 +206,7 @@ def layer_cases() -> list[Case]:
                         base << stage,
                         base << stage,
                         32,
-                    )  # fmt: skip
+                    )
                 )
                 if stage and batch == 4:
                     families[2].append(
@@ -213,7 +220,7 @@ def layer_cases() -> list[Case]:
                             32,
                             3,
                             2,
-                        )  # fmt: skip
+                        )
                     )
     regnet = {
         "x-400mf": (16, (32, 64, 160, 384)), "x-800mf": (16, (64, 128, 288, 672)),
@@ -232,7 +239,7 @@ def layer_cases() -> list[Case]:
                         channels,
                         channels,
                         channels // width,
-                    )  # fmt: skip
+                    )
                 )
     seed = 0
     for batch in (1, 8, 4):

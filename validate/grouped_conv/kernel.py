@@ -1,3 +1,4 @@
+# ruff: noqa: ANN001, ANN201, ANN202, SIM102, PLR0915 - the kernel language, not Python
 """The persistent kernel: one program a slot, each walking its own list of tiles.
 
 A tile is ``(group, row block, column block, config)``. A convolution is an implicit matrix product

@@ -35,7 +35,7 @@ class Layer:
 def build(
     conv: GroupedConv, device: str, seed: int = 0, given: list[torch.Tensor] | None = None
 ) -> Layer:
-    """Random weights (rounded to the layer's type), or those given, and the tables of the groups."""
+    """Random weights (rounded to the layer's type), or those given, and the groups' tables."""
     maker = torch.Generator().manual_seed(seed)
     dtype = DTYPES[conv.dtype]
     k = conv.kernel

@@ -60,7 +60,7 @@ SOLO = (
     "p90_s",
 )
 LAYERS = (
-    "layer", "family", "batch", "groups", "rows", "method", "variant", "placement", "slots", "tiles",
+    "layer", "family", "batch", "groups", "rows", "method", "variant", "placement", "slots", "tiles",  # noqa: E501
     "calls", "sets", "latency_us", "p10_us", "p90_us", "predicted_us", "bound_us", "error",
     "sm_clock_mhz", "note",
 )  # fmt: skip
@@ -316,7 +316,7 @@ class Layers:
 
         def run(index: int) -> torch.Tensor:
             launch(
-                layer, ready, inputs[index % len(inputs)], outputs[index % len(inputs)], timers=True,
+                layer, ready, inputs[index % len(inputs)], outputs[index % len(inputs)], timers=True,  # noqa: E501
             )  # fmt: skip
             return ready.timer
 
@@ -526,7 +526,7 @@ def _planned(one: Candidate, made: Tables) -> dict[str, np.ndarray]:
     return {"seconds": seconds, "tiles": count, "steps": steps}
 
 
-def measure(out: Path, seconds: float) -> int:
+def measure(out: Path, seconds: float) -> int:  # noqa: PLR0912, PLR0915
     """Everything, inside ``seconds`` of wall-clock time; returns the exit code."""
     from validate.grouped_conv.sidecar import environment, write_coefficients, write_sidecars
 
@@ -571,7 +571,7 @@ def measure(out: Path, seconds: float) -> int:
         errors = relative_errors(seen, coefficients)
         print(
             f"phase 1: {len(seen)} observations, median |error| {np.median(np.abs(errors)):.1%},"
-            f" {left():.0f} s left; launch {json.dumps({k: round(v * 1e6, 2) for k, v in gaps.items()})}",
+            f" {left():.0f} s left; launch {json.dumps({k: round(v * 1e6, 2) for k, v in gaps.items()})}",  # noqa: E501
             flush=True,
         )
         write_coefficients(out / "grouped_coefficients.toml", coefficients)
@@ -610,7 +610,7 @@ def measure(out: Path, seconds: float) -> int:
             time.monotonic() - began,
         )  # fmt: skip
     print(
-        f"{done} layers, {layer_table.rows} rows, {runner.failures if runner else 0} failed methods,"
+        f"{done} layers, {layer_table.rows} rows, {runner.failures if runner else 0} failed methods,"  # noqa: E501
         f" {slot_table.rows} slots, {left():.0f} s left",
         flush=True,
     )

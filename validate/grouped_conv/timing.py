@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -55,7 +56,7 @@ def in_graph(
             graph.replay()
         marks[-1].record()
         torch.cuda.synchronize()
-        taken += [a.elapsed_time(b) for a, b in zip(marks[:-1], marks[1:], strict=True)]
+        taken += [a.elapsed_time(b) for a, b in pairwise(marks)]
         if len(taken) > 400:
             break
     del graph, kept

@@ -1,1 +1,1 @@
-"""The grouped-convolution scheduler in parts; :mod:`perfmodel.optimize.grouped_conv` is the door."""
+"""The grouped-convolution scheduler in parts; the door is perfmodel.optimize.grouped_conv."""

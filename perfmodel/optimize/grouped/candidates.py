@@ -1,4 +1,4 @@
-"""A schedule for each variant and residency of a device, by knapsack and a heuristic; best first."""
+"""A schedule for each variant and residency of a device, fastest first."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Which tile each group uses: a multiple-choice knapsack.
 
-Group g with tile shape c makes ``n[g, c]`` tiles of ``tau[g, c]`` seconds. Choose one shape a group:
+Group g with tile shape c makes ``n[g, c]`` tiles of ``tau[g, c]`` seconds. Choose one per group:
 minimise T with ``sum n tau <= slots T`` and ``tau <= T`` for every choice. With these two rows the
 knapsack is separable once the longest allowed tile is fixed, so trying every value of tau as that
 limit solves it exactly. A further shared resource (bytes out of the last-level cache, or a cap on

@@ -148,15 +148,15 @@ class GroupedSchedule:
             f"{conv.name or 'layer'}: {len(conv.groups)} groups, {conv.rows} pixels,"
             f" {format_seconds(self.seconds)} on {self.device}"
             + ("" if self.calibrated else " (tile times from the datasheet, not calibrated)"),
-            f"  kernel {chosen.times.name}: {int(chosen.counts.sum())} tiles on {chosen.slots} slots,"
-            f" slots busy {busy:.0%}",
+            f"  kernel {chosen.times.name}: {int(chosen.counts.sum())} tiles on {chosen.slots}"
+            f" slots, busy {busy:.0%}",
             "  shapes: "
             + ", ".join(
                 f"{shapes[shape].bm}x{shapes[shape].bn} for {number} groups"
                 for shape, number in sorted(used.items())
             ),
             f"  placement by {self.placement.method}: gap at most {self.placement_gap:.2%}"
-            f" ({self.placement.proof}); shapes and placement together at most {self.joint_gap:.2%}",
+            f" ({self.placement.proof}); with shapes at most {self.joint_gap:.2%}",
         ]
         lines += [
             f"    {name:<14} {format_seconds(value)}"
