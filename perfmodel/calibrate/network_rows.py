@@ -33,6 +33,8 @@ NODES = {
     "TPU7x 2x2x1": "tpu-v7x-pod",
     "TPU7x 2x2x2": "tpu-v7x-pod",
 }
+# ... where its several nodes are joined by another fabric than that file's.
+FABRICS = {("B200-SXM", True): "aws-p6-b200"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def published_rows(path: Path) -> tuple[Rows, list[tuple[dict[str, str], str]]]:
                 "ranks": nodes * (1 if "Slingshot" in row["interconnect"] else local),
                 "local": 1 if "Slingshot" in row["interconnect"] else local,
                 "seconds": float(row["time_us"]) * 1e-6,
-                "node": NODES[row["hardware"]],
+                "node": FABRICS.get((row["hardware"], nodes > 1), NODES[row["hardware"]]),
                 "source": row["source"],
                 "hardware": row["hardware"],
                 "forced": "ring" if "NVLS disabled" in row["note"] else "",
