@@ -5,7 +5,7 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
-from perfmodel.optimize.problem import PlanningProblem, StageKind
+from perfmodel.optimize.problem import PlanningProblem, StageKind, uniform_in_flight
 
 
 def _random_problem(rng, *, layers, stages, strategies, kinds=1, types=1, whole=True):
@@ -96,6 +96,37 @@ def _every_plan(problem):
     return np.concatenate(total)
 
 
+def _pipeline(layers, stages, strategies, *, seed=0, micro_batches=64, cap=1.0):
+    """A heterogeneous model: tensor degrees x recomputation, resharding, a binding memory cap."""
+    rng = np.random.default_rng(seed)
+    base = rng.uniform(0.5, 2.0, layers)[:, None]
+    tensor = np.array([1, 2, 4, 8] * 2)[:strategies]
+    again = np.arange(strategies) >= 4
+    seconds = base / 8 * (1 + 0.08 * np.log2(tensor)) * (1 + 0.33 * again)
+    seconds = seconds * rng.uniform(0.95, 1.05, (layers, strategies))
+    held = rng.uniform(0.3, 1.2, (layers, 1)) / tensor
+    active = rng.uniform(0.5, 2.0, (layers, 1)) * np.where(again, 0.1, 1.0) / tensor / stages
+    reshard = 0.004 * np.abs(np.log2(tensor)[:, None] - np.log2(tensor)[None])
+    capacity = cap * (held + stages / 2 * active).mean() * layers / stages
+    shape = (1, layers, strategies)
+    return PlanningProblem(
+        layers=tuple(f"layer {i}" for i in range(layers)),
+        strategies=tuple(f"tp{t}" for t in tensor),
+        kinds=(StageKind("stage", 0, 8, float(capacity)),),
+        available=(8 * stages,),
+        seconds=seconds[None],
+        persistent=held[None] + np.zeros(shape),
+        activation=active[None],
+        transient=np.zeros(shape),
+        once=np.zeros((1, layers)),
+        stage_once=np.zeros(1),
+        reshard=np.tile(reshard, (1, layers, 1, 1)),
+        enter=np.zeros((1, 1, layers)),
+        micro_batches=micro_batches,
+        in_flight=uniform_in_flight("1f1b", stages, micro_batches),
+    )
+
+
 @pytest.fixture(scope="session")
 def random_problem():
     """Makes a random planning problem."""
@@ -106,3 +137,9 @@ def random_problem():
 def every_plan():
     """Prices every plan of a problem."""
     return _every_plan
+
+
+@pytest.fixture(scope="session")
+def pipeline():
+    """Makes a heterogeneous pipeline problem of any size."""
+    return _pipeline

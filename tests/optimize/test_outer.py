@@ -9,11 +9,8 @@ from perfmodel.errors import PlanError
 from perfmodel.optimize.monolithic import solve_monolithic
 from perfmodel.optimize.outer import quick_bound, solve_point
 from perfmodel.optimize.problem import (
-    PlanningProblem,
     Stage,
-    StageKind,
     evaluate,
-    uniform_in_flight,
 )
 from perfmodel.optimize.relax import shortage
 from perfmodel.optimize.replicas import split_micro_batches
@@ -52,37 +49,6 @@ def test_equal_to_brute_force(seed, random_problem, every_plan):
     assert feasible >= 10
 
 
-def pipeline(layers, stages, strategies, *, seed=0, micro_batches=64, cap=1.0):
-    """A heterogeneous model: tensor degrees x recomputation, resharding, a binding memory cap."""
-    rng = np.random.default_rng(seed)
-    base = rng.uniform(0.5, 2.0, layers)[:, None]
-    tensor = np.array([1, 2, 4, 8] * 2)[:strategies]
-    again = np.arange(strategies) >= 4
-    seconds = base / 8 * (1 + 0.08 * np.log2(tensor)) * (1 + 0.33 * again)
-    seconds = seconds * rng.uniform(0.95, 1.05, (layers, strategies))
-    held = rng.uniform(0.3, 1.2, (layers, 1)) / tensor
-    active = rng.uniform(0.5, 2.0, (layers, 1)) * np.where(again, 0.1, 1.0) / tensor / stages
-    reshard = 0.004 * np.abs(np.log2(tensor)[:, None] - np.log2(tensor)[None])
-    capacity = cap * (held + stages / 2 * active).mean() * layers / stages
-    shape = (1, layers, strategies)
-    return PlanningProblem(
-        layers=tuple(f"layer {i}" for i in range(layers)),
-        strategies=tuple(f"tp{t}" for t in tensor),
-        kinds=(StageKind("stage", 0, 8, float(capacity)),),
-        available=(8 * stages,),
-        seconds=seconds[None],
-        persistent=held[None] + np.zeros(shape),
-        activation=active[None],
-        transient=np.zeros(shape),
-        once=np.zeros((1, layers)),
-        stage_once=np.zeros(1),
-        reshard=np.tile(reshard, (1, layers, 1, 1)),
-        enter=np.zeros((1, 1, layers)),
-        micro_batches=micro_batches,
-        in_flight=uniform_in_flight("1f1b", stages, micro_batches),
-    )
-
-
 @pytest.mark.parametrize("seed", range(2))
 def test_cbc_equals_highs(seed, random_problem):
     rng = np.random.default_rng(100 + seed)
@@ -95,7 +61,7 @@ def test_cbc_equals_highs(seed, random_problem):
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_monolithic_equals_decomposed(seed):
+def test_monolithic_equals_decomposed(seed, pipeline):
     problem = pipeline(10, 3, 4, seed=seed)
     found = solve_point(problem)
     step, bound, solution = solve_monolithic(problem, time_limit_s=60)
@@ -114,7 +80,7 @@ def test_monolithic_equals_decomposed_with_every_term(random_problem):
 
 
 @pytest.mark.slow
-def test_monolithic_equals_decomposed_at_48_layers():
+def test_monolithic_equals_decomposed_at_48_layers(pipeline):
     problem = pipeline(48, 8, 8)
     found = solve_point(problem)
     step, bound, _ = solve_monolithic(
@@ -125,14 +91,14 @@ def test_monolithic_equals_decomposed_at_48_layers():
 
 
 @pytest.mark.parametrize("solver", ["highs", "cbc"])
-def test_96_layers_16_stages_8_strategies_is_proven(solver):
+def test_96_layers_16_stages_8_strategies_is_proven(solver, pipeline):
     found = solve_point(pipeline(96, 16, 8, seed=1), solver=solver)
     assert found.status == "optimal"
     assert found.gap <= 1e-9
     assert found.kept < found.columns / 10
 
 
-def test_a_cutoff_prunes_what_cannot_beat_it():
+def test_a_cutoff_prunes_what_cannot_beat_it(pipeline):
     problem = pipeline(24, 4, 4)
     best = solve_point(problem)
     pruned = solve_point(problem, cutoff=best.step * 0.999)
@@ -143,7 +109,7 @@ def test_a_cutoff_prunes_what_cannot_beat_it():
     assert again.step == pytest.approx(best.step)
 
 
-def test_out_of_time_returns_the_incumbent_with_an_honest_gap():
+def test_out_of_time_returns_the_incumbent_with_an_honest_gap(pipeline):
     problem = pipeline(48, 8, 8, seed=1)
     best = solve_point(problem)
     early = solve_point(problem, time_limit_s=1e-6)
@@ -153,13 +119,13 @@ def test_out_of_time_returns_the_incumbent_with_an_honest_gap():
     assert early.gap > 0
 
 
-def test_more_memory_is_never_slower():
+def test_more_memory_is_never_slower(pipeline):
     steps = [solve_point(pipeline(24, 4, 8, cap=cap)).step for cap in (0.8, 1.0, 1.2, 5.0)]
     assert steps == sorted(steps, reverse=True)
     assert steps[0] > steps[-1]
 
 
-def test_infeasible_says_how_much_memory_is_missing():
+def test_infeasible_says_how_much_memory_is_missing(pipeline):
     problem = pipeline(24, 4, 8, cap=0.1)
     assert solve_point(problem).status == "infeasible"
     lack = shortage(problem)
@@ -170,7 +136,7 @@ def test_infeasible_says_how_much_memory_is_missing():
         assert solve_point(replace(problem, kinds=(larger,))).status == status
 
 
-def test_problems_are_checked():
+def test_problems_are_checked(pipeline):
     problem = pipeline(6, 2, 4)
     with pytest.raises(PlanError, match="shape"):
         replace(problem, once=np.zeros((2, 6)))

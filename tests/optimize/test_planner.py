@@ -21,6 +21,7 @@ from perfmodel.optimize.limits import largest_micro_batch, longest_context
 from perfmodel.optimize.planner import milp_plan
 from perfmodel.optimize.pricing import priced, problem_of
 from perfmodel.optimize.problem import Stage, evaluate
+from perfmodel.optimize.replicas import plan_replicas
 from perfmodel.optimize.sensitivity import changed_cluster, sensitivities
 from perfmodel.optimize.space import Piece, Space, points_of
 from perfmodel.parallel.layout import even_layout
@@ -254,3 +255,21 @@ def test_degrees_may_differ_between_layers_of_a_stage():
     pair = (cluster, load_cluster("dgx-a100", nodes=1))
     with pytest.raises(PlanError, match="one device type"):
         milp_plan("llama-3-8b", pair, 16, 8192, space=replace(base, per_layer=True))
+
+
+def test_unequal_replicas_balance_their_batches():
+    pair = (load_cluster("dgx-h100", nodes=2), load_cluster("dgx-a100", nodes=2))
+    space = Space(zero=(1,), tp=(2,), stages=(1, 2), micro_batch_sizes=(1,))
+    both = plan_replicas("llama-3-8b", pair, 256, 4096, granule=32, space=space)
+    assert sum(both.batches) == 256
+    assert both.batches[0] > both.batches[1]
+    assert both.exchange > 0
+    # No other split of the batch is better.
+    for share in range(32, 256, 32):
+        times = [
+            milp_plan("llama-3-8b", cluster, batch, 4096, space=space, keep=1).step_time
+            for cluster, batch in zip(pair, (share, 256 - share), strict=True)
+        ]
+        assert max(times) >= (both.step_time - both.exchange) * (1 - 1e-9)
+    with pytest.raises(PlanError, match="two clusters"):
+        plan_replicas("llama-3-8b", pair[:1], 256, 4096)
