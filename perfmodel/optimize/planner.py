@@ -117,7 +117,9 @@ def milp_plan(
             "a batch, a number of devices and degrees that divide one another",
             repair="change the global batch size, allow other degrees, or use another node count",
         )
-    search = _Search(objective, deadline_s, solver, gap, began + time_limit_s, slack, keep)
+    # Near-best plans are sought only for someone who ranks them by other means.
+    reach = slack if confirm is not None and keep > 1 else 0.0
+    search = _Search(objective, deadline_s, solver, gap, began + time_limit_s, reach, keep)
     search.run(candidates)
     head: dict[str, Any] = {
         "objective": objective,
@@ -196,7 +198,7 @@ class _Search:
     def run(self, candidates: list[Candidate]) -> None:
         best = math.inf
         for candidate in sorted(candidates, key=lambda c: c.floor):
-            reach = best * (1 + (self.slack if self.keep > 1 else 0.0))
+            reach = best * (1 + self.slack)
             left = self.until - time.perf_counter()
             if left <= 0:
                 # Out of time: what was not looked at is known by its bound only.
@@ -246,7 +248,8 @@ class _Search:
     def ranked(self) -> list[tuple[Candidate, PointSolution]]:
         """The best plan with its certificate from the solver, and the next ones."""
         best = self.found[0][0]
-        kept = [item for item in self.found if item[0] <= best * (1 + self.slack)][: self.keep]
+        near = best * (1 + max(self.slack, 0.02))
+        kept = [item for item in self.found if item[0] <= near][: self.keep]
         result = []
         for place, (_, candidate, solution) in enumerate(kept):
             left = self.until - time.perf_counter()
