@@ -67,11 +67,9 @@ _SIZES: Final = (
     ("moe_ffn", "expert_ffn"),
 )
 _NOT_TRANSFORMERS: Final = (
-    ("cnn", "a convolutional network"),
-    ("resnet", "a convolutional network"),
-    ("efficientnet", "a convolutional network"),
-    ("unet", "a convolutional network"),
-    ("u-net", "a convolutional network"),
+    ("cnn", "a convolutional network that is not among the known ones"),
+    ("resnet", "a convolutional network that is not among the known ones"),
+    ("unet", "a convolutional network that is not among the known ones"),
     ("lstm", "a recurrent network"),
     ("gnmt", "a recurrent network"),
     ("rnn", "a recurrent network"),
@@ -128,7 +126,7 @@ def model_of(row: Row, seq_len: int | None) -> tuple[ModelConfig, tuple[str, ...
             raise WorkloadError(
                 f"{row.where}: arch",
                 row.text("arch") or row.text("model"),
-                "a transformer: decoder, encoder or encoder-decoder",
+                "a transformer, or a convolutional network that `perfmodel conv` knows",
                 repair=f"leave the row out: {what} has no training model here",
             )
     if re.search(r"\blora\b|\bqlora\b|\bpeft\b", words):
