@@ -22,6 +22,7 @@ __all__ = [
     "conv_op",
     "convnet",
     "convnet_calls",
+    "forward",
     "inference_memory",
     "training_memory",
 ]

@@ -1,0 +1,325 @@
+"""Convolutional networks on devices: inference and data-parallel training steps.
+
+The operators of a network are priced one by one and added up. What a step takes beyond its kernels
+depends on how it is launched: replayed from a graph it is their sum; launched eagerly it is the
+longer of the kernels and the host's work, since the device runs behind a queue that the host fills.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from perfmodel.cost.price import price
+from perfmodel.errors import WorkloadError, nearest_name
+from perfmodel.hardware import Accelerator, Cluster
+from perfmodel.network import collective_seconds
+from perfmodel.workload.convnet import (
+    Memory,
+    Setting,
+    convnet,
+    convnet_calls,
+    forward,
+    inference_memory,
+    training_memory,
+)
+from perfmodel.workload.layer import Call
+from perfmodel.workload.stack import load_stack
+from perfmodel.workload.stacked import stacked
+
+MODES: Final = ("graph", "eager", "compile")
+BUCKET_BYTES: Final = 25 * 2**20
+"""Gradients that DistributedDataParallel reduces together [B] (its ``bucket_cap_mb`` of 25)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConvnetStep:
+    """One step of a network: inference of a batch, or a training step of every device.
+
+    Parameters
+    ----------
+    name : str
+        The network.
+    batch, devices : int
+        Images of one device; devices that work on batches of their own.
+    step_seconds : float
+        The whole step [s].
+    kernel_seconds, host_seconds, exposed_comm_seconds : float
+        The device's kernels, the host's launches, and what of the all-reduce nothing hides [s].
+    modules : tuple of (str, float)
+        Kernel time by kind of operator and pass [s].
+    memory : Memory
+        Of one device [B].
+    fits : bool
+        Whether that is within the device's memory.
+    flops : int
+        Of one device [FLOP].
+    calibrated : float
+        Share of the kernel time that measurements of the device stand behind.
+    """
+
+    name: str
+    batch: int
+    devices: int
+    step_seconds: float
+    kernel_seconds: float
+    host_seconds: float
+    exposed_comm_seconds: float
+    modules: tuple[tuple[str, float], ...]
+    memory: Memory
+    fits: bool
+    flops: int
+    calibrated: float
+
+    @property
+    def images_per_second(self) -> float:
+        """Of all devices together."""
+        return self.batch * self.devices / self.step_seconds
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "network": self.name,
+            "batch_per_device": self.batch,
+            "devices": self.devices,
+            "step_time_s": self.step_seconds,
+            "images_per_s": self.images_per_second,
+            "kernel_time_s": self.kernel_seconds,
+            "host_time_s": self.host_seconds,
+            "exposed_comm_s": self.exposed_comm_seconds,
+            "modules_s": dict(self.modules),
+            "memory": {
+                "weights_bytes": self.memory.weights,
+                "gradients_bytes": self.memory.gradients,
+                "optimizer_bytes": self.memory.optimizer,
+                "activations_bytes": self.memory.activations,
+            },
+            "peak_memory_bytes": self.memory.total,
+            "fits": self.fits,
+            "flops": self.flops,
+            "calibrated_share": self.calibrated,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Kernels:
+    seconds: float
+    backward: float
+    modules: tuple[tuple[str, float], ...]
+    flops: int
+    launches: int
+    calibrated: float
+
+
+def infer_convnet(
+    name: str,
+    accelerator: Accelerator,
+    batch: int,
+    *,
+    image_size: int | tuple[int, ...] | None = None,
+    dtype: str = "bf16",
+    layout: str = "nhwc",
+    mode: str = "graph",
+    amp: bool = False,
+    training_norms: bool = False,
+    host_launch: float | None = None,
+) -> ConvnetStep:
+    """Latency of one batch.
+
+    Parameters
+    ----------
+    name : str
+        A network that :func:`~perfmodel.workload.convnet.convnet` knows.
+    accelerator : Accelerator
+        The device.
+    batch : int
+        Images.
+    image_size, dtype, layout, amp
+        As for :func:`~perfmodel.workload.convnet.convnet_calls`.
+    mode : str
+        ``"graph"``: unfused kernels replayed from a CUDA graph; ``"eager"``: launched one by one;
+        ``"compile"``: element-wise chains fused, replayed.
+    training_norms : bool
+        Norms compute their statistics, as in a model that nobody put into evaluation mode.
+    host_launch : float, optional
+        Host time of one eager launch [s]; by default that of the torch-eager stack.
+
+    Raises
+    ------
+    WorkloadError
+        If a name, size or word is not known.
+    """
+    _check_mode(mode)
+    setting = Setting(batch, dtype, layout, _fusion(mode), amp, training_norms)
+    net = convnet(name, image_size)
+    calls = forward(net, setting)
+    memory = inference_memory(net, setting)
+    return _step(name, batch, 1, calls, accelerator, memory, mode, host_launch, 0.0)
+
+
+def train_convnet(
+    name: str,
+    cluster: Cluster | Accelerator,
+    batch_per_device: int,
+    dtype: str = "fp16",
+    *,
+    image_size: int | tuple[int, ...] | None = None,
+    layout: str = "nhwc",
+    mode: str = "eager",
+    amp: bool | None = None,
+    optimizer: str = "sgd",
+    host_launch: float | None = None,
+) -> ConvnetStep:
+    """A data-parallel training step: forward, backward with all-reduce behind it, optimizer.
+
+    Parameters
+    ----------
+    name : str
+        A network that :func:`~perfmodel.workload.convnet.convnet` knows.
+    cluster : Cluster
+        All of its devices work, each on a batch of its own; or a single accelerator.
+    batch_per_device : int
+        Images.
+    dtype : str
+        Format of the arithmetic; half formats imply ``amp`` unless that is given.
+    image_size, layout, amp, optimizer
+        As for :func:`~perfmodel.workload.convnet.convnet_calls`.
+    mode, host_launch
+        As for :func:`infer_convnet`.
+
+    Notes
+    -----
+    fp32 gradients are reduced in buckets as soon as they are there, so the last bucket is never
+    hidden and the others only as far as the backward pass is long.
+    """
+    _check_mode(mode)
+    amp = dtype in ("fp16", "bf16") if amp is None else amp
+    calls = convnet_calls(
+        name, batch_per_device, image_size, training=True, dtype=dtype, layout=layout,
+        fusion=_fusion(mode), amp=amp, optimizer=optimizer,
+    )  # fmt: skip
+    net = convnet(name, image_size)
+    setting = Setting(batch_per_device, dtype, layout, _fusion(mode), amp, training=True)
+    memory = training_memory(net, setting, optimizer)
+    accelerator = cluster if isinstance(cluster, Accelerator) else cluster.accelerator
+    kernels = _price(calls, accelerator)
+    exposed = (
+        0.0
+        if isinstance(cluster, Accelerator)
+        else _exposed(4 * net.parameters, kernels.backward, cluster)
+    )
+    devices = 1 if isinstance(cluster, Accelerator) else cluster.devices
+    return _assemble(
+        name, batch_per_device, devices, kernels, accelerator, memory, mode, host_launch, exposed
+    )
+
+
+def forward_seconds(
+    calls: Iterable[Call], accelerator: Accelerator, *, host_launch: float = 0.0
+) -> float:
+    """Time of any list of calls: their kernels, or their launches where those take longer [s]."""
+    kernels = _price(tuple(calls), accelerator)
+    return max(kernels.seconds, kernels.launches * host_launch)
+
+
+def _step(
+    name: str,
+    batch: int,
+    devices: int,
+    calls: tuple[Call, ...],
+    accelerator: Accelerator,
+    memory: Memory,
+    mode: str,
+    host_launch: float | None,
+    exposed: float,
+) -> ConvnetStep:
+    kernels = _price(calls, accelerator)
+    return _assemble(name, batch, devices, kernels, accelerator, memory, mode, host_launch, exposed)
+
+
+def _assemble(
+    name: str,
+    batch: int,
+    devices: int,
+    kernels: _Kernels,
+    accelerator: Accelerator,
+    memory: Memory,
+    mode: str,
+    host_launch: float | None,
+    exposed: float,
+) -> ConvnetStep:
+    launch = load_stack("torch-eager").host_launch if host_launch is None else host_launch
+    host = kernels.launches * launch if mode == "eager" else 0.0
+    return ConvnetStep(
+        name=name,
+        batch=batch,
+        devices=devices,
+        step_seconds=max(kernels.seconds, host) + exposed,
+        kernel_seconds=kernels.seconds,
+        host_seconds=host,
+        exposed_comm_seconds=exposed,
+        modules=kernels.modules,
+        memory=memory,
+        fits=memory.total <= float(accelerator.memory_capacity),
+        flops=kernels.flops,
+        calibrated=kernels.calibrated,
+    )
+
+
+def _price(calls: tuple[Call, ...], accelerator: Accelerator) -> _Kernels:
+    modules: dict[str, float] = {}
+    backward = calibrated = 0.0
+    for places, op in stacked(call.op for call in calls):
+        priced = price(op, accelerator)
+        for place, seconds, known in zip(
+            places, priced.seconds.tolist(), priced.calibrated.tolist(), strict=True
+        ):
+            call = calls[place]
+            whole = seconds * float(call.count)
+            word = f"{call.module} {call.grad} gradient" if call.grad else call.module
+            modules[word] = modules.get(word, 0.0) + whole
+            backward += whole if call.grad else 0.0
+            calibrated += whole if known else 0.0
+    total = math.fsum(modules.values())
+    return _Kernels(
+        total,
+        backward,
+        tuple(sorted(modules.items(), key=lambda item: -item[1])),
+        sum(int(call.op.flops) * int(call.count) for call in calls),
+        sum(int(call.count) for call in calls),
+        calibrated / total,
+    )
+
+
+def _exposed(gradient_bytes: int, backward: float, cluster: Cluster) -> float:
+    """What of the bucketed all-reduce the backward pass cannot hide [s]."""
+    if cluster.devices == 1:
+        return 0.0
+    buckets = math.ceil(gradient_bytes / BUCKET_BYTES)
+    last = gradient_bytes - (buckets - 1) * BUCKET_BYTES
+    members = min(cluster.devices_per_node, cluster.devices)
+    full, rest = (
+        float(
+            collective_seconds("all_reduce", size, cluster.devices, cluster, ranks_per_node=members)
+        )
+        for size in (BUCKET_BYTES, last)
+    )
+    total = (buckets - 1) * full + rest
+    return max(rest, total - backward * (1.0 - 1.0 / buckets))
+
+
+def _fusion(mode: str) -> str:
+    return "pointwise" if mode == "compile" else "none"
+
+
+def _check_mode(mode: str) -> None:
+    if mode not in MODES:
+        raise WorkloadError(
+            "convnet: mode",
+            mode,
+            ", ".join(MODES),
+            nearest=nearest_name(mode, MODES) if isinstance(mode, str) else None,
+            repair="use one of the modes",
+        )

@@ -1,0 +1,208 @@
+"""Predicted against published times of whole convolutional networks.
+
+The host of every source is unknown: its launch time is one number for each source, chip and task,
+fitted on one half of the rows (by a hash of the row) and used on the other half.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+from zlib import crc32
+
+import numpy as np
+
+from perfmodel.errors import WorkloadError
+from perfmodel.hardware import load_accelerator, load_cluster
+from perfmodel.study.convnets import ConvnetStep, infer_convnet, train_convnet
+
+_COLUMNS: Final = (
+    "source", "network", "task", "chip", "devices", "batch", "image_size", "dtype", "amp",
+    "layout", "time_s",
+)  # fmt: skip
+_NODES: Final = {
+    "a100-sxm4-80gb": "dgx-a100",
+    "v100-sxm2-16gb": "dgx-1-v100",
+    "v100-sxm2-32gb": "dgx-1-v100-32gb",
+    "t4-16gb": "t4-x4",
+    "rtx-4090-24gb": "rtx-4090-x8",
+}
+_LAUNCHES: Final = np.geomspace(1e-6, 2e-4, 107)
+# a compiled inference is replayed; everything else is launched one by one
+_REPLAYED: Final = ("timm-compile",)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A published row and its prediction.
+
+    Parameters
+    ----------
+    row : dict
+        As published.
+    measured, predicted : float
+        One step [s].
+    fitted : bool
+        Whether the host's launch time was fitted on this row.
+    step : ConvnetStep
+        The prediction with its parts; its host time belongs to one second a launch.
+    host_launch : float
+        What was fitted for its group [s].
+    """
+
+    row: dict[str, str]
+    measured: float
+    predicted: float
+    fitted: bool
+    step: ConvnetStep
+    host_launch: float
+
+    @property
+    def error(self) -> float:
+        """Absolute error relative to the measurement."""
+        return abs(self.predicted / self.measured - 1.0)
+
+    @property
+    def host_bound(self) -> bool:
+        """Whether the launches take longer than the kernels."""
+        return self.host_launch * self.step.host_seconds > self.step.kernel_seconds
+
+
+def score_published(path: Path, *, sources: Iterable[str] | None = None) -> tuple[Scored, ...]:
+    """Every row of a table of published times with its prediction.
+
+    Parameters
+    ----------
+    path : Path
+        A CSV file like ``validate/published/convnets.csv``.
+    sources : iterable of str, optional
+        Only these.
+
+    Raises
+    ------
+    WorkloadError
+        If the file lacks a column.
+    """
+    wanted = None if sources is None else set(sources)
+    rows = [row for row in _read(path) if wanted is None or row["source"] in wanted]
+    groups: dict[tuple[str, ...], list[tuple[dict[str, str], ConvnetStep]]] = defaultdict(list)
+    for row in rows:
+        groups[_group(row)].append((row, predict(row)))
+    scored = []
+    for members in groups.values():
+        fit = [(row, step) for row, step in members if fits_host(row)]
+        launch = _fit(fit or members)
+        for row, step in members:
+            seconds = max(step.kernel_seconds, launch * step.host_seconds)
+            scored.append(
+                Scored(
+                    row,
+                    float(row["time_s"]),
+                    seconds + step.exposed_comm_seconds,
+                    fits_host(row),
+                    step,
+                    launch,
+                )
+            )
+    return tuple(scored)
+
+
+def fits_host(row: dict[str, str]) -> bool:
+    """Whether a row belongs to the half that the host's launch time is fitted on."""
+    key = "|".join(row[name] for name in _COLUMNS if name != "time_s")
+    return crc32(key.encode()) % 2 == 0
+
+
+def predict(row: dict[str, str]) -> ConvnetStep:
+    """The step of a row with one second for each launch of the host."""
+    size = int(row["image_size"]) if row["image_size"] else None
+    mode = "compile" if row["source"] in _REPLAYED else "eager"
+    options: dict[str, Any] = {
+        "image_size": size,
+        "dtype": row["dtype"],
+        "layout": row["layout"],
+        "amp": row["amp"] == "1",
+        "mode": mode,
+        "host_launch": 1.0,
+    }
+    if row["task"] != "train":
+        accelerator = load_accelerator(row["chip"])
+        training = row["task"] == "forward"
+        return infer_convnet(
+            row["network"], accelerator, int(row["batch"]), training_norms=training, **options
+        )
+    if row["chip"] in _NODES:
+        devices = int(row["devices"])
+        cluster = load_cluster(
+            _NODES[row["chip"]], nodes=max(1, devices // 8), gpus_per_node=min(devices, 8)
+        )
+        optimizer = "rmsprop" if "efficientnet" in row["network"] else "sgd"
+        optimizer = "adamw" if "nnunet" in row["network"] else optimizer
+        return train_convnet(
+            row["network"], cluster, int(row["batch"]), optimizer=optimizer, **options
+        )
+    return train_convnet(
+        row["network"], load_accelerator(row["chip"]), int(row["batch"]), **options
+    )
+
+
+def summary(scored: Iterable[Scored]) -> list[dict[str, Any]]:
+    """Errors on the half of the rows that nothing was fitted on, by source, task and chip."""
+    groups: dict[tuple[str, str, str], list[Scored]] = defaultdict(list)
+    for one in scored:
+        if not one.fitted:
+            groups[one.row["source"], one.row["task"], one.row["chip"]].append(one)
+    records = []
+    for (source, task, chip), members in sorted(groups.items()):
+        errors = [one.error for one in members]
+        logs = [math.log(one.predicted / one.measured) for one in members]
+        records.append(
+            {
+                "source": source,
+                "task": task,
+                "chip": chip,
+                "rows": len(members),
+                "mape": sum(errors) / len(errors),
+                "median_error": median(errors),
+                "bias": math.exp(sum(logs) / len(logs)) - 1.0,
+                "within_15_percent": sum(error <= 0.15 for error in errors) / len(errors),
+                "host_bound": sum(one.host_bound for one in members) / len(members),
+                "host_launch_us": members[0].host_launch * 1e6,
+            }
+        )
+    return records
+
+
+def _group(row: dict[str, str]) -> tuple[str, ...]:
+    return (row["source"], row["chip"], row["task"])
+
+
+def _fit(members: list[tuple[dict[str, str], ConvnetStep]]) -> float:
+    """The launch time with the least median error, the shortest where several are as good."""
+    measured = np.array([float(row["time_s"]) for row, _ in members])
+    kernels = np.array([step.kernel_seconds for _, step in members])
+    launches = np.array([step.host_seconds for _, step in members])
+    exposed = np.array([step.exposed_comm_seconds for _, step in members])
+    times = np.maximum(kernels, _LAUNCHES[:, None] * launches) + exposed
+    errors = np.mean(np.abs(np.log(times / measured)), axis=1)
+    return float(_LAUNCHES[int(np.argmin(errors))])
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
+        if missing:
+            raise WorkloadError(
+                path.name,
+                reader.fieldnames,
+                ", ".join(_COLUMNS),
+                repair=f"add the column {missing[0]}",
+            )
+        return list(reader)
