@@ -8,7 +8,7 @@ are computed again only when the set of flows changed.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from perfmodel.errors import ScenarioError
 from perfmodel.network.contention import max_min_rates
+from perfmodel.network.groups import Group, link_bytes
+from perfmodel.network.topology import Topology
 from perfmodel.sim.graph import Stop, TaskGraph, Timeline, stopped, topological_order, waits
 from perfmodel.sim.graph import task_label as label_of
 
 Floats = NDArray[np.float64]
-Share = Callable[[Sequence[Sequence[int]], Floats], Floats]
+Share = Callable[[Sequence[Mapping[int, float]], Floats], Floats]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +33,24 @@ class Flow:
     ----------
     size : float
         What it moves [B].
-    links : tuple of int
-        Links it occupies.
+    usage : mapping
+        Link -> bytes on that link for each byte of the flow.
     """
 
     size: float
-    links: tuple[int, ...]
+    usage: Mapping[int, float]
+
+
+def route_flow(size: float, links: Iterable[int]) -> Flow:
+    """A transfer that loads each of its links alike."""
+    return Flow(size, dict.fromkeys(links, 1.0))
+
+
+def collective_flow(topology: Topology, group: Group) -> Flow:
+    """A collective as one flow: all its hops advance together, measured on its busiest link."""
+    load = {link: size for link, size in link_bytes(topology, group).items() if size > 0}
+    most = max(load.values(), default=0.0)
+    return Flow(most, {link: size / most for link, size in load.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,30 +74,12 @@ class FlowTimeline:
     events: int
 
 
-def fair_shares(paths: Sequence[Sequence[int]], capacity: Floats) -> Floats:
-    """Max-min fair rates of flows that load each of their links alike.
-
-    Parameters
-    ----------
-    paths : sequence of int sequences
-        Links of each flow (at least one).
-    capacity : float array
-        Of each link, shape ``[links]`` [B/s].
-
-    Returns
-    -------
-    array
-        Rate of each flow, shape ``[flows]`` [B/s].
-    """
-    return max_min_rates([dict.fromkeys(path, 1.0) for path in paths], capacity)
-
-
 def solve_flows(
     graph: TaskGraph,
     flows: Mapping[int, Flow],
     capacity: Sequence[float],
     *,
-    share: Share = fair_shares,
+    share: Share = max_min_rates,
     stop: Stop | None = None,
 ) -> FlowTimeline:
     """Run a graph in which some tasks are flows; a flow's ``seconds`` are its latency.
@@ -97,7 +93,7 @@ def solve_flows(
     capacity : sequence of float
         Of every link [B/s].
     share : callable
-        ``share(paths, capacity)`` gives the rates; max-min fair by default.
+        ``share(usages, capacity)`` gives the rates; max-min fair by default.
 
     Raises
     ------
@@ -131,11 +127,11 @@ def solve_flows(
         left.update((task, flows[task].size) for task in started)
         if ended or started:
             active = list(left)
-            paths = [flows[task].links for task in active]
-            given = share(paths, room) if active else np.zeros(0)
+            usages = [flows[task].usage for task in active]
+            given = share(usages, room) if active else np.zeros(0)
             rates = _rates(graph, active, given)
             changes.append(run.now)
-            loads.append(_loads(paths, given, len(room)))
+            loads.append(_loads(usages, given, len(room)))
     timeline = Timeline(graph, run.start[:, None], run.end[:, None], order)
     table = np.array(loads) if loads else np.zeros((0, len(room)))
     return FlowTimeline(timeline, np.array(changes), table, events)
@@ -199,10 +195,11 @@ def _rates(graph: TaskGraph, active: list[int], given: Floats) -> dict[int, floa
     return {task: float(rate) for task, rate in zip(active, given, strict=True)}
 
 
-def _loads(paths: Sequence[Sequence[int]], rates: Floats, links: int) -> Floats:
+def _loads(usages: Sequence[Mapping[int, float]], rates: Floats, links: int) -> Floats:
     load = np.zeros(links)
-    for path, rate in zip(paths, rates, strict=True):
-        load[list(path)] += rate
+    for usage, rate in zip(usages, rates, strict=True):
+        for link, each in usage.items():
+            load[link] += each * rate
     return load
 
 
@@ -223,8 +220,9 @@ def _check(graph: TaskGraph, flows: Mapping[int, Flow], capacity: Sequence[float
             repair="give the link a rate, or route nothing over it",
         )
     for task, flow in flows.items():
-        known = 0 <= task < len(graph) and len(flow.links) > 0
-        known = known and all(0 <= link < len(room) for link in flow.links)
+        known = 0 <= task < len(graph) and (len(flow.usage) > 0 or flow.size == 0)
+        known = known and all(0 <= link < len(room) for link in flow.usage)
+        known = known and all(0 < each < np.inf for each in flow.usage.values())
         if not known or not np.isfinite(flow.size) or flow.size < 0:
             raise ScenarioError(
                 f"{graph.name}: flow of task {task}",

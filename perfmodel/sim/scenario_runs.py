@@ -15,7 +15,7 @@ from perfmodel.hardware import load_cluster
 from perfmodel.parallel.plan import Plan, plan_from_dict
 from perfmodel.sim import scenario_files as files
 from perfmodel.sim.chrome import flow_trace, jobs_trace, layer_trace, run_trace, step_trace
-from perfmodel.sim.flows import Flow, solve_flows
+from perfmodel.sim.flows import Flow, route_flow, solve_flows
 from perfmodel.sim.from_plan import simulate_plan
 from perfmodel.sim.graph import Stop, TaskGraph
 from perfmodel.sim.intervals import best_interval, mean_interval
@@ -124,8 +124,8 @@ def _tasks(scenario: files.TasksScenario, folder: Path, stop: Stop | None) -> Ou
                 f"{where}: links", [], "the links that the transfer crosses", repair="name them"
             )
         if task.links:
-            path = tuple(_find(name, links, f"{where}, links") for name in task.links)
-            flows[index] = Flow(task.size, path)
+            path = [_find(name, links, f"{where}, links") for name in task.links]
+            flows[index] = route_flow(task.size, path)
     run = solve_flows(graph, flows, [link.rate for link in scenario.links], stop=stop)
     ends = {
         name: {"start_s": float(start), "end_s": float(end)}

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from perfmodel.errors import ScenarioError
-from perfmodel.sim.flows import Flow, fair_shares, solve_flows
+from perfmodel.network.groups import Group, concurrent_seconds
+from perfmodel.network.topology import hierarchy, switch
+from perfmodel.sim.flows import Flow, collective_flow, route_flow, solve_flows
 from perfmodel.sim.graph import Stopped, TaskGraph, solve
 from perfmodel.sim.layers import LayerCosts, layer_step
 from perfmodel.sim.loader import DataLoader, run_loader
@@ -148,32 +148,6 @@ def test_speed_of_a_1024_gpu_step(benchmark):
 # --- flows --------------------------------------------------------------------------------------
 
 
-def test_max_min_textbook_case():
-    # Link 0 (10) carries a, b; link 1 (30) carries b, c: a = b = 5, c = 25.
-    rates = fair_shares([(0,), (0, 1), (1,)], np.array([10.0, 30.0]))
-    np.testing.assert_allclose(rates, [5, 5, 25])
-
-
-@given(st.integers(1, 8), st.integers(1, 6), st.integers(0, 10_000))
-@settings(max_examples=60, deadline=None)
-def test_max_min_is_feasible_and_every_flow_meets_a_full_link(flows, links, seed):
-    rng = np.random.default_rng(seed)
-    capacity = rng.uniform(1, 10, links)
-    paths = [
-        tuple(rng.choice(links, size=rng.integers(1, links + 1), replace=False))
-        for _ in range(flows)
-    ]
-    rates = fair_shares(paths, capacity)
-    load = np.zeros(links)
-    for path, rate in zip(paths, rates, strict=True):
-        load[list(path)] += rate
-    assert np.all(load <= capacity * (1 + 1e-9))
-    for path, rate in zip(paths, rates, strict=True):
-        full = [x for x in path if load[x] >= capacity[x] * (1 - 1e-9)]
-        sharers = [max(r for p, r in zip(paths, rates, strict=True) if x in p) for x in full]
-        assert any(rate >= best * (1 - 1e-9) for best in sharers)
-
-
 def flow_graph(*tasks):
     graph = TaskGraph("flows")
     for name, latency, after in tasks:
@@ -183,7 +157,7 @@ def flow_graph(*tasks):
 
 def test_two_flows_share_then_one_speeds_up():
     graph = flow_graph(("a", 0.0, ()), ("b", 0.0, ()))
-    flows = {0: Flow(100.0, (0,)), 1: Flow(300.0, (0,))}
+    flows = {0: route_flow(100.0, (0,)), 1: route_flow(300.0, (0,))}
     run = solve_flows(graph, flows, [10.0])
     np.testing.assert_allclose(run.timeline.end[:, 0], [20.0, 40.0])
     np.testing.assert_allclose(run.link_rates[:, 0], [10, 10, 0])
@@ -192,7 +166,7 @@ def test_two_flows_share_then_one_speeds_up():
 
 def test_alone_a_flow_takes_latency_plus_size_over_rate():
     graph = flow_graph(("a", 0.5, ()), ("b", 2.0, (0,)))
-    run = solve_flows(graph, {0: Flow(100.0, (0, 1))}, [10.0, 50.0])
+    run = solve_flows(graph, {0: route_flow(100.0, (0, 1))}, [10.0, 50.0])
     np.testing.assert_allclose(run.timeline.end[:, 0], [10.5, 12.5])
 
 
@@ -209,25 +183,26 @@ def test_without_shared_links_flows_equal_the_longest_path():
         graph.add(str(task), stream, 0.25, after)
         plain.add(str(task), stream, 0.25 + size / 2.0, after)
         if size:
-            flows[task] = Flow(size, (stream,))
+            flows[task] = route_flow(size, (stream,))
     run = solve_flows(graph, flows, [2.0] * 4)
     np.testing.assert_allclose(run.timeline.end, solve(plain).end, rtol=1e-9)
 
 
 def test_a_tiny_remainder_late_in_time_does_not_hang():
     graph = flow_graph(("late", 1e9, ()), ("a", 0.0, (0,)), ("b", 1e-8, (0,)))
-    flows = {1: Flow(1e-3, (0,)), 2: Flow(1.0, (0,))}
+    flows = {1: route_flow(1e-3, (0,)), 2: route_flow(1.0, (0,))}
     assert solve_flows(graph, flows, [1e6]).timeline.seconds >= 1e9
 
 
 @pytest.mark.parametrize(
     ("flows", "capacity", "words"),
     [
-        ({0: Flow(1.0, (0,))}, [0.0], "link 0"),
-        ({0: Flow(1.0, (3,))}, [1.0], "links"),
-        ({0: Flow(1.0, ())}, [1.0], "links"),
-        ({5: Flow(1.0, (0,))}, [1.0], "task 5"),
-        ({0: Flow(float("nan"), (0,))}, [1.0], "size"),
+        ({0: route_flow(1.0, (0,))}, [0.0], "link 0"),
+        ({0: route_flow(1.0, (3,))}, [1.0], "links"),
+        ({0: route_flow(1.0, ())}, [1.0], "links"),
+        ({5: route_flow(1.0, (0,))}, [1.0], "task 5"),
+        ({0: route_flow(float("nan"), (0,))}, [1.0], "size"),
+        ({0: Flow(1.0, {0: 0.0})}, [1.0], "links"),
     ],
 )
 def test_bad_flows(flows, capacity, words):
@@ -239,10 +214,32 @@ def test_a_share_that_starves_a_flow_is_an_error_not_a_hang():
     with pytest.raises(ScenarioError, match="rate above 0"):
         solve_flows(
             flow_graph(("a", 0.0, ())),
-            {0: Flow(1.0, (0,))},
+            {0: route_flow(1.0, (0,))},
             [1.0],
             share=lambda paths, room: np.zeros(len(paths)),
         )
+
+
+def test_collectives_that_share_links_end_when_the_network_says():
+    # Four nodes of four devices behind one NIC a node: four rings across the nodes, started one
+    # after another, and an all-gather inside a node that disturbs nobody.
+    topology = hierarchy(switch(4, 100e9), 4, switch(4, 25e9), [0, 0, 0, 0])
+    groups = [Group("all_reduce", 1e9, tuple(range(k, 16, 4)), start=0.01 * k) for k in range(4)]
+    groups.append(Group("all_gather", 1e9, (0, 1, 2, 3)))
+    graph = TaskGraph("rings")
+    flows = {}
+    for k, group in enumerate(groups):
+        task = graph.add(str(k), graph.add_stream(f"ring {k}"), group.start)
+        flows[task] = collective_flow(topology, group)
+    run = solve_flows(graph, flows, topology.capacity)
+    took = run.timeline.end[:, 0] - [group.start for group in groups]
+    np.testing.assert_allclose(took, concurrent_seconds(topology, groups), rtol=1e-9)
+    alone = concurrent_seconds(topology, groups[:1])[0]
+    assert took[0] > 3 * alone
+    lone = solve_flows(
+        flow_graph(("a", 0.0, ())), {0: collective_flow(topology, groups[0])}, topology.capacity
+    )
+    assert lone.timeline.seconds == pytest.approx(alone, rel=1e-9)
 
 
 # --- data loader --------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from perfmodel.sim.chakra import (
     write_chakra,
 )
 from perfmodel.sim.chrome import flow_trace, jobs_trace, layer_trace, step_trace, write_trace
-from perfmodel.sim.flows import Flow, solve_flows
+from perfmodel.sim.flows import route_flow, solve_flows
 from perfmodel.sim.graph import TaskGraph, solve
 from perfmodel.sim.jobs import generate_jobs
 from perfmodel.sim.kineto import beside, read_kineto, union_length
@@ -96,7 +96,7 @@ def test_flow_and_job_traces():
     graph = TaskGraph("g")
     for name in "ab":
         graph.add(name, graph.add_stream(name), 0.0)
-    run = solve_flows(graph, {0: Flow(1e9, (0,)), 1: Flow(3e9, (0,))}, [1e9])
+    run = solve_flows(graph, {0: route_flow(1e9, [0]), 1: route_flow(3e9, [0])}, [1e9])
     counters = by_phase(flow_trace(run, ["nic"]), "C")
     assert [c["name"] for c in counters] == ["nic"] * 3
     assert counters[0]["args"]["GB/s"] == pytest.approx(1.0)
