@@ -29,6 +29,8 @@ Floats = NDArray[np.float64]
 CONTEXT: Final = 0.45 * 2**30
 """Driver context and loaded kernels of a PyTorch process [B]: 414 to 520 MiB reported by
 nvidia-smi for CUDA 11 and 12 on A100 and H100, outside the allocator's account."""
+PROGRAM: Final = 0.25 * 2**30
+"""Program, constants and reserve of a compiled TPU step [B]; an assumption."""
 NCCL_CHANNEL: Final = 4 * 2**20
 """Buffer of one channel and direction: the default of NCCL_BUFFSIZE [B]."""
 NCCL_CHANNELS: Final = 16
@@ -83,7 +85,7 @@ def memory(grid: PlanGrid, tables: Tables) -> Memory:
         activations=activations,
         communication=communication,
         workspace=workspace,
-        slack=_slack(grid),
+        slack=_slack(grid, tables.cluster.accelerator.family),
         stage=stage,
     )
 
@@ -100,14 +102,15 @@ def stage_memory(k: int, grid: PlanGrid, tables: Tables) -> list[Floats]:
     # the shard of fully sharded weights is the master copy itself
     master = width.optimizer - width.moments if width.optimizer > width.moments else 0.0
     weights = held[0] * np.where(full & (master > 0), master, width.weight)
-    weights = weights + whole * width.copy
+    # quantised copies live as long as the weights that they are made from
+    weights = weights + np.where(full, 0.0, whole * width.copy)
     optimizer = held[2] * np.where(full & (master > 0), width.moments, width.optimizer)
     gradients = held[1] * width.gradient
     if "weights" in offload:
         weights = np.zeros(len(grid))
     if "optimizer" in offload:
         optimizer = np.zeros(len(grid))
-    activations, working = _activations(k, grid, tables)
+    activations, workspace = _activations(k, grid, tables)
     li = tables.layer_of
     boundary = tables.layers.boundary[li] * grid.tp / np.where(grid.sequence_parallel, grid.tp, 1)
     communication = np.where(grid.pp > 1, 4.0 * boundary, 0.0)
@@ -118,19 +121,22 @@ def stage_memory(k: int, grid: PlanGrid, tables: Tables) -> list[Floats]:
         ],
         axis=0,
     )
-    # a gathered block in use, more on its way, and gradients that wait for their exchange
+    # a gathered block in use, more on its way, and gradients, as computed, before their exchange
     ahead = np.minimum(block, LIVE_PARAMETERS)
-    gathered = block * width.message + ahead * (width.message + width.gradient)
+    gathered = np.minimum(block, 2 * ahead) * (width.message + width.copy)
+    gathered = gathered + ahead * 2 * width.message
     communication = communication + np.where(full | ("weights" in offload), gathered, 0.0)
     bucket = np.minimum(grid.base.bucket_parameters, whole) * width.gradient
     communication = communication + np.where(grid.zero == 2, 2 * bucket, 0.0)
-    head = states.stages.head[di, k]
-    workspace = GEMM_WORKSPACE + head * tables.layers.logits[li] + working
     return [weights, gradients, optimizer, activations, communication, workspace]
 
 
 def _activations(k: int, grid: PlanGrid, tables: Tables) -> tuple[Floats, Floats]:
-    """Activations at the schedule's worst moment, and the gradients at work beside them [B]."""
+    """Activations at the schedule's worst moment, and what works beside them [B].
+
+    Logits and loss are gone before the first block's backward pass brings its own tensors back, so
+    the larger of the two counts.
+    """
     states, di, li = tables.states, tables.state_of, tables.layer_of
     base = grid.base
     flying = schedule.in_flight(
@@ -158,12 +164,20 @@ def _activations(k: int, grid: PlanGrid, tables: Tables) -> tuple[Floats, Floats
         working = np.maximum(working, np.where(there, block.alive[li], 0.0))
     # the loss follows the last block at once: one micro-batch of it, unless GPipe keeps them all
     ends = last * tables.layers.head.kept[li]
-    ends = ends * (tables.micro_batches if base.schedule == "gpipe" else 1.0)
-    return one * flying + ends + transient, working
+    logits = last * tables.layers.logits[li]
+    waiting = ends * (tables.micro_batches - 1.0 if base.schedule == "gpipe" else 0.0)
+    loss = ends + logits > transient + working
+    held_now = np.where(loss, ends, transient)
+    return one * flying + waiting + held_now, GEMM_WORKSPACE + np.where(loss, logits, working)
 
 
-def _slack(grid: PlanGrid) -> Floats:
-    """Driver context and the buffers of every communicator that the plan opens [B]."""
+def _slack(grid: PlanGrid, family: str) -> Floats:
+    """Driver context and the buffers of every communicator that the plan opens [B].
+
+    A TPU's program reserves its buffers when it is compiled; they are counted with its classes.
+    """
+    if family == "tpu":
+        return np.full(len(grid), PROGRAM)
     copies = grid.dp * grid.cp
     groups = (
         (grid.tp > 1).astype(float) + (grid.cp > 1) + (copies > 1) + (grid.ep > 1) + (grid.pp > 1)

@@ -160,7 +160,12 @@ def layer_table(
         head,
         # Megatron sends 1/tp of the activations from every tensor parallel rank
         whole(tokens * model.hidden * precision.element / grid.tp),
-        whole(tokens * np.ceil(vocab / grid.tp) * precision.element),
+        # an unfused loss holds log-probabilities and their gradient in fp32 as well
+        whole(
+            tokens
+            * np.ceil(vocab / grid.tp)
+            * (precision.element + (0 if stack.fused_cross_entropy else 8))
+        ),
     )
 
 
