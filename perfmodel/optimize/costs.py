@@ -287,7 +287,7 @@ def _state_bytes(grid: PlanGrid, width: ParameterBytes, dense: Floats, experts: 
         part = 1.0 / np.asarray(shards, float)[:, None]
         # Under ZeRO 3 the shard is the master copy where there is one.
         sharded = 0.0 if width.optimizer > width.moments else width.weight * part
-        weight = np.where(zero == 3, sharded, width.weight) + width.copy
+        weight = np.where(zero == 3, sharded, width.weight + width.copy)
         gradient = width.gradient * np.where(zero >= 2, part, 1.0)
         optimizer = width.optimizer * np.where(zero >= 1, part, 1.0)
         total += size * (weight + gradient + optimizer)
@@ -300,7 +300,8 @@ def _gathered_bytes(
     """Under ZeRO 3: this layer's weights, and what is on its way before and behind it [B]."""
     layer = dense + experts
     ahead = np.minimum(layer, LIVE_PARAMETERS)
-    whole = layer * width.message + ahead * (width.message + width.gradient)
+    whole = np.minimum(layer, 2 * ahead) * (width.message + width.copy)
+    whole = whole + ahead * 2 * width.message
     return np.where((grid.zero == 3)[:, None], whole, 0.0)
 
 

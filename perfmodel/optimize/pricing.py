@@ -22,7 +22,13 @@ from perfmodel.optimize.space import (
     points_of,
 )
 from perfmodel.parallel import placement
-from perfmodel.parallel.footprint import CONTEXT, GEMM_WORKSPACE, NCCL_CHANNEL, NCCL_CHANNELS
+from perfmodel.parallel.footprint import (
+    CONTEXT,
+    GEMM_WORKSPACE,
+    NCCL_CHANNEL,
+    NCCL_CHANNELS,
+    PROGRAM,
+)
 from perfmodel.parallel.plan import Plan
 from perfmodel.workload.transformer import Stack
 
@@ -166,11 +172,11 @@ def _picked(tables: list[ModeCosts], pick: list[int]) -> ModeCosts:
     return ModeCosts(tables[0].layers, **values)
 
 
-def fixed_bytes(plan: Plan, stages: int, boundary: float) -> float:
+def fixed_bytes(plan: Plan, stages: int, boundary: float, family: str) -> float:
     """What a device holds besides the layers: context, buffers, workspace, pipeline buffers [B]."""
     groups = (plan.tp > 1) + (plan.cp > 1) + (plan.dp * plan.cp > 1) + (plan.ep > 1) + (stages > 1)
-    libraries = CONTEXT + groups * NCCL_CHANNELS * 2 * NCCL_CHANNEL + GEMM_WORKSPACE
-    return float(libraries + (4 * boundary if stages > 1 else 0.0))
+    libraries = PROGRAM if family == "tpu" else CONTEXT + groups * NCCL_CHANNELS * 2 * NCCL_CHANNEL
+    return float(libraries + GEMM_WORKSPACE + (4 * boundary if stages > 1 else 0.0))
 
 
 def problem_of(
@@ -191,7 +197,9 @@ def problem_of(
     kinds = []
     for g, i in chosen:
         plan, cluster = table.modes[g][i], table.clusters[g]
-        held = fixed_bytes(plan, point.stages, float(table.costs[g].boundary[i].max()))
+        held = fixed_bytes(
+            plan, point.stages, float(table.costs[g].boundary[i].max()), cluster.accelerator.family
+        )
         kinds.append(
             StageKind(
                 cluster.accelerator.name,
@@ -209,6 +217,13 @@ def problem_of(
         seconds = seconds.copy()
         own = np.array([enter[kind.device_type, q, 1] for q, kind in enumerate(kinds)])
         seconds[:, 0] += own[:, None]
+    activation = gathered("activation")[:, :, strategies]
+    transient = gathered("transient")[:, :, strategies]
+    if table.space.schedule != "gpipe":
+        # Logits and loss are gone before the backward pass of the block before them begins.
+        heads = [place for place, name in enumerate(table.layers) if name.endswith("head")]
+        transient[:, heads] += activation[:, heads]
+        activation[:, heads] = 0.0
     k = len(strategies)
     layers = seconds.shape[1]
     problem = PlanningProblem(
@@ -218,8 +233,8 @@ def problem_of(
         available=tuple(cluster.devices for cluster in table.clusters),
         seconds=seconds,
         persistent=gathered("persistent")[:, :, strategies],
-        activation=gathered("activation")[:, :, strategies],
-        transient=gathered("transient")[:, :, strategies],
+        activation=activation,
+        transient=transient,
         once=gathered("once"),
         stage_once=np.array([table.costs[g].bucket[i] for g, i in chosen]),
         reshard=np.zeros((len(chosen), layers, k, k)),
