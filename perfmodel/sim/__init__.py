@@ -1,6 +1,7 @@
 """What happens in time: steps in order, failures, jobs and queues."""
 
 from perfmodel.sim.chakra import read_chakra, write_chakra
+from perfmodel.sim.contended import replay_on
 from perfmodel.sim.from_plan import simulate_plan
 from perfmodel.sim.graph import Stopped, TaskGraph, solve
 from perfmodel.sim.intervals import best_interval, replicate
@@ -39,6 +40,7 @@ __all__ = [
     "read_kineto",
     "read_schedule",
     "replay",
+    "replay_on",
     "replicate",
     "run_scenario",
     "schedule_jobs",

@@ -170,15 +170,15 @@ def replay(
     classes = compute.shape[1]
     graph = TaskGraph(f"schedule {schedule.name!r}", classes)
     chance = row_factors(perturbation, schedule.rows, classes)
-    row_first, row_task = fill_graph(
+    tasks = fill_graph(
         graph, schedule, costs, compute, links, chance, sends == "blocking", input_ready
     )
     timeline = solve(graph, stop=stop)
     memory = activation_traces(
         schedule,
-        timeline.start[row_first, 0],
-        timeline.end[row_task, 0],
+        timeline.start[tasks.first, 0],
+        timeline.end[tasks.last, 0],
         costs.column("activation_bytes", schedule.stages),
         costs.column("static_bytes", schedule.stages),
     )
-    return StepResult(schedule, timeline, row_first, row_task, members, memory)
+    return StepResult(schedule, timeline, tasks.first, tasks.last, members, memory)

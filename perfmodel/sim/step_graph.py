@@ -28,6 +28,26 @@ _COLUMNS: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class StepTasks:
+    """Where the parts of a step stand on its graph.
+
+    Parameters
+    ----------
+    first, last : int arrays
+        First and last task of each row, shape ``[rows]``.
+    carrier : int array
+        The task whose end the receiver of a row's result waits for: its send, or the row itself.
+    reduces : dict
+        (stage, bucket) -> task.
+    """
+
+    first: Ints
+    last: Ints
+    carrier: Ints
+    reduces: dict[tuple[int, int], int]
+
+
 @dataclass(slots=True)
 class _Streams:
     """The queues of every device; ``host`` is empty when launching never limits."""
@@ -68,8 +88,10 @@ def fill_graph(
     chance: Floats | None,
     blocking: bool,
     input_ready: ArrayLike,
-) -> tuple[Ints, Ints]:
-    """Put every task of a step on the graph; the first and the last task of each row.
+    *,
+    every_send: bool = False,
+) -> StepTasks:
+    """Put every task of a step on the graph.
 
     Parameters
     ----------
@@ -81,6 +103,8 @@ def fill_graph(
         Whether a send holds up the sender's compute.
     input_ready : array
         When each micro-batch's data is there [s].
+    every_send : bool
+        Whether a send that takes no time is a task too.
     """
     column = {name: costs.column(name, schedule.stages) for name in _COLUMNS}
     into = column["recompute"] + column["backward_input"] + column["inline_backward"]
@@ -139,7 +163,7 @@ def fill_graph(
         carrier[row] = tasks[-1]
         if last_gradient.get(stage) == row:
             stage_pieces[stage] = tasks
-        if sends and not blocking and np.any(send > 0):
+        if sends and not blocking and (every_send or np.any(send > 0)):
             way = FORWARD if work == FORWARD else BACKWARD
             carrier[row] = graph.add(
                 f"send {name}",
@@ -148,8 +172,8 @@ def fill_graph(
                 (tasks[-1],),
                 kind="send",
             )
-    _finish(graph, schedule, costs, buckets, compute, links, streams, stage_pieces)
-    return row_first, row_task
+    reduces = _finish(graph, schedule, costs, buckets, compute, links, streams, stage_pieces)
+    return StepTasks(row_first, row_task, carrier, reduces)
 
 
 def _finish(
@@ -161,10 +185,11 @@ def _finish(
     links: Floats,
     streams: _Streams,
     stage_pieces: dict[int, list[int]],
-) -> None:
+) -> dict[tuple[int, int], int]:
     """Gradient buckets as their parts of the last backward end, optimizer, parameter gather."""
     optimizer = costs.column("optimizer", schedule.stages)
     gather = costs.column("parameter_gather", schedule.stages)
+    reduces: dict[tuple[int, int], int] = {}
     # A device's queue takes its stages in the order in which their last backward ends.
     for stage in sorted(stage_pieces, key=lambda s: stage_pieces[s][-1]):
         device = schedule.stage_device[stage]
@@ -179,6 +204,7 @@ def _finish(
                 sync=True,
             )
             done.append(task)
+            reduces[stage, index] = task
         if optimizer[stage] > 0 or gather[stage] > 0:
             update = graph.add(
                 f"optimizer s{stage}",
@@ -196,6 +222,7 @@ def _finish(
                     kind="gather",
                     sync=True,
                 )
+    return reduces
 
 
 def _streams(graph: TaskGraph, schedule: Schedule, host: bool) -> _Streams:
