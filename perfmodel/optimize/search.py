@@ -32,6 +32,8 @@ from perfmodel.workload.transformer import ModelConfig, Stack, load_stack
 OBJECTIVES: Final = ("step_time", "memory")
 TIE: Final = 0.005
 """Relative difference below which two plans count as equally good."""
+HEADROOM: Final = 0.05
+"""Memory left free by default: what a caching allocator loses to fragments. SimuMax takes 6 %."""
 CHUNK: Final = 2**15
 """Plans evaluated at once: small enough for the caches."""
 POOL: Final = 2048
@@ -124,6 +126,7 @@ def search(
     space: Space | None = None,
     stack: Stack | str = "megatron",
     efficiency: Efficiency | None = None,
+    headroom: float = HEADROOM,
     progress: Callable[[int], None] | None = None,
 ) -> SearchResult:
     """The best uniform plans for a model on a cluster.
@@ -142,6 +145,8 @@ def search(
         How the software runs the work.
     efficiency : Efficiency, optional
         Instead of the chip's own.
+    headroom : float
+        Share of the memory that a plan must leave free.
     progress : callable, optional
         Called with the number of plans evaluated so far.
 
@@ -152,7 +157,7 @@ def search(
     Infeasible
         If no plan of the grid fits in memory.
     """
-    _check(objective, top, global_batch_size, seq_len)
+    _check(objective, top, global_batch_size, seq_len, headroom)
     space = space or Space()
     stack = load_stack(stack) if isinstance(stack, str) else stack
     start = time.perf_counter()
@@ -166,7 +171,8 @@ def search(
             there = tables.take(places)
             table = evaluate_grid(part, there)
             bound = float(compute_bound(part, there).min())
-            state.add(part, table.step_time, table.peak_memory, table.fits, bound)
+            fits = table.peak_memory <= table.capacity * (1.0 - headroom)
+            state.add(part, table.step_time, table.peak_memory, fits, bound)
             if progress is not None:
                 progress(state.evaluated)
     if state.evaluated == 0 or not state.grids:
@@ -310,7 +316,14 @@ def _nothing(state: _Best, rejected: Counter[str], cluster: Cluster) -> Infeasib
     )
 
 
-def _check(objective: str, top: int, batch: int, seq_len: int) -> None:
+def _check(objective: str, top: int, batch: int, seq_len: int, headroom: float) -> None:
+    if not 0.0 <= headroom < 1.0:
+        raise PlanError(
+            "search: headroom",
+            headroom,
+            "a share of the memory, at least 0 and below 1",
+            repair="give 0.05 to leave a twentieth free",
+        )
     if objective not in OBJECTIVES:
         raise PlanError(
             "search: objective",

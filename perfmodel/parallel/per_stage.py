@@ -103,7 +103,7 @@ def stage_times(
         backward=pick([s.backward for s in stages]),
         weight=np.array([float(kinds.layers[place, k] @ weight_of) for k in kind_of]),
         waits=pick([s.host + s.gather + s.offload for s in stages]),
-        send=float(stage.send_seconds(grid, tables)[0]),
+        send=float(stage.send_seconds(grid, tables, np.max([s.total for s in stages], axis=0))[0]),
         gradients=pick([o.gradients for o in once]),
         weights=pick([o.weights for o in once]),
         optimizer=pick([o.optimizer + o.offload for o in once]),

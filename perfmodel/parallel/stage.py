@@ -167,11 +167,12 @@ def _ends_gather(k: int, held: Floats, tables: Tables) -> Floats:
     return np.asarray(gather + scatter)
 
 
-def send_seconds(grid: PlanGrid, tables: Tables) -> Floats:
+def send_seconds(grid: PlanGrid, tables: Tables, cover: Floats) -> Floats:
     """Exposed sends between stages for one micro-batch: activations on, gradients back [s].
 
     Each of the ``v`` chunks sends and receives once each way. The interleaved schedule hides them
-    behind the other chunks where ``pipeline`` overlap is on; plain 1F1B waits for its neighbour.
+    behind the other chunks (``cover``: a micro-batch on the slowest stage) where ``pipeline``
+    overlap is on; plain 1F1B waits for its neighbour.
     """
     if int(grid.pp.max()) == 1:
         return np.zeros(len(grid))
@@ -196,7 +197,9 @@ def send_seconds(grid: PlanGrid, tables: Tables) -> Floats:
     )
     each = 2.0 * grid.virtual_stages * seconds
     if "pipeline" in grid.base.overlap:
-        each = np.where(grid.virtual_stages > 1, 0.0, each)
+        share = hiding.stolen_share(tables.cluster.accelerator)
+        hidden = hiding.exposed(each, cover, share)
+        each = np.where(grid.virtual_stages > 1, hidden, each)
     return each
 
 

@@ -95,11 +95,11 @@ def step_parts(grid: PlanGrid, tables: Tables) -> StepParts:
     shape = states.stages.count[di]
     kinds = shape.shape[1]
     stages = [stage_kind_times(k, blocks, grid, tables, launch) for k in range(kinds)]
-    send = send_seconds(grid, tables)
 
     totals = np.stack([stage.total for stage in stages], axis=1)
     slowest = np.argmax(totals, axis=1)
     row = np.arange(len(grid))
+    send = send_seconds(grid, tables, totals[row, slowest])
     top = totals[row, slowest] + send
     every = np.sum(totals * shape, axis=1) + send * p
     held = states.stages.layers[di, slowest]

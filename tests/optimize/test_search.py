@@ -73,7 +73,7 @@ def every_plan(model, cluster, batch, seq_len):
 
 def test_search_equals_enumeration(small):
     model, cluster = small
-    found = search(model, cluster, 8, 2048, top=3)
+    found = search(model, cluster, 8, 2048, top=3, headroom=0.0)
     plans = list(every_plan(model, cluster, 8, 2048))
     assert found.evaluated == len(plans)
     table = evaluate(model, cluster, plans, 8, 2048)
@@ -140,6 +140,15 @@ def test_a_narrow_space_is_respected(small):
     assert {result.plan.tp for result in found.plans} == {2}
 
 
+def test_headroom_is_left_free(small):
+    model, cluster = small
+    capacity = cluster.accelerator.memory_capacity
+    found = search(model, cluster, 64, 2048, headroom=0.5)
+    assert all(result.peak_memory <= 0.5 * capacity for result in found.plans)
+    tight = search(model, cluster, 64, 2048, headroom=0.0)
+    assert found.infeasible["memory"] > tight.infeasible.get("memory", 0)
+
+
 def test_nothing_fits(small):
     _, cluster = small
     with pytest.raises(Infeasible, match="smallest needs"):
@@ -153,6 +162,8 @@ def test_nothing_fits(small):
         ({"top": 0}, "top"),
         ({"global_batch_size": 0}, "global_batch_size"),
         ({"seq_len": 2048.0}, "seq_len"),
+        ({"headroom": 1.0}, "headroom"),
+        ({"headroom": float("nan")}, "headroom"),
     ],
 )
 def test_arguments_that_make_no_sense(small, options, where):
