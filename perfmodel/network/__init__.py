@@ -6,7 +6,8 @@ from perfmodel.network.contention import FlowNetwork, max_min_rates
 from perfmodel.network.explain import collective, curve, default_ranks_per_node
 from perfmodel.network.groups import Group, concurrent_seconds, crossed, link_bytes
 from perfmodel.network.interference import Interference, interference, run_beside
-from perfmodel.network.topology import Topology, of_cluster
+from perfmodel.network.topology import Topology
+from perfmodel.network.wiring import of_cluster
 
 __all__ = [
     "FlowNetwork",
