@@ -166,11 +166,13 @@ def _seconds(
     priced = price(one.op, accelerator, efficiency=efficiency)
     seconds, calibrated = float(priced.seconds), bool(priced.calibrated)
     traffic = one.traffic(cache)
-    if isinstance(one.op, Conv2d) or traffic == float(one.op.bytes_moved):
-        return seconds, calibrated
-    return seconds * _with_traffic(one, traffic, accelerator, efficiency) / float(
-        priced.mechanism
-    ), calibrated
+    if not isinstance(one.op, Conv2d) and traffic != float(one.op.bytes_moved):
+        seconds *= _with_traffic(one, traffic, accelerator, efficiency) / float(priced.mechanism)
+    if one.operands:
+        rate = efficiency.of("gemm")["operand_bytes_per_clock"]
+        units = float(accelerator.require("units")) * accelerator.require("clock_boost")
+        seconds = max(seconds, one.operands / (rate * units))
+    return seconds, calibrated
 
 
 def _with_traffic(

@@ -28,6 +28,9 @@ class Pass:
         Operands and results of the convolution [B].
     scratch : tuple of (int, int)
         Traffic to an intermediate buffer and that buffer's size [B].
+    operands : int
+        Bytes that arithmetic units take in from caches one by one, where a kernel has no reuse in
+        registers; 0 where tiles are reused [B].
     """
 
     name: str
@@ -36,6 +39,7 @@ class Pass:
     read: int = 0
     written: int = 0
     scratch: tuple[tuple[int, int], ...] = ()
+    operands: int = 0
 
     def traffic(self, cache: float = 0.0) -> float:
         """Bytes across device memory: buffers that fit the cache stay there [B]."""
@@ -242,4 +246,6 @@ def scalar_matrix(op: Conv2d) -> Built:
         again = ((max(0, touched - s.e * s.y), plane), (max(0, touched - s.e * s.x), image))
         ends = (s.e * (s.x + s.y), s.e * s.weight)
     kernel = Fused("scaled additions", 1, ends[0] + sum(moved for moved, _ in again), ends[1], work)
-    return (Pass("scaled additions", kernel, work, *ends, again),), 0
+    # two operands and, for an addition in place, the result come and go with every product
+    operands = touched * (2 if op.direction == "wgrad" else 3)
+    return (Pass("scaled additions", kernel, work, *ends, again, operands),), 0

@@ -190,7 +190,7 @@ def _fit(members: list[tuple[dict[str, str], ConvnetStep]]) -> float:
     launches = np.array([step.host_seconds for _, step in members])
     exposed = np.array([step.exposed_comm_seconds for _, step in members])
     times = np.maximum(kernels, _LAUNCHES[:, None] * launches) + exposed
-    errors = np.mean(np.abs(np.log(times / measured)), axis=1)
+    errors = np.median(np.abs(np.log(times / measured)), axis=1)
     return float(_LAUNCHES[int(np.argmin(errors))])
 
 

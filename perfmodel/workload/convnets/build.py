@@ -165,8 +165,13 @@ class Builder:
         *,
         groups: int = 1,
         bias: bool = False,
+        word: str = "",
     ) -> int:
-        """A convolution; the padding is half the kernel unless given."""
+        """A convolution; the padding is half the kernel unless given.
+
+        ``word="linear"`` marks a pointwise one that frameworks run as a linear layer, whose product
+        adds the bias.
+        """
         pad = kernel // 2 if padding is None else padding
         source = self.nodes[x]
         if source.channels % groups or channels % groups:
@@ -181,6 +186,7 @@ class Builder:
         return self._add(
             "conv", (x,), channels, sides, kernel=kernel, stride=stride, padding=pad,
             groups=groups, bias=bias,
+            word=word,
         )  # fmt: skip
 
     def up(self, x: int, channels: int, kernel: int = 2, *, bias: bool = False) -> int:
@@ -305,7 +311,7 @@ class Builder:
         transposed: bool = False,
         word: str = "",
     ) -> int:
-        name = f"{len(self.nodes):03d}.{word or kind}"
+        name = f"{len(self.nodes):03d}.{kind if kind == 'conv' else word or kind}"
         self.nodes.append(
             Node(
                 name, kind, inputs, channels, sides, kernel, stride, padding, groups, bias,

@@ -113,7 +113,7 @@ def _node_calls(net: Convnet, node: Node, setting: Setting) -> Iterator[Call]:
     e = setting.element
     if node.kind == "conv":
         yield Call(node.name, conv_op(net, node, setting), module="conv")
-        if node.bias and setting.fusion == "none":
+        if node.bias and setting.fusion == "none" and node.word != "linear":
             bias = Fused("bias", numel, e, e, 1)
             yield Call(f"{node.name}.bias", bias, module="pointwise")
     elif node.kind == "linear":

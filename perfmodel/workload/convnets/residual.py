@@ -103,6 +103,6 @@ def convnext(b: Builder, x: int, *, kind: str, classes: int = 1000) -> int:
             x = b.conv(b.norm(x, "layer"), width, 2, 2, 0, bias=True)
         for _ in range(count):
             y = b.norm(b.conv(x, width, 7, groups=width, bias=True), "layer")
-            y = b.act(b.conv(y, 4 * width, 1, bias=True), "gelu")
-            x = b.add(x, b.scale(b.conv(y, width, 1, bias=True)))
+            y = b.act(b.conv(y, 4 * width, 1, bias=True, word="linear"), "gelu")
+            x = b.add(x, b.scale(b.conv(y, width, 1, bias=True, word="linear")))
     return b.linear(b.norm(b.global_pool(x), "layer"), classes)
