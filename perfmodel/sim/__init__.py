@@ -1,6 +1,7 @@
 """What happens in time: steps in order, failures, jobs and queues."""
 
 from perfmodel.sim.chakra import read_chakra, write_chakra
+from perfmodel.sim.chakra_ranks import write_ranks
 from perfmodel.sim.contended import replay_on
 from perfmodel.sim.from_plan import simulate_plan
 from perfmodel.sim.graph import Stopped, TaskGraph, solve
@@ -49,4 +50,5 @@ __all__ = [
     "simulate_run",
     "solve",
     "write_chakra",
+    "write_ranks",
 ]

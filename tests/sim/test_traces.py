@@ -16,6 +16,7 @@ from perfmodel.sim.chakra import (
     whole_buffer,
     write_chakra,
 )
+from perfmodel.sim.chakra_ranks import write_ranks
 from perfmodel.sim.chrome import flow_trace, jobs_trace, layer_trace, step_trace, write_trace
 from perfmodel.sim.flows import route_flow, solve_flows
 from perfmodel.sim.graph import TaskGraph, solve
@@ -308,3 +309,29 @@ def test_malformed_chakra_json(tmp_path, text):
     path.write_text(text)
     with pytest.raises(ScenarioError, match="nodes"):
         read_chakra(path)
+
+
+@pytest.mark.parametrize("name", ["1f1b", "zbv"])
+def test_a_trace_for_every_rank_with_matching_ends(tmp_path, name):
+    step = replay(build_schedule(name, 4, 8), StageCosts(1e-3, 1e-3, 1e-3))
+    paths = write_ranks(tmp_path / "step", step, 1e6)
+    assert [path.name for path in paths] == [f"step.{rank}.et" for rank in range(4)]
+    ends = {"COMM_SEND_NODE": set(), "COMM_RECV_NODE": set()}
+    work = 0.0
+    for rank, path in enumerate(paths):
+        nodes = read_chakra(path)
+        graph_of(nodes)
+        for node in nodes:
+            if node.type in ends:
+                given = node.attributes
+                assert given["comm_src" if "SEND" in node.type else "comm_dst"] == rank
+                ends[node.type].add((given["comm_src"], given["comm_dst"], given["comm_tag"]))
+            else:
+                work += node.attributes["seconds"]
+    assert ends["COMM_SEND_NODE"] == ends["COMM_RECV_NODE"]
+    # Three links, both ways, every micro-batch; a V goes over each link twice.
+    assert len(ends["COMM_SEND_NODE"]) == 3 * 2 * 8 * (2 if name == "zbv" else 1)
+    assert work == pytest.approx(4 * 8 * 3e-3 * (2 if name == "zbv" else 1))
+    with pytest.raises(ScenarioError, match="send_bytes"):
+        write_ranks(tmp_path / "bad", step, 0.0)
+    assert len(list(tmp_path.iterdir())) == 4
