@@ -43,7 +43,10 @@ _NAMES: Final = tuple(
         (r"mpt-?([0-9]+[mb])", r"mpt-\1"),
         (r"bloom-?176b", "bloom-176b"),
         (r"bloom-?7b1", "bloom-7b1"),
-        (r"gpt-?3-?175b", "gpt3-175b"),
+        (r"gpt-?3?-?175b", "gpt3-175b"),
+        (r"(?:gpt|megatron)-?(18|22|39|76|145|310|530)(?:\.\d)?b", r"megatron-\1b"),
+        (r"(?:gpt|megatron)-?(1\.7|3\.6|7\.5)b", r"megatron-\1b"),
+        (r"(?:gpt|megatron)-?1t", "megatron-1t"),
         (r"gpt-?2-?(medium|large|xl)", r"gpt2-\1"),
         (r"mt-?nlg-?530b", "mt-nlg-530b"),
         (r"bert-?(4|20|100)b", r"nemo-bert-\1b"),
@@ -144,7 +147,7 @@ def model_of(row: Row, seq_len: int | None) -> tuple[ModelConfig, tuple[str, ...
 
 def _known(row: Row) -> ModelConfig | None:
     """The bundled model that the name means; sizes that contradict its depth and width say no."""
-    text = re.sub(r"[\s_]+", "-", row.lower("model"))
+    text = _plain(row.lower("model"))
     names = bundled_models()
     found = text if text in names else None
     for pattern, name in _NAMES:
@@ -161,6 +164,13 @@ def _known(row: Row) -> ModelConfig | None:
         row.count(name) in (None, getattr(model, name)) for name in ("layers", "hidden", "heads")
     )
     return model if same or model.is_mla else None
+
+
+def _plain(name: str) -> str:
+    """A name without its publisher and punctuation: ``"Qwen/Qwen3 8B"`` -> ``"qwen3-8b"``."""
+    name = re.sub(r"^[\w.\-]+/(?=[a-z])", "", name)
+    name = re.sub(r"[\s_/()]+", "-", name).strip("-")
+    return name.removeprefix("meta-")
 
 
 @lru_cache(maxsize=128)

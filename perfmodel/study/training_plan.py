@@ -26,6 +26,8 @@ DEGREES: Final = (1, 2, 4, 8)
 """Tensor parallel degrees tried where a row names none."""
 STAGES: Final = (1, 2, 4, 8, 16, 32)
 MICRO: Final = (1, 2, 4, 8, 16, 32, 64)
+TOLERANCE: Final = 0.1
+"""A batch that does not divide is rounded by this share at most."""
 _PEAKS: Final = {"fp8": "fp8_e4m3"}
 
 
@@ -105,6 +107,8 @@ def layout_of(
         for name, known in (("recompute", again.known), ("zero_fsdp", shards.known))
         if not known
     ]
+    if not shards.known and not how.accumulates:
+        shards = Sharding((3,))  # XLA programs shard parameters unless told otherwise
     open_degrees = list(_degrees(row, model, devices, shards, assumed))
     if not open_degrees:
         raise PlanError(
@@ -208,7 +212,7 @@ def _degrees(
         if dp != left and devices > 1:
             assumed.append("dp")
         options = [(tensor, stages, left)]
-    elif (3 in shards.stages and shards.known) or devices in (dp, 1):
+    elif _data_only(row, shards) or devices in (dp, 1):
         tensor, stages = tp or 1, pp or 1
         if devices % (tensor * stages * cp):
             return
@@ -238,6 +242,12 @@ def _degrees(
             assumed.append("ep")
             ep = _most_experts(model.experts, tensor * cp * copies)
         yield tensor, stages, copies, cp, ep or 1
+
+
+def _data_only(row: Row, shards: Sharding) -> bool:
+    """Whether the words say data parallelism, sharded or not, and no degree contradicts."""
+    plain = row.lower("zero_fsdp").startswith(("ddp", "none (ddp"))
+    return shards.known and (3 in shards.stages or plain)
 
 
 def _most_experts(experts: int, devices: int) -> int:
@@ -270,6 +280,8 @@ def _micro(
 ) -> tuple[int, tuple[int, ...]]:
     """The batch that divides, and the micro-batches to consider for one data parallel degree."""
     each = max(round(batch / dp), 1)
+    if abs(each * dp - batch) > TOLERANCE * batch:
+        return batch, (row.count("micro_batch") or 1,)
     stated = row.count("micro_batch")
     steps = row.count("grad_accum")
     if not how.accumulates:
