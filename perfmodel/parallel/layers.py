@@ -192,11 +192,7 @@ def _block(
         phase: pricer.exposed_seconds(messages, phase, calls[phase], base) for phase in PASSES
     }
     zero = np.zeros(pricer.size)
-    names = {
-        call.name
-        for call in recompute_calls(model, kind, shard, stack, "full", precision=precision)
-    }
-    full = tuple(call for call in forward_calls if call.name in names)
+    full = _repeatable(model, kind, shard, stack, precision, forward_calls)
     some = tuple(call for call in full if _repeated(call, base.recompute_modules))
     nothing = dict.fromkeys(AXES, zero)
     partial = nothing | {
@@ -227,6 +223,40 @@ def _block(
             pricer.size,
         ),
     )
+
+
+def _repeatable(
+    model: ModelConfig,
+    kind: LayerKind,
+    shard: Shard,
+    stack: Stack,
+    precision: Precision,
+    forward: tuple[Call, ...],
+) -> tuple[Call, ...]:
+    """The forward calls that full recomputation runs again."""
+    names = {
+        call.name
+        for call in recompute_calls(model, kind, shard, stack, "full", precision=precision)
+    }
+    return tuple(call for call in forward if call.name in names)
+
+
+def recomputed(
+    model: ModelConfig,
+    kind: LayerKind,
+    shard: Shard,
+    stack: Stack,
+    plan: Plan,
+    precision: Precision,
+) -> tuple[Call, ...]:
+    """The forward calls of a block that a plan's recomputation runs again."""
+    if plan.recompute == "none":
+        return ()
+    forward = block_forward(model, kind, shard, stack, precision=precision)
+    full = _repeatable(model, kind, shard, stack, precision, forward)
+    if plan.recompute == "full":
+        return full
+    return tuple(call for call in full if _repeated(call, plan.recompute_modules))
 
 
 def _repeated(call: Call, modules: tuple[str, ...]) -> bool:
@@ -373,6 +403,10 @@ class _Pricer:
             if message.overlaps:
                 seconds = hiding.exposed(seconds, self._cover(message, calls), self.share)
             exposed[message.axis] = exposed[message.axis] + seconds
+        if "experts" in base.overlap:
+            # the other micro-batch computes meanwhile
+            busy = self.work(calls).times[0]
+            exposed["ep"] = hiding.exposed(exposed["ep"], busy, self.share)
         if "tensor" in base.overlap:
             products = self.work([call for call in calls if _is_product(call)]).times[0]
             whole = exposed["tp"]

@@ -16,6 +16,7 @@ from perfmodel.cost import Efficiency
 from perfmodel.errors import PlanError
 from perfmodel.estimate import Estimate, leaf
 from perfmodel.hardware import Cluster
+from perfmodel.parallel.breakdown import kernel_details
 from perfmodel.parallel.footprint import memory as memory_of
 from perfmodel.parallel.grid import PlanGrid, distinct, grid_of
 from perfmodel.parallel.layers import SHARD_COLUMNS, layer_table
@@ -158,7 +159,8 @@ def train(
     tables = tables_of(model, cluster, grid, global_batch_size, seq_len, stack, efficiency)
     table = evaluate_grid(grid, tables)
     parts = part_seconds(table.parts, 0)
-    step = _tree(parts, tables, table)
+    details = kernel_details(model, grid, tables, seq_len, efficiency)
+    step = _tree(parts, tables, table, details)
     seconds = step.seconds
     tokens = global_batch_size * seq_len
     peak = peak_rate(plan, cluster) * cluster.devices
@@ -216,8 +218,13 @@ def _energy(parts: dict[str, float], seconds: float, cluster: Cluster) -> float 
     return watts * cluster.devices * (busy + IDLE_POWER * (seconds - busy))
 
 
-def _tree(parts: dict[str, float], tables: Tables, table: PlanTable) -> Estimate:
-    """The step as an Estimate whose parts add up to it.
+def _tree(
+    parts: dict[str, float],
+    tables: Tables,
+    table: PlanTable,
+    details: dict[str, tuple[Estimate, ...]],
+) -> Estimate:
+    """The step as an Estimate whose parts add up to it, with the calls behind the kernels.
 
     The interval of the kernels is that of the blocks' own prices; parts that no measurement
     supports keep their prediction. The lower bound counts what the slowest stage must compute.
@@ -230,16 +237,18 @@ def _tree(parts: dict[str, float], tables: Tables, table: PlanTable) -> Estimate
         bound = _BOUNDS.get(name, "network")
         kernels = name in ("forward", "backward", "recompute", "optimizer")
         lower, low, high = spread if kernels else (0.0, 1.0, 1.0)
-        leaves.append(
-            leaf(
-                name,
-                seconds,
-                bound=bound,
-                lower=lower * seconds,
-                low=low * seconds,
-                high=high * seconds,
-            )
+        part = leaf(
+            name,
+            seconds,
+            bound=bound,
+            lower=lower * seconds,
+            low=low * seconds,
+            high=high * seconds,
+            calibrated=bool(details.get(name)) and all(d.calibrated for d in details[name]),
         )
+        if details.get(name):
+            part = replace(part, parts=details[name], relation="detail")
+        leaves.append(part)
     total = Estimate(
         name="step",
         seconds=float(table.step_time[0]),

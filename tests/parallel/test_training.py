@@ -55,6 +55,26 @@ def test_parts_add_up_and_metrics_agree(gpt, selene):
     assert "forward" in result.explain()
 
 
+def test_the_calls_behind_the_kernels_add_up(gpt, selene):
+    plan = replace(SELENE, sequence_parallel=True)
+    result = run(gpt, selene, plan, 64, stack="megatron-2022")
+    by_name = {part.name: part for part in result.step.parts}
+    for name in ("forward", "backward", "recompute"):
+        part = by_name[name]
+        assert part.relation == "detail"
+        assert sum(call.seconds for call in part.parts) == pytest.approx(part.seconds, rel=1e-6)
+    assert "fc1" in {call.name for call in by_name["forward"].parts}
+
+
+def test_expert_exchange_may_hide_behind_the_other_micro_batch():
+    model = load_model("mixtral-8x7b")
+    cluster = load_cluster("dgx-h100", nodes=2)
+    plan = Plan(dp=16, ep=8, zero=1)
+    shown = run(model, cluster, plan, 16, 4096).parts["expert"]
+    hidden = run(model, cluster, replace(plan, overlap=("experts",)), 16, 4096).parts["expert"]
+    assert 0 < hidden < 0.5 * shown
+
+
 def test_one_plan_is_the_same_as_in_a_grid(small):
     cluster = load_cluster("dgx-a100", nodes=1)
     plans = [
