@@ -11,19 +11,22 @@ here and stored in `validate/transfer/`.
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from perfmodel.calibrate import Record, calibrate, load_measurements, markdown, summaries
-from perfmodel.calibrate.samples import samples_of
+import numpy as np
+
+from perfmodel.calibrate import Record, load_measurements, markdown, summaries
+from perfmodel.calibrate.coefficients import fit_coefficients
+from perfmodel.calibrate.learn import fit_only
+from perfmodel.calibrate.run import helpers_of
+from perfmodel.calibrate.samples import Samples, samples_of
 from perfmodel.calibrate.score import score_samples
 from perfmodel.calibrate.store import read_records, write_records
 from perfmodel.calibrate.transfer import leave_one_chip_out, read_published
 from perfmodel.cost import Efficiency, load_coefficients, load_efficiency
 from perfmodel.cost.efficiency import efficiency_folder
-from perfmodel.cost.fitted import read_fitted
 from perfmodel.hardware import load_accelerator
 
 HERE = Path(__file__).resolve().parent
@@ -80,18 +83,29 @@ def sibling_transfer() -> list[Record]:
     """The H200 priced by a fit that saw the H100 alone, and the other way round."""
     found: list[Record] = []
     for source, target in (SIBLINGS, SIBLINGS[::-1]):
-        with tempfile.TemporaryDirectory() as place:
-            calibrate(HERE / "measurements" / source, source, out=place, progress=print)
-            fitted = {
-                one.kernel: one
-                for one in (read_fitted(path) for path in Path(place, source).glob("*.npz"))
-            }
         chip = load_accelerator(target)
         base = load_coefficients(chip.family)
+        taught = _rows_of(source)
+        rng = np.random.default_rng(0)
+        rough = {
+            kernel: fit_coefficients(one.blocks, one.seconds, base.of(kernel), rng, starts=1)
+            for kernel, one in taught.items()
+        }
+        fitted = {
+            kernel: fit_only(
+                one, source, base.of(kernel), support=helpers_of(one, taught, {}, rough)
+            )
+            for kernel, one in taught.items()
+            if len(one.rows) >= 8
+        }
         efficiency = Efficiency(source, base.tables, base.sources, fitted)
-        rows = load_measurements(HERE / "measurements" / target, target).rows
-        found += score_samples(samples_of(rows, chip).values(), chip, efficiency=efficiency)
+        found += score_samples(_rows_of(target).values(), chip, efficiency=efficiency)
     return found
+
+
+def _rows_of(name: str) -> dict[str, Samples]:
+    rows = load_measurements(HERE / "measurements" / name, name).rows
+    return samples_of(rows, load_accelerator(name))
 
 
 def uncorrected() -> list[Record]:
@@ -99,9 +113,8 @@ def uncorrected() -> list[Record]:
     found: list[Record] = []
     for name in SIBLINGS:
         chip = load_accelerator(name)
-        rows = load_measurements(HERE / "measurements" / name, name).rows
         plain = load_efficiency(name, chip.family, measured=False)
-        found += score_samples(samples_of(rows, chip).values(), chip, efficiency=plain)
+        found += score_samples(_rows_of(name).values(), chip, efficiency=plain)
     return found
 
 

@@ -29,8 +29,8 @@ def fit_smooth(
     columns: NDArray[np.int32],
     rng: np.random.Generator,
     *,
-    subset: int = 320,
-    steps: int = 25,
+    subset: int = 260,
+    steps: int = 20,
 ) -> Smooth:
     """Fit the process to ``target`` of shape (N,) at ``features`` of shape (N, F)."""
     x = features[:, columns]

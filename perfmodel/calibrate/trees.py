@@ -41,11 +41,11 @@ class Boosting:
         Residuals beyond this many medians pull no harder.
     """
 
-    rounds: int = 500
+    rounds: int = 300
     depth: int = 6
-    rate: float = 0.06
+    rate: float = 0.1
     rows: float = 0.7
-    columns: float = 0.5
+    columns: float = 0.35
     shrinkage: float = 2.0
     outlier: float = 3.0
 

@@ -10,8 +10,9 @@ r"""Kernels that move bytes: norms, softmax, element-wise work, gathers, optimis
 :math:`B_\text{dram}` counts the passes that the implementation makes over its operand, less the
 part of the output that stays in the last-level cache because nothing pushes it out. A row of
 :math:`b_r` bytes is the work of one block of threads, which takes in :math:`\beta` bytes a clock
-and has a start and a reduction besides; a unit holds :math:`R` rows at a time, so that few long rows
-leave most of the chip idle. For optimisers a "row" is the chunk that PyTorch gives to one block.
+and has a start and a reduction besides; a unit holds :math:`R` rows at a time, so that few long
+rows leave most of the chip idle. For optimisers a "row" is the chunk that PyTorch gives to one
+block.
 """
 
 from __future__ import annotations
