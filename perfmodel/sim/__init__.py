@@ -15,7 +15,8 @@ from perfmodel.sim.schedules import SCHEDULES, build_schedule
 from perfmodel.sim.stage_costs import StageCosts
 from perfmodel.sim.step import StepResult, replay
 from perfmodel.sim.table import Schedule, make_schedule, read_schedule
-from perfmodel.sim.training_run import Checkpoints, FailureClass, TrainingRun, simulate_run
+from perfmodel.sim.training_run import simulate_run
+from perfmodel.sim.training_setup import Checkpoints, FailureClass, TrainingRun
 
 __all__ = [
     "SCHEDULES",

@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from perfmodel.errors import ScenarioError
-from perfmodel.sim.chakra import ChakraNode, write_chakra
+from perfmodel.sim.chakra import write_chakra
+from perfmodel.sim.chakra_node import ChakraNode
 from perfmodel.sim.step import StepResult
 from perfmodel.sim.table import producers
 

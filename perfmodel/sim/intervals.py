@@ -13,7 +13,8 @@ from scipy.special import stdtrit
 from perfmodel.errors import ScenarioError
 from perfmodel.sim.graph import Stop
 from perfmodel.sim.reliability import daly_interval, young_interval
-from perfmodel.sim.training_run import TrainingRun, simulate_run
+from perfmodel.sim.training_run import simulate_run
+from perfmodel.sim.training_setup import TrainingRun
 
 Floats = NDArray[np.float64]
 

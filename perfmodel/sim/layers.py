@@ -15,12 +15,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.errors import ScenarioError, nearest_name
 from perfmodel.sim.graph import Stop, TaskGraph, Timeline, solve
-from perfmodel.sim.perturb import Perturbation, factors, fold, row_factors
+from perfmodel.sim.perturb import Perturbation, check_cells, factors, fold, row_factors
 from perfmodel.units import format_seconds
 
 Floats = NDArray[np.float64]
 MODES: Final = ("replicated", "sharded")
 MOST_LAYERS: Final = 20_000
+MOST_TASKS: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,14 @@ def layer_step(
         chosen, members = fold(compute, links)
         compute, links = compute[:, chosen], links[:, chosen]
     graph = TaskGraph("data-parallel step", compute.shape[1])
+    if (tasks := 4 * layers * micro_batches) > MOST_TASKS:
+        raise ScenarioError(
+            "layer step: layers x micro_batches",
+            tasks,
+            f"at most {MOST_TASKS:,} tasks",
+            repair="simulate fewer micro-batches",
+        )
+    check_cells(tasks * compute.shape[1])
     chance = row_factors(perturbation, 2 * layers * micro_batches, compute.shape[1])
     builder = _Builder(graph, _columns(costs, layers), compute[0], links[0], chance)
     sharded = mode == "sharded"

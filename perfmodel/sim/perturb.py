@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from perfmodel.errors import ScenarioError, nearest_name
 
 Floats = NDArray[np.float64]
-MOST_CELLS: Final = 200_000_000
+MOST_CELLS: Final = 50_000_000
 DISTRIBUTIONS: Final = ("lognormal", "gamma", "exponential", "uniform")
 
 

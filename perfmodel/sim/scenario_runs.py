@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from perfmodel.errors import ScenarioError, nearest_name
 from perfmodel.hardware import load_cluster
-from perfmodel.parallel.plan import Plan, plan_from_dict
+from perfmodel.parallel.plan import plan_from_dict
 from perfmodel.sim import scenario_files as files
 from perfmodel.sim.chrome import flow_trace, jobs_trace, layer_trace, run_trace, step_trace
 from perfmodel.sim.flows import Flow, route_flow, solve_flows
@@ -22,20 +21,19 @@ from perfmodel.sim.intervals import best_interval, mean_interval
 from perfmodel.sim.jobs import generate_jobs, read_jobs
 from perfmodel.sim.layers import LayerCosts, layer_step
 from perfmodel.sim.loader import DataLoader, run_loader
-from perfmodel.sim.perturb import Perturbation, factors_from_ranks
 from perfmodel.sim.placement import Pool
 from perfmodel.sim.power import Power
 from perfmodel.sim.reliability import rate_from_node_days
+from perfmodel.sim.scenario_perturb import perturbation_of
 from perfmodel.sim.scheduler import Scheduling, schedule_jobs
 from perfmodel.sim.schedules import build_schedule
 from perfmodel.sim.stage_costs import StageCosts
 from perfmodel.sim.step import StepResult, replay
 from perfmodel.sim.table import Schedule, read_schedule
-from perfmodel.sim.training_run import Checkpoints, FailureClass, TrainingRun, simulate_run
+from perfmodel.sim.training_run import simulate_run
+from perfmodel.sim.training_setup import Checkpoints, FailureClass, TrainingRun
 from perfmodel.units import format_seconds
 from perfmodel.workload.transformer import load_model
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,7 @@ def _pipeline(scenario: files.PipelineScenario, folder: Path, stop: Stop | None)
         schedule,
         StageCosts(**given, gradient_buckets=buckets),
         replicas=scenario.replicas,
-        perturbation=_perturbation(
+        perturbation=perturbation_of(
             scenario.perturbation, scenario.seed, schedule.devices, scenario.replicas
         ),
         sends=scenario.sends,
@@ -78,7 +76,7 @@ def _plan(scenario: files.PlanScenario, folder: Path, stop: Stop | None) -> Outc
         scenario.seq_len,
         scenario.stack,
         schedule=scenario.schedule,
-        perturbation=_perturbation(
+        perturbation=perturbation_of(
             scenario.perturbation, scenario.seed, plan.pp, plan.dp, plan=plan
         ),
         stop=stop,
@@ -101,7 +99,7 @@ def _layers(scenario: files.LayersScenario, folder: Path, stop: Stop | None) -> 
         prefetch=scenario.prefetch,
         bucket_layers=scenario.bucket_layers,
         micro_batches=scenario.micro_batches,
-        perturbation=_perturbation(scenario.perturbation, scenario.seed, 1, scenario.ranks),
+        perturbation=perturbation_of(scenario.perturbation, scenario.seed, 1, scenario.ranks),
         stop=stop,
     )
     return Outcome(step.to_dict(), step.explain(), lambda: layer_trace(step))
@@ -294,60 +292,6 @@ def _schedule(given: files.ScheduleFile, folder: Path) -> Schedule:
     return build_schedule(
         given.name, given.stages, given.micro_batches, virtual_stages=given.virtual_stages
     )
-
-
-def _perturbation(
-    given: files.PerturbationFile, seed: int, devices: int, replicas: int, plan: Plan | None = None
-) -> Perturbation:
-    concentration = given.expert_concentration
-    return Perturbation(
-        compute=_factors(given.slow, "slow", devices, replicas, plan),
-        links=_factors(given.links, "links", devices, replicas, plan),
-        jitter=given.jitter,
-        distribution=given.distribution,
-        expert_share=given.expert_share,
-        experts=given.experts,
-        expert_concentration=float("inf") if concentration is None else concentration,
-        seed=seed,
-    )
-
-
-def _factors(
-    rows: Sequence[files.SlowFile], what: str, devices: int, replicas: int, plan: Plan | None
-) -> Floats | float:
-    """One table of factors from the rows of a file; the larger counts where two meet."""
-    if not rows:
-        return 1.0
-    ranks: dict[int, float] = {}
-    found = np.ones((devices, replicas))
-    for k, row in enumerate(rows):
-        where = f"scenario: perturbation.{what}.{k}"
-        if row.rank is not None:
-            if plan is None or row.device is not None or row.replica is not None:
-                raise ScenarioError(
-                    f"{where}.rank", row.rank, "device and replica, unless the kind is 'plan'",
-                    repair="give device (and replica)",
-                )  # fmt: skip
-            ranks[row.rank] = max(row.factor, ranks.get(row.rank, 0.0))
-            continue
-        for name, value, size in (
-            ("device", row.device, devices), ("replica", row.replica, replicas),
-        ):  # fmt: skip
-            if value is not None and value >= size:
-                raise ScenarioError(
-                    f"{where}.{name}", value, f"0 to {size - 1}", repair=f"name a {name} of the job"
-                )
-        place = (
-            slice(None) if row.device is None else row.device,
-            slice(None) if row.replica is None else row.replica,
-        )
-        found[place] = np.where(
-            found[place] == 1.0, row.factor, np.maximum(found[place], row.factor)
-        )
-    if ranks and plan is not None:
-        known = factors_from_ranks(ranks, tp=plan.tp, cp=plan.cp, pp=plan.pp, dp=plan.dp)
-        found = np.maximum(found, known)
-    return found
 
 
 def _failure(k: int, given: files.FailureFile, nodes: int) -> FailureClass:

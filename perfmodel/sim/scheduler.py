@@ -24,6 +24,7 @@ from perfmodel.sim.schedule_result import JobsResult
 
 NEVER: Final = float("inf")
 MOST_RESTARTS: Final = 1_000
+MOST_EVENTS: Final = 50_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,13 @@ def schedule_jobs(
             )
         run.env.step()
         events += 1
+        if events > MOST_EVENTS:
+            raise ScenarioError(
+                "scheduler: events",
+                events,
+                f"at most {MOST_EVENTS:,}",
+                repair="simulate fewer jobs, or a lower failure rate",
+            )
         if stop is not None and events % 1024 == 0 and stop():
             raise stopped("scheduler", f"at {run.env.now:.6g} s")
         if run.hopeless is not None:

@@ -24,7 +24,7 @@ from perfmodel.errors import ScenarioError, nearest_name
 WORK: Final = ("F", "B", "I", "W")
 FORWARD, BACKWARD, INPUT, WEIGHT = range(4)
 COLUMNS: Final = ("device", "work", "stage", "micro_batch")
-MOST_ROWS: Final = 5_000_000
+MOST_ROWS: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,6 +122,13 @@ def test_only_the_slow_rank_unfolds():
     assert len(step.timeline.graph) == 32 * 3 + 1
 
 
+def test_absurd_steps_are_refused_before_they_take_memory():
+    with pytest.raises(ScenarioError, match="tasks"):
+        layer_step(LayerCosts(1, 1), 20_000, micro_batches=100_000)
+    with pytest.raises(ScenarioError, match="simulation size"):
+        layer_step(LayerCosts(1, 1), 100, ranks=1_000_000, perturbation=Perturbation(jitter=0.1))
+
+
 def test_same_seed_same_step():
     costs = LayerCosts(1.0, 2.0, reduce=0.1)
 

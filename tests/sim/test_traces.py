@@ -9,13 +9,13 @@ import pytest
 from perfmodel.errors import ScenarioError
 from perfmodel.sim import protowire
 from perfmodel.sim.chakra import (
-    ChakraNode,
     graph_of,
     nodes_of,
     read_chakra,
     whole_buffer,
     write_chakra,
 )
+from perfmodel.sim.chakra_node import ChakraNode
 from perfmodel.sim.chakra_ranks import write_ranks
 from perfmodel.sim.chrome import flow_trace, jobs_trace, layer_trace, step_trace, write_trace
 from perfmodel.sim.flows import route_flow, solve_flows

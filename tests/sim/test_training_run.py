@@ -21,7 +21,8 @@ from perfmodel.sim.reliability import (
     rate_from_node_days,
     young_interval,
 )
-from perfmodel.sim.training_run import Checkpoints, FailureClass, TrainingRun, simulate_run
+from perfmodel.sim.training_run import simulate_run
+from perfmodel.sim.training_setup import Checkpoints, FailureClass, TrainingRun
 
 
 def a_run(**changes):
