@@ -20,10 +20,9 @@ from perfmodel.errors import PlanError
 from perfmodel.estimate import Estimate, leaf, total
 from perfmodel.hardware import Accelerator, Cluster
 from perfmodel.network import collective_seconds
-from perfmodel.parallel.footprint import CONTEXT, GEMM_WORKSPACE, NCCL_CHANNEL, NCCL_CHANNELS
 from perfmodel.parallel.placement import domain_devices
+from perfmodel.parallel.replica_memory import kv_cache_bytes, replica_memory, weight_bytes
 from perfmodel.units import format_bytes
-from perfmodel.workload.dtype import bytes_per_element
 from perfmodel.workload.op import Collective
 from perfmodel.workload.transformer import (
     Call,
@@ -34,16 +33,15 @@ from perfmodel.workload.transformer import (
     Stack,
     block_forward,
     embedding_forward,
-    embedding_parameters,
     end_collectives,
     head_forward,
-    head_parameters,
     layer_collectives,
     layer_kinds,
-    layer_parameters,
     load_precision,
     load_stack,
 )
+
+__all__ = ["InferResult", "infer", "kv_cache_bytes", "weight_bytes"]
 
 Floats = NDArray[np.float64]
 
@@ -170,7 +168,7 @@ def infer(
     middle = prompt_len + max(steps - 1, 0) // 2
     decode = passes.estimate("decode step", batch_size, 1, middle)
     tpot = (e2e - prefill.seconds) / steps if steps else 0.0
-    memory = _memory(model, batch_size, prompt_len, output_len, tp, formats, kv_dtype)
+    memory = replica_memory(model, batch_size, prompt_len, output_len, tp, formats, kv_dtype)
     accelerator = passes.accelerator
     needed, has = sum(memory.values()), accelerator.memory_capacity
     verdict = "fits" if needed <= has else "does not fit"
@@ -185,68 +183,6 @@ def infer(
         capacity=has,
         verdict=f"{verdict}: needs {format_bytes(needed)}, has {format_bytes(has)}",
     )
-
-
-def kv_cache_bytes(
-    model: ModelConfig, batch_size: int, tokens: int, tp: int = 1, kv_dtype: str = "bf16"
-) -> float:
-    """Keys and values of a batch on one device [B].
-
-    Latent attention keeps one latent a token, whole on every device; windowed layers keep no more
-    than their window.
-
-    Examples
-    --------
-    >>> from perfmodel.workload.transformer import load_model
-    >>> kv_cache_bytes(load_model("llama-3-8b"), 1, 1)  # 2 x 8 x 128 x 32 x 2 bytes
-    131072.0
-    """
-    width = bytes_per_element(kv_dtype, where="kv_dtype")
-    heads = -(-model.kv_heads // tp)
-    each = heads * (model.qk_head_dim + model.v_head_dim)
-    if model.is_mla:
-        each = model.kv_lora_rank + model.qk_rope_head_dim
-    total_bytes = 0.0
-    for kind in layer_kinds(model):
-        kept = min(tokens, kind.window) if kind.window else tokens
-        total_bytes += kind.count * batch_size * kept * each * width
-    return total_bytes
-
-
-def weight_bytes(model: ModelConfig, tp: int, precision: Precision) -> float:
-    """Weights on one device [B]: blocks in the products' format, the ends in the activations'."""
-    blocks = sum(
-        kind.count
-        * sum(float(np.asarray(part)) for part in layer_parameters(model, kind, tp, 1, tp))
-        for kind in layer_kinds(model)
-    )
-    ends = float(np.asarray(embedding_parameters(model, tp))) + float(
-        np.asarray(head_parameters(model, tp))
-    )
-    return blocks * bytes_per_element(precision.gemm) + ends * precision.element
-
-
-def _memory(
-    model: ModelConfig,
-    batch: int,
-    prompt: int,
-    output: int,
-    tp: int,
-    precision: Precision,
-    kv_dtype: str,
-) -> dict[str, float]:
-    """Bytes by class on one device [B]; activations are those of the widest block at work."""
-    tokens = batch * prompt
-    widest = 2 * model.hidden + max(model.ffn, model.expert_ffn) * (2 + model.gated) / tp
-    logits = batch * np.ceil(model.vocab / tp) * (4 + precision.element)
-    slack = CONTEXT + (tp > 1) * NCCL_CHANNELS * 2 * NCCL_CHANNEL
-    return {
-        "weights": weight_bytes(model, tp, precision),
-        "kv_cache": kv_cache_bytes(model, batch, prompt + output, tp, kv_dtype),
-        "activations": float(tokens * widest * precision.element + logits),
-        "workspace": float(GEMM_WORKSPACE),
-        "slack": float(slack),
-    }
 
 
 class _Passes:

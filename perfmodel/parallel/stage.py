@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from perfmodel.parallel import overlap as hiding
 from perfmodel.parallel import placement
 from perfmodel.parallel.grid import PlanGrid
-from perfmodel.parallel.layers import AXES, BlockCost
+from perfmodel.parallel.layers import BlockCost
+from perfmodel.parallel.pricer import AXES
 from perfmodel.parallel.tables import Tables, host_rate
 from perfmodel.parallel.wire import wire_seconds
 

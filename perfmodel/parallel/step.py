@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from perfmodel.parallel import overlap as hiding
 from perfmodel.parallel import schedule
 from perfmodel.parallel.grid import PlanGrid
-from perfmodel.parallel.layers import AXES
+from perfmodel.parallel.pricer import AXES
 from perfmodel.parallel.stage import (
     StageKindTimes,
     accumulation,
