@@ -135,6 +135,8 @@ def options_of(
                 if need <= workspace_cap:
                     seconds = pieces * algorithm_cost(name, piece, accelerator).seconds
                     found.append(Option(name, layout, pieces, seconds, need))
+                if need == 0:
+                    break
     return tuple(found)
 
 
