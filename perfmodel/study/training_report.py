@@ -239,9 +239,9 @@ class TrainingReport:
                 found[str(name)] = scored
         return found
 
-    def rankings(self, least: int = RANKED) -> tuple[Ranking, ...]:
+    def rankings(self, split: str | None = None, least: int = RANKED) -> tuple[Ranking, ...]:
         """Groups of at least ``least`` compared rows that differ in their plan alone."""
-        rows = self.compared()
+        rows = self.compared(split)
         found = []
         for places in groups([record.group for record in rows]).values():
             if len(places) < least:
@@ -284,6 +284,7 @@ class TrainingReport:
         """The scores as plain values."""
         ranks = self.rankings()
         order = [rank.spearman for rank in ranks if np.isfinite(rank.spearman)]
+        fresh = self.rankings(REPORT)
         return {
             "rows": len(self.records),
             "expressed": len(self.expressed),
@@ -299,6 +300,8 @@ class TrainingReport:
             "mean_spearman": float(np.mean(order)) if order else None,
             "mean_regret": float(np.mean([rank.regret for rank in ranks])) if ranks else None,
             "worst_regret": max((rank.regret for rank in ranks), default=None),
+            "mean_regret_report": float(np.mean([r.regret for r in fresh])) if fresh else None,
+            "worst_regret_report": max((rank.regret for rank in fresh), default=None),
         }
 
     def to_dict(self) -> dict[str, Any]:
