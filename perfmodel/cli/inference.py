@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from perfmodel.cli.output import Json, emit
+
+if TYPE_CHECKING:
+    from perfmodel.hardware import Accelerator, Cluster
 
 
 def register(app: typer.Typer) -> None:
@@ -22,17 +25,16 @@ def infer(
     output_len: Annotated[int, typer.Option(help="Tokens generated for each request.")],
     tp: int = 1,
     precision: str = "bf16",
-    stack: str = "vllm",
+    stack: str = "vllm-like",
     json: Json = False,
 ) -> None:
     """Time to first token, time per token, end to end, and what memory holds."""
     from perfmodel.parallel.inference import infer as evaluate
-    from perfmodel.study.planning import serving_cluster
     from perfmodel.workload.model import load_model
 
     result = evaluate(
         load_model(model),
-        serving_cluster(on, tp),
+        _device(on),
         batch_size=batch_size,
         prompt_len=prompt_len,
         output_len=output_len,
@@ -46,3 +48,18 @@ def infer(
         typer.echo(result.explain())
     if not result.fits:
         raise typer.Exit(3)
+
+
+def _device(on: str) -> Accelerator | Cluster:
+    from perfmodel.errors import SpecError
+    from perfmodel.hardware import Link, load
+
+    found = load(on)
+    if isinstance(found, Link):
+        raise SpecError(
+            "infer: --on",
+            on,
+            "an accelerator, a node or a cluster",
+            repair="name the device that serves, not a link",
+        )
+    return found
