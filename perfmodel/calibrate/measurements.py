@@ -105,11 +105,20 @@ def load_measurements(folder: str | Path, device: str) -> Measurements:
     for path in files:
         data = path.read_bytes()
         _check_sidecar(path, data)
+        if _other_table(data):
+            refused.append((path.name, "a table of something other than operators"))
+            continue
         digest.update(hashlib.sha256(data).digest())
         _read_file(path, data, device, rows, refused)
     _no_twins(rows)
     rows.sort(key=lambda row: row.key)
     return Measurements(device, tuple(rows), tuple(refused), digest.hexdigest())
+
+
+def _other_table(data: bytes) -> bool:
+    """Whether a file has a proper header of names, none of which is ``op``."""
+    names = data.split(b"\n", 1)[0].decode("utf-8", "replace").strip().split(",")
+    return "op" not in names and all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in names)
 
 
 def _check_sidecar(path: Path, data: bytes) -> None:

@@ -47,6 +47,8 @@ def features(
     for name in ("compute", "memory", "power", "floor"):
         share = getattr(parts, name) / parts.seconds
         columns.add(f"share_{name}", np.log(share + _TINY), smooth=name in ("memory", "floor"))
+    balance = device.peak if np.isfinite(device.peak) else 1.0
+    columns.add("balance", np.log2(balance / device.bandwidth))
     columns.add("seconds", np.log2(parts.seconds), smooth=True)
     columns.add("read_in_cache", np.log2(1.0 + s["read"] / max(device.cache, 1.0)))
     columns.add("written_in_cache", np.log2(1.0 + s["written"] / max(device.cache, 1.0)))

@@ -53,7 +53,27 @@ def mechanism(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         moved = s["bytes"] / coefficients["host_bytes_per_second"]
         none = np.zeros_like(moved)
         return combine(none, moved, none, none + coefficients["floor_seconds"], 4.0)
-    return memory_parts(s["read"], s["written"], row_count(task), s["flops"], device, coefficients)
+    return memory_parts(
+        s["read"],
+        s["written"],
+        row_count(task),
+        s["flops"],
+        device,
+        coefficients,
+        row_bytes=row_bytes(task),
+    )
+
+
+def row_bytes(task: Task) -> Floats:
+    """Bytes that the block of one row moves [B]; weights shared by all rows left out."""
+    s = task.sizes
+    if task.base in ("rmsnorm", "layernorm", "softmax"):
+        return np.asarray(2.0 * s["cols"] * task.element)
+    if task.base in ("adamw", "sgd"):
+        each = (s["read"] + s["written"]) / s["numel"]
+        return np.asarray(each * np.minimum(s["numel"], OPTIMIZER_CHUNK))
+    rows = row_count(task)
+    return np.asarray((s["read"] + s["written"]) / np.maximum(rows, 1.0))
 
 
 def row_count(task: Task) -> Floats:

@@ -56,6 +56,8 @@ def memory_parts(
     flops: Floats,
     device: Device,
     coefficients: Mapping[str, float],
+    *,
+    row_bytes: Floats | float = 0.0,
 ) -> Parts:
     """Time of a kernel that streams ``read`` and ``written`` bytes in ``rows`` rows.
 
@@ -71,13 +73,15 @@ def memory_parts(
         The chip; ``peak`` is its vector peak.
     coefficients : mapping
         Values of :data:`COEFFICIENTS`.
+    row_bytes : array
+        Bytes that the block of one row moves [B].
     """
     c = coefficients
     traffic = (read + written) * (1.0 + c["extra_passes"]) - cached_writes(
         written, device.cache, c["write_in_cache"]
     )
     memory = traffic / (device.bandwidth * c["bandwidth_efficiency"])
-    each = c["row_cycles"] + (read + written) / np.maximum(rows, 1.0) / c["row_bytes_per_clock"]
+    each = c["row_cycles"] + row_bytes / c["row_bytes_per_clock"]
     turns = np.maximum(1.0, rows / (device.units * c["rows_per_unit"]))
     rows_time = np.where(rows > 0.0, turns * each / device.clock, 0.0)
     compute = flops / (device.vector * c["compute_efficiency"])

@@ -124,8 +124,13 @@ def _kernels(
     direction = words.get("direction", "fwd")
     if family == "gemm":
         batched = sizes["batch"] > 1
-        yield f"gemm-{rate}", ~batched
-        yield f"gemm_batched-{rate}", batched
+        # Rows that do not start on 16 bytes keep a library from its best kernels.
+        step = 16.0 / bytes_per_element(dtype)
+        odd = (sizes["k"] % step > 0) | (sizes["n"] % step > 0)
+        yield f"gemm-{rate}", ~batched & ~odd
+        yield f"gemm_odd-{rate}", ~batched & odd
+        yield f"gemm_batched-{rate}", batched & ~odd
+        yield f"gemm_batched_odd-{rate}", batched & odd
     elif family == "grouped_gemm":
         yield f"gemm_grouped-{rate}", None
     elif family == "attention":

@@ -2,11 +2,14 @@
 
 import csv
 import hashlib
+import shutil
 
 import numpy as np
 import pytest
 
+from perfmodel.calibrate import calibrate
 from perfmodel.cost import load_coefficients
+from perfmodel.cost.efficiency import efficiency_folder
 from perfmodel.cost.mechanism import mechanism, task_device
 from perfmodel.cost.tasks import tasks_of
 from perfmodel.hardware import load_accelerator
@@ -49,12 +52,27 @@ def measured(record, rng):
 
 @pytest.fixture
 def folder(tmp_path):
+    return fill(tmp_path / "measurements")
+
+
+@pytest.fixture(scope="session")
+def calibrated(tmp_path_factory):
+    """A calibration that many tests read: its folder of efficiency files, and the answer."""
+    place = tmp_path_factory.mktemp("calibrated")
+    out = place / "efficiency"
+    out.mkdir()
+    for path in efficiency_folder().glob("*.toml"):
+        shutil.copy(path, out)
+    return out, calibrate(fill(place / "measurements"), "h100-sxm5-80gb", out=out)
+
+
+def fill(where):
+    """Write the synthetic tables into a new folder."""
     rng = np.random.default_rng(0)
-    where = tmp_path / "measurements"
     where.mkdir()
     gemms, norms = {}, {}
-    while len(gemms) < 60:
-        m, n, k = (int(v) for v in np.exp(rng.uniform(np.log(16), np.log(8192), 3)))
+    while len(gemms) < 50:
+        m, n, k = (8 * int(v) for v in np.exp(rng.uniform(np.log(2), np.log(1024), 3)))
         gemms[m, n, k] = {"op": "gemm", "dtype": "bf16", "m": m, "n": n, "k": k}
     while len(norms) < 30:
         rows, cols = (int(v) for v in np.exp(rng.uniform(np.log(16), np.log(8192), 2)))

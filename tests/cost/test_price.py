@@ -62,7 +62,7 @@ def test_every_family_has_a_price_inside_its_bounds(record, efficiency):
     assert answer.seconds.shape == ()
     values = [float(v) for v in (answer.lower, answer.low, answer.seconds, answer.high)]
     assert np.isfinite(values).all()
-    assert 0 < values[2]
+    assert values[2] > 0
     assert values == sorted(values)
     assert str(answer.bound) in ("compute", "memory", "launch", "latency")
 
@@ -106,9 +106,7 @@ def test_more_bandwidth_or_peak_is_never_slower(m, n, k, factor):
     """The mechanism is monotone in what the datasheet says."""
     better = H100.model_copy(
         update={
-            "memory": H100.memory.model_copy(
-                update={"bandwidth": H100.memory.bandwidth * factor}
-            )
+            "memory": H100.memory.model_copy(update={"bandwidth": H100.memory.bandwidth * factor})
         }
     )
     op = Gemm(m, n, k)
