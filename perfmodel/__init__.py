@@ -1,6 +1,6 @@
 """perfmodel: how fast, how big and how costly a machine-learning workload will be.
 
-Seven nouns (Accelerator, Cluster, Op, ModelConfig, Plan, Estimate, Measurement) and six verbs::
+A description of hardware and a description of work go in; an answer that explains itself comes out::
 
     import perfmodel as pm
 
@@ -18,8 +18,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from perfmodel.calibrate import calibrate as calibrate
-    from perfmodel.cost import estimate as cost  # noqa: F401
+    from perfmodel.calibrate import calibrate as calibrate_device  # noqa: F401
+    from perfmodel.cost import estimate as cost_of  # noqa: F401
     from perfmodel.cost import price as price
     from perfmodel.errors import PerfmodelError as PerfmodelError
     from perfmodel.estimate import Estimate as Estimate
@@ -47,9 +47,9 @@ _HOMES: Final = {
     "ModelConfig": "workload.model:ModelConfig",
     "PerfmodelError": "errors:PerfmodelError",
     "Plan": "parallel:Plan",
-    "calibrate": "calibrate:calibrate",
+    "calibrate_device": "calibrate:calibrate",
     "collective_seconds": "network:collective_seconds",
-    "cost": "cost:estimate",
+    "cost_of": "cost:estimate",
     "evaluate": "parallel.training:evaluate",
     "load": "hardware:load",
     "load_model": "workload.model:load_model",

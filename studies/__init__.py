@@ -1,0 +1,1 @@
+"""Questions asked of perfmodel: each script draws its answer and asserts it."""

@@ -24,7 +24,7 @@ def calibrate(
     json: Json = False,
 ) -> None:
     """Fit the cost model to a folder of measurements, or say what to measure first."""
-    from perfmodel import calibrate as package
+    import perfmodel.calibrate as package
 
     if plan:
         from perfmodel.hardware import load_accelerator

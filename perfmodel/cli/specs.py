@@ -35,7 +35,7 @@ def specs(
         return
     fields = describe(name)
     if json:
-        emit({"name": name, "fields": [asdict(field) for field in fields]})
+        emit({"name": name, "fields": [field._asdict() for field in fields]})
         return
     table(["field", "value", "source"], [[one.field, one.value, one.source] for one in fields])
     titles = references()

@@ -236,7 +236,7 @@ def pareto(
         return drawn
 
 
-def _plain(value: float, _position: int | None = None) -> str:
+def _plain(value: float, _position: float) -> str:
     return f"{value:g}"
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from perfmodel.errors import CalibrationError, WorkloadError
 from perfmodel.study.operators import MEASURED_KEYS, price_records
-from perfmodel.study.scores import score
+from perfmodel.study.scores import REPORT, score
 from perfmodel.workload.op import op_from_dict, records_from_jsonl
 
 Floats = npt.NDArray[np.float64]
@@ -98,9 +98,12 @@ def training_part(path: Path) -> Part:
     measured: defaultdict[str, list[float]] = defaultdict(list)
     predicted: defaultdict[str, list[float]] = defaultdict(list)
     for record in report.records:
-        if record.ratio is not None and record.counts:
-            measured[record.chip].append(record.measured_s)
-            predicted[record.chip].append(record.step_time_s)
+        if record.ratio is None or record.split != REPORT or record.quality.startswith("C"):
+            continue
+        if record.measured_s is not None and record.step_time_s is not None:
+            family = record.chip.split("-")[0]
+            measured[family].append(record.measured_s)
+            predicted[family].append(record.step_time_s)
     return Part(
         "training",
         report.to_dict(),
