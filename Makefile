@@ -20,7 +20,7 @@ lint: $(VENV)/.ready
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.ready
-	$(BIN)/python -m pytest -q -m "" --benchmark-only tests/benchmarks
+	$(BIN)/python -m pytest -q -o addopts="--import-mode=importlib" --benchmark-only tests
 
 validate: $(VENV)/.ready
 	$(BIN)/perfmodel validate --out $(OUT)/validate
