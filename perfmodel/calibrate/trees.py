@@ -80,7 +80,8 @@ def fit_trees(
     columns = max(1, round(settings.columns * width))
     for number in range(settings.rounds):
         residual = target - answer
-        limit = settings.outlier * np.median(np.abs(residual)) + 1e-12
+        size_of = np.abs(residual)
+        limit = settings.outlier * max(np.median(size_of), 0.3 * np.mean(size_of)) + 1e-12
         gradient = np.clip(residual, -limit, limit)
         sample = rng.choice(count, rows, replace=False)
         chosen = np.sort(rng.choice(width, columns, replace=False))
