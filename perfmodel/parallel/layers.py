@@ -16,8 +16,7 @@ from perfmodel.cost import Efficiency
 from perfmodel.hardware import Cluster
 from perfmodel.parallel.grid import PlanGrid
 from perfmodel.parallel.plan import Plan
-from perfmodel.parallel.pricer import AXES as AXES
-from perfmodel.parallel.pricer import Pricer, Work
+from perfmodel.parallel.pricer import AXES, Pricer, Work
 from perfmodel.workload.transformer import (
     BlockActivations,
     Call,
@@ -41,6 +40,17 @@ from perfmodel.workload.transformer import (
     recompute_calls,
     stage_gradient_bytes,
 )
+
+__all__ = [
+    "AXES",
+    "SHARD_COLUMNS",
+    "BlockCost",
+    "EndCost",
+    "LayerTable",
+    "compute_precision",
+    "layer_table",
+    "recomputed",
+]
 
 Floats = NDArray[np.float64]
 
