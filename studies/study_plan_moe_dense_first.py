@@ -17,7 +17,7 @@ from perfmodel.optimize.planner import milp_plan
 from perfmodel.optimize.space import Space
 from studies.planning import Comparison, publish
 
-SPACE = Space(zero=(1,), tp=(2, 4, 8), ep=(8, 16))
+SPACE = Space(cp=(1,), virtual_stages=(1,), zero=(1,), tp=(2, 4, 8), ep=(8, 16))
 
 
 def study() -> Comparison:

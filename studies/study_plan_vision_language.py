@@ -40,7 +40,7 @@ TOWER = ModelConfig(
     image=448,
 )
 TILES = 13
-SPACE = Space(zero=(1,))
+SPACE = Space(cp=(1,), virtual_stages=(1,), zero=(1,))
 
 
 def study() -> Comparison:

@@ -9,6 +9,7 @@ from typing import Any
 
 from perfmodel.optimize.costs import degrees_of
 from perfmodel.optimize.milp import relative_gap
+from perfmodel.parallel.layout import even_layout
 from perfmodel.parallel.plan import Plan
 from perfmodel.units import format_bytes, format_seconds
 
@@ -144,6 +145,7 @@ class MilpPlan:
     bound: float
     step_time: float
     micro_batches: int
+    virtual_stages: int
     schedule: str
     stages: tuple[StageAnswer, ...]
     layers: tuple[str, ...]
@@ -176,6 +178,19 @@ class MilpPlan:
         return self.global_batch_size * self.seq_len / self.step_time / self.devices
 
     @property
+    def chunks(self) -> tuple[int, ...]:
+        """Blocks of each chunk in model order, each device's dealt out as evenly as can be."""
+        blocks = [
+            sum(
+                not self.layers[place].endswith(("embedding", "head"))
+                for place in range(stage.first, stage.last + 1)
+            )
+            for stage in self.stages
+        ]
+        dealt = [even_layout(count, self.virtual_stages) for count in blocks]
+        return tuple(device[turn] for turn in range(self.virtual_stages) for device in dealt)
+
+    @property
     def uniform(self) -> Plan | None:
         """The same as one :class:`Plan`, if all stages share their degrees and strategy."""
         if not self.stages or len({stage.plan for stage in self.stages}) > 1:
@@ -194,22 +209,14 @@ class MilpPlan:
         if word not in ("none", "selective", "full"):
             return None
         modules = ("core", "mlp", "experts") if word == "selective" else ("core",)
-        blocks = tuple(
-            sum(
-                not self.layers[place].endswith(("embedding", "head"))
-                for place in range(stage.first, stage.last + 1)
-            )
-            for stage in self.stages
-        )
-        if self.stages[0].layers == 0 or len(self.stages) != len(blocks):
-            return None
         return replace(
             self.stages[0].plan,
             pp=len(self.stages),
             schedule=self.schedule,
+            virtual_stages=self.virtual_stages,
             recompute=word,
             recompute_modules=modules,
-            layers_per_stage=blocks,
+            layers_per_stage=self.chunks,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -223,6 +230,7 @@ class MilpPlan:
             "step_time_s": _finite(self.step_time),
             "tokens_per_s_per_device": self.tokens_per_s_per_device,
             "micro_batches": self.micro_batches,
+            "virtual_stages": self.virtual_stages,
             "schedule": self.schedule,
             "stages": [stage.to_dict() for stage in self.stages],
             "layers": list(self.layers),
@@ -268,7 +276,7 @@ class MilpPlan:
         )
         if repeated:
             found.append(f"{repeated} of {len(self.layers)} layers are recomputed to fit")
-        idle = (total - slow.seconds) / self.step_time
+        idle = (total - slow.seconds) / self.virtual_stages / self.step_time
         found.append(f"filling and draining the pipeline takes {idle:.1%} of the step")
         once = max(stage.once for stage in self.stages)
         found.append(f"gradients, weights and optimizer take {once / self.step_time:.1%}")
@@ -282,7 +290,8 @@ class MilpPlan:
             return f"no plan found in {self.seconds:.1f} s; the bound is {self.bound:.4g}"
         lines = [
             f"{self.model}: {format_seconds(self.step_time)} a step on"
-            f" {' + '.join(self.clusters)}, {self.micro_batches} micro-batches, {self.schedule}",
+            f" {' + '.join(self.clusters)}, {self.micro_batches} micro-batches, {self.schedule}"
+            + (f", {self.virtual_stages} chunks a device" if self.virtual_stages > 1 else ""),
             f"{self.objective}: {self.value:.6g}, no plan of the space below {self.bound:.6g}"
             f" (gap {self.gap:.2%}, {self.status})",
             f"{self.points} points, {self.solved} solved, {self.columns} columns, {self.kept} left"

@@ -109,6 +109,7 @@ def answer_of(
         bound=bound,
         step_time=solution.step,
         micro_batches=candidate.point.micro_batches,
+        virtual_stages=candidate.point.virtual_stages,
         stages=tuple(stages),
         clusters=tuple(cluster.name for cluster in table.clusters),
         devices=sum(cluster.devices for cluster in table.clusters),

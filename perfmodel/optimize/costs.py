@@ -29,8 +29,9 @@ from perfmodel.parallel import overlap as hiding
 from perfmodel.parallel import placement
 from perfmodel.parallel.footprint import LIVE_PARAMETERS
 from perfmodel.parallel.grid import PlanGrid, distinct, grid_of
-from perfmodel.parallel.layers import AXES, SHARD_COLUMNS, LayerTable, layer_table
+from perfmodel.parallel.layers import SHARD_COLUMNS, LayerTable, layer_table
 from perfmodel.parallel.plan import Plan
+from perfmodel.parallel.pricer import AXES
 from perfmodel.parallel.states import ParameterBytes, effective_stack, parameter_bytes
 from perfmodel.workload.dtype import bytes_per_element
 from perfmodel.workload.op import Fused
@@ -148,14 +149,14 @@ def mode_costs(
     activation, transient = activation[shard_of], transient[shard_of]
     dense, experts = _parameters(model, kinds, grid)
     messages = _messages(cluster, grid, width, dense, experts)
-    if (grid.zero == 3).any():
-        _shard_weights(cluster, grid, messages, seconds, forward)
+    if (grid.zero >= 2).any():
+        _each_micro_batch(cluster, grid, messages, seconds, forward)
     persistent = _state_bytes(grid, width, dense, experts)
     transient = transient + _gathered_bytes(grid, width, dense, experts)[:, :, None]
     once = _once(cluster, grid, stack, dense, experts, messages, forward, backward)
     whole = (dense + experts).max(axis=1)
     tail = np.minimum(grid.base.bucket_parameters / np.maximum(whole, 1.0), 1.0)
-    first_and_last = messages[0].max(axis=1)
+    first_and_last = np.where(grid.zero <= 1, messages[0].max(axis=1), 0.0)
     first_and_last = first_and_last + np.where(grid.zero > 0, messages[1].max(axis=1), 0.0)
     bucket = np.where(grid.zero == 3, 0.0, first_and_last * tail)
     order, names = _order(model, kinds, ends, prefix)
@@ -260,14 +261,17 @@ def _messages(
     return reduce, gather
 
 
-def _shard_weights(
+def _each_micro_batch(
     cluster: Cluster,
     grid: PlanGrid,
     messages: tuple[Floats, Floats],
     seconds: Floats,
     forward: Floats,
 ) -> None:
-    """Fully sharded weights: gathered for both passes, gradients scattered, behind the layers."""
+    """What sharding exchanges in every micro-batch, behind the layers.
+
+    ZeRO 2 scatters gradients behind the backward pass; ZeRO 3 gathers weights for both passes too.
+    """
     reduce, gather = messages
     behind = np.where(np.isfinite(seconds), seconds - forward[:, :, None], 0.0)
     share = hiding.stolen_share(cluster.accelerator)
@@ -276,6 +280,8 @@ def _shard_weights(
     # Nothing runs beside the gathers of embedding and head, the last two columns.
     wait[:, -2:] = (gather + reduce)[:, -2:, None]
     seconds += np.where((grid.zero == 3)[:, None, None], wait, 0.0)
+    scatter = hiding.exposed(reduce[:, :, None], behind, share)
+    seconds += np.where((grid.zero == 2)[:, None, None], scatter, 0.0)
 
 
 def _state_bytes(grid: PlanGrid, width: ParameterBytes, dense: Floats, experts: Floats) -> Floats:
@@ -333,7 +339,7 @@ def _once(
         *clear_gradients(numel, stack),
     ):
         optimizer += price(call.op, cluster.accelerator).seconds * call.count
-    exposed = np.where(zero == 3, 0.0, gradients)
+    exposed = np.where(zero >= 2, 0.0, gradients)
     exposed = exposed + np.where((zero == 1) | (zero == 2), weights, 0.0)
     return np.asarray(exposed + optimizer, dtype=np.float64)
 

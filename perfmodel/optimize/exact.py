@@ -34,7 +34,7 @@ def exact_costs(
 
 
 def exact_interval(
-    problem: PlanningProblem, q: int, count: int, first: int, last: int, *, limit: float = np.inf
+    problem: PlanningProblem, q: int, count: float, first: int, last: int, *, limit: float = np.inf
 ) -> tuple[float, tuple[int, ...] | None]:
     """Fastest time of layers first..last on one stage and its strategies; inf if nothing fits.
 
@@ -59,7 +59,7 @@ def exact_interval(
 def _chain(
     problem: PlanningProblem,
     q: int,
-    count: int,
+    count: float,
     first: int,
     seconds: Floats,
     room: float,

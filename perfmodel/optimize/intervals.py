@@ -39,7 +39,7 @@ class IntervalCosts:
 
     upper: Floats
     lower: Floats
-    counts: tuple[int, ...]
+    counts: tuple[float, ...]
     tables: int
 
 
@@ -77,7 +77,7 @@ def free_costs(problem: PlanningProblem) -> tuple[Floats, Floats, Floats, Floats
     return best, held, active, peak
 
 
-def least_bytes(problem: PlanningProblem, count: int) -> Floats:
+def least_bytes(problem: PlanningProblem, count: float) -> Floats:
     """(Q, L, L): bytes that layers i..j take at least with ``count`` micro-batches in flight."""
     legal = np.isfinite(problem.seconds)
     weight = np.where(legal, problem.persistent + count * problem.activation, np.inf).min(axis=2)
@@ -153,7 +153,7 @@ class _Grid:
 
 
 def _grid(
-    problem: PlanningProblem, q: int, counts: tuple[int, ...], asked: list[int], cells: int
+    problem: PlanningProblem, q: int, counts: tuple[float, ...], asked: list[int], cells: int
 ) -> _Grid:
     capacity = problem.kinds[q].capacity
     legal = np.isfinite(problem.seconds[q])
@@ -253,7 +253,7 @@ def _classes(problem: PlanningProblem, q: int) -> tuple[Integers, Integers]:
 def _fill(
     problem: PlanningProblem,
     q: int,
-    counts: tuple[int, ...],
+    counts: tuple[float, ...],
     undecided: Mask,
     upper: Floats,
     lower: Floats,
@@ -302,7 +302,7 @@ def _walk(
 
 
 def recover(
-    problem: PlanningProblem, q: int, count: int, first: int, last: int, *, cells: int = 1024
+    problem: PlanningProblem, q: int, count: float, first: int, last: int, *, cells: int = 1024
 ) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
     """Strategies of layers first..last: the choice behind ``lower``, and the one behind ``upper``.
 
@@ -356,7 +356,7 @@ def _free_choice(problem: PlanningProblem, q: int, first: int, last: int) -> tup
 
 
 def _held(
-    problem: PlanningProblem, q: int, count: int, first: int, choice: tuple[int, ...]
+    problem: PlanningProblem, q: int, count: float, first: int, choice: tuple[int, ...]
 ) -> float:
     layers = np.arange(first, first + len(choice))
     weight = problem.persistent[q, layers, choice] + count * problem.activation[q, layers, choice]

@@ -33,7 +33,12 @@ def megatron_layout(plan: MilpPlan) -> str:
     ``E`` is the embedding, ``t`` a layer, ``L`` the head and loss; ``|`` separates stages, and runs
     are written ``t*3``.
     """
-    return "|".join("".join(_runs(_letters(plan, stage))) for stage in plan.stages)
+    if plan.virtual_stages == 1:
+        return "|".join("".join(_runs(_letters(plan, stage))) for stage in plan.stages)
+    chunks = [["t"] * count for count in plan.chunks]
+    chunks[0].insert(0, "E")
+    chunks[-1].append("L")
+    return "|".join("".join(_runs(chunk)) for chunk in chunks)
 
 
 def _letters(plan: MilpPlan, stage: StageAnswer) -> list[str]:

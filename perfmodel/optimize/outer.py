@@ -24,7 +24,9 @@ from perfmodel.optimize.milp import relative_gap, solve
 from perfmodel.optimize.problem import Evaluation, PlanningProblem, Stage, evaluate
 
 Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 EXACT = 0  # stands for a memory grid without cells
+COARSE = 48  # cells of the grid for first plans
 Layout = tuple[Stage, ...]
 
 
@@ -190,10 +192,13 @@ class _Solve:
             return self.result()
         counts = tuple(sorted(set(problem.in_flight)))
         free = np.repeat(free_costs(problem)[0][:, None], len(counts), axis=1)
-        self.best, self.tables = _first_plan(problem, free, counts)
         relaxed = chains.columns(problem, free, counts)
         self.columns = int(np.isfinite(relaxed.cost).sum())
-        wanted = survivors(problem, relaxed, self.target)
+        if math.isfinite(self.cutoff):
+            wanted = self.sift(survivors(problem, relaxed, self.cutoff), counts)
+        else:
+            self.best, self.tables = _first_plan(problem, free, counts)
+            wanted = survivors(problem, relaxed, self.target)
         fine: IntervalCosts | None = None
         for grid in (self.cells, 8 * self.cells, EXACT):
             if not wanted.any():
@@ -212,6 +217,19 @@ class _Solve:
                 break
             wanted = survivors(problem, low, self.target)
         return self.result()
+
+    def sift(self, wanted: Mask, counts: tuple[float, ...]) -> Mask:
+        """A coarse round against the cutoff: most points end here."""
+        if not wanted.any():
+            return wanted
+        problem = self.problem
+        coarse = interval_costs(problem, wanted=_asked(problem, wanted, counts), cells=COARSE)
+        self.tables += coarse.tables
+        low = chains.columns(problem, coarse.lower, counts)
+        wanted = survivors(problem, low, self.cutoff)
+        if wanted.any():
+            self.best = _plan(problem, chains.columns(problem, coarse.upper, counts), COARSE)
+        return wanted
 
     def round(self, low: chains.Columns, high: chains.Columns, grid: int) -> None:
         """Threshold paths on both sides of the bracket, then the programme where it is needed."""
@@ -292,7 +310,7 @@ def _better(one: Plan | None, other: Plan | None) -> Plan | None:
 
 
 def _first_plan(
-    problem: PlanningProblem, free: Floats, counts: tuple[int, ...]
+    problem: PlanningProblem, free: Floats, counts: tuple[float, ...]
 ) -> tuple[Plan | None, int]:
     """An incumbent from a coarse memory grid, in growing windows of interval times."""
     even = free[:, 0, 0, -1].min() / problem.stages
@@ -301,16 +319,16 @@ def _first_plan(
     for window in (1.3, 2.0, math.inf):
         table = chains.columns(problem, free, counts)
         wanted = table.cost <= window * even
-        coarse = interval_costs(problem, wanted=_asked(problem, wanted, counts), cells=48)
+        coarse = interval_costs(problem, wanted=_asked(problem, wanted, counts), cells=COARSE)
         tables += coarse.tables
-        found = _plan(problem, chains.columns(problem, coarse.upper, counts), 48)
+        found = _plan(problem, chains.columns(problem, coarse.upper, counts), COARSE)
         if found is not None:
             return found, tables
     return None, tables
 
 
 def _asked(
-    problem: PlanningProblem, wanted: npt.NDArray[np.bool_], counts: tuple[int, ...]
+    problem: PlanningProblem, wanted: npt.NDArray[np.bool_], counts: tuple[float, ...]
 ) -> npt.NDArray[np.bool_]:
     """(S, G, Q, L, L) -> (Q, F, L, L): intervals that some stage with that count may use."""
     q, n = len(problem.kinds), len(problem.layers)

@@ -145,6 +145,7 @@ def milp_plan(
             bound=search.bound,
             step_time=math.inf,
             micro_batches=0,
+            virtual_stages=1,
             stages=(),
             clusters=tuple(c.name for c in clusters),
             devices=sum(c.devices for c in clusters),

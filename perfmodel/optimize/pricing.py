@@ -22,6 +22,7 @@ from perfmodel.optimize.space import (
     points_of,
 )
 from perfmodel.parallel import placement
+from perfmodel.parallel import schedule as schedules
 from perfmodel.parallel.footprint import (
     CONTEXT,
     GEMM_WORKSPACE,
@@ -30,7 +31,7 @@ from perfmodel.parallel.footprint import (
     PROGRAM,
 )
 from perfmodel.parallel.plan import Plan
-from perfmodel.workload.transformer import Stack
+from perfmodel.workload.transformer import Stack, layer_kinds
 
 _BY_LAYER: Final = (
     "seconds", "forward", "persistent", "activation", "transient", "once", "accumulation",
@@ -82,7 +83,8 @@ def priced(
     layers = sum(
         piece.model.layers + piece.model.encoder_layers + sum(piece.ends) for piece in pieces
     )
-    points = points_of(clusters, layers, batch, space)
+    alike = len(pieces) == 1 and len(layer_kinds(pieces[0].model)) == 1
+    points = points_of(clusters, layers, batch, space, alike)
     modes: list[tuple[Plan, ...]] = []
     for g, cluster in enumerate(clusters):
         needed = {(point.sizes[g], point.samples) for point in points}
@@ -176,7 +178,9 @@ def fixed_bytes(plan: Plan, stages: int, boundary: float, family: str) -> float:
     """What a device holds besides the layers: context, buffers, workspace, pipeline buffers [B]."""
     groups = (plan.tp > 1) + (plan.cp > 1) + (plan.dp * plan.cp > 1) + (plan.ep > 1) + (stages > 1)
     libraries = PROGRAM if family == "tpu" else CONTEXT + groups * NCCL_CHANNELS * 2 * NCCL_CHANNEL
-    return float(libraries + GEMM_WORKSPACE + (4 * boundary if stages > 1 else 0.0))
+    held = libraries + GEMM_WORKSPACE + (4 * boundary if stages > 1 else 0.0)
+    # ZeRO 2 scatters one bucket of fp32 gradients while the next one fills.
+    return float(held + (2 * 4 * plan.bucket_parameters if plan.zero == 2 else 0.0))
 
 
 def problem_of(
@@ -240,13 +244,28 @@ def problem_of(
         reshard=np.zeros((len(chosen), layers, k, k)),
         enter=enter,
         micro_batches=point.micro_batches,
-        in_flight=uniform_in_flight(table.space.schedule, point.stages, point.micro_batches),
+        in_flight=_in_flight(table.space.schedule, point),
+        warmup=1.0 / point.virtual_stages,
         extra=extra,
     )
     problem, kept = undominated(problem, tuple(chosen))
     if table.space.per_layer:
         problem = _per_layer(table, problem, kept)
     return problem, kept
+
+
+def _in_flight(schedule: str, point: Point) -> tuple[float, ...]:
+    """Micro-batches that each stage holds, in units of all its layers."""
+    if point.virtual_stages == 1:
+        return uniform_in_flight(schedule, point.stages, point.micro_batches)
+    return tuple(
+        float(
+            schedules.in_flight(
+                schedule, s, point.stages, point.virtual_stages, point.micro_batches
+            )
+        )
+        for s in range(point.stages)
+    )
 
 
 def _per_layer(
@@ -303,8 +322,8 @@ def _enter(table: Priced, point: Point, chosen: list[tuple[int, int]]) -> Floats
     """(G, Q, L): receiving activations and returning gradients, on the slower of two networks."""
     types, layers = len(table.clusters), len(table.layers)
     enter = np.zeros((types, len(chosen), layers))
-    if point.stages == 1:
-        return enter
+    if point.stages == 1 or point.virtual_stages > 1:
+        return enter  # interleaved chunks hide their sends behind one another
     for q, (g, i) in enumerate(chosen):
         # What enters at layer l is what layer l - 1 puts out.
         size = np.concatenate([[0.0], table.costs[g].boundary[i][:-1]])

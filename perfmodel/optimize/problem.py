@@ -87,7 +87,7 @@ class PlanningProblem:
         ``l`` to receive its input from (and return the gradient to) a stage of device type ``g``.
     micro_batches : int
         M.
-    in_flight : tuple of int
+    in_flight : tuple of float
         f_s for each of the S stages.
     warmup : float
         w.
@@ -108,7 +108,7 @@ class PlanningProblem:
     reshard: Floats
     enter: Floats
     micro_batches: int
-    in_flight: tuple[int, ...]
+    in_flight: tuple[float, ...]
     stage_once: Floats
     warmup: float = 1.0
     extra: tuple[float, ...] = ()

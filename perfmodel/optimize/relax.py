@@ -28,7 +28,7 @@ class Shortage:
     pieces: tuple[tuple[int, int, int], ...]
 
 
-def exact_least_bytes(problem: PlanningProblem, count: int) -> Floats:
+def exact_least_bytes(problem: PlanningProblem, count: float) -> Floats:
     """(Q, L, L): the fewest bytes that layers i..j can take with ``count`` in flight; inf: none."""
     n = len(problem.layers)
     legal = np.isfinite(problem.seconds)

@@ -58,6 +58,9 @@ class Space:
         :data:`~perfmodel.optimize.costs.STRATEGIES`.
     micro_batch_sizes : tuple of int, optional
         Sequences of one data-parallel rank at a time; by default up to 16.
+    virtual_stages : tuple of int, optional
+        Chunks that each device holds (interleaved 1F1B above 1), for models whose blocks are all
+        alike; by default 1, 2 and 4 for those, and 1 for other models.
     schedule : str
         ``"1f1b"`` or ``"gpipe"``.
     precision : str
@@ -71,9 +74,10 @@ class Space:
     tp: tuple[int, ...] | None = None
     cp: tuple[int, ...] = (1,)
     ep: tuple[int, ...] | None = None
-    zero: tuple[int, ...] = (1, 3)
+    zero: tuple[int, ...] = (1, 2, 3)
     strategies: tuple[str, ...] = ("none", "selective", "full")
     micro_batch_sizes: tuple[int, ...] | None = None
+    virtual_stages: tuple[int, ...] | None = None
     schedule: str = "1f1b"
     precision: str = "bf16"
     per_layer: bool = False
@@ -100,6 +104,7 @@ class Point:
     sizes: tuple[int, ...]
     samples: int
     micro_batches: int
+    virtual_stages: int = 1
 
 
 def pieces_of(model: ModelConfig | str | Sequence[Piece], seq_len: int) -> tuple[Piece, ...]:
@@ -116,15 +121,28 @@ def divisors(number: int) -> list[int]:
     return [d for d in range(1, number + 1) if number % d == 0]
 
 
-def points_of(clusters: tuple[Cluster, ...], layers: int, batch: int, space: Space) -> list[Point]:
-    """Every point: all devices of every cluster are used, each stage on one type."""
+def points_of(
+    clusters: tuple[Cluster, ...], layers: int, batch: int, space: Space, alike: bool = False
+) -> list[Point]:
+    """Every point: all devices of every cluster are used, each stage on one type.
+
+    ``alike`` says that all blocks cost the same, so that a device's layers may be dealt out in
+    chunks without changing what it has to do.
+    """
+    chunks = space.virtual_stages or ((1, 2, 4) if alike else (1,))
     found = []
     for sizes in product(*(divisors(cluster.devices) for cluster in clusters)):
         stages = sum(c.devices // n for c, n in zip(clusters, sizes, strict=True))
         if stages > layers or (space.stages is not None and stages not in space.stages):
             continue
         for micro_batches in divisors(batch):
-            found.append(Point(stages, sizes, batch // micro_batches, micro_batches))
+            for virtual in chunks:
+                interleaved = space.schedule == "1f1b" and alike and stages > 1
+                whole = micro_batches % stages == 0 and stages * virtual <= layers - 2
+                if virtual == 1 or (interleaved and whole):
+                    found.append(
+                        Point(stages, sizes, batch // micro_batches, micro_batches, virtual)
+                    )
     return found
 
 

@@ -53,7 +53,7 @@ class Columns:
         return len(self.weights)
 
 
-def columns(problem: PlanningProblem, interval: Floats, counts: tuple[int, ...]) -> Columns:
+def columns(problem: PlanningProblem, interval: Floats, counts: tuple[float, ...]) -> Columns:
     """Interval times (Q, F, L, L) -> times per stage, with ends of the chain respected."""
     stages, n = problem.stages, len(problem.layers)
     which = [counts.index(count) for count in problem.in_flight]

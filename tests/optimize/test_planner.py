@@ -30,7 +30,8 @@ from perfmodel.parallel.training import evaluate as evaluate_uniform
 from perfmodel.parallel.training import train
 from perfmodel.workload.transformer import load_model, load_stack
 
-SMALL = Space(zero=(1,), tp=(4, 8), stages=(2, 4, 8))
+PLAIN = Space(virtual_stages=(1,))
+SMALL = replace(PLAIN, zero=(1,), tp=(4, 8), stages=(2, 4, 8))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def test_uniform_layouts_cost_what_uniform_plans_cost(
         recompute=recompute, recompute_modules=modules,
     )  # fmt: skip
     expected = evaluate_uniform(model, cluster, [uniform], batch, seq)
-    space = Space(
+    space = replace(PLAIN,
         stages=(pp,), tp=(tp,), ep=(ep,), zero=(zero,), strategies=(recompute,),
         micro_batch_sizes=(1,),
     )  # fmt: skip
@@ -111,12 +112,12 @@ def test_no_uniform_plan_is_better(h100, plan):
 
 def test_1024_devices_every_mesh_and_micro_batch_with_gap_0():
     cluster = load_cluster("dgx-h100", nodes=128)
-    plan = milp_plan("gpt3-175b", cluster, 1536, 2048)
+    plan = milp_plan("gpt3-175b", cluster, 1536, 2048, space=replace(PLAIN, zero=(1, 3)))
     assert plan.status == "optimal"
     assert plan.gap <= 1e-9
     assert plan.points >= 70
     layers = 98
-    every = points_of((cluster,), layers, 1536, Space())
+    every = points_of((cluster,), layers, 1536, PLAIN)
     assert {point.stages for point in every} == {1, 2, 4, 8, 16, 32, 64}
 
 
@@ -126,7 +127,7 @@ def test_solvers_agree(h100, plan):
 
 
 def test_confirmation_ranks_the_best_few(h100):
-    space = Space(tp=(1, 2), stages=(1, 2), micro_batch_sizes=(1, 2))
+    space = replace(PLAIN, tp=(1, 2), stages=(1, 2), micro_batch_sizes=(1, 2))
     best = milp_plan("llama-3-8b", h100, 256, 8192, space=space)
     seen = []
 
@@ -144,7 +145,7 @@ def test_confirmation_ranks_the_best_few(h100):
 
 def test_infeasible_says_what_would_fit():
     cluster = load_cluster("dgx-h100", nodes=1)
-    space = Space(zero=(1,), strategies=("none",), tp=(8,), micro_batch_sizes=(1,))
+    space = replace(PLAIN, zero=(1,), strategies=("none",), tp=(8,), micro_batch_sizes=(1,))
     plan = milp_plan("llama-3-70b", cluster, 64, 8192, space=space)
     assert plan.status == "infeasible"
     assert plan.relaxation.missing_bytes > 0
@@ -168,7 +169,7 @@ def test_out_of_time_is_honest(h100, plan):
 
 def test_objectives():
     small = load_cluster("dgx-h100", nodes=2)
-    space = Space(tp=(1, 2), stages=(1, 2), micro_batch_sizes=(1, 2))
+    space = replace(PLAIN, tp=(1, 2), stages=(1, 2), micro_batch_sizes=(1, 2))
     ask = partial(milp_plan, "llama-3-8b", small, 128, 8192, space=space)
     fast = ask()
     frugal = ask(objective="energy")
@@ -185,7 +186,7 @@ def test_objectives():
 
 def test_limits_of_context_and_micro_batch():
     node = load_cluster("dgx-h100", nodes=1)
-    space = Space(zero=(3,), strategies=("full",))
+    space = replace(PLAIN, zero=(3,), strategies=("full",))
     longest = longest_context("llama-3-8b", node, 8, space=space, step=8192)
     assert longest >= 8192
     largest = largest_micro_batch("llama-3-8b", node, 64, 8192, space=space)
@@ -195,7 +196,7 @@ def test_limits_of_context_and_micro_batch():
 
 def test_two_kinds_of_device_beat_either(h100):
     pair = (load_cluster("dgx-h100", nodes=1), load_cluster("dgx-a100", nodes=1))
-    space = Space(zero=(1,), stages=(2, 3, 4), tp=(2, 4))
+    space = replace(PLAIN, zero=(1,), stages=(2, 3, 4), tp=(2, 4))
     mixed = milp_plan("llama-3-8b", pair, 32, 4096, space=space)
     alone = [milp_plan("llama-3-8b", c, 32, 4096, space=space) for c in pair]
     assert mixed.status == "optimal"
@@ -205,7 +206,7 @@ def test_two_kinds_of_device_beat_either(h100):
 
 def test_sensitivities_never_hurt():
     cluster = load_cluster("dgx-h100", nodes=2)
-    space = Space(zero=(1,), tp=(8,), stages=(1, 2, 4), micro_batch_sizes=(1, 2))
+    space = replace(PLAIN, zero=(1,), tp=(8,), stages=(1, 2, 4), micro_batch_sizes=(1, 2))
     found = sensitivities("llama-3-8b", cluster, 64, 8192, space=space)
     assert {s.lever for s in found} == {"memory", "network", "links"}
     assert all(s.after <= s.before * (1 + 2e-6) for s in found)
@@ -239,14 +240,14 @@ def test_bad_questions_get_an_answer(h100):
     with pytest.raises(PlanError, match="deadline"):
         milp_plan("llama-3-8b", h100, 64, 8192, objective="devices")
     with pytest.raises(PlanError, match="divide"):
-        milp_plan("llama-3-8b", h100, 63, 8192, space=Space(stages=(1,)))
+        milp_plan("llama-3-8b", h100, 63, 8192, space=replace(PLAIN, stages=(1,)))
     with pytest.raises(PlanError, match="strategies"):
         Space(strategies=("sometimes",))
 
 
 def test_degrees_may_differ_between_layers_of_a_stage():
     cluster = load_cluster("dgx-h100", nodes=1)
-    base = Space(zero=(1,), tp=(2, 4), stages=(1, 2), micro_batch_sizes=(1, 2))
+    base = replace(PLAIN, zero=(1,), tp=(2, 4), stages=(1, 2), micro_batch_sizes=(1, 2))
     plain = milp_plan("llama-3-8b", cluster, 16, 8192, space=base)
     freer = milp_plan("llama-3-8b", cluster, 16, 8192, space=replace(base, per_layer=True))
     assert freer.status == "optimal"
@@ -260,7 +261,7 @@ def test_degrees_may_differ_between_layers_of_a_stage():
 
 def test_unequal_replicas_balance_their_batches():
     pair = (load_cluster("dgx-h100", nodes=2), load_cluster("dgx-a100", nodes=2))
-    space = Space(zero=(1,), tp=(2,), stages=(1, 2), micro_batch_sizes=(1,))
+    space = replace(PLAIN, zero=(1,), tp=(2,), stages=(1, 2), micro_batch_sizes=(1,))
     both = plan_replicas("llama-3-8b", pair, 256, 4096, granule=32, space=space)
     assert sum(both.batches) == 256
     assert both.batches[0] > both.batches[1]
@@ -274,3 +275,26 @@ def test_unequal_replicas_balance_their_batches():
         assert max(times) >= (both.step_time - both.exchange) * (1 - 1e-9)
     with pytest.raises(PlanError, match="two clusters"):
         plan_replicas("llama-3-8b", pair[:1], 256, 4096)
+
+
+def test_interleaved_stages_of_a_model_whose_blocks_are_alike(h100):
+    space = Space(zero=(1,), tp=(4,), stages=(4,), virtual_stages=(5,), micro_batch_sizes=(1,))
+    space = replace(space, strategies=("full",))
+    plan = milp_plan("llama-3-70b", h100, 64, 8192, space=space)
+    straight = replace(space, virtual_stages=(1,))
+    assert plan.step_time < milp_plan("llama-3-70b", h100, 64, 8192, space=straight).step_time
+    assert plan.virtual_stages == 5
+    assert len(plan.chunks) == 20
+    assert sum(plan.chunks) == 80
+    assert plan.uniform is not None
+    trained = train(load_model("llama-3-70b"), h100, plan.uniform, 64, 8192, levers=False)
+    assert trained.step.seconds == pytest.approx(plan.step_time, rel=2e-2)
+    stages = parse_megatron_layout(megatron_layout(plan))
+    assert "".join(stages) == "E" + "t" * 80 + "L"
+    assert len(stages) == 20
+    # Layers that differ cannot be dealt out: the chunks of a device would change what it does.
+    moe = priced(
+        (Piece(load_model("deepseek-v3"), 4096),), (load_cluster("dgx-h100", nodes=8),), 64,
+        Space(tp=(8,), ep=(8,), stages=(4, 8), micro_batch_sizes=(1,)), load_stack("megatron"),
+    )  # fmt: skip
+    assert {point.virtual_stages for point in moe.points} == {1}
