@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from perfmodel.errors import PerfmodelError
+from perfmodel.errors import PerfmodelError, PlanError
 from perfmodel.hardware import load_link
 from perfmodel.parallel.grid import grid_of
 from perfmodel.parallel.result import PlanTable
@@ -68,10 +68,21 @@ def predicted(cases: Sequence[TrainingCase]) -> list[Record]:
     """Records of cases that share a grid; one that fails takes no other with it."""
     try:
         return _evaluated(cases)
-    except PerfmodelError as error:
-        if len(cases) == 1:
-            return [Record.refusal(cases[0].row, error)]
-        return [record for case in cases for record in predicted([case])]
+    except (PerfmodelError, ArithmeticError, ValueError) as error:
+        if len(cases) > 1:
+            return [record for case in cases for record in predicted([case])]
+        known = error if isinstance(error, PerfmodelError) else _beyond(cases[0].row, error)
+        return [Record.refusal(cases[0].row, known)]
+
+
+def _beyond(row: Row, error: Exception) -> PlanError:
+    """Sizes that make sense one by one and overflow together."""
+    return PlanError(
+        f"{row.where}: sizes",
+        f"<{type(error).__name__}: {error}>",
+        "sizes whose step time is a finite number",
+        repair="correct the sizes of the row",
+    )
 
 
 def _evaluated(cases: Sequence[TrainingCase]) -> list[Record]:
@@ -87,6 +98,8 @@ def _evaluated(cases: Sequence[TrainingCase]) -> list[Record]:
     for case in cases:
         places = np.arange(start, start + len(case.plans))
         start += len(case.plans)
+        if not np.isfinite(seconds[places]).all():
+            raise ArithmeticError("a step time that is not finite")
         place = _chosen(case, places, seconds, table)
         other = None if table.fits[place] else _otherwise(case, table, place)
         if other is not None and (found := _evaluated([other]))[0].fits:

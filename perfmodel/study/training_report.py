@@ -29,8 +29,8 @@ from perfmodel.study.scores import (
 from perfmodel.study.training_csv import Row
 from perfmodel.study.training_measured import Measured
 
-HEADLINE: Final = ("A", "A-", "B", "")
-"""Qualities that scores count; C is context, listed but not scored."""
+CONTEXT: Final = "C"
+"""The quality that is listed but not scored."""
 RANKED: Final = 3
 """Least number of rows in a group whose order is judged."""
 
@@ -212,12 +212,12 @@ class TrainingReport:
         return tuple(record for record in self.records if record.refused is not None)
 
     def compared(self, split: str | None = None) -> tuple[Record, ...]:
-        """Rows with a prediction and a measurement, of headline quality; of one half if named."""
+        """Rows with a prediction and a measurement, but for context; of one half if named."""
         return tuple(
             record
             for record in self.expressed
             if record.ratio is not None
-            and record.quality in HEADLINE
+            and record.quality != CONTEXT
             and split in (None, record.split)
         )
 
