@@ -17,6 +17,8 @@ from perfmodel.hardware import Cluster
 from perfmodel.parallel.grid import PlanGrid
 from perfmodel.parallel.plan import Plan
 from perfmodel.parallel.pricer import AXES, Pricer, Work
+from perfmodel.workload.dtype import bytes_per_element
+from perfmodel.workload.layer import expert_rows
 from perfmodel.workload.transformer import (
     BlockActivations,
     Call,
@@ -257,6 +259,8 @@ def _repeated(call: Call, modules: tuple[str, ...]) -> bool:
         return "core" in modules
     if call.name.startswith("residual"):
         return False
+    if "activation" in modules and call.name.startswith(("act", "expert_act", "shared_act")):
+        return True
     return call.module in modules or (call.module == "router" and "experts" in modules)
 
 
@@ -277,7 +281,15 @@ def _activations(
         model, kind, shard, stack, recompute=word, precision=precision
     )
     if recompute == "selective":
-        bytes_of = _without(bytes_of, modules, shard.rows * model.hidden * precision.element)
+        own_input = shard.rows * model.hidden * precision.element
+        width = -(-model.ffn // shard.tp) if not kind.moe else 0
+        routed = -(-model.expert_ffn // shard.expert_tp) if kind.moe else 0
+        element = bytes_per_element(precision.gemm)
+        between = (
+            shard.tokens * width * element,
+            (expert_rows(model, shard) if kind.moe else 0) * routed * element,
+        )
+        bytes_of = _without(bytes_of, modules, own_input, between)
     kept, transient = (
         np.broadcast_to(np.asarray(value, float), size)
         for value in (bytes_of.kept, bytes_of.transient)
@@ -286,7 +298,10 @@ def _activations(
 
 
 def _without(
-    bytes_of: BlockActivations, modules: tuple[str, ...], own_input: Any
+    bytes_of: BlockActivations,
+    modules: tuple[str, ...],
+    own_input: Any,
+    between: tuple[Any, Any],
 ) -> BlockActivations:
     """The same block with the tensors of more modules repeated; an MLP still keeps its input."""
     transient: Any = bytes_of.transient
@@ -295,6 +310,11 @@ def _without(
         # what a norm feeds is repeated from the norm's input, which stays
         values["attention"] = np.maximum(bytes_of.attention - own_input, 0)
         transient = transient + own_input
+    if "activation" in modules:
+        # what the second product reads is repeated from what the first one wrote
+        values["mlp"] = np.maximum(bytes_of.mlp - between[0], 0)
+        values["experts"] = np.maximum(bytes_of.experts - between[1], 0)
+        transient = transient + between[0] + between[1]
     if "mlp" in modules:
         kept = np.minimum(bytes_of.mlp, own_input)
         values["mlp"] = kept

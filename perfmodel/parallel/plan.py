@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 SCHEDULES: Final = ("1f1b", "gpipe", "zb-h1")
 """Pipeline schedules; ``1f1b`` with ``virtual_stages`` above 1 is interleaved 1F1B."""
 RECOMPUTE: Final = ("none", "selective", "full")
-MODULES: Final = ("core", "norm", "mlp", "experts")
-"""What selective recomputation may repeat; ``core`` is core attention."""
+MODULES: Final = ("core", "norm", "activation", "mlp", "experts")
+"""What selective recomputation may repeat; ``core`` is core attention, ``activation`` the function
+between the products of an MLP or expert."""
 PRECISIONS: Final = ("bf16", "fp16", "fp8", "fp4", "tf32", "fp32")
 CP_METHODS: Final = ("ring", "ulysses", "all_gather")
 OFFLOADS: Final = ("weights", "activations", "optimizer")

@@ -149,7 +149,7 @@ def test_module_recomputation_saves_what_it_repeats():
     model = load_model("llama-3-8b")
     cluster = load_cluster("dgx-h100", nodes=1)
     held, times = {}, {}
-    for modules in (("core",), ("core", "mlp"), ("core", "norm", "mlp")):
+    for modules in (("core",), ("core", "activation"), ("core", "mlp"), ("core", "norm", "mlp")):
         plan = Plan(dp=8, zero=3, recompute="selective", recompute_modules=modules)
         result = run(model, cluster, plan, 8, 8192)
         held[modules], times[modules] = result.memory["activations"], result.parts["recompute"]

@@ -26,6 +26,7 @@ _SIZES: Final = (
 _MODULES: Final = {
     "core": "core_attn",
     "norm": "layernorm",
+    "activation": "moe_act",
     "mlp": "mlp",
     "experts": "moe",
 }
