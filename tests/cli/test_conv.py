@@ -1,0 +1,94 @@
+"""The verbs of ``perfmodel conv``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from perfmodel.cli.conv import conv
+from perfmodel.errors import WorkloadError
+
+CHIP = ["--on", "v100-sxm2-16gb"]
+
+
+def ask(*arguments: str, code: int = 0) -> Any:
+    result = CliRunner().invoke(conv, [*arguments, "--json"], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout)
+
+
+def test_layer() -> None:
+    found = ask("layer", *CHIP, "--channels", "32", "64", "--side", "28", "--pass", "wgrad")
+    assert {one["algorithm"] for one in found["algorithms"]} >= {"direct", "fft", "kn2row"}
+    times = [one["latency_us"] for one in found["algorithms"]]
+    assert times == sorted(times)
+    strided = ask("layer", *CHIP, "--stride", "2")
+    assert strided["refused"]["fft"] == "needs a step of 1"
+
+
+def test_cache_words() -> None:
+    none, endless = (ask("layer", *CHIP, "--cache", word) for word in ("none", "infinite"))
+    by_name = [{a["algorithm"]: a["bytes"] for a in one["algorithms"]} for one in (none, endless)]
+    assert by_name[0]["im2col"] > by_name[1]["im2col"]
+    with pytest.raises(WorkloadError, match="infinite"):
+        ask("layer", *CHIP, "--cache", "some")
+
+
+def test_net() -> None:
+    found = ask("net", "resnet18", *CHIP, "--batch-size", "4", "--dtype", "fp16")
+    assert found["images_per_s"] == pytest.approx(4 / found["step_time_s"])
+    assert found["fits"]
+    ask("net", "resnet50", *CHIP, "--batch-size", "2048", "--train", "--dtype", "fp32", code=3)
+    many = ask(
+        "net", "resnet18", "--on", "dgx-1-v100", "--nodes", "1", "--train", "--dtype", "fp16"
+    )
+    assert many["devices"] == 8
+
+
+def test_choose() -> None:
+    found = ask("choose", "espcn", *CHIP, "--workspace", "64 MiB", "--image-size", "64")
+    assert found["gap"] < 1e-9
+    assert found["workspace_bytes"] <= 64 * 2**20
+    assert len(found["layers"]) == 3
+
+
+def test_prune() -> None:
+    found = ask("prune", *CHIP)
+    by_name = {row["change"]: row for row in found["changes"]}
+    assert by_name["4 bits (int4)"]["time"] is None
+    assert by_name["50.0% of output channels"]["flops"] == 0.5
+    assert 0.0 <= found["spmm_crossover_density"] < 0.5
+
+
+def test_accuracy(tmp_path: Path) -> None:
+    table = Path(__file__).parents[2] / "validate" / "published" / "convnets.csv"
+    header, *lines = table.read_text().splitlines()
+    path = tmp_path / "few.csv"
+    few = [line for line in lines if line.startswith("dle,resnet50,infer,t4")]
+    path.write_text("\n".join([header, *few, ""]))
+    found = ask("accuracy", str(path))
+    assert len(found["rows"]) == len(few)
+    assert sum(one["rows"] for one in found["summary"]) < len(few)
+
+
+def test_schedule(tmp_path: Path) -> None:
+    path = tmp_path / "groups.json"
+    path.write_text(
+        json.dumps(
+            {"batch": 8, "height": 14, "width": 14, "in_channels": 128, "groups": 8,
+             "out_channels": 128}
+        )
+    )  # fmt: skip
+    found = ask("schedule", str(path), "--on", "h100-sxm5-80gb", "--no-waves")
+    assert found["placement_bound_s"] <= found["makespan_s"]
+
+
+def test_tables_for_people() -> None:
+    for arguments in (["layer", *CHIP], ["prune", *CHIP], ["net", "resnet18", *CHIP]):
+        result = CliRunner().invoke(conv, arguments, catch_exceptions=False)
+        assert result.exit_code == 0
+        assert "us" in result.stdout or "ms" in result.stdout
