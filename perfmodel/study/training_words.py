@@ -79,7 +79,9 @@ _RECOMPUTED: Final = tuple(
         (r"full|yes|y$|true|on\b|uniform|block|all\b|1$|.*qkv_proj", Again(("full",))),
         # every second matrix product is kept; the closest that a plan can say
         (r".*(per-op|\bsac\b)", Again(("selective",), ("norm", "mlp"))),
-        (r"minimal", Again(("selective",), ("core", "norm"))),
+        # matrix products are kept, everything else is repeated
+        (r"minimal", Again(("selective",), ("core", "norm", "activation"))),
+        (r"sel.*norm.*up-proj", Again(("selective",), ("norm", "activation"))),
         (r"sel.*norm", Again(("selective",), ("norm",))),
         (r"(sel|core|attn|attention).*mlp", Again(("selective",), ("core", "mlp"))),
         (r"(sel|core|attn|attention)", Again(("selective",))),
@@ -178,6 +180,8 @@ def software(row: Row, flash: bool | None) -> Software:
         overlap.remove("gradients")
         said = True
     tensor = re.search(r"tp[\- ]comm[\- ]overlap|async[\- ]?tp", f"{notes} {name}")
+    if "dualpipe" in name:
+        overlap.append("experts")
     if tensor or jax or re.search(r"megatron-bridge|nemo (2[4-9]|30)|nemo framework", name):
         overlap.append("tensor")
     gathered = jax or "meta internal" in name
