@@ -187,18 +187,9 @@ def plan(
 
 
 def _show_milp(result: Any, *, json: bool, export: str | None) -> None:
-    if export is not None and result.uniform is None:
-        raise PlanError(
-            "plan: --export",
-            export,
-            "a plan whose stages share their degrees",
-            repair="export with --method search, or read the layer table of the answer",
-        )
     document = result.to_dict()
     if export is not None:
-        from perfmodel.parallel.export import export as write
-
-        document["export"] = write(result.uniform, export, partial=True)
+        document["export"] = _milp_export(result, export)
     if json:
         emit(document)
     else:
@@ -207,6 +198,17 @@ def _show_milp(result: Any, *, json: bool, export: str | None) -> None:
             typer.echo("\n" + document["export"])
     if result.status == "infeasible":
         raise typer.Exit(3)
+
+
+def _milp_export(result: Any, dialect: str) -> str:
+    """A launch where one plan says it all, otherwise the layout of the stages."""
+    if result.uniform is not None:
+        from perfmodel.parallel.export import export as write
+
+        return write(result.uniform, dialect, partial=True)
+    from perfmodel.optimize.layouts import export_layout
+
+    return export_layout(result, dialect).text
 
 
 def _given(
