@@ -329,11 +329,11 @@ class TrainingReport:
             "rankings": [rank.to_dict() for rank in self.rankings()],
         }
 
-    def markdown(self) -> str:
-        """The report as Markdown."""
+    def markdown(self, picture: str = "") -> str:
+        """The report as Markdown, with a link to a picture where one was drawn."""
         from perfmodel.study.training_markdown import report_text
 
-        return report_text(self)
+        return report_text(self, picture)
 
 
 def scored_rows(rows: Iterable[Record]) -> Score | None:
