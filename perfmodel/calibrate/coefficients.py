@@ -28,7 +28,6 @@ LIMITS = {
     "write_in_cache": (0.01, 1.2),
     "joules_per_flop": (2e-14, 1e-10),
     "joules_per_byte": (1e-12, 2e-10),
-    "energy_halving_years": (1.5, 12.0),
     "split_overhead_seconds": (1e-7, 1e-4),
     "floor_seconds": (3e-7, 1e-4),
     "overlap_exponent": (1.0, 12.0),
@@ -144,8 +143,6 @@ def _matters(
     name: str, blocks: tuple[tuple[Task, Device], ...], start: Mapping[str, float]
 ) -> bool:
     """Whether the times depend on a coefficient at all."""
-    if name == "energy_halving_years" and len({device.year for _, device in blocks}) == 1:
-        return False  # on one chip it is the same as another energy
     here = log_mechanism(blocks, start)
     value = max(start[name], 1e-9)
     low, high = LIMITS[name]

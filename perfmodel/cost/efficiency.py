@@ -115,9 +115,12 @@ def load_efficiency(
     if source is None:
         return base
     fitted = {}
-    for path in sorted(source.glob("*.npz")):
-        one = read_fitted(path)
-        fitted[one.kernel] = one
+    sibling = _sibling_folder(folder, device, architecture)
+    for place in (sibling, source):
+        # What the chip's own rows did not cover is taken from its sibling.
+        for path in sorted(place.glob("*.npz")) if place is not None else ():
+            one = read_fitted(path)
+            fitted[one.kernel] = one
     return Efficiency(source.name, base.tables, base.sources, fitted, own=source.name == device)
 
 
@@ -141,8 +144,15 @@ def _measured_folder(folder: Path, device: str, architecture: str) -> Path | Non
     """The chip's own folder, or that of its sibling with most measured rows."""
     if (folder / device / "device.toml").is_file():
         return folder / device
+    return _sibling_folder(folder, device, architecture)
+
+
+def _sibling_folder(folder: Path, device: str, architecture: str) -> Path | None:
+    """The folder of another chip of the architecture, that with most measured rows."""
     siblings = []
     for path in sorted(folder.glob("*/device.toml")):
+        if path.parent.name == device:
+            continue
         about = tomllib.loads(path.read_text(encoding="utf-8"))
         if about.get("architecture") == architecture:
             siblings.append((int(about.get("rows", 0)), path.parent.name, path.parent))

@@ -112,9 +112,10 @@ def price_task(task: Task, accelerator: Accelerator, efficiency: Efficiency) -> 
         inside = fitted.inside(extent(task))
         factor = fitted.log_factor(matched(fitted, task, device, parts))
         seconds = np.maximum(parts.seconds * np.exp(inside * factor), lower)
-        width = fitted.half_width(seconds, inside) * (1.0 if efficiency.own else SIBLING_WIDTH)
+        own = efficiency.own and fitted.device == efficiency.name
+        width = fitted.half_width(seconds, inside) * (1.0 if own else SIBLING_WIDTH)
         low, high = seconds * np.exp(-width), seconds * np.exp(width)
-        calibrated = efficiency.own & (inside > 0.99)
+        calibrated = own & (inside > 0.99)
     low = np.clip(low, lower, seconds)
     bound = np.asarray(BOUNDS)[bound_of(parts)]
     return Price(seconds, lower, low, high, bound, calibrated, parts.seconds)
