@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from perfmodel.cost.price import price
@@ -26,10 +26,14 @@ from perfmodel.workload.convnet import (
     training_memory,
 )
 from perfmodel.workload.layer import Call
+from perfmodel.workload.ops.streams import Fused
 from perfmodel.workload.stack import load_stack
 from perfmodel.workload.stacked import stacked
 
 MODES: Final = ("graph", "eager", "compile")
+LOOP_KERNELS: Final = {"sgd": 3, "rmsprop": 7, "adamw": 8}
+"""Element-wise kernels for each tensor of an optimizer that loops over them (torch.optim before
+its multi-tensor implementations)."""
 BUCKET_BYTES: Final = 25 * 2**20
 """Gradients that DistributedDataParallel reduces together [B] (its ``bucket_cap_mb`` of 25)."""
 
@@ -170,6 +174,7 @@ def train_convnet(
     mode: str = "eager",
     amp: bool | None = None,
     optimizer: str = "sgd",
+    loop_optimizer: bool = False,
     host_launch: float | None = None,
 ) -> ConvnetStep:
     """A data-parallel training step: forward, backward with all-reduce behind it, optimizer.
@@ -186,6 +191,9 @@ def train_convnet(
         Format of the arithmetic; half formats imply ``amp`` unless that is given.
     image_size, layout, amp, optimizer
         As for :func:`~perfmodel.workload.convnet.convnet_calls`.
+    loop_optimizer : bool
+        The optimizer runs :data:`LOOP_KERNELS` kernels for every parameter tensor, as PyTorch's did
+        before version 2, instead of few for all.
     mode, host_launch
         As for :func:`infer_convnet`.
 
@@ -205,6 +213,9 @@ def train_convnet(
     memory = training_memory(net, setting, optimizer)
     accelerator = cluster if isinstance(cluster, Accelerator) else cluster.accelerator
     kernels = _price(calls, accelerator)
+    if loop_optimizer:
+        launches = LOOP_KERNELS[optimizer] * net.parameter_tensors
+        kernels = _with_loop(kernels, launches, accelerator)
     exposed = (
         0.0
         if isinstance(cluster, Accelerator)
@@ -290,6 +301,19 @@ def _price(calls: tuple[Call, ...], accelerator: Accelerator) -> _Kernels:
         sum(int(call.op.flops) * int(call.count) for call in calls),
         sum(int(call.count) for call in calls),
         calibrated / total,
+    )
+
+
+def _with_loop(kernels: _Kernels, launches: int, accelerator: Accelerator) -> _Kernels:
+    """The same step with that many kernels on single tensors instead of one on all of them."""
+    each = float(price(Fused("optimizer", 1, 4, 4, 1), accelerator).seconds)
+    modules = dict(kernels.modules)
+    modules["optimizer"] = modules.get("optimizer", 0.0) + launches * each
+    return replace(
+        kernels,
+        seconds=kernels.seconds + launches * each,
+        modules=tuple(sorted(modules.items(), key=lambda item: -item[1])),
+        launches=kernels.launches + launches,
     )
 
 

@@ -51,6 +51,17 @@ def test_one_device_has_no_all_reduce_and_more_devices_scale_less_than_linearly(
     assert many.memory.gradients == gradients
 
 
+def test_an_optimizer_that_loops_launches_for_every_tensor() -> None:
+    few, many = (
+        train_convnet("resnet50", CHIP, 8, host_launch=1.0, loop_optimizer=loop)
+        for loop in (False, True)
+    )
+    # 53 convolutions, 53 norms of two tensors, a linear layer of two
+    assert convnet("resnet50").parameter_tensors == 161
+    assert many.host_seconds - few.host_seconds == 3 * 161
+    assert many.kernel_seconds > few.kernel_seconds
+
+
 def test_memory_decides_whether_it_fits() -> None:
     t4 = load_accelerator("t4-16gb")
     assert train_convnet("resnet50", t4, 32).fits

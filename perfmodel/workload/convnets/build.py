@@ -114,6 +114,16 @@ class Convnet:
         return node.elements * source.channels // node.groups * taps
 
     @property
+    def parameter_tensors(self) -> int:
+        """Tensors that the parameters are kept in: weights, biases, two for a norm."""
+        count = 0
+        for node in self.nodes:
+            if node.kind in ("conv", "linear"):
+                count += 2 if node.bias else 1
+            count += {"norm": 2, "scale": 1}.get(node.kind, 0)
+        return count
+
+    @property
     def multiply_adds(self) -> int:
         """Multiply-adds of the convolutions and linear layers for one image."""
         return sum(self.macs(node) for node in self.nodes)
