@@ -17,6 +17,7 @@ from perfmodel.estimate import Estimate, leaf
 from perfmodel.hardware import Accelerator
 from perfmodel.parallel.grid import PlanGrid
 from perfmodel.parallel.layers import compute_precision, recomputed
+from perfmodel.parallel.pace import pace, paced
 from perfmodel.parallel.stage import accumulation, block_times, stage_kind_times
 from perfmodel.parallel.tables import Tables
 from perfmodel.workload.transformer import (
@@ -85,7 +86,8 @@ def kernel_details(
             (call, steps * count) for call in make(model, shard, stack, precision=precision)
         ]
     device = tables.cluster.accelerator
-    details = {part: _leaves(some, device, efficiency) for part, some in calls.items()}
+    factor = pace(stack.name, device.family)
+    details = {part: _leaves(some, device, efficiency, factor) for part, some in calls.items()}
     if accumulate > 0:
         adding = leaf("gradient accumulation", steps * accumulate, bound="memory", lower=0.0)
         details["backward"] = (*details["backward"], adding)
@@ -108,7 +110,10 @@ def _slowest(grid: PlanGrid, tables: Tables) -> tuple[list[float], float, float,
 
 
 def _leaves(
-    calls: Iterable[tuple[Call, float]], device: Accelerator, efficiency: Efficiency | None
+    calls: Iterable[tuple[Call, float]],
+    device: Accelerator,
+    efficiency: Efficiency | None,
+    factor: float,
 ) -> tuple[Estimate, ...]:
     """One leaf a call name, longest first; the short ones together."""
     lines: dict[str, _Line] = {}
@@ -116,7 +121,7 @@ def _leaves(
         if repeats == 0:
             continue
         priced = price(call.op, device, efficiency=efficiency)
-        rows = (priced.seconds, priced.lower, priced.low, priced.high)
+        rows = paced(priced, factor)
         times = np.array([float(row) for row in rows]) * float(np.asarray(call.count)) * repeats
         line = lines.setdefault(call.name, _Line(np.zeros(4), {}, True))
         line.times = line.times + times

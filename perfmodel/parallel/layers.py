@@ -126,7 +126,7 @@ def layer_table(
         sequence_parallel=grid.sequence_parallel,
         cp_kind=base.cp_method,
     )
-    pricer = Pricer(cluster, grid, efficiency)
+    pricer = Pricer(cluster, grid, efficiency, stack.name)
     blocks = tuple(_block(model, kind, shard, stack, precision, base, pricer) for kind in kinds)
     ends = end_collectives(model, shard, precision=precision)
     size = len(grid)

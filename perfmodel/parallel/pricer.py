@@ -14,6 +14,7 @@ from perfmodel.hardware import Accelerator, Cluster
 from perfmodel.parallel import overlap as hiding
 from perfmodel.parallel import placement
 from perfmodel.parallel.grid import PlanGrid
+from perfmodel.parallel.pace import pace, paced
 from perfmodel.parallel.plan import Plan
 from perfmodel.parallel.wire import wire_seconds
 from perfmodel.workload.transformer import Call, Message
@@ -40,8 +41,11 @@ class Work:
 class Pricer:
     """Prices calls on the device and messages on the cluster, for the shards of one grid."""
 
-    def __init__(self, cluster: Cluster, grid: PlanGrid, efficiency: Efficiency | None) -> None:
+    def __init__(
+        self, cluster: Cluster, grid: PlanGrid, efficiency: Efficiency | None, stack: str
+    ) -> None:
         self.accelerator: Accelerator = cluster.accelerator
+        self.pace = pace(stack, cluster.accelerator.family)
         self.cluster = cluster
         self.share = hiding.stolen_share(cluster.accelerator)
         self.size = len(grid)
@@ -82,7 +86,7 @@ class Pricer:
 
     def _times(self, call: Call) -> Floats:
         priced = self._price(call)
-        rows = (priced.seconds, priced.lower, priced.low, priced.high)
+        rows = paced(priced, self.pace)
         return np.stack([np.broadcast_to(row, self.size) for row in rows])
 
     def _message(self, message: Message) -> Floats:
