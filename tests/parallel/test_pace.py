@@ -37,7 +37,7 @@ def test_a_slower_pace_makes_a_longer_step_by_its_kernels(monkeypatch):
     monkeypatch.setattr(pricing, "pace", lambda stack, architecture: 1.5)
     slow = train(model, cluster, plan, 64, 2048)
     assert math.isclose(slow.parts["forward"], 1.5 * plain.parts["forward"], rel_tol=1e-9)
-    assert slow.step.lower == pytest.approx(plain.step.lower)
+    assert slow.step.lower == pytest.approx(plain.step.lower, rel=0.02)
 
 
 def row(measured, **changes):
