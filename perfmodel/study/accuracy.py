@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from perfmodel.errors import CalibrationError, WorkloadError
 from perfmodel.study.operators import MEASURED_KEYS, price_records
-from perfmodel.study.scores import REPORT, score
+from perfmodel.study.scores import score
 from perfmodel.workload.op import op_from_dict, records_from_jsonl
 
 Floats = npt.NDArray[np.float64]
@@ -74,7 +74,8 @@ def parts(
     folder = data_folder()
     yield training_part(folder / "published" / "training_published.csv")
     yield held_out_operators()
-    yield collectives_part(folder / "published" / "collectives.csv")
+    own = folder / "measurements" / "h200-sxm-141gb-x4" / "collectives.csv"
+    yield collectives_part(folder / "published" / "collectives.csv", own)
 
 
 def data_folder() -> Path:
@@ -95,22 +96,8 @@ def training_part(path: Path) -> Part:
     from perfmodel.study.training_rows import score_training
 
     report = score_training(path)
-    measured: defaultdict[str, list[float]] = defaultdict(list)
-    predicted: defaultdict[str, list[float]] = defaultdict(list)
-    for record in report.records:
-        if record.ratio is None or record.split != REPORT or record.quality.startswith("C"):
-            continue
-        if record.measured_s is not None and record.step_time_s is not None:
-            family = record.chip.split("-")[0]
-            measured[family].append(record.measured_s)
-            predicted[family].append(record.step_time_s)
-    return Part(
-        "training",
-        report.to_dict(),
-        report.markdown(),
-        {name: np.array(values) for name, values in measured.items()},
-        {name: np.array(values) for name, values in predicted.items()},
-    )
+    measured, predicted = report.scatter()
+    return Part("training", report.to_dict(), report.markdown(), measured, predicted)
 
 
 def own_operators(path: Path, on: str) -> Part:
@@ -175,37 +162,20 @@ def held_out_operators() -> Part:
     return Part("operators", document, "\n\n".join(texts), measured, predicted)
 
 
-def collectives_part(path: Path) -> Part:
-    """The held half of the published collectives, with the shipped coefficients."""
-    from perfmodel.calibrate.network_published import fit_published
-    from perfmodel.calibrate.network_rows import published_rows
-    from perfmodel.calibrate.network_score import markdown, predict_published, report
+def collectives_part(path: Path, own: Path) -> Part:
+    """The held half of the published collectives and of our own, with the shipped coefficients."""
+    from perfmodel.calibrate.network_score import markdown, shipped_report
 
-    rows, refused = published_rows(path)
-    links = fit_published(rows)
-    sections = report(rows, links)
-    held = rows.where(rows.held)
-    times = predict_published(held, links)
-    known = np.isfinite(times)
-    held, times = held.where(known), times[known]
+    sections = shipped_report(path, own)
     document = {
-        "sections": {
-            title: [
-                {"name": one.name, "rows": one.rows, "mape": one.mape, "worst": one.worst}
-                for one in scores
-            ]
-            for title, scores in sections
-        },
-        "refused": [{"row": row, "reason": reason} for row, reason in refused],
+        title: [
+            {"name": one.name, "rows": one.rows, "mape": one.mape, "worst": one.worst}
+            for one in scores
+        ]
+        for title, scores in sections
     }
-    names = np.unique(held.hardware)
-    return Part(
-        "collectives",
-        document,
-        "## Collectives: held half of the published curves\n\n" + markdown(sections),
-        {str(name): held.seconds[held.hardware == name] for name in names},
-        {str(name): times[held.hardware == name] for name in names},
-    )
+    title = "## Collectives: the half that no fit saw\n\n"
+    return Part("collectives", document, title + markdown(sections))
 
 
 def _fault(row: Any, where: str) -> str:
