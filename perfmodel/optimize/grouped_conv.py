@@ -58,7 +58,7 @@ def tile_times(accelerator: Accelerator, *, folder: Path | None = None) -> tuple
     Parameters
     ----------
     folder : Path, optional
-        Where ``<chip>/grouped_conv.toml`` lies; the shipped efficiency folder if left out.
+        Where ``grouped_conv/<chip>.toml`` lies; the shipped efficiency folder if left out.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def tile_times(accelerator: Accelerator, *, folder: Path | None = None) -> tuple
         If the device does not say how many SMs or CUs it has.
     """
     root = efficiency_folder() if folder is None else folder
-    fitted = root / accelerator.name.lower() / "grouped_conv.toml"
+    fitted = root / "grouped_conv" / f"{accelerator.name.lower()}.toml"
     if fitted.is_file():
         return read_times(fitted)
     if accelerator.units is None:

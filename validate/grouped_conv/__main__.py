@@ -1,4 +1,4 @@
-"""Commands: measure (and compile, which measure starts)."""
+"""Commands: measure (and compile, which measure starts), fit, report."""
 
 from __future__ import annotations
 
@@ -16,12 +16,37 @@ def main(argv: list[str] | None = None) -> int:
     part = commands.add_parser("compile", help="compile a share of the kernels; used by measure")
     part.add_argument("--part", type=int, default=0)
     part.add_argument("--of", type=int, default=1)
+    shipped = commands.add_parser("fit", help="coefficients from the committed run")
+    shipped.add_argument("--out", type=Path, required=True, help="the TOML to write")
+    told = commands.add_parser("report", help="score the committed run; no GPU")
+    told.add_argument("--out", type=Path, required=True, help="the Markdown to write")
     args = parser.parse_args(argv)
+    if args.command in ("fit", "report"):
+        return _analyse(args.command, args.out)
     from validate.grouped_conv import measure
 
     if args.command == "measure":
         return measure.measure(args.out, args.seconds)
     measure.compile_part(args.part, args.of)
+    return 0
+
+
+def _analyse(command: str, out: Path) -> int:
+    from validate.grouped_conv.dataset import load_run
+    from validate.grouped_conv.refit import coefficients_by_name, refit
+    from validate.grouped_conv.sidecar import write_atomic, write_coefficients
+
+    run = load_run()
+    fitted = refit(run)
+    if command == "fit":
+        write_coefficients(out, fitted)
+        return 0
+    from perfmodel.hardware.load import load_accelerator
+    from validate.grouped_conv.report import document
+
+    write_atomic(
+        out, document(run, coefficients_by_name(fitted), load_accelerator("h100-sxm5-80gb"))
+    )
     return 0
 
 

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from perfmodel.optimize.grouped.candidates import Candidate, candidate, candidates
-from perfmodel.optimize.grouped.heuristics import in_order, longest_first
+from perfmodel.optimize.grouped.candidates import Candidate, candidates
+from perfmodel.optimize.grouped.heuristics import longest_first
 from perfmodel.optimize.grouped.knapsack import merge
 from perfmodel.optimize.grouped.problem import GroupedConv
-from perfmodel.optimize.grouped.tables import Tables, tables, tables_in_order
+from perfmodel.optimize.grouped.tables import Tables, tables
 from perfmodel.optimize.grouped.tiles import VARIANTS, TileTimes, Variant
 from validate.grouped_conv import baselines, timing
 from validate.grouped_conv.cases import Case, layer_cases, solo_cases
@@ -42,6 +42,7 @@ from validate.grouped_conv.layer import (
     relative_error,
     store_runs,
 )
+from validate.grouped_conv.plans import held, ladder, planned_seconds
 
 DEVICE = "cuda"
 SET_BYTES = 150e6
@@ -303,12 +304,13 @@ class Layers:
                 for x, y in zip(inputs, outputs, strict=True)
             ]
         )
-        planned = _planned(one, made)
+        load = held(one, made)
+        planned = planned_seconds(one, load)
         self._row(
             case, len(inputs), method="schedule", variant=one.times.name, placement=label,
             slots=one.slots, tiles=len(made.tiles), calls=timed.calls, latency_us=timed.us,
             p10_us=timed.p10, p90_us=timed.p90,
-            predicted_us=float(planned["seconds"].max() + one.times.launch) * 1e6,
+            predicted_us=float(planned.max() + one.times.launch) * 1e6,
             bound_us=one.bound * 1e6, error=error,
         )  # fmt: skip
         if label not in ("knapsack+lpt", "round-robin"):
@@ -326,12 +328,12 @@ class Layers:
         # a sample of the slots, the slowest among them
         kept = np.linspace(0, one.slots - 1, 64 if label == "knapsack+lpt" else 32).astype(int)
         for slot in sorted({*kept.tolist(), int(measured.argmax())}):
-            tiles_of, steps_of = planned["tiles"][slot], planned["steps"][slot]
+            tiles_of, steps_of = load.tiles[slot], load.steps[slot]
             if tiles_of.sum() == 0:
                 continue
             self.slots.add(
                 layer=conv.name, variant=one.times.name, placement=label, slot=slot,
-                sm=int(sm[slot]), planned_s=float(planned["seconds"][slot]),
+                sm=int(sm[slot]), planned_s=float(planned[slot]),
                 measured_s=float(measured[slot]),
                 **{f"tiles{i}": int(t) for i, t in enumerate(tiles_of)},
                 **{f"steps{i}": int(t) for i, t in enumerate(steps_of)},
@@ -483,47 +485,6 @@ def reference_of(layer: Layer, x: torch.Tensor) -> torch.Tensor:
         return reference(layer.conv, layer.weights, x)
     finally:
         torch.backends.cudnn.benchmark = True
-
-
-def ladder(
-    conv: GroupedConv, found: list[Candidate], units: int
-) -> list[tuple[str, Candidate, Tables]]:
-    """Schedules to rank: the best, worse placements and shapes of it, and other variants."""
-    best = found[0]
-    ranked = [("knapsack+lpt", best, best.tables())]
-    variant = best.times.variant
-    ranked.append(("round-robin", best, tables_in_order(conv, variant, best.pick, best.slots)))
-    ordered = candidate(conv, best.times, units, pick=best.pick, place=in_order)
-    ranked.append(("in-order", ordered, ordered.tables()))
-    for shape in range(len(variant.tiles)):
-        pick = np.full(len(conv.groups), shape)
-        if not np.array_equal(pick, best.pick):
-            one = candidate(conv, best.times, units, pick=pick, place=longest_first)
-            ranked.append((f"all-{shape}+lpt", one, one.tables()))
-    seen = {best.times.name}
-    others = [one for one in found[1:] if one.times.variant.name != variant.name]
-    same = [one for one in found[1:] if one.times.variant.name == variant.name]
-    for one in [*same[:1], *others[:2], *others[-1:]]:
-        if one.times.name not in seen:
-            seen.add(one.times.name)
-            ranked.append(("other+lpt", one, one.tables()))
-    return ranked
-
-
-def _planned(one: Candidate, made: Tables) -> dict[str, np.ndarray]:
-    """Time, tiles and steps per slot (by shape) that the tables hold."""
-    conv, variant = one.conv, one.times.variant
-    slots = len(made.first) - 1
-    width = len(variant.tiles)
-    slot = np.repeat(np.arange(slots), np.diff(made.first))
-    group, shape = made.tiles[:, 0], made.tiles[:, 3]
-    count = np.zeros((slots, width), dtype=np.int64)
-    steps = np.zeros((slots, width), dtype=np.int64)
-    np.add.at(count, (slot, shape), 1)
-    np.add.at(steps, (slot, shape), variant.steps(conv.inputs, conv.kernel)[group, shape])
-    seconds = count @ one.times.alpha + steps @ one.times.beta
-    seconds = np.where(count.sum(axis=1) > 0, seconds + one.times.begin, 0.0)
-    return {"seconds": seconds, "tiles": count, "steps": steps}
 
 
 def measure(out: Path, seconds: float) -> int:  # noqa: PLR0912, PLR0915

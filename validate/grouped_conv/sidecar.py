@@ -97,7 +97,8 @@ def write_sidecars(
 def write_coefficients(path: Path, fitted: Sequence[TileTimes]) -> None:
     """Tile-time coefficients as the scheduler reads them."""
     lines = [
-        "# Written by `python3 -m validate.grouped_conv`; tile = alpha + steps * beta [s].",
+        "# Written by `python3 -m validate.grouped_conv`.",
+        "# A tile takes alpha + steps * beta + filled steps * gamma [s].",
     ]
     for times in fitted:
         lines += [
@@ -109,5 +110,6 @@ def write_coefficients(path: Path, fitted: Sequence[TileTimes]) -> None:
             f"launch_s = {times.launch:.6g}",
             "alpha_s = [" + ", ".join(f"{v:.6g}" for v in times.alpha) + "]",
             "beta_s = [" + ", ".join(f"{v:.6g}" for v in times.beta) + "]",
+            "gamma_s = [" + ", ".join(f"{v:.6g}" for v in times.fill) + "]",
         ]
     write_atomic(path, "\n".join(lines) + "\n")

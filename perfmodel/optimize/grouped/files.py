@@ -156,6 +156,7 @@ def read_times(path: Path) -> tuple[TileTimes, ...]:
                 float(row["launch_s"]),
                 calibrated=True,
                 begin=float(row["begin_s"]),
+                gamma=np.array(row["gamma_s"], dtype=float) if "gamma_s" in row else None,
             )
             for row in rows
         )

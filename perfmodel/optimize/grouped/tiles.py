@@ -48,6 +48,11 @@ class Variant:
             return np.asarray(kernel**2 * -(-wide // bk))
         return np.asarray(-(-(kernel**2 * wide) // bk))
 
+    def filled(self, inputs: Integers, kernel: int) -> Floats:
+        """Steps' worth of lanes that hold a channel, (groups, tiles); at most :meth:`steps`."""
+        bk = np.array([tile.bk for tile in self.tiles])
+        return np.asarray(kernel**2 * np.asarray(inputs)[..., None] / bk)
+
     def counts(self, conv: GroupedConv) -> Integers:
         """Tiles that cover each group, (groups, tiles)."""
         bm = np.array([tile.bm for tile in self.tiles])
@@ -105,6 +110,9 @@ class TileTimes:
         Fitted on this device (else from the datasheet).
     begin : float
         Once a slot, whatever it computes [s].
+    gamma : (tiles,) float array, optional
+        Time of a step whose lanes all hold a channel, beyond an empty one [s]. Matters where a step
+        is one filter tap: lanes past the group's last channel load nothing.
     """
 
     variant: Variant
@@ -114,6 +122,12 @@ class TileTimes:
     launch: float
     calibrated: bool
     begin: float = 0.0
+    gamma: Floats | None = None
+
+    @property
+    def fill(self) -> Floats:
+        """``gamma``, zeros if it was not fitted."""
+        return np.zeros(len(self.alpha)) if self.gamma is None else self.gamma
 
     @property
     def name(self) -> str:
@@ -121,8 +135,13 @@ class TileTimes:
         return f"{self.variant.name} x{self.residency}"
 
     def seconds(self, conv: GroupedConv) -> Floats:
-        """Time of one tile, (groups, tiles) [s]: ``alpha + steps beta``."""
-        return self.alpha + self.variant.steps(conv.inputs, conv.kernel) * self.beta
+        """Time of one tile, (groups, tiles) [s]: ``alpha + steps beta + filled gamma``."""
+        variant = self.variant
+        return np.asarray(
+            self.alpha
+            + variant.steps(conv.inputs, conv.kernel) * self.beta
+            + variant.filled(conv.inputs, conv.kernel) * self.fill
+        )
 
 
 # Until a device is measured. Latency of a dependent device-memory access; three stand in a row
