@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from perfmodel.calibrate.store import read_records
+from perfmodel.cost.efficiency import efficiency_folder
 from perfmodel.report.figures import predicted_against_measured
+from perfmodel.report.kernels import kernel_figures
 from perfmodel.report.style import save
 from perfmodel.report.tables import write_text
 from perfmodel.study.accuracy import Part
@@ -22,4 +25,7 @@ def write_part(part: Part, folder: Path) -> list[Path]:
             f"{part.name}: predicted against measured", part.measured, part.predicted
         )
         paths.append(save(drawn, folder / f"{part.name}.svg"))
+    if part.name == "operators":
+        for path in sorted(efficiency_folder().glob("*/held_out.csv")):
+            paths += kernel_figures(read_records(path), path.parent.name, folder)
     return paths

@@ -71,6 +71,7 @@ def roofline(
                 label=name,
                 alpha=0.6,
                 lw=0,
+                rasterized=True,
             )
         axes.set(
             xscale="log",
@@ -113,6 +114,7 @@ def predicted_against_measured(
                 s=11,
                 alpha=0.6,
                 lw=0,
+                rasterized=True,
                 color=colour,
                 label=f"{name}: {xs.size} points, MAPE {error:.1%}",
             )
@@ -145,6 +147,7 @@ def error_against_size(
                 s=8,
                 alpha=0.5,
                 lw=0,
+                rasterized=True,
                 color=colour,
                 label=name,
             )
