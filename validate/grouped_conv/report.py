@@ -109,6 +109,8 @@ def _why(
     idle, rest = near[near.used < 0.2], near[near.used >= 0.2]
     spread = near.groupby("layer").measured.agg(lambda x: float(x.max() / x.min()))
     wide = layers[layers["run"] < 8]
+    learned = layers[layers.family == "condensenet-learned"]
+    both = pd.concat([small, learned[learned.batch <= 8]])
     losing = small[small.streams < 2 * small.ours]
     return [
         "## Why",
@@ -131,6 +133,16 @@ def _why(
         f" streams; {int((losing.groups == 8).sum())} of them have eight groups (few launches to"
         " save) and"
         f" {int((losing.family == 'pruned-resnext').sum())} are pruned ResNeXt.",
+        "- **CondenseNet's learned 1x1 loses, and is not in the bars of unequal groups** (its four"
+        " groups are of one size):"
+        f" {geomean(learned.streams / learned.ours):.2f}x of streams,"
+        f" {geomean(learned.best / learned.ours):.2f}x of the best of PyTorch on {len(learned)}"
+        " layers. A 1x1 does little work for each channel moved, so that packing costs as much as"
+        " the convolution, and four groups save few launches. With them the mean against streams is"
+        f" {geomean(both.streams / both.ours):.2f}x.",
+        "- **Packing was settled after the run**, from both halves: where groups are unequal and"
+        " their channels not in runs of eight. `schedule` itself does not weigh packing against"
+        " looking up.",
         "- **Dense wins where groups are few or narrow.** One dense convolution with zeros outside"
         " the groups is the best of PyTorch on"
         f" {int((layers.best_method == 'dense').sum())} of {len(layers)} layers; it wastes products"
