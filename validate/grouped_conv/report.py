@@ -137,8 +137,8 @@ def _why(
         " groups are of one size):"
         f" {geomean(learned.streams / learned.ours):.2f}x of streams,"
         f" {geomean(learned.best / learned.ours):.2f}x of the best of PyTorch on {len(learned)}"
-        " layers. A 1x1 does little work for each channel moved, so that packing costs as much as"
-        " the convolution, and four groups save few launches. With them the mean against streams is"
+        " layers. Streams find their channels gathered beforehand and dense needs no gathering; ours"
+        " pays for it, and four groups save few launches. With them the mean against streams is"
         f" {geomean(both.streams / both.ours):.2f}x.",
         "- **Packing was settled after the run**, from both halves: where groups are unequal and"
         " their channels not in runs of eight. `schedule` itself does not weigh packing against"
@@ -146,7 +146,7 @@ def _why(
         "- **Dense wins where groups are few or narrow.** One dense convolution with zeros outside"
         " the groups is the best of PyTorch on"
         f" {int((layers.best_method == 'dense').sum())} of {len(layers)} layers; it wastes products"
-        " but runs at a rate that masked tiles of 16 to 64 outputs do not reach. Pruned ResNeXt"
+        " and is faster all the same (why, per kernel, was not measured). Pruned ResNeXt"
         f" (32 groups of 4 to 16) loses to it: {_family(small, 'pruned-resnext')}.",
         "",
     ]
