@@ -137,9 +137,9 @@ def _why(
         " groups are of one size):"
         f" {geomean(learned.streams / learned.ours):.2f}x of streams,"
         f" {geomean(learned.best / learned.ours):.2f}x of the best of PyTorch on {len(learned)}"
-        " layers. Streams find their channels gathered beforehand and dense needs no gathering; ours"
-        " pays for it, and four groups save few launches. With them the mean against streams is"
-        f" {geomean(both.streams / both.ours):.2f}x.",
+        " layers. Streams find their channels gathered beforehand and dense needs no gathering;"
+        " ours pays for it, and four groups save few launches. With them the mean against"
+        f" streams is {geomean(both.streams / both.ours):.2f}x.",
         "- **Packing was settled after the run**, from both halves: where groups are unequal and"
         " their channels not in runs of eight. `schedule` itself does not weigh packing against"
         " looking up.",
