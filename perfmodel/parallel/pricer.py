@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 import numpy as np
@@ -13,10 +13,11 @@ from perfmodel.cost import Efficiency, price
 from perfmodel.hardware import Accelerator, Cluster
 from perfmodel.parallel import overlap as hiding
 from perfmodel.parallel import placement
-from perfmodel.parallel.grid import PlanGrid
+from perfmodel.parallel.grid import PlanGrid, distinct
 from perfmodel.parallel.pace import pace, paced
 from perfmodel.parallel.plan import Plan
 from perfmodel.parallel.wire import wire_seconds
+from perfmodel.workload.op import Op
 from perfmodel.workload.transformer import Call, Message
 
 Floats = NDArray[np.float64]
@@ -78,15 +79,23 @@ class Pricer:
         return Work(times, launches, calibrated)
 
     def _price(self, call: Call) -> Any:
+        return self._priced(call)[0]
+
+    def _priced(self, call: Call) -> tuple[Any, Any]:
+        """Prices of the distinct operators of a call, and where each shard's stands."""
         key = id(call.op)
         if key not in self.prices:  # the operator is kept alive beside its price
-            priced = price(call.op, self.accelerator, efficiency=self.efficiency)
-            self.prices[key] = (call.op, priced)
-        return self.prices[key][1]
+            op, places = _distinct(call.op)
+            priced = price(op, self.accelerator, efficiency=self.efficiency)
+            self.prices[key] = (call.op, priced, places)
+        _, priced, places = self.prices[key]
+        return priced, places
 
     def _times(self, call: Call) -> Floats:
-        priced = self._price(call)
+        priced, places = self._priced(call)
         rows = paced(priced, self.pace)
+        if places is not None:
+            return np.stack(rows)[:, places]
         return np.stack([np.broadcast_to(row, self.size) for row in rows])
 
     def _message(self, message: Message) -> Floats:
@@ -149,6 +158,21 @@ class Pricer:
         hiding_calls = ("qkv_input", "q_input", "kv_up_input", "fc1_input", "shared_fc1_input")
         covering = [call for call in calls if call.name.startswith(hiding_calls)]
         return np.asarray(self.work(covering).times[0])
+
+
+def _distinct(op: Op) -> tuple[Op, NDArray[np.intp] | None]:
+    """An array operator without repetitions, and the place of each of the originals in it."""
+    varying = {
+        field.name: value
+        for field in fields(op)  # type: ignore[arg-type]
+        if isinstance(value := getattr(op, field.name), np.ndarray)
+    }
+    if not varying:
+        return op, None
+    columns = [column.reshape(-1) for column in np.broadcast_arrays(*varying.values())]
+    first, places = distinct(*columns)
+    once = {name: column[first] for name, column in zip(varying, columns, strict=True)}
+    return replace(op, **once), places  # type: ignore[type-var]
 
 
 def _is_product(call: Call) -> bool:
