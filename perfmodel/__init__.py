@@ -1,6 +1,6 @@
 """perfmodel: how fast, how big and how costly a machine-learning workload will be.
 
-A description of hardware and a description of work go in; an answer that explains itself comes out::
+A description of hardware and one of work go in; an answer that explains itself comes out::
 
     import perfmodel as pm
 

@@ -65,7 +65,7 @@ class Trees:
             leaf <<= 1
             leaf |= rows[:, self.asked[:, level]] > self.limits[:, level]
         values = self.leaves[np.arange(len(self.asked)), leaf]
-        return float(self.base[0]) + values.sum(axis=1, dtype=np.float64)
+        return np.asarray(values.sum(axis=1, dtype=np.float64) + float(self.base[0]))
 
 
 @dataclass(frozen=True, slots=True)
