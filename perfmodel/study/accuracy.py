@@ -1,8 +1,8 @@
 """The accuracy report: predictions against everything published and measured, part by part.
 
-Without files of the user's own, three parts: training steps (published rows that no coefficient was
-chosen on), operators (measured ones, each predicted by a fit that did not see it) and collectives
-(the held half of the published curves).
+Without files of the user's own, four parts: training steps (published rows that no coefficient was
+chosen on), operators (measured ones, each predicted by a fit that did not see it), a later draw of
+operators that calibration never reads, and collectives (the held half of the published curves).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Part:
     Parameters
     ----------
     name : str
-        ``"training"``, ``"operators"`` or ``"collectives"``.
+        ``"training"``, ``"operators"``, ``"unseen"`` or ``"collectives"``.
     document : dict
         JSON-ready: one record a row, and the scores.
     markdown : str
@@ -74,6 +74,7 @@ def parts(
     folder = data_folder()
     yield training_part(folder / "published" / "training_published.csv")
     yield held_out_operators()
+    yield unseen_operators(folder, "h100-sxm5-80gb")
     own = folder / "measurements" / "h200-sxm-141gb-x4" / "collectives.csv"
     yield collectives_part(folder / "published" / "collectives.csv", own)
 
@@ -162,6 +163,38 @@ def held_out_operators() -> Part:
     return Part("operators", document, "\n\n".join(texts), measured, predicted)
 
 
+def unseen_operators(folder: Path, chip: str) -> Part:
+    """Operators drawn with another seed, in a folder that calibration never reads.
+
+    Rows whose operator the calibration data hold too (shapes of well-known models) are left out.
+    """
+    from perfmodel.calibrate import load_measurements
+
+    seen = {row.key for row in load_measurements(folder / "measurements" / chip, chip).rows}
+    kept = [
+        row
+        for row in load_measurements(folder / "held_out" / chip, chip).rows
+        if row.key not in seen
+    ]
+    series: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    prices = price_records([(row.file, row.record) for row in kept], chip)
+    for row, priced in zip(kept, prices, strict=True):
+        names = ("lower_us", "low_us", "high_us")
+        series[_series(row.record)].append(
+            {"measured_us": row.seconds * 1e6, "predicted_us": priced["latency_us"]}
+            | {name: priced[name] for name in names}
+        )
+    table = {name: _summary(series[name]) for name in sorted(series)}
+    title = "## Operators: another draw, that no fit reads\n\n"
+    return Part(
+        "unseen",
+        {chip: table},
+        title + _table(chip, table),
+        {name: _column(series[name], "measured_us") for name in table},
+        {name: _column(series[name], "predicted_us") for name in table},
+    )
+
+
 def collectives_part(path: Path, own: Path) -> Part:
     """The held half of the published collectives and of our own, with the shipped coefficients."""
     from perfmodel.calibrate.network_score import markdown, shipped_report
@@ -199,7 +232,8 @@ def _series(row: Mapping[str, Any]) -> str:
     if row["op"] == "gemm" and row.get("batch", 1) > 1:
         words[0] = "gemm batched"
     if row["op"] == "conv2d" and row.get("groups", 1) > 1:
-        words[0] = "conv2d depthwise" if row["groups"] == row["c_in"] else "conv2d grouped"
+        depthwise = row["groups"] == row["c_in"]
+        words[0] = "conv2d depthwise" if depthwise else "conv2d grouped"
     return " ".join(str(word) for word in words if word)
 
 

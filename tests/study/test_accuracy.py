@@ -1,0 +1,57 @@
+"""The accuracy report: operators of a user, and the draw that calibration never reads."""
+
+import json
+
+import pytest
+
+from perfmodel.errors import WorkloadError
+from perfmodel.study import accuracy
+from perfmodel.study.operators import price_records
+
+
+@pytest.fixture
+def measured(tmp_path):
+    rows = [{"op": "gemm", "m": 512, "n": 1024, "k": size, "dtype": "bf16"} for size in (256, 512)]
+    prices = price_records([("row", row) for row in rows], "h100-sxm5-80gb")
+    rows = [
+        row | {"id": f"r{i}", "latency_us": price["latency_us"] * 2}
+        for i, (row, price) in enumerate(zip(rows, prices, strict=True))
+    ]
+    path = tmp_path / "own.jsonl"
+    lines = [*rows, {"op": "gemm", "latency_us": 1.0}, {"op": "softmax", "rows": 1, "cols": 2}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_own_rows_are_scored_or_refused_in_order(measured):
+    part = accuracy.own_operators(measured, "h100-sxm5-80gb")
+    records = part.document["records"]
+    assert [record["row"] for record in records[:2]] == ["r0", "r1"]
+    for record in records[:2]:
+        assert record["measured_us"] == pytest.approx(2 * record["predicted_us"])
+    assert "m, n, k" in records[2]["refused"]
+    assert "latency_us" in records[3]["refused"]
+    score = part.document["scores"]["gemm bf16"]
+    assert score["mape"] == pytest.approx(0.5)
+    assert score["bias"] == pytest.approx(-0.5)
+    assert "gemm bf16" in part.markdown
+
+
+def test_missing_files_are_errors(tmp_path):
+    with pytest.raises(WorkloadError, match="no such file"):
+        accuracy.own_operators(tmp_path / "none.jsonl", "h100-sxm5-80gb")
+
+
+def test_the_later_draw_shares_no_operator_with_the_fit():
+    from perfmodel.calibrate import load_measurements
+
+    chip, folder = "h100-sxm5-80gb", accuracy.data_folder()
+    part = accuracy.unseen_operators(folder, chip)
+    count = sum(row["count"] for row in part.document[chip].values())
+    seen = {row.key for row in load_measurements(folder / "measurements" / chip, chip).rows}
+    fresh = [
+        row for row in load_measurements(folder / "held_out" / chip, chip).rows
+        if row.key not in seen
+    ]  # fmt: skip
+    assert count == len(fresh) > 500
+    assert all(row["under_bound"] == 0 for row in part.document[chip].values())
