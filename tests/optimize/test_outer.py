@@ -84,10 +84,10 @@ def test_monolithic_equals_decomposed_at_48_layers(pipeline):
     problem = pipeline(48, 8, 8)
     found = solve_point(problem)
     step, bound, _ = solve_monolithic(
-        problem, target=found.step * 1.0001, time_limit_s=300, gap=1e-5
+        problem, target=found.step * 1.0001, time_limit_s=300, gap=1e-7
     )
     assert step == pytest.approx(found.step, rel=1e-6)
-    assert bound == pytest.approx(found.step, rel=2e-5)
+    assert bound == pytest.approx(found.step, rel=2e-6)
 
 
 @pytest.mark.parametrize("solver", ["highs", "cbc"])
