@@ -129,19 +129,16 @@ def _evaluated(cases: Sequence[TrainingCase]) -> list[Record]:
 def _otherwise(case: TrainingCase, table: PlanTable, place: int) -> TrainingCase | None:
     """What else the row may mean, where nothing it can mean fits: it did run.
 
-    A layout whose weights, gradients and optimizer alone exceed the device cannot have run: then
-    they are sharded fully. Recomputation that a row calls custom, or that is not stated, may keep
-    activations in host memory.
+    Only what the row leaves open is read another way. Where it does not state the sharding and
+    weights, gradients and optimizer alone exceed the device, they are sharded fully. Recomputation
+    that a row calls custom, or that is not stated, may keep activations in host memory.
     """
     memory = table.memory
     states = memory.weights[place] + memory.gradients[place] + memory.optimizer[place]
-    if states > table.capacity and all(plan.zero < 3 for plan in case.plans):
+    unsharded = all(plan.zero < 3 for plan in case.plans)
+    if states > table.capacity and unsharded and "zero_fsdp" in case.assumed:
         plans = {replace(plan, zero=3, zero_group=None) for plan in case.plans}
-        return replace(
-            case,
-            plans=tuple(sorted(plans, key=repr)),
-            assumed=tuple(dict.fromkeys((*case.assumed, "zero_fsdp"))),
-        )
+        return replace(case, plans=tuple(sorted(plans, key=repr)))
     if "recompute" in case.assumed and not any(plan.offload for plan in case.plans):
         plans = {replace(plan, recompute="full", offload=("activations",)) for plan in case.plans}
         cluster = case.cluster
