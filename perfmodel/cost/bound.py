@@ -36,14 +36,10 @@ def lower_bound(task: Task, device: Device) -> tuple[Floats, Floats]:
     flops = sizes["flops"]
     read = sizes["read"]
     if task.base.startswith("conv"):
-        taps = np.minimum(sizes["kernel"], sizes["h"]) / sizes["kernel"]
-        taps = taps * np.minimum(sizes["kernel"], sizes["w"]) / sizes["kernel"]
-        unit_step = (sizes["stride"] == 1.0) & (sizes["kernel"] > 1.0)
-        flops = flops * taps / np.where(unit_step, WINOGRAD_GAIN, 1.0)
+        unit_step = (sizes["steps"] == 1.0) & (sizes["taps"] > 1.0)
+        flops = flops * sizes["inside"] / np.where(unit_step, WINOGRAD_GAIN, 1.0)
         # A strided kernel may skip input that no output sees.
-        read = read * np.where(
-            sizes["stride"] > sizes["kernel"], (sizes["kernel"] / sizes["stride"]) ** 2, 1.0
-        )
+        read = read * sizes["seen"]
     if task.base == "embedding":
         # Rows looked up twice come from the cache: only distinct rows must be read.
         row = sizes["dim"] * task.element

@@ -40,30 +40,29 @@ DIRECTIONS = ("fwd", "dgrad", "wgrad")
 def implicit_gemm(
     n: Floats,
     c_in: Floats,
-    h: Floats,
-    w: Floats,
+    inputs: Floats,
+    outputs: Floats,
     c_out: Floats,
-    kernel: Floats,
-    stride: Floats,
-    padding: Floats,
+    taps: Floats,
+    steps: Floats,
     groups: Floats,
     direction: str,
 ) -> tuple[Floats, Floats, Floats, Floats]:
-    """Sizes (m, n, k, batch) of the product that a convolution is."""
-    p = np.floor((h + 2.0 * padding - kernel) / stride) + 1.0
-    q = np.floor((w + 2.0 * padding - kernel) / stride) + 1.0
-    taps = kernel * kernel
+    """Sizes (m, n, k, batch) of the product that a convolution is.
+
+    ``inputs`` and ``outputs`` are positions of one map, ``taps`` those of the kernel, ``steps`` the
+    product of the strides.
+    """
     if direction == "fwd":
-        return n * p * q, c_out / groups, c_in * taps / groups, groups
+        return n * outputs, c_out / groups, c_in * taps / groups, groups
     if direction == "dgrad":
-        return n * h * w, c_in / groups, np.maximum(c_out * taps / groups / stride**2, 1.0), groups
-    return c_out / groups, c_in * taps / groups, n * p * q, groups
+        return n * inputs, c_in / groups, np.maximum(c_out * taps / groups / steps, 1.0), groups
+    return c_out / groups, c_in * taps / groups, n * outputs, groups
 
 
 def conv_parts(
     sizes: tuple[Floats, Floats, Floats, Floats],
-    kernel: Floats,
-    stride: Floats,
+    winograd: Floats,
     repacked: Floats,
     traffic: Floats,
     element: float,
@@ -76,8 +75,8 @@ def conv_parts(
     ----------
     sizes : tuple of array, shape (N,)
         What :func:`implicit_gemm` answers.
-    kernel, stride : array
-        Side of the kernel, step.
+    winograd : array
+        1 for 3 x 3 kernels of step 1 without dilation, else 0.
     repacked : array
         1 where the operands are copied into another order (or padded) around the kernel, else 0.
     traffic : array
@@ -102,7 +101,7 @@ def conv_parts(
         c,
         traffic=traffic,
     )
-    gain = np.where((kernel == 3.0) & (stride == 1.0), c["winograd_gain"], 1.0)
+    gain = np.where(winograd > 0.0, c["winograd_gain"], 1.0)
     return combine(
         product.compute / gain,
         product.memory,

@@ -108,10 +108,13 @@ def algorithm(name: str, op: Conv2d) -> Algorithm:
 
 def obstacle(name: str, op: Conv2d) -> str:
     """Why an algorithm cannot compute a convolution; empty if it can."""
-    sizes = ("n", "c_in", "h", "w", "c_out", "kernel", "stride", "padding", "groups")
+    sizes = (
+        "n", "c_in", "h", "w", "c_out", "kernel", "stride", "padding", "groups", "h_out", "w_out"
+    )  # fmt: skip
     checks = (
         (any(not isinstance(getattr(op, size), int) for size in sizes), "one convolution"),
         (name in ("direct", "im2col"), ""),
+        (not is_square(op), "a square kernel without dilation, padded alike on all sides"),
         (op.stride != 1, "a step of 1"),
         (
             op.direction == "dgrad" and np.any(op.padding > op.kernel - 1),
@@ -124,6 +127,13 @@ def obstacle(name: str, op: Conv2d) -> str:
         ),
     )
     return next((reason for applies, reason in checks if applies), "")
+
+
+def is_square(op: Conv2d) -> bool:
+    """Whether both axes are alike, undilated and padded on both ends."""
+    down, across = op.axes
+    alike = (down.kernel, down.stride, down.before) == (across.kernel, across.stride, across.before)
+    return alike and all(a.dilation == 1 and a.before == a.after for a in (down, across))
 
 
 def applicable(op: Conv2d) -> tuple[str, ...]:

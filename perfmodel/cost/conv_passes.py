@@ -64,6 +64,7 @@ class Sizes:
     q: int
     e: int
     dtype: str
+    taps: int
 
     @property
     def x(self) -> int:
@@ -78,7 +79,7 @@ class Sizes:
     @property
     def weight(self) -> int:
         """Elements of the filters."""
-        return self.co * self.ci // self.g * self.k**2
+        return self.co * self.ci // self.g * self.taps
 
     @property
     def spectral(self) -> int:
@@ -97,7 +98,7 @@ def sizes_of(op: Conv2d) -> Sizes:
     )  # fmt: skip
     n, ci, h, w, co, k, stride, padding, g, p, q = (int(getattr(op, name)) for name in names)
     e = max(1, math.ceil(bytes_per_element(op.dtype)))
-    return Sizes(n, ci, h, w, co, k, stride, padding, g, p, q, e, op.dtype)
+    return Sizes(n, ci, h, w, co, k, stride, padding, g, p, q, e, op.dtype, int(op.taps))
 
 
 def as_forward(op: Conv2d) -> Conv2d:
@@ -150,12 +151,12 @@ def direct(op: Conv2d) -> Built:
 def im2col(op: Conv2d) -> Built:
     """Patches written out, and one product."""
     s = sizes_of(op)
-    rows, columns = s.n * s.p * s.q, s.ci * s.k**2
+    rows, columns = s.n * s.p * s.q, s.ci * s.taps
     bytes_ = s.e * rows * columns
     x, y, weight = s.e * s.x, s.e * s.y, s.e * s.weight
     flops = 2 * rows * columns * s.co // s.g
     # one tap at every pixel: the input itself is the matrix
-    plain = s.k == 1 and s.stride == 1 and s.padding == 0
+    plain = s.taps == 1 and all((a.stride, a.before, a.after) == (1, 0, 0) for a in op.axes)
     if op.direction == "wgrad":
         gemm = Gemm(s.co // s.g, columns // s.g, rows, s.g, s.dtype)
         ends = (y, weight)

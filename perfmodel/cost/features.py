@@ -77,6 +77,7 @@ def extent(task: Task) -> dict[str, Floats]:
     s = task.sizes
     names: tuple[str, ...]
     if task.base.startswith("conv"):
+        s = s | {"kernel": s["side"], "stride": s["step"]}
         names = ("n", "c_in", "c_out", "h", "w", "kernel", "stride", "groups")
     elif task.base.startswith("attention"):
         names = ("batch", "q_heads", "kv_heads", "q_len", "kv_len", "head_dim")
@@ -144,9 +145,9 @@ def _conv(task: Task, columns: _Columns) -> None:
     s = task.sizes
     for name in ("n", "c_in", "c_out", "h", "w"):
         columns.add(f"size_{name}", np.log2(s[name]), smooth=name in ("c_in", "c_out"))
-    columns.add("kernel", s["kernel"], smooth=True)
-    columns.add("stride", s["stride"], smooth=True)
-    columns.add("padding", s["padding"])
+    columns.add("kernel", s["side"], smooth=True)
+    columns.add("stride", s["step"], smooth=True)
+    columns.add("padding", s["pad"])
     columns.add("groups", np.log2(s["groups"]))
     for name in ("c_in", "c_out"):
         columns.add(f"group_{name}", np.log2(s[name] / s["groups"]))

@@ -90,27 +90,17 @@ def product_sizes(task: Task) -> tuple[Floats, Floats, Floats, Floats]:
     """Sizes (m, n, k, batch) of the matrix product that a GEMM or convolution is."""
     s = task.sizes
     if task.base.startswith("conv"):
-        depth = "d" in s
-        m, n, k, batch = implicit_gemm(
+        return implicit_gemm(
             s["n"],
             s["c_in"],
-            s["h"],
-            s["w"],
+            s["inputs"],
+            s["outputs"],
             s["c_out"],
-            s["kernel"],
-            s["stride"],
-            s["padding"],
+            s["taps"],
+            s["steps"],
             s["groups"],
             task.words["direction"],
         )
-        if not depth:
-            return m, n, k, batch
-        length = np.floor((s["d"] + 2.0 * s["padding"] - s["kernel"]) / s["stride"]) + 1.0
-        if task.words["direction"] == "fwd":
-            return m * length, n, k * s["kernel"], batch
-        if task.words["direction"] == "dgrad":
-            return m * s["d"], n, np.maximum(k * s["kernel"] / s["stride"], 1.0), batch
-        return m, n * s["kernel"], k * length, batch
     if task.base == "gemm_grouped":
         rows = np.where(s["rows"] > 0, s["rows"], s["groups"] * s["m"]) / s["groups"]
         return np.maximum(rows, 1.0), s["n"], s["k"], s["groups"]
@@ -138,8 +128,7 @@ def _conv(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         return memory_parts(s["read"], s["written"], none, s["flops"], device, coefficients)
     m, n, k, batch = product_sizes(task)
     # A step wider than the kernel skips input that no output sees.
-    skipped = np.where(s["stride"] > s["kernel"], (s["kernel"] / s["stride"]) ** 2, 1.0)
-    traffic = s["read"] * skipped + s["written"]
+    traffic = s["read"] * s["seen"] + s["written"]
     repacked = np.zeros_like(m)
     if matrix:
         odd = ((s["c_in"] / s["groups"]) % 8 > 0) | ((s["c_out"] / s["groups"]) % 8 > 0)
@@ -150,8 +139,7 @@ def _conv(task: Task, device: Device, coefficients: Coefficients) -> Parts:
             k = k * np.ceil(taken / CHANNEL_BLOCK) * CHANNEL_BLOCK / taken
     return conv_parts(
         (m, n, k, batch),
-        s["kernel"],
-        s["stride"],
+        s["winograd"],
         repacked,
         traffic,
         task.element,

@@ -113,6 +113,8 @@ def price_task(task: Task, accelerator: Accelerator, efficiency: Efficiency) -> 
         factor = fitted.log_factor(matched(fitted, task, device, parts))
         seconds = np.maximum(parts.seconds * np.exp(inside * factor), lower)
         own = efficiency.own and fitted.device == efficiency.name
+        # The learned residual of a square convolution holds for one of another form, unproven.
+        inside = inside * task.sizes.get("square", 1.0)
         width = fitted.half_width(seconds, inside) * (1.0 if own else SIBLING_WIDTH)
         low, high = seconds * np.exp(-width), seconds * np.exp(width)
         calibrated = own & (inside > 0.99)

@@ -104,7 +104,7 @@ def skipped_blocks(keep: Any, rows: int, columns: int) -> float:
 
 def as_product(op: Conv2d) -> Gemm:
     """The matrix product that a layer is, weights as its left operand."""
-    taps = int(op.kernel) ** 2
+    taps = int(op.taps)
     groups = int(op.groups)
     m = int(op.n) * int(op.h_out) * int(op.w_out)
     n, k, batch = int(op.c_out) // groups, int(op.c_in) // groups * taps, groups

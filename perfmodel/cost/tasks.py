@@ -16,7 +16,8 @@ import numpy as np
 from perfmodel.cost.parts import Floats
 from perfmodel.errors import WorkloadError
 from perfmodel.workload.dtype import bytes_per_element, output_dtype
-from perfmodel.workload.op import FAMILIES, Op
+from perfmodel.workload.op import FAMILIES, Conv2d, Conv3d, Op
+from perfmodel.workload.ops.base import product
 
 RATE_CLASS = {"bf16": "half", "fp16": "half", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8", "fp8": "fp8"}
 _GEMM = {"gemm": "gemm", "grouped_gemm": "gemm_grouped"}
@@ -110,10 +111,59 @@ def _columns(op: Op) -> tuple[dict[str, Any], dict[str, str]]:
         value = getattr(op, field.name)
         if isinstance(value, str):
             words[field.name] = value
-        else:
+        elif value is not None:
             sizes[field.name] = value
+    if isinstance(op, Conv2d | Conv3d):
+        sizes |= _convolution(op)
     sizes |= {"flops": op.flops, "read": op.bytes_read, "written": op.bytes_written}
     return sizes, words
+
+
+def _convolution(op: Conv2d | Conv3d) -> dict[str, Any]:
+    """What a convolution of any shape has in common with a square one.
+
+    ``side`` and ``step`` are kernel and stride of the square (cubic) convolution with as many taps
+    and as many steps, ``pad`` the mean padding; ``square`` is 1 where it is the very one, ``seen``
+    the share of the input that outputs look at, ``inside`` the largest share of the taps that can
+    fall on the input at once, ``winograd`` 1 for 3 x 3 taps of step 1.
+    """
+    first, *others = op.axes
+    same = [
+        (axis.kernel == first.kernel)
+        & (axis.stride == first.stride)
+        & (axis.before == first.before)
+        for axis in others
+    ]
+    square = np.logical_and.reduce(np.broadcast_arrays(*same)) & np.logical_and.reduce(
+        np.broadcast_arrays(
+            *((axis.dilation == 1) & (axis.before == axis.after) for axis in op.axes)
+        )
+    )
+    count = len(op.axes)
+    steps = product(*(axis.stride for axis in op.axes))
+    three = np.logical_and.reduce(
+        np.broadcast_arrays(
+            *((a.kernel == 3) & (a.stride == 1) & (a.dilation == 1) for a in op.axes)
+        )
+    )
+    seen = [np.minimum(1.0, np.asarray(a.kernel) / np.asarray(a.stride)) for a in op.axes[-2:]]
+    inside = [
+        np.minimum(a.kernel, -(-a.length // np.asarray(a.dilation))) / np.asarray(a.kernel)
+        for a in op.axes[-2:]
+    ]
+    return {
+        "inputs": product(*(axis.length for axis in op.axes)),
+        "outputs": product(*(axis.outputs for axis in op.axes)),
+        "taps": op.taps,
+        "steps": steps,
+        "side": np.where(square, op.kernel, np.asarray(op.taps, dtype=float) ** (1.0 / count)),
+        "step": np.where(square, op.stride, np.asarray(steps, dtype=float) ** (1.0 / count)),
+        "pad": sum(np.asarray(axis.before + axis.after) for axis in op.axes) / (2.0 * count),
+        "square": square * 1.0,
+        "inside": inside[0] * inside[1],
+        "seen": seen[0] * seen[1],
+        "winograd": three * 1.0,
+    }
 
 
 def _kernels(

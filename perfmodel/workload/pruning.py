@@ -22,12 +22,21 @@ saved only where a whole block of the product becomes empty (time: :mod:`perfmod
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from perfmodel.errors import WorkloadError
 from perfmodel.workload.dtype import bytes_per_element
 from perfmodel.workload.ops.conv import Conv2d
 
+_POINT: Final[dict[str, Any]] = {
+    "kernel": 1,
+    "stride": 1,
+    "padding": 0,
+    **dict.fromkeys(
+        ("kernel_w", "stride_w", "padding_w", "dilation", "dilation_w", "padding_end",
+         "padding_end_w")
+    ),
+}  # fmt: skip
 QUANTISED_BITS: Final = {64: "fp64", 32: "fp32", 16: "fp16", 8: "int8", 4: "int4"}
 """Number formats by their bits."""
 
@@ -119,7 +128,7 @@ def prune_connections(op: Conv2d, count: int) -> Savings:
             f"from 0 to {total}",
             repair="remove fewer connections",
         )
-    taps = int(op.kernel) ** 2
+    taps = int(op.taps)
     pixels = int(op.output_elements) // int(op.c_out)
     return Savings(
         taps * count, 2 * taps * pixels * count, taps * count * bytes_per_element(op.dtype)
@@ -142,13 +151,13 @@ def separable(op: Conv2d) -> tuple[Conv2d, Conv2d]:
             repair="give the dense layer that it shall replace",
         )
     depthwise = replace(op, c_out=op.c_in, groups=op.c_in)
-    pointwise = replace(op, h=op.h_out, w=op.w_out, kernel=1, stride=1, padding=0)
+    pointwise = replace(op, h=op.h_out, w=op.w_out, **_POINT)
     return depthwise, pointwise
 
 
 def separable_ratio(op: Conv2d) -> float:
     """Arithmetic of the separable pair against the dense layer: ``1 / c_out + 1 / k**2``."""
-    return 1.0 / int(op.c_out) + 1.0 / int(op.kernel) ** 2
+    return 1.0 / int(op.c_out) + 1.0 / int(op.taps)
 
 
 def quantised(op: Conv2d, bits: int) -> Conv2d:

@@ -45,7 +45,7 @@ class Op:
         for name, kind in _kinds(type(self)):  # type: ignore[arg-type]
             value = getattr(self, name)
             where = f"{self.family}: {name}"
-            if kind == "Size":
+            if kind == "Size" or (kind == "Size | None" and value is not None):
                 value = checked_size(value, where, zero=name in self.may_be_zero)
                 object.__setattr__(self, name, value)
                 if not isinstance(value, int):
@@ -94,10 +94,12 @@ class Op:
         return self.bytes_read + self.bytes_written
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON object of the operator; arrays become lists."""
+        """The JSON object of the operator; arrays become lists, sizes left open stay out."""
         record: dict[str, Any] = {"op": self.family}
         for field in fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
+            if value is None:
+                continue
             key = "pass" if field.name == "direction" else field.name
             record[key] = value.tolist() if isinstance(value, np.ndarray) else value
         return record
