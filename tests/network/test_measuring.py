@@ -5,8 +5,16 @@ import pytest
 from perfmodel.calibrate.network_beside import fit_beside
 from perfmodel.calibrate.network_measured import measured_rows
 from perfmodel.errors import CalibrationError
-from validate.bench.collectives_cases import GIB, KIB, MAIN_OPS, PAIR_OPS, ROOTED_OPS, cases
-from validate.bench.collectives_timing import quantiles
+from validate.bench.collectives_cases import (
+    GIB,
+    KIB,
+    MAIN_OPS,
+    PAIR_OPS,
+    ROOTED_OPS,
+    UNEVEN,
+    cases,
+)
+from validate.bench.collectives_timing import quantiles, uneven_parts
 
 
 @pytest.mark.parametrize("devices", [2, 3, 4, 8])
@@ -32,6 +40,30 @@ def test_the_most_useful_cases_come_first():
     assert any(case.beside for case in plan)
     assert any(len(case.groups) == 2 for case in plan)
     assert any(case.mode == "eager" for case in plan)
+
+
+def test_a_draw_has_sizes_of_its_own_and_judges_every_operation():
+    drawn = [case for case in cases(2, seed=7) if case.drawn]
+    assert drawn == [case for case in cases(2, seed=7) if case.drawn]
+    assert drawn != [case for case in cases(2, seed=8) if case.drawn]
+    alone = [case for case in drawn if not case.beside]
+    assert {case.op for case in alone} == {*MAIN_OPS, *PAIR_OPS, *ROOTED_OPS, UNEVEN}
+    seen = {case.size for case in cases(2)}
+    assert sum(case.size in seen for case in drawn) < 0.05 * len(drawn)
+    assert min(case.size for case in drawn) < 4 * KIB < GIB < max(case.size for case in drawn)
+    beside = [case for case in cases(2, seed=7) if case.beside and not case.drawn]
+    assert all(case.size in seen for case in beside)
+    assert {case.mode for case in beside} == {"graph", "urgent"}
+    assert any(case.beside.startswith("all_gather ") for case in beside)
+
+
+@pytest.mark.parametrize("world", [2, 3, 4, 8])
+def test_uneven_parts_fill_the_larger_buffer_of_the_last_rank(world):
+    elements = world**2 * 16
+    parts = uneven_parts(elements, world)
+    assert parts[-1] * world == elements
+    assert parts == sorted(parts)
+    assert parts[0] * world == parts[-1]
 
 
 def test_quantiles_are_linear_between_order_statistics():

@@ -3,8 +3,10 @@
 ``python -m validate.bench.collectives --out DIR --seconds 330`` starts one process a GPU, measures
 every operation over the sizes, in CUDA graphs and eager, alone and beside other work, on all GPUs
 and on subsets, and writes ``collectives.csv`` (rows as they come) and ``collectives.toml``.
-Sizes are those of the larger buffer. The most useful cases come first; what the time does not
-allow is left out. A case that hangs is ended, noted, and passed over.
+Sizes are those of the larger buffer. With ``--seed`` they are drawn at random and go to
+``collectives-drawn.csv``, which no fit reads; what runs at once is added. The most useful cases
+come first; what the time does not allow is left out. A case that hangs is ended, noted, and
+passed over.
 
 NVLink multicast stays off.
 """
@@ -47,13 +49,18 @@ def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
-    table = out / "collectives.csv"
-    with table.open("w", newline="") as file:
-        csv.DictWriter(file, COLUMNS).writeheader()
+    tables = [out / "collectives.csv"]
+    if options.seed is not None:
+        tables.append(out / "collectives-drawn.csv")
+    for table in tables:
+        with table.open("w", newline="") as file:
+            csv.DictWriter(file, COLUMNS).writeheader()
     os.environ.update(SAFE)
     begin = time.time()
     devices = options.devices or _count_devices()
-    plan = [case.to_dict() for case in cases(devices, options.smallest, options.largest)]
+    plan = [
+        case.to_dict() for case in cases(devices, options.smallest, options.largest, options.seed)
+    ]
     if options.limit:
         plan = plan[:: max(1, len(plan) // options.limit)]
     if devices < 2:
@@ -69,7 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
             "no_graph": [],
             "deadline": begin + options.seconds,
             "case_timeout": options.case_timeout,
-            "csv": str(table),
+            "csv": str(tables[0]),
+            "drawn": str(tables[-1]),
             "info": str(info),
         }
         for _ in range(RESTARTS + 1):
@@ -84,7 +92,9 @@ def main(arguments: list[str] | None = None) -> int:
                 job["no_graph"] = [*job["no_graph"], stuck["op"]]
             job["first"] = max(reached, 0) + 1
         details = json.loads(info.read_text()) if info.exists() else {}
-    _sidecar(out, table, details, options, begin, failures, len(plan))
+    details |= _driver()
+    for table in tables:
+        _sidecar(table, details, options, begin, failures, len(plan))
     return 0
 
 
@@ -119,7 +129,6 @@ def _round(devices: int, job: dict[str, Any], end: float) -> tuple[int, bool]:
 
 
 def _sidecar(
-    out: Path,
     table: Path,
     details: dict[str, Any],
     options: argparse.Namespace,
@@ -140,7 +149,6 @@ def _sidecar(
         "failures": failures,
         "sha256": hashlib.sha256(content).hexdigest(),
         **details,
-        **_driver(),
     }
     lines = [f"{key} = {_toml(value)}" for key, value in fields.items()]
     lines += ["", "[environment]"] + [
@@ -148,10 +156,13 @@ def _sidecar(
         for key, value in sorted(os.environ.items())
         if key.startswith(("NCCL_", "TORCH_NCCL", "TORCH_SYMM", "NVSHMEM_"))
     ]
-    part = out / "collectives.toml.part"
+    part = table.with_suffix(".toml.part")
     part.write_text("\n".join(lines) + "\n")
-    part.replace(out / "collectives.toml")
-    print(f"{fields['rows']} rows, {len(failures)} failures, {fields['seconds']} s", flush=True)
+    part.replace(table.with_suffix(".toml"))
+    print(
+        f"{table.name}: {fields['rows']} rows, {len(failures)} failures, {fields['seconds']} s",
+        flush=True,
+    )
 
 
 def _driver() -> dict[str, Any]:
@@ -203,6 +214,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--devices", type=int, default=0, help="ranks; default: every GPU")
     parser.add_argument("--smallest", type=int, default=KIB, help="smallest size [B]")
     parser.add_argument("--largest", type=int, default=2 * GIB, help="largest size [B]")
+    parser.add_argument("--seed", type=int, help="draw sizes at random; add what runs at once")
     parser.add_argument("--limit", type=int, default=0, help="measure about so many cases only")
     parser.add_argument("--case-timeout", type=float, default=25, help="seconds before a kill")
     return parser.parse_args(arguments)

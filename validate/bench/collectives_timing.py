@@ -9,7 +9,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
-from validate.bench.collectives_cases import COPY, GEMM
+from validate.bench.collectives_cases import COPY, GEMM, SHORT, UNEVEN
 
 Call = Callable[[], Any]
 
@@ -22,6 +22,8 @@ def call(dist: Any, op: str, group: Any, members: tuple[int, ...], rank: int, bu
     root, here = members[0], members.index(rank)
     if op in ("p2p", "p2p_bidir"):
         return _exchange(dist, op, group, members[1 - here], here, buffers)
+    if op == UNEVEN:
+        return _uneven(dist, group, len(members), here, buffers)
     into = list(full_out.split(part)) if op == "gather" and here == 0 else None
     pieces = list(full_in.split(part)) if op == "scatter" and here == 0 else None
     calls: dict[str, Call] = {
@@ -49,12 +51,26 @@ def _exchange(dist: Any, op: str, group: Any, peer: int, here: int, buffers: Any
     return exchange
 
 
+def uneven_parts(elements: int, world: int) -> list[int]:
+    """What every rank sends to each: as 1 : 2 : ..., so that the last receives ``elements``."""
+    return [elements * (j + 1) // world**2 for j in range(world)]
+
+
+def _uneven(dist: Any, group: Any, world: int, here: int, buffers: Any) -> Call:
+    full_in, full_out = buffers
+    sent = uneven_parts(full_in.numel(), world)
+    received = [sent[here]] * world
+    into, out = full_out[: sum(received)], full_in[: sum(sent)]
+    return lambda: dist.all_to_all_single(into, out, received, sent, group=group)
+
+
 def neighbour(torch: Any, name: str, device: Any) -> Call:
     """A call that keeps the device busy with something else."""
-    if name == GEMM:
-        a = torch.randn(8192, 4096, dtype=torch.bfloat16, device=device)
-        b = torch.randn(8192, 4096, dtype=torch.bfloat16, device=device)
-        c = torch.empty(8192, 8192, dtype=torch.bfloat16, device=device)
+    if name in (GEMM, SHORT):
+        m, n, k = map(int, name.split()[1].split("x"))
+        a = torch.randn(m, k, dtype=torch.bfloat16, device=device)
+        b = torch.randn(n, k, dtype=torch.bfloat16, device=device)
+        c = torch.empty(m, n, dtype=torch.bfloat16, device=device)
         return lambda: torch.mm(a, b.t(), out=c)
     if name == COPY:
         source = torch.randn(2**28, dtype=torch.bfloat16, device=device)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from validate.bench import collectives_timing as timing
-from validate.bench.collectives_cases import Case
+from validate.bench.collectives_cases import MAIN_OPS, Case
 
 COLUMNS = (
     *("op", "bytes", "world", "dtype", "mode", "beside", "group"),
@@ -101,7 +101,7 @@ def _measure_all(
             if rank == 0:
                 print(f"skipped {case.op} {case.size} {case.label}: {failed}", flush=True)
         if rank == 0:
-            _append(Path(job["csv"]), rows)
+            _append(Path(job["drawn" if case.drawn else "csv"]), rows)
     if rank == 0:
         beat[0], beat[1], beat[2] = reached, time.time(), 1
     control.share("done")
@@ -131,17 +131,29 @@ class _Bench:
         self.source = torch.randn(elements, dtype=self.dtype, device=self.device)
         self.target = torch.empty_like(self.source)
         self.neighbours: dict[str, timing.Call] = {}
-        self.groups: dict[tuple[int, ...], Any] = {}
+        self.groups: dict[tuple[tuple[int, ...], str], Any] = {}
         for case in job["cases"]:  # the same order on every rank
-            for members in map(tuple, case["groups"]):
-                if members not in self.groups:
-                    self.groups[members] = dist.new_group(list(members))
+            kinds = {"urgent" if case["mode"] == "urgent" else ""}
+            kinds |= {"second"} if _is_collective(case["beside"]) else set()
+            for key in [(tuple(m), kind) for m in case["groups"] for kind in sorted(kinds)]:
+                if key not in self.groups:
+                    self.groups[key] = self._group(*key)
+        self.stream = self.other = self.urgent = None
         if cuda:
             self.stream, self.other = torch.cuda.Stream(), torch.cuda.Stream()
+            self.urgent = torch.cuda.Stream(priority=-1)
             work = timing.neighbour(torch, timing.GEMM, self.device)
             for _ in range(200):  # spin the clocks up
                 work()
         self._synchronize()
+
+    def _group(self, members: tuple[int, ...], kind: str) -> Any:
+        """A communicator; each kind has its own."""
+        if kind != "urgent" or not self.cuda:
+            return self.dist.new_group(list(members))
+        options = self.dist.ProcessGroupNCCL.Options()
+        options.is_high_priority_stream = True
+        return self.dist.new_group(list(members), pg_options=options)
 
     def _synchronize(self) -> None:
         if self.cuda:
@@ -166,7 +178,9 @@ class _Bench:
         if (case.op, case.label) in self.skip:
             return []
         members = next((m for m in map(tuple, case.groups) if self.rank in m), None)
-        calls = self._phase(case, lambda: self._calls(case, members) if members else [])
+        kind = "urgent" if case.mode == "urgent" else ""
+        stream = self.urgent if kind else self.stream
+        calls = self._phase(case, lambda: self._calls(case, members, kind) if members else [])
         first = self._phase(
             case, lambda: timing.warm_up(calls, self._synchronize) if calls else 0.0
         )
@@ -175,21 +189,22 @@ class _Bench:
         if case.beside:
             many = BESIDE_CALLS
         graph, note = None, ""
-        mode = "eager" if not self.cuda or case.op in self.no_graph else case.mode
-        if mode != case.mode:
+        wanted = "graph" if kind else case.mode
+        mode = "eager" if not self.cuda or case.op in self.no_graph else wanted
+        if mode != wanted:
             note = "no graph"
         if mode == "graph":
             try:
                 graph = self._phase(
                     case,
-                    lambda: timing.capture(self.torch, calls, many, self.stream) if calls else None,
+                    lambda: timing.capture(self.torch, calls, many, stream) if calls else None,
                     fatal=False,
                 )
             except Failed as failed:
                 self.no_graph.add(case.op)
                 mode, note = "eager", f"capture failed: {failed}"
         if case.beside:
-            return self._beside(case, calls, graph, many) if mode == "graph" else []
+            return self._beside(case, calls, graph, many, stream) if mode == "graph" else []
         if mode == "graph":
             once = self._graph_times(graph, many, 1)[0]
             guess = max(times[0] for times in self.control.share(once) if times)
@@ -210,7 +225,7 @@ class _Bench:
             return [], 0.0
         return timing.time_graph(self.torch, graph, many, replays, self.stream)
 
-    def _calls(self, case: Case, members: tuple[int, ...]) -> list[timing.Call]:
+    def _calls(self, case: Case, members: tuple[int, ...], kind: str) -> list[timing.Call]:
         """One callable per input set."""
         whole = case.size // self.itemsize
         if whole * self.itemsize != case.size or whole % len(members):
@@ -219,7 +234,7 @@ class _Bench:
         sets = min(MAX_SETS, math.ceil(CYCLE_BYTES / case.size), self.source.numel() // stride)
         sets = max(1, sets) if self.cuda else 1
         self.source[: sets * stride].normal_()
-        group = self.groups[members]
+        group = self.groups[members, kind]
         return [
             timing.call(
                 self.dist,
@@ -253,37 +268,42 @@ class _Bench:
         }
 
     def _beside(
-        self, case: Case, calls: list[timing.Call], graph: Any, many: int
+        self, case: Case, calls: list[timing.Call], graph: Any, many: int, stream: Any
     ) -> list[dict[str, Any]]:
         """Each alone, then each while the other runs all around it."""
         torch = self.torch
         alone = self._phase(case, lambda: self._graph_times(graph, many, LEAST_REPLAYS)[0])
-        blocks = self._phase(case, lambda: self._neighbour(case.beside) if calls else None)
+        blocks = self._phase(case, lambda: self._neighbour(case) if calls else None)
         one = max(self.control.share(statistics.median(blocks[1]) if blocks else 0.0))
         here = max(self.control.share(statistics.median(alone) * many if alone else 0.0))
         times = 10
         # Each call may have to wait for a whole kernel of the neighbour before it begins.
         rounds = max(1, math.ceil((3 * here + 2 * many * one) / (times * one)))
-        turns = max(1, math.ceil(3 * times * one / here))  # collective around the neighbour
         squeezed: list[float] = []
         pressed: list[float] = []
         early = 0
 
-        def together() -> None:
+        def squeeze() -> None:
             nonlocal early
-            block = blocks[0]
             for _ in range(LEAST_REPLAYS):
-                took, ended = timing.at_once(torch, graph, self.stream, block, rounds, self.other)
+                took, ended = timing.at_once(torch, graph, stream, blocks[0], rounds, self.other)
                 squeezed.append(took / many)
                 early += ended
+
+        def press() -> None:
+            nonlocal early
             for _ in range(LEAST_REPLAYS):
-                took, ended = timing.at_once(torch, block, self.other, graph, turns, self.stream)
+                took, ended = timing.at_once(torch, blocks[0], self.other, graph, turns, stream)
                 pressed.append(took / times)
                 early += ended
 
-        self._phase(case, lambda: together() if calls else None)
+        self._phase(case, lambda: squeeze() if calls else None)
+        # Beside the neighbour, the collective takes as long as just seen: so often around it.
+        slow = min(self.control.share(min(squeezed) * many if squeezed else math.inf))
+        turns = max(1, math.ceil(3 * times * one / max(here, slow)))
+        self._phase(case, lambda: press() if calls else None)
         count = sum(self.control.share(early))
-        more = {"mode": "graph", "replays": LEAST_REPLAYS}
+        more = {"mode": case.mode, "replays": LEAST_REPLAYS}
         more["note"] = f"neighbour ended first {count} times" if count else ""
         first = self._row(case, squeezed, calls=many, sets=len(calls), **more)
         first["alone_us"] = self._row(case, alone)["latency_us"]
@@ -292,15 +312,27 @@ class _Bench:
         second |= {"op": case.beside, "beside": f"{case.op} {case.size}"}
         return [first, second]
 
-    def _neighbour(self, name: str) -> tuple[Any, list[float]]:
+    def _neighbour(self, case: Case) -> tuple[Any, list[float]]:
         """The neighbour as a graph of ten calls, and its times alone."""
-        if name not in self.neighbours:
-            self.neighbours[name] = timing.neighbour(self.torch, name, self.device)
-        work = self.neighbours[name]
+        name = case.beside
+        if _is_collective(name):
+            op, size = name.split()
+            other = Case(op, int(size), case.groups, case.label)
+            members = next(m for m in map(tuple, case.groups) if self.rank in m)
+            work = self._calls(other, members, "second")[0]
+        else:
+            if name not in self.neighbours:
+                self.neighbours[name] = timing.neighbour(self.torch, name, self.device)
+            work = self.neighbours[name]
         with self.torch.cuda.stream(self.other):
             timing.warm_up([work], self._synchronize)
         block = timing.capture(self.torch, [work], 10, self.other)
         return block, timing.time_graph(self.torch, block, 10, LEAST_REPLAYS, self.other)[0]
+
+
+def _is_collective(name: str) -> bool:
+    """Whether a neighbour is "OP BYTES" rather than a kernel."""
+    return name.partition(" ")[0] in MAIN_OPS
 
 
 def _info(torch: Any, cuda: bool) -> dict[str, Any]:
