@@ -4,7 +4,10 @@ from collections import Counter
 
 import pytest
 
-from validate.bench import gate, ops, plan
+from perfmodel.workload.convnets.lower import Setting, forward
+from perfmodel.workload.convnets.names import CONVNETS, convnet
+from perfmodel.workload.ops.conv import Conv2d
+from validate.bench import gate, known, ops, plan
 
 
 def bare(entry):
@@ -86,3 +89,38 @@ def test_gate_refuses_what_physics_forbids():
     assert gate.refusal(op, "NVIDIA H100 80GB HBM3", 1.2 * bound) is None
     assert gate.refusal(op, "unknown chip", float("nan"))
     assert gate.refusal(op, "unknown chip", 1.0) is None
+
+
+def test_counts_replace_the_preset():
+    entries = [
+        bare(e) for e in plan.build(seed=3, counts={"gemm_odd": 40, "network_depthwise": 30})
+    ]
+    assert len(entries) == 70
+    for op in entries:
+        if op["op"] == "gemm":
+            assert op["n"] % 8 or op["k"] % 8
+        else:
+            assert op["groups"] == op["c_in"] > 1
+
+
+def test_repeats_come_from_the_folder_and_the_rest_does_not(tmp_path):
+    held = [{"op": "gemm", "m": m, "n": 64, "k": 64, "dtype": "bf16"} for m in range(1, 30)]
+    text = "op,m,n,k,dtype,latency_us\n" + "".join(
+        f"gemm,{o['m']},{o['n']},{o['k']},bf16,9.0\n" for o in held
+    )
+    (tmp_path / "gemm.csv").write_text(text)
+    repeats = plan.again(tmp_path, 9, seed=1)
+    assert 0 < len(repeats) <= 9
+    assert {ops.key(o) for o in repeats} <= {ops.key(o) for o in held}
+    fresh = {"op": "gemm", "m": 99, "n": 64, "k": 64, "dtype": "bf16"}
+    assert plan.without([held[3], fresh], tmp_path) == [fresh]
+
+
+def test_layers_of_networks_are_those_of_the_bundled_networks():
+    layers = set()
+    for name in CONVNETS:
+        for call in forward(convnet(name), Setting(1, "bf16", "nhwc")):
+            if isinstance(call.op, Conv2d):
+                o = call.op
+                layers.add((o.c_in, o.c_out, o.h, o.w, o.kernel, o.stride, o.padding, o.groups))
+    assert {layer[:-1] for layer in known.network_layers()} == layers

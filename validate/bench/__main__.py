@@ -13,6 +13,11 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--out", type=Path, required=True)
     plan.add_argument("--seed", type=int, default=1)
     plan.add_argument("--families", nargs="*", help="only these families")
+    plan.add_argument(
+        "--counts", nargs="*", metavar="FAMILY=N", help="points of each family, instead of a preset"
+    )
+    plan.add_argument("--again", type=Path, help="folder of measured tables to draw repeats from")
+    plan.add_argument("--again-points", type=int, default=100, help="repeats that are drawn")
     plan.add_argument("--points", type=int, help="scale the plan to about so many operators")
     plan.add_argument("--preset", choices=("h100", "h200", "smoke"), default="h100")
     measure = commands.add_parser("measure", help="measure a plan in file order")
@@ -25,10 +30,19 @@ def _parser() -> argparse.ArgumentParser:
     unpack = commands.add_parser("unpack", help="split a run into one CSV and sidecar a family")
     unpack.add_argument("run", type=Path)
     unpack.add_argument("--out", type=Path, default=Path("validate/measurements"))
+    unpack.add_argument("--suffix", default="", help="of the tables' names, such as -3")
     unpack.add_argument("--name", help="folder of the device; default from its name")
     worker = commands.add_parser("worker", help="measuring process; started by measure")
     worker.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     return parser
+
+
+def _count(text: str) -> tuple[str, int]:
+    """``gemm_fp8=120`` as a pair."""
+    name, _, number = text.partition("=")
+    if not number.isdigit():
+        raise SystemExit(f"--counts: {text!r} is not FAMILY=N, for example gemm_fp8=120")
+    return name, int(number)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,7 +51,16 @@ def main(argv: list[str] | None = None) -> int:
     if args.command == "plan":
         from validate.bench import plan
 
-        entries = plan.build(args.preset, args.seed, points=args.points, families=args.families)
+        entries = plan.build(
+            args.preset,
+            args.seed,
+            points=args.points,
+            families=args.families,
+            counts=dict(_count(text) for text in args.counts or ()),
+        )
+        if args.again is not None:
+            repeats = plan.again(args.again, args.again_points, args.seed)
+            entries = plan.merge([plan.without(entries, args.again), repeats])
         plan.write(args.out, entries)
         print(plan.describe(entries))
         return 0
@@ -56,7 +79,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.command == "unpack":
         from validate.bench import store
 
-        for name, count in store.unpack(args.run, args.out, args.name).items():
+        tables = store.unpack(args.run, args.out, args.name, suffix=args.suffix)
+        for name, count in tables.items():
             print(f"{name}: {count}")
         return 0
     from validate.bench import worker

@@ -165,6 +165,66 @@ def _conv(kind: str, direction: str = "") -> Draw:
     return draw
 
 
+def _network_conv(kind: str, direction: str = "") -> Draw:
+    """Layers of the bundled networks at batches of 1 to 256, a third of them jittered."""
+    layers = [
+        layer
+        for layer in known.network_layers()
+        if {"dense": layer.groups == 1, "depthwise": layer.groups == layer.c_in > 1,
+            "grouped": 1 < layer.groups < layer.c_in}[kind]
+    ]  # fmt: skip
+    weights = [layer.networks**0.5 for layer in layers]
+
+    def draw(u: list[float], rng: random.Random) -> ops.Op:
+        which = direction or rng.choices(("fwd", "dgrad", "wgrad"), (4, 3, 3))[0]
+        c_in, c_out, h, w, kernel, stride, padding, groups, _ = rng.choices(layers, weights)[0]
+        n = _pow2(_log(u[0], 1, 256)) if rng.random() < 0.75 else _log(u[0], 1, 256)
+        if rng.random() < 0.35:  # a relative of the layer: other width, other resolution
+            scale = rng.choice((0.5, 0.75, 1.25, 1.5, 2.0))
+            h, w = (max(kernel, round(side * rng.choice((0.5, 0.75, 1, 1.25)))) for side in (h, w))
+            if kind == "dense" and c_in > 4:
+                c_in, c_out = (max(8, round(c * scale / 8) * 8) for c in (c_in, c_out))
+            elif kind == "depthwise":
+                groups = c_in = c_out = max(8, round(c_in * scale / 8) * 8)
+        dtype = rng.choices(("bf16", "fp16", "fp32", "tf32"), (40, 20, 18, 22))[0]
+        nhwc = rng.random() < 0.6
+        return {"op": "conv2d", "n": n, "c_in": c_in, "h": h, "w": w, "c_out": c_out,
+                "kernel": kernel, "stride": stride, "padding": padding, "groups": groups,
+                "layout": "nhwc" if nhwc else "nchw", "pass": which, "dtype": dtype}  # fmt: skip
+
+    return draw
+
+
+def _gemm_odd(u: list[float], rng: random.Random) -> ops.Op:
+    """Rows that do not start on 16 bytes, which the other draws meet now and then only."""
+    dtype = rng.choices(("bf16", "fp16", "fp32", "tf32"), (5, 2, 2, 2))[0]
+    n, k = (_log(x, 64, 16384) for x in u[1:3])
+    shift = rng.choice((1, 2, 3, 4, 5, 6, 7))
+    if rng.random() < 0.5:
+        n = n // 8 * 8 + shift
+    else:
+        k = k // 8 * 8 + shift
+    return {"op": "gemm", "m": _rows(u[0], rng), "n": n, "k": k, "dtype": dtype}
+
+
+def _gemm_thin(u: list[float], rng: random.Random) -> ops.Op:
+    """Few rows, where a library leaves its tiled kernels for others."""
+    dtype = rng.choices(("bf16", "fp16", "fp32", "tf32"), (3, 1, 5, 2))[0]
+    n, k = (_snap(_log(x, 64, 32768), rng, 0.0, (8, 64, 128)) for x in u[1:3])
+    return {"op": "gemm", "m": _log(u[0], 1, 96), "n": n, "k": k, "dtype": dtype}
+
+
+def _small_rows(u: list[float], rng: random.Random) -> ops.Op:
+    """Norms and softmax with short, odd or few rows, where the floor and the schedule decide."""
+    name = rng.choice(("rmsnorm", "layernorm", "softmax"))
+    cols = _log(u[1], 32 if name == "softmax" else 64, 65536 if name == "softmax" else 32768)
+    if rng.random() < 0.6:
+        cols = _snap(cols, rng, 0.0, (2, 4, 8, 64))
+    rows = _log(u[0], 1, 65536)
+    dtype = rng.choices(("bf16", "fp16", "fp32"), (4, 2, 4))[0]
+    return {"op": name, "rows": rows, "cols": cols, "dtype": dtype}
+
+
 def _conv3d(u: list[float], rng: random.Random) -> ops.Op:
     size, kernel = _log(u[1], 8, 64), rng.choice((1, 3, 3))
     return {"op": "conv3d", "n": _log(u[0], 1, 8), "c_in": 16 * _log(u[2], 1, 16),
@@ -323,4 +383,13 @@ FAMILIES: dict[str, tuple[int, int, Draw]] = {
     "rope": (60, 20, _rope),
     "routing": (60, 20, _routing),
     "memcpy": (60, 25, _memcpy),
+    # Drawn only where they are asked for by name or count.
+    "network_fwd": (0, 0, _network_conv("dense", "fwd")),
+    "network_dgrad": (0, 0, _network_conv("dense", "dgrad")),
+    "network_wgrad": (0, 0, _network_conv("dense", "wgrad")),
+    "network_grouped": (0, 0, _network_conv("grouped")),
+    "network_depthwise": (0, 0, _network_conv("depthwise")),
+    "gemm_odd": (0, 0, _gemm_odd),
+    "gemm_thin": (0, 0, _gemm_thin),
+    "small_rows": (0, 0, _small_rows),
 }

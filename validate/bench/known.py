@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import functools
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -122,3 +125,28 @@ def _unet() -> list[Layer]:
 def conv_layers() -> list[Layer]:
     """Distinct convolution layers of ResNet, ResNeXt, MobileNet, EfficientNet, ConvNeXt, U-Net."""
     return sorted(set(_resnet() + _resnext() + _mobile() + _convnext() + _unet()))
+
+
+class NetworkLayer(NamedTuple):
+    """A convolution of a bundled network, and the number of networks that have it."""
+
+    c_in: int
+    c_out: int
+    h: int
+    w: int
+    kernel: int
+    stride: int
+    padding: int
+    groups: int
+    networks: int
+
+
+@functools.cache
+def network_layers() -> tuple[NetworkLayer, ...]:
+    """Distinct convolutions of every network that perfmodel bundles (``convnet_layers.csv``)."""
+    path = Path(__file__).with_name("convnet_layers.csv")
+    with path.open(encoding="utf-8", newline="") as handle:
+        return tuple(
+            NetworkLayer(*(int(row[name]) for name in NetworkLayer._fields))
+            for row in csv.DictReader(handle)
+        )

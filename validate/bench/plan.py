@@ -7,11 +7,11 @@ import math
 import os
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from validate.bench import ops
+from validate.bench import ops, store
 from validate.bench.draws import FAMILIES, host_ops
 
 # What one operator may cost on the reference chip (an H100): time [s] and compulsory bytes.
@@ -114,36 +114,84 @@ def sample(name: str, count: int, seed: int) -> list[dict[str, Any]]:
 
 def build(
     preset: str = "h100", seed: int = 1, *, points: int | None = None,
-    families: list[str] | None = None,
+    families: list[str] | None = None, counts: Mapping[str, int] | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """The plan's entries, interleaved so that every prefix covers the families alike.
+
+    ``counts`` (family -> points) replaces the preset: only the families that it names are drawn.
 
     Raises
     ------
     ValueError
         For a family that no plan knows.
     """
-    unknown = set(families or ()) - set(FAMILIES) - {"host"}
+    unknown = (set(families or ()) | set(counts or ())) - set(FAMILIES) - {"host"}
     if unknown:
         raise ValueError(f"unknown families {sorted(unknown)}; accepted: {sorted(FAMILIES)} host")
     if preset == "smoke":
         return _smoke(seed, points or 120)
+    if counts:
+        families = list(counts)
     chosen = [f for f in FAMILIES if not families or f in families]
-    counts = {f: FAMILIES[f][1 if preset == "h200" else 0] for f in chosen}
+    wanted = counts or {f: FAMILIES[f][1 if preset == "h200" else 0] for f in chosen}
     hosts = host_ops() if not families or "host" in families else []
-    scale = 1.0 if points is None else points / max(1, sum(counts.values()) + len(hosts))
-    placed: list[tuple[float, int, dict[str, Any]]] = []
-    streams = [sample(f, math.ceil(counts[f] * scale), seed) for f in chosen if counts[f]]
-    for order, stream in enumerate([*streams, hosts]):
-        for i, op in enumerate(stream):
-            placed.append(((i + 0.5) / len(stream), order, op))
-    return [op for _, _, op in sorted(placed, key=lambda p: p[:2])]
+    scale = 1.0 if points is None else points / max(1, sum(wanted.values()) + len(hosts))
+    streams = [sample(f, math.ceil(wanted[f] * scale), seed) for f in chosen if wanted[f]]
+    streams = _distinct(streams)
+    return merge([*streams, hosts])
+
+
+def _distinct(streams: list[list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
+    """Families that overlap may draw one operator twice; the first keeps it."""
+    seen: set[str] = set()
+    kept = []
+    for stream in streams:
+        fresh = []
+        for entry in stream:
+            identity = ops.key({k: v for k, v in entry.items() if k != "power"})
+            if identity not in seen:
+                seen.add(identity)
+                fresh.append(entry)
+        kept.append(fresh)
+    return kept
+
+
+def again(folder: Path, count: int, seed: int) -> list[dict[str, Any]]:
+    """Operators that ``folder`` holds already, to see how far two runs differ.
+
+    Two thirds are convolutions: cuDNN picks their kernel by a trial of its own in every process.
+    """
+    rng = random.Random(f"again/{seed}")
+    known = [
+        store.op_of(row) for path in sorted(folder.glob("*.csv")) for row in store.read_any(path)
+    ]
+    conv = [op for op in known if op["op"] == "conv2d"]
+    rest = [op for op in known if op["op"] not in {"conv2d", "host", "chain", "memcpy"}]
+    share = min(len(conv), round(2 * count / 3))
+    return rng.sample(conv, share) + rng.sample(rest, min(len(rest), count - share))
+
+
+def without(entries: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """Entries whose operator no table of ``folder`` holds."""
+    paths = sorted(folder.glob("*.csv"))
+    held = {ops.key(store.op_of(row)) for path in paths for row in store.read_any(path)}
+    return [e for e in entries if ops.key({k: v for k, v in e.items() if k != "power"}) not in held]
+
+
+def merge(streams: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Interleave streams so that every prefix covers them alike."""
+    placed = [
+        ((i + 0.5) / len(stream), order, entry)
+        for order, stream in enumerate(streams)
+        for i, entry in enumerate(stream)
+    ]
+    return [entry for _, _, entry in sorted(placed, key=lambda p: p[:2])]
 
 
 def _smoke(seed: int, limit: int) -> list[dict[str, Any]]:
     """One cheap operator of every stratum, families in turn, and every host kind."""
     by_family: dict[str, list[dict[str, Any]]] = {}
-    for name in FAMILIES:
+    for name in (f for f, about in FAMILIES.items() if about[0]):
         seen: set[str] = set()
         for op in sorted(sample(name, 300, seed), key=estimate_s):
             bare = {k: v for k, v in op.items() if k != "power"}

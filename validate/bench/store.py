@@ -80,6 +80,12 @@ def read(path: Path) -> list[dict[str, str]]:
     return [dict(zip(COLUMNS, r, strict=True)) for r in rows[1:] if len(r) == len(COLUMNS)]
 
 
+def read_any(path: Path) -> list[dict[str, str]]:
+    """Rows of any CSV of operators, such as the tables that `unpack` writes."""
+    with path.open(encoding="utf-8", newline="") as handle:
+        return [row for row in csv.DictReader(handle) if row.get("op")]
+
+
 def trim(path: Path) -> None:
     """Drop a last line without newline, so that appending is safe."""
     if path.exists():
@@ -138,10 +144,12 @@ def sidecar(csv_path: Path, about: dict[str, Any], rows: int) -> Path:
     return path
 
 
-def unpack(run: Path, out: Path, slug: str | None = None) -> dict[str, int]:
-    """Split a run into ``out/<device>/<family>.csv`` with a sidecar each; rows a family.
+def unpack(run: Path, out: Path, slug: str | None = None, *, suffix: str = "") -> dict[str, int]:
+    """Split a run into ``out/<device>/<family><suffix>.csv`` with a sidecar each; rows a family.
 
-    Repeated operators keep the last measurement; columns that a family never fills are dropped.
+    Within the run the last measurement of an operator counts; columns that a family never fills are
+    dropped. With a suffix, operators that other tables of the folder hold already go to tables in
+    its folder ``again``, which show how far two runs differ.
     """
     import tomllib
 
@@ -150,16 +158,27 @@ def unpack(run: Path, out: Path, slug: str | None = None) -> dict[str, int]:
     for own in ("file", "rows", "sha256"):
         about.pop(own, None)
     latest = {ops.key(op_of(r)): r for r in rows}
+    folder = out / (slug or device_slug(rows[0]["device"]))
+    held: set[str] = set()
+    if suffix:
+        before = [p for p in folder.glob("*.csv") if not p.stem.endswith(suffix)]
+        held = {ops.key(op_of(r)) for path in before for r in read_any(path)}
+    counts = _tables(folder, [r for k, r in latest.items() if k not in held], about, suffix)
+    twice = _tables(folder / "again", [r for k, r in latest.items() if k in held], about, suffix)
+    return counts | {f"again/{name}": count for name, count in twice.items()}
+
+
+def _tables(
+    folder: Path, rows: list[dict[str, str]], about: dict[str, Any], suffix: str
+) -> dict[str, int]:
     families: dict[str, list[dict[str, str]]] = {}
-    for row in latest.values():
+    for row in rows:
         families.setdefault(row["family"], []).append(row)
-    device = slug or device_slug(rows[0]["device"])
-    folder = out / device
-    folder.mkdir(parents=True, exist_ok=True)
     for name, members in sorted(families.items()):
+        folder.mkdir(parents=True, exist_ok=True)
         keep = tuple(c for c in COLUMNS if c != "family" and any(r[c] for r in members))
         text = ",".join(keep) + "\n" + "".join(line(r, keep) for r in members)
-        path = folder / f"{name}.csv"
+        path = folder / f"{name}{suffix}.csv"
         write_atomic(path, text.encode())
         sidecar(path, about, len(members))
     return {name: len(members) for name, members in sorted(families.items())}
