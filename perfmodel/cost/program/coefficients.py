@@ -1,0 +1,147 @@
+"""Coefficients of whole programs: what the cache keeps, what a launch and a host call cost.
+
+``hardware_specs/efficiency/programs.toml`` holds a value for each, with its source;
+``<chip>/program.toml`` what measured models gave on a machine with that chip. A chip without its
+own file takes its sibling's: the host's part then says what that machine's processor did.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+from perfmodel.cost.efficiency import efficiency_folder
+from perfmodel.errors import CalibrationError, nearest_name
+from perfmodel.hardware import Accelerator
+from perfmodel.workload.lowering.kernel import HOST_CLASSES
+
+MEANINGS: Final = {
+    "cache_share": "share of the last-level cache that keeps what was touched last",
+    "cache_rate": "rate of the last-level cache over that of device memory",
+    "launch_latency": "from a launch on the host to the kernel's start on an idle device [s]",
+    "stream_gap": "device time between two kernels of a stream beyond that in a graph [s]",
+    "extra_launch": "a kernel that an operator launches beside its main one [s]",
+    "graph_launch": "device time before the first kernel of a replayed graph [s]",
+    "graph_host": "host time of a graph replay [s]",
+    "module_call": "host time of one Module.__call__ [s]",
+    "step_host": "host time of a step beside its calls [s]",
+    "autograd": "host time that recording one differentiable call for the backward pass adds [s]",
+    "backward_share": "host time of a call in the backward pass over that in the forward pass",
+    "tensor": "host time for each tensor of a list (foreach, optimizer) [s]",
+}
+"""Scalars; beside them stand the tables ``host`` [s], ``pace`` and ``interval`` (plain ratios)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramCoefficients:
+    """Values of :data:`MEANINGS`, and tables by host class, kernel kind and mode.
+
+    Parameters
+    ----------
+    scalars : dict
+        Name -> value.
+    host : dict
+        Host class -> seconds of one call [s].
+    pace : dict
+        Kernel kind -> time inside a model over the time alone; 1 where absent.
+    interval : dict
+        Mode -> half-width of the 90 % interval of a step, in the logarithm of time.
+    device : str
+        Whose measurements these are; empty where nobody measured a model.
+    """
+
+    scalars: Mapping[str, float]
+    host: Mapping[str, float]
+    pace: Mapping[str, float] = field(default_factory=dict)
+    interval: Mapping[str, float] = field(default_factory=dict)
+    device: str = ""
+
+    def __getitem__(self, name: str) -> float:
+        return self.scalars[name]
+
+
+def program_coefficients(accelerator: Accelerator) -> ProgramCoefficients:
+    """What stands behind the step time of a program on a chip."""
+    return load_program_coefficients(accelerator.name.lower(), accelerator.family)
+
+
+@lru_cache(maxsize=32)
+def load_program_coefficients(
+    device: str, architecture: str, *, folder: Path | None = None, measured: bool = True
+) -> ProgramCoefficients:
+    """Coefficients by the name of a chip: defaults, then what models on it, or its sibling, gave.
+
+    Parameters
+    ----------
+    device, architecture : str
+        ``"h100-sxm5-80gb"``, ``"hopper"``.
+    folder : path, optional
+        Where to look; by default what is shipped.
+    measured : bool
+        False leaves out everything that measured models gave.
+    """
+    folder = efficiency_folder() if folder is None else folder
+    found = _read(folder / "programs.toml")
+    source = _measured(folder, device, architecture) if measured else None
+    if source is None:
+        return _coefficients(found, "")
+    for table, values in _read(source / "program.toml").items():
+        found[table] = found.get(table, {}) | values
+    return _coefficients(found, source.name)
+
+
+def _coefficients(found: dict[str, dict[str, float]], device: str) -> ProgramCoefficients:
+    missing = sorted(set(MEANINGS) - set(found.get("scalars", {})))
+    host = found.get("host", {})
+    missing += [] if "unknown" in host else ["unknown"]
+    if missing:
+        raise CalibrationError(
+            "programs.toml",
+            f"<no {', '.join(missing)}>",
+            "a value for every coefficient, and for host calls of unknown class",
+            repair="restore the file",
+        )
+    host = {kind: host.get(kind, host["unknown"]) for kind in HOST_CLASSES}
+    return ProgramCoefficients(
+        found["scalars"], host, found.get("pace", {}), found.get("interval", {}), device
+    )
+
+
+def _measured(folder: Path, device: str, architecture: str) -> Path | None:
+    """The chip's own folder, or its sibling's with most measured models."""
+    if (folder / device / "program.toml").is_file():
+        return folder / device
+    siblings = []
+    for path in sorted(folder.glob("*/program.toml")):
+        about = tomllib.loads(path.read_text(encoding="utf-8"))
+        if about.get("architecture") == architecture:
+            siblings.append((int(about.get("rows", 0)), path.parent.name, path.parent))
+    return max(siblings)[2] if siblings else None
+
+
+def _read(path: Path) -> dict[str, dict[str, float]]:
+    try:
+        data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise CalibrationError(
+            str(path), f"<{error}>", "a TOML file of coefficients", repair="restore the file"
+        ) from None
+    tables: dict[str, dict[str, float]] = {}
+    for name in ("scalars", "host", "pace", "interval"):
+        known = {"scalars": MEANINGS, "host": HOST_CLASSES}.get(name)
+        for key, value in data.get(name, {}).items():
+            bad = isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0
+            if bad or (known is not None and key not in known):
+                raise CalibrationError(
+                    f"{path.name}: {name}.{key}",
+                    value,
+                    "a number that is not negative, under a known name",
+                    nearest=None if known is None else nearest_name(key, known),
+                    repair="correct the entry",
+                )
+            tables.setdefault(name, {})[key] = float(value)
+    return tables

@@ -1,0 +1,298 @@
+r"""Kernels of a lowered program as arrays: their time alone, and how much of it is memory.
+
+An operator was calibrated in a stream of calls whose inputs cycle through some 400 MB, so it found
+the share :math:`r_0` of them in the cache (nothing of a large one, all of a tiny one). Inside a
+model it finds :math:`r`. With :math:`\rho` the rate of the cache over that of device memory, the
+memory part :math:`t_m` of the mechanism becomes
+
+.. math::
+
+    t_m' = t_m \frac{1 - \phi r (1 - 1/\rho)}{1 - \phi r_0 (1 - 1/\rho)}
+
+where :math:`\phi` is the share of the traffic that is reads, and the whole is put together from its
+parts again. The learned correction, and the pace of the kernel's kind, multiply the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.cost.bound import lower_bound
+from perfmodel.cost.efficiency import Efficiency, efficiency_of
+from perfmodel.cost.mechanism import mechanism, task_device
+from perfmodel.cost.parts import Floats
+from perfmodel.cost.price import price_task
+from perfmodel.cost.program.residency import Reads, held_share, reuse
+from perfmodel.cost.tasks import tasks_of
+from perfmodel.hardware import Accelerator
+from perfmodel.workload.lowering.kernel import Kernel, Lowered
+from perfmodel.workload.op import Op
+from perfmodel.workload.stacked import stacked
+
+SET_BYTES: Final = 400e6
+SETS: Final = 48
+"""Input sets of a calibrated operator: 400 MB of them, at most 48."""
+BOUNDS: Final = ("compute", "memory", "launch", "latency")
+
+
+@dataclass(frozen=True, slots=True)
+class PricedOps:
+    """Operators of kernels, arrays of shape (M,).
+
+    Parameters
+    ----------
+    kernel : int array
+        Index of the kernel that runs the operator.
+    seconds, low, high : array
+        The price alone [s].
+    arithmetic : array
+        Lower bound of the arithmetic; memory bounds nothing where a cache may hold it [s].
+    work, memory, floor : array
+        Parts of the mechanism: arithmetic or power, whichever is longer; memory; floor [s].
+    exponent : array
+        How sharply the parts overlap.
+    bytes : array
+        Unique traffic [B].
+    reading : array
+        Share of the traffic that is reads.
+    bound : int array
+        Index into :data:`BOUNDS`.
+    calibrated : bool array
+        Whether measurements of this chip stand behind the price.
+    """
+
+    kernel: NDArray[np.intp]
+    seconds: Floats
+    arithmetic: Floats
+    low: Floats
+    high: Floats
+    work: Floats
+    memory: Floats
+    floor: Floats
+    exponent: Floats
+    bytes: Floats
+    reading: Floats
+    bound: NDArray[np.intp]
+    calibrated: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class PricedKernels:
+    """Everything about the kernels of a program that no coefficient of a program changes.
+
+    Parameters
+    ----------
+    ops : PricedOps
+        The operators they run.
+    reads : Reads
+        What they read, with reuse distances.
+    kinds : tuple of str
+        Kind of each kernel, shape (N,).
+    extra : array, shape (N,)
+        Launches beyond the operators that are priced.
+    upper : array, shape (N,)
+        Time of the upper estimate where an operator is unknown, else 0 [s].
+    cache : float
+        Capacity of the last-level cache [B].
+    """
+
+    ops: PricedOps
+    reads: Reads
+    kinds: tuple[str, ...]
+    extra: Floats
+    upper: Floats
+    cache: float
+
+    @property
+    def count(self) -> int:
+        """Kernels."""
+        return len(self.kinds)
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTimes:
+    """Kernels inside the program, arrays of shape (N,).
+
+    Parameters
+    ----------
+    seconds, low, high : array
+        Prediction and its interval [s].
+    alone : array
+        Time of the same kernels with cold inputs, as calibrated [s].
+    lower : array
+        A time that cannot be beaten: that of the arithmetic [s].
+    resident : array
+        Share of the reads that the cache serves.
+    """
+
+    seconds: Floats
+    low: Floats
+    high: Floats
+    alone: Floats
+    lower: Floats
+    resident: Floats
+
+
+def price_kernels(
+    lowered: Lowered, accelerator: Accelerator, *, efficiency: Efficiency | None = None
+) -> PricedKernels:
+    """Price all kernels of a program at once.
+
+    Parameters
+    ----------
+    lowered : Lowered
+        The program on a stack.
+    accelerator : Accelerator
+        The device.
+    efficiency : Efficiency, optional
+        As for :func:`perfmodel.cost.price`.
+    """
+    efficiency = efficiency_of(accelerator) if efficiency is None else efficiency
+    kernels = lowered.kernels
+    cache = float(accelerator.last_level_cache or accelerator.l2_capacity or 0.0)
+    reads = reuse(
+        [kernel.reads for kernel in kernels],
+        [kernel.writes for kernel in kernels],
+        _deaths(lowered),
+        horizon=4.0 * cache,
+    )
+    upper = np.zeros(len(kernels))
+    unknown = [(k, op) for k, kernel in enumerate(kernels) for op in kernel.upper]
+    if unknown:
+        priced = _price_ops(unknown, accelerator, efficiency)
+        np.add.at(upper, priced.kernel, priced.seconds)
+    flat = [(k, op) for k, kernel in enumerate(kernels) for op in kernel.ops]
+    return PricedKernels(
+        ops=_price_ops(flat, accelerator, efficiency),
+        reads=reads,
+        kinds=tuple(kernel.kind for kernel in kernels),
+        extra=np.array([max(kernel.launches - len(kernel.ops), 0) for kernel in kernels], float),
+        upper=upper,
+        cache=cache,
+    )
+
+
+def kernel_times(
+    priced: PricedKernels,
+    *,
+    cache_share: float,
+    cache_rate: float,
+    extra_launch: float,
+    pace: Mapping[str, float],
+) -> KernelTimes:
+    """Times inside the program for one set of coefficients.
+
+    Parameters
+    ----------
+    priced : PricedKernels
+        The kernels.
+    cache_share, cache_rate, extra_launch, pace
+        As in :data:`~perfmodel.cost.program.coefficients.MEANINGS`.
+    """
+    ops, count = priced.ops, priced.count
+    usable = cache_share * priced.cache
+    resident = _per_kernel_share(priced.reads, usable, count)
+    sets = np.clip(SET_BYTES / np.maximum(ops.bytes, 1.0), 1.0, float(SETS))
+    before = held_share(np.maximum(ops.bytes * sets, 1.0), usable)
+    spared = ops.reading * (1.0 - 1.0 / cache_rate)
+    scale = (1.0 - spared * resident[ops.kernel]) / (1.0 - spared * before)
+    now, then = (_together(ops, ops.memory * part) for part in (scale, 1.0))
+    factor = now / np.where(then > 0.0, then, 1.0)
+    pacing = np.array([pace.get(kind, 1.0) for kind in priced.kinds])
+    more = priced.extra * extra_launch
+
+    def added(values: Floats) -> Floats:
+        return np.bincount(ops.kernel, values, minlength=count).astype(float)
+
+    seconds = added(ops.seconds * factor) * pacing + more
+    high = added(ops.high * factor) * pacing + more
+    upper = np.maximum(priced.upper, 0.0)
+    middle = np.where(upper > 0.0, np.sqrt(np.maximum(seconds * upper, 0.0)), seconds)
+    return KernelTimes(
+        seconds=middle,
+        low=np.minimum(added(ops.low * factor) * pacing + more, middle),
+        high=np.maximum(np.maximum(high, upper), middle),
+        alone=added(ops.seconds) + more,
+        lower=np.minimum(added(ops.arithmetic), middle),
+        resident=resident,
+    )
+
+
+def _together(ops: PricedOps, memory: Floats) -> Floats:
+    """The mechanism's parts put together: floor, and work and memory that overlap [s]."""
+    longest = np.maximum(ops.work, memory)
+    scale = np.where(longest > 0.0, longest, 1.0)
+    both = (ops.work / scale) ** ops.exponent + (memory / scale) ** ops.exponent
+    return np.asarray(ops.floor + longest * both ** (1.0 / ops.exponent))
+
+
+def _per_kernel_share(reads: Reads, usable: float, count: int) -> Floats:
+    held = np.bincount(reads.kernel, reads.size * held_share(reads.distance, usable), count)
+    total = np.bincount(reads.kernel, reads.size, count)
+    return np.asarray(held / np.where(total > 0.0, total, 1.0))
+
+
+def _price_ops(
+    flat: Sequence[tuple[int, Op]], accelerator: Accelerator, efficiency: Efficiency
+) -> PricedOps:
+    size = len(flat)
+    numbers = np.zeros((10, size))
+    bound = np.zeros(size, dtype=np.intp)
+    calibrated = np.zeros(size, dtype=bool)
+    for places, op in stacked(op for _, op in flat):
+        read, moved = (
+            np.broadcast_to(np.asarray(value, dtype=float), places.shape)
+            for value in (op.bytes_read, op.bytes_moved)
+        )
+        _, tasks = tasks_of(op)
+        for task in tasks:
+            mine = places[task.places]
+            priced = price_task(task, accelerator, efficiency)
+            coefficients = efficiency.of(task.kernel)
+            device = task_device(task, accelerator)
+            parts = mechanism(task, device, coefficients)
+            some = np.maximum(moved[task.places], 1.0)
+            numbers[:, mine] = (
+                priced.seconds,
+                lower_bound(task, device)[0],
+                priced.low,
+                priced.high,
+                np.maximum(parts.compute, parts.power),
+                parts.memory,
+                parts.floor,
+                np.full(mine.size, coefficients.get("overlap_exponent", 4.0)),
+                moved[task.places],
+                read[task.places] / some,
+            )
+            bound[mine] = [BOUNDS.index(str(word)) for word in priced.bound]
+            calibrated[mine] = priced.calibrated
+    seconds, arithmetic, low, high, work, memory, floor, exponent, moved, reading = numbers
+    kernel = np.array([k for k, _ in flat], dtype=np.intp)
+    return PricedOps(
+        kernel, seconds, arithmetic, low, high, work, memory, floor, exponent, moved, reading,
+        bound, calibrated,
+    )  # fmt: skip
+
+
+def _deaths(lowered: Lowered) -> dict[int, tuple[int, ...]]:
+    """Kernel -> storages given back behind it, from the order of host calls."""
+    last = -1
+    behind: list[int] = []
+    for call in lowered.calls:
+        last = max((last, *call.kernels))
+        behind.append(last)
+    found: dict[int, list[int]] = {}
+    for event in lowered.events:
+        if not event.allocate and behind:
+            found.setdefault(max(behind[event.call], 0), []).append(event.storage)
+    return {kernel: tuple(storages) for kernel, storages in found.items()}
+
+
+def kernel_flops(kernels: Sequence[Kernel]) -> Floats:
+    """Arithmetic of each kernel, shape (N,) [FLOP]."""
+    return np.array([kernel.flops for kernel in kernels], dtype=float)

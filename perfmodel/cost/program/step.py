@@ -1,0 +1,132 @@
+"""Kernels, host and queues put together: one step, for any set of coefficients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from perfmodel.cost.efficiency import Efficiency
+from perfmodel.cost.parts import Floats
+from perfmodel.cost.program.coefficients import ProgramCoefficients
+from perfmodel.cost.program.host import HostWork, between_launches, call_seconds, host_work
+from perfmodel.cost.program.price_kernels import (
+    KernelTimes,
+    PricedKernels,
+    kernel_times,
+    price_kernels,
+)
+from perfmodel.cost.program.queue import Timeline, repeat_step, run_step
+from perfmodel.hardware import Accelerator
+from perfmodel.workload.lowering.kernel import Lowered
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What of a program on a device does not depend on the coefficients of programs."""
+
+    lowered: Lowered
+    priced: PricedKernels
+    work: HostWork
+
+    @property
+    def mode(self) -> str:
+        """``eager``, ``compile`` or ``graph``."""
+        return mode_of(self.lowered)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step.
+
+    Parameters
+    ----------
+    times : KernelTimes
+        Kernels.
+    running : array, shape (N,)
+        Device time of each kernel with the gap in front of it [s].
+    calls : array
+        Host time of each call [s].
+    host, device : float
+        Work of either side [s].
+    seconds : float
+        Period of a steady stream of steps [s].
+    synchronised : float
+        One step from an idle device to its end [s].
+    timeline : Timeline
+        Of the synchronised step.
+    """
+
+    times: KernelTimes
+    running: Floats
+    calls: Floats
+    host: float
+    device: float
+    seconds: float
+    synchronised: float
+    timeline: Timeline
+
+
+def mode_of(lowered: Lowered) -> str:
+    """The word for how a program is launched."""
+    return "graph" if lowered.graph else lowered.mode
+
+
+def prepare(
+    lowered: Lowered, accelerator: Accelerator, *, efficiency: Efficiency | None = None
+) -> Prepared:
+    """Price kernels and count host calls."""
+    return Prepared(
+        lowered, price_kernels(lowered, accelerator, efficiency=efficiency), host_work(lowered)
+    )
+
+
+def step(prepared: Prepared, coefficients: ProgramCoefficients) -> Step:
+    """Run the queues once.
+
+    Notes
+    -----
+    In a graph the device goes from kernel to kernel by itself, and the calibrated time of a kernel
+    holds that gap. From a stream it takes ``stream_gap`` longer, and a kernel on an idle device
+    begins ``launch_latency`` after its launch.
+    """
+    c = coefficients
+    times = kernel_times(
+        prepared.priced,
+        cache_share=c["cache_share"],
+        cache_rate=c["cache_rate"],
+        extra_launch=c["extra_launch"],
+        pace=c.pace,
+    )
+    graph = prepared.lowered.graph
+    running = times.seconds.copy()
+    if graph and running.size:
+        running[0] += c["graph_launch"]
+    elif not graph:
+        running = running + c["stream_gap"] * (1.0 + prepared.priced.extra)
+    calls = call_seconds(prepared.work, c)
+    gaps, tail = between_launches(prepared.work, calls)
+    gaps, tail = _with_step_host(gaps, tail, 0.0 if graph else c["step_host"])
+    waits = prepared.work.waits_before
+    latency = c["launch_latency"]
+    alone = run_step(gaps, running, latency, tail=tail, waits_before=waits)
+    period, _ = repeat_step(gaps, running, latency, tail=tail, waits_before=waits)
+    return Step(
+        times=times,
+        running=running,
+        calls=calls,
+        host=float(np.sum(gaps)) + tail,
+        device=float(np.sum(running)),
+        seconds=period,
+        synchronised=alone.end,
+        timeline=alone,
+    )
+
+
+def _with_step_host(gaps: Floats, tail: float, extra: float) -> tuple[Floats, float]:
+    """Python around the step runs before its first launch."""
+    if not gaps.size:
+        return gaps, tail + extra
+    gaps = gaps.copy()
+    gaps[0] += extra
+    return gaps, tail

@@ -1,0 +1,174 @@
+"""A lowered program on a device: sums, properties, explanations, memory."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from perfmodel.cost import price
+from perfmodel.cost.program import estimate_lowered, program_coefficients
+from perfmodel.cost.program.coefficients import load_program_coefficients
+from perfmodel.cost.program.memory import library_workspace, replay
+from perfmodel.errors import CalibrationError
+from perfmodel.hardware import load_accelerator
+from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered, MemoryEvent, Resident
+from perfmodel.workload.op import Elementwise, Gemm
+
+H100 = load_accelerator("h100-sxm5-80gb")
+H200 = load_accelerator("h200-sxm-141gb")
+MIB = 2**20
+
+
+def with_memory(**changes):
+    return H100.model_copy(update={"memory": H100.memory.model_copy(update=changes)})
+
+
+def chain(layers=8, rows=512, width=1024, graph=False, training=False):
+    """Linear layers with an activation: weights are storages 0.., activations follow."""
+    kernels, calls, events = [], [], []
+    weight = width * width * 2
+    size = rows * width * 2
+    current = layers
+    for layer in range(layers):
+        product, activated = current + 1, current + 2
+        kernels.append(
+            Kernel(
+                "aten.mm", "gemm", (Gemm(rows, width, width, dtype="bf16"),),
+                ((layer, weight), (current, size)), ((product, size),), (2 * layer,), "forward",
+                "gemm",
+            )
+        )  # fmt: skip
+        kernels.append(
+            Kernel(
+                "aten.relu", "pointwise", (Elementwise("relu", rows * width),),
+                ((product, size),), ((activated, size),), (2 * layer + 1,), "forward", "pointwise",
+            )
+        )  # fmt: skip
+        if not graph:
+            calls += [HostCall("gemm", 2 * layer, (2 * layer,), "forward", 3)]
+            calls += [HostCall("pointwise", 2 * layer + 1, (2 * layer + 1,), "forward", 2)]
+        at = (0, 0) if graph else (2 * layer, 2 * layer + 1)
+        events.append(MemoryEvent(at[0], product, size, True))
+        if layer:
+            events.append(MemoryEvent(at[0], current, size, False))
+        events.append(MemoryEvent(at[1], activated, size, True))
+        events.append(MemoryEvent(at[1], product, size, False))
+        current = activated
+    if graph:
+        calls = [HostCall("graph_replay", -1, tuple(range(2 * layers)), "forward")]
+    resident = tuple(Resident(k, weight, "parameter") for k in range(layers))
+    return Lowered(
+        "chain", "torch-eager", "eager", graph, tuple(kernels), tuple(calls), tuple(events),
+        (*resident, Resident(layers, size, "input")), module_calls=0 if graph else 2 * layers,
+    )  # fmt: skip
+
+
+def test_a_graph_takes_its_kernels_and_one_start():
+    found = estimate_lowered(chain(graph=True), H100)
+    c = program_coefficients(H100)
+    assert found.seconds == pytest.approx(found.kernels.seconds.sum() + c["graph_launch"])
+    assert found.mode == "graph"
+    assert found.launch_bound == 0.0
+
+
+def test_cold_kernels_cost_what_price_says():
+    # Weights of 128 MiB each and activations of 2 GiB: no cache holds anything.
+    found = estimate_lowered(chain(layers=2, rows=2**17, width=8192, graph=True), H100)
+    paces = program_coefficients(H100).pace
+    alone = float(price(Gemm(2**17, 8192, 8192), H100).seconds)
+    assert found.kernels.resident.max() < 1e-3
+    assert found.kernels.alone[0] == pytest.approx(alone)
+    assert found.kernels.seconds[0] == pytest.approx(alone * paces.get("gemm", 1.0), rel=1e-3)
+
+
+def test_fresh_activations_come_from_the_cache():
+    found = estimate_lowered(chain(rows=4096, width=1024, graph=True), H100)
+    relu = [k for k, kernel in enumerate(found.kernels.kernels) if kernel.kind == "pointwise"]
+    assert found.kernels.resident[relu].min() > 0.8
+    paces = program_coefficients(H100).pace
+    alone = found.kernels.alone[relu] * paces.get("pointwise", 1.0)
+    assert (found.kernels.seconds[relu] < alone).all()
+
+
+def test_small_work_is_bound_by_launches_and_large_work_is_not():
+    small = estimate_lowered(chain(rows=16, width=128), H100)
+    large = estimate_lowered(chain(rows=2**15, width=4096), H100)
+    assert small.launch_bound > 0.5
+    assert small.seconds == pytest.approx(small.host_seconds, rel=1e-6)
+    assert large.launch_bound == 0.0
+    assert large.seconds == pytest.approx(large.device_seconds, rel=1e-6)
+    assert small.estimate.bound == "launch"
+    assert small.synchronised_seconds >= small.seconds
+
+
+def test_a_step_is_the_sum_of_its_parts():
+    found = estimate_lowered(chain(rows=16, width=128), H100)
+    parts = sum(part.seconds for part in found.estimate.parts)
+    assert parts == pytest.approx(found.seconds)
+    text = found.explain()
+    assert "device waits for the host" in text
+    assert "GiB allocated" in text
+    record = json.loads(json.dumps(found.to_dict()))
+    assert record["latency_s"] == found.seconds
+    assert len(record["kernels"]) == 16
+
+
+def test_memory_is_weights_activations_and_the_workspace_of_the_library():
+    lowered = chain(layers=4, rows=4096, width=4096)
+    memory = replay(lowered, workspace=library_workspace(H100))
+    # 4 weights of 32 MiB, input, two live activations of 32 MiB, and 32 MiB for cuBLAS.
+    assert memory.resident == 5 * 32 * MIB
+    assert memory.peak_allocated == (4 + 1 + 2 + 1) * 32 * MIB
+    assert memory.at_peak["workspace"] == 32 * MIB
+    assert sum(memory.at_peak.values()) == memory.peak_allocated
+
+
+def test_what_does_not_fit_is_said():
+    small = with_memory(capacity=900 * 2**20)
+    found = estimate_lowered(chain(layers=4, rows=4096, width=4096), small)
+    assert not found.fits
+    assert "more than the device has" in found.explain()
+
+
+def test_an_unknown_operator_is_priced_between_two_estimates():
+    lowered = chain(graph=True)
+    strange = replace(
+        lowered.kernels[1], name="mylib.op", kind="unknown", known=False,
+        upper=(Elementwise("relu", 2**26),),
+    )  # fmt: skip
+    kernels = (lowered.kernels[0], strange, *lowered.kernels[2:])
+    found = estimate_lowered(replace(lowered, kernels=kernels), H100)
+    (one,) = found.unknown
+    assert one.name == "mylib.op"
+    assert one.low < found.kernels.seconds[1] < one.high
+    assert not found.estimate.calibrated
+
+
+def test_more_bandwidth_is_never_slower():
+    lowered = chain(rows=4096, width=1024, graph=True)
+    faster = with_memory(bandwidth=2 * H100.memory_bandwidth)
+    assert estimate_lowered(lowered, faster).seconds <= estimate_lowered(lowered, H100).seconds
+
+
+def test_a_chip_without_measured_models_takes_its_siblings():
+    found = load_program_coefficients("h200-sxm-141gb", "hopper")
+    assert found.host["pointwise"] > 0.0
+    assert estimate_lowered(chain(), H200).estimate.high > 0.0
+
+
+def test_a_wrong_file_is_refused(tmp_path):
+    (tmp_path / "programs.toml").write_text("[scalars]\ncache_shar = 1.0\n")
+    with pytest.raises(CalibrationError, match="cache_share"):
+        load_program_coefficients("x", "y", folder=tmp_path)
+    (tmp_path / "programs.toml").write_text("[scalars]\ncache_share = 1.0\n")
+    with pytest.raises(CalibrationError, match="every coefficient"):
+        load_program_coefficients("x", "z", folder=tmp_path)
+
+
+def test_kernels_of_one_kind_and_phase_add_up():
+    found = estimate_lowered(chain(), H100)
+    assert sum(found.kernels.by_kind().values()) == pytest.approx(found.kernels.seconds.sum())
+    assert list(found.kernels.by_phase()) == ["forward"]
+    assert np.all(found.kernels.low <= found.kernels.seconds)
+    assert np.all(found.kernels.high >= found.kernels.seconds)
