@@ -9,7 +9,7 @@ from __future__ import annotations
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -41,6 +41,18 @@ class Stack(BaseModel):
         Host time to launch one operator in eager mode [s]; 0 where a graph is replayed.
     graph : bool
         Whether launches are captured and replayed.
+    mode : str
+        How a traced program becomes kernels: ``"eager"`` runs each operator's own, ``"compile"``
+        fuses them as Inductor does.
+    compile_optimizer : bool
+        Whether the optimizer's step is compiled too, instead of run eagerly.
+    layout_optimization : bool
+        Whether the compiler turns convolutional networks to channels last.
+    freezing : bool
+        Whether the compiler folds weights into constants (batch norm into convolutions).
+    matmul_fp32, convolution_fp32 : str
+        What fp32 products and convolutions multiply in; PyTorch's defaults are ``"fp32"`` and
+        ``"tf32"``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,6 +78,12 @@ class Stack(BaseModel):
     optimizer: str = "fused"
     host_launch: float = Field(ge=0, allow_inf_nan=False)
     graph: bool = False
+    mode: Literal["eager", "compile"] = "eager"
+    compile_optimizer: bool = False
+    layout_optimization: bool = True
+    freezing: bool = False
+    matmul_fp32: Literal["fp32", "tf32"] = "fp32"
+    convolution_fp32: Literal["fp32", "tf32"] = "tf32"
 
     @field_validator(
         "attention", "optimizer", "weight_dtype", "grad_dtype", "master_dtype", "moment_dtype"

@@ -18,6 +18,7 @@ Traffic = tuple[tuple[int, int], ...]
 
 HOST_CLASSES: Final = (
     "view",
+    "alias",
     "allocate",
     "pointwise",
     "reduction",
@@ -34,6 +35,7 @@ HOST_CLASSES: Final = (
     "composite",
     "sync",
     "unknown",
+    "host_tensor",
     "compiled_call",
     "triton",
     "extern",
@@ -41,11 +43,13 @@ HOST_CLASSES: Final = (
 )
 """What a host call is paid as.
 
-Eager classes, for one dispatched aten operator: ``view`` touches metadata only; ``allocate`` takes
+Eager classes, for one dispatched aten operator: ``view`` touches metadata only; ``alias`` makes
+a new handle (detach), which PyTorch mostly does without a dispatch; ``allocate`` takes
 a block without a kernel; ``pointwise`` to ``fft`` launch kernels of that sort; ``foreach`` and
 ``optimizer`` walk a list of tensors (:attr:`HostCall.tensors` of them); ``composite`` launches
 several kernels (normalisations' gradients, sorted embedding gradients); ``sync`` waits until the
-device has caught up; ``unknown`` is an operator that the tables do not know.
+device has caught up; ``unknown`` is an operator that the tables do not know; ``host_tensor``
+computes on tensors in host memory (an optimizer's step counters) and launches nothing.
 Compiled classes: ``compiled_call`` enters one compiled graph (guards, arguments), ``triton``
 launches one generated kernel, ``extern`` calls a library from the generated wrapper.
 ``graph_replay`` launches a captured graph.

@@ -1,0 +1,1 @@
+"""Eager PyTorch: the kernels of each aten operator, a module for each sort of operator."""

@@ -1,0 +1,42 @@
+"""Fused attention: flash, memory-efficient and cuDNN kernels."""
+
+from __future__ import annotations
+
+from perfmodel.workload.lowering.site import Site, Work, numel
+from perfmodel.workload.op import Attention
+from perfmodel.workload.program import Tensor
+
+
+def attention(site: Site) -> Work:
+    """One kernel; a mask is read besides."""
+    q, k, v = site.inputs[:3]
+    if 0 in q.shape or 0 in k.shape:
+        return Work("attention")
+    op = attention_op(site, q, k, v, "fwd")
+    return Work("attention", (site.kernel("attention", op),))
+
+
+def attention_backward(site: Site) -> Work:
+    """Row sums of output times gradient, the five products, and the cast of dQ."""
+    q, k, v = site.inputs[1:4]
+    if 0 in q.shape or 0 in k.shape:
+        return Work("attention")
+    op = attention_op(site, q, k, v, "bwd")
+    scratch = ((site.temporary(), 4 * numel(q.shape)),)
+    kernel = site.kernel("attention", op, launches=3)
+    return Work("attention", (kernel,), scratch)
+
+
+def attention_op(site: Site, q: Tensor, k: Tensor, v: Tensor, direction: str) -> Attention:
+    """The priced attention; heads stand before the sequence, or after it in the raw kernels."""
+    raw = "scaled_dot_product" not in site.name
+    heads, length = (-2, -3) if raw and len(q.shape) == 4 else (-3, -2)
+    batch = numel(q.shape[:-3]) if len(q.shape) > 3 else 1
+    q_heads, kv_heads = (t.shape[heads] if len(t.shape) > 2 else 1 for t in (q, k))
+    head_dim, v_dim = q.shape[-1], v.shape[-1]
+    causal = bool(site.attribute("is_causal", site.attribute("causal", False)))
+    dtype = q.dtype if q.dtype in ("bf16", "fp16", "fp32", "fp8_e4m3") else "fp32"
+    return Attention(
+        batch, q_heads, kv_heads, q.shape[length], k.shape[length], head_dim, causal, direction,
+        dtype, v_head_dim=0 if v_dim == head_dim else v_dim,
+    )  # fmt: skip

@@ -1,0 +1,167 @@
+"""Convolutions: cuDNN calls, with the bias and the gradients as PyTorch splits them.
+
+A convolution with half-precision operands in NCHW order includes cuDNN's conversions: the operator
+is priced with the layout of its tensors, conversions are not added. The bias of a cuDNN
+convolution is a kernel of its own (ATen/native/cudnn/ConvShared.cpp, ``cudnn_convolution`` takes
+none); PyTorch's own depth-wise kernel adds it as it goes.
+"""
+
+from __future__ import annotations
+
+from perfmodel.workload.lowering.kernel import Kernel
+from perfmodel.workload.lowering.site import Site, Work, numel
+from perfmodel.workload.lowering.stream import stream
+from perfmodel.workload.op import Conv2d, Conv3d, Op
+from perfmodel.workload.program import Tensor
+
+
+def convolution(site: Site) -> Work:
+    """The library kernel, and the bias where cuDNN leaves it to a kernel of its own."""
+    x, weight, out = site.inputs[0], site.inputs[1], site.outputs[0]
+    bias = site.inputs[2] if len(site.inputs) > 2 else None
+    if 0 in x.shape or 0 in out.shape:
+        return Work("conv")
+    op = conv_op(site, x, weight, out, "fwd")
+    native = is_native_depthwise(site, x, weight)
+    operands = (x, weight) if bias is None or not native else (x, weight, bias)
+    kernels = [site.kernel("conv", op, reads=operands, writes=(out,))]
+    if bias is not None and not native:
+        kernels.append(bias_kernel(site, out, bias, "conv"))
+    return Work("conv", tuple(kernels))
+
+
+def convolution_backward(site: Site) -> Work:
+    """Input gradient, weight gradient and bias gradient, as the output mask asks for them."""
+    grad, x, weight = site.inputs[:3]
+    mask = list(site.attribute("output_mask", (True, True, len(site.outputs) > 2)))
+    outputs = iter(site.outputs)
+    kernels: list[Kernel] = []
+    for wanted, direction in zip(mask[:2], ("dgrad", "wgrad"), strict=True):
+        if not wanted:
+            continue
+        out = next(outputs)
+        other = weight if direction == "dgrad" else x
+        op = conv_op(site, x, weight, grad, direction)
+        name = f"{site.name}: {'input' if direction == 'dgrad' else 'weight'}"
+        kernels.append(
+            site.kernel("conv", op, name=name, reads=(grad, other), writes=(out,), host="conv")
+        )
+    if len(mask) > 2 and mask[2]:
+        out = next(outputs)
+        elements = numel(grad.shape)
+        op_sum = stream("sum", elements, site.bytes(grad), site.bytes(out), elements)
+        kernels.append(
+            site.kernel(
+                "reduction",
+                op_sum,
+                name=f"{site.name}: bias",
+                reads=(grad,),
+                writes=(out,),
+                host="conv",
+            )
+        )
+    return Work("composite" if len(kernels) > 1 else "conv", tuple(kernels))
+
+
+def bias_kernel(site: Site, out: Tensor, bias: Tensor, host: str) -> Kernel:
+    """Adds one value a channel in place."""
+    size, elements = site.bytes(out), numel(out.shape)
+    op = stream("bias", elements, size, size, elements, out.dtype)
+    return site.kernel(
+        "pointwise", op, name=f"{site.name}: bias", reads=(out, bias), writes=(out,), host=host
+    )
+
+
+def is_native_depthwise(site: Site, x: Tensor, weight: Tensor) -> bool:
+    """Whether PyTorch's own depth-wise kernel runs instead of cuDNN's."""
+    groups = int(site.attribute("groups", 1))
+    if len(x.shape) not in (3, 4) or groups == 1 or groups != x.shape[1]:
+        return False
+    return layout(x, weight) == "nchw" and x.dtype != "fp16"
+
+
+def layout(x: Tensor, weight: Tensor) -> str:
+    """The order in which cuDNN runs: channels last if either operand asks for it."""
+    return "nhwc" if "channels_last" in (x.layout, weight.layout) else "nchw"
+
+
+def conv_dtype(site: Site, x: Tensor) -> str:
+    """The format of the multiplications."""
+    return site.convolution if x.dtype == "fp32" else x.dtype
+
+
+def conv_op(site: Site, x: Tensor, weight: Tensor, out: Tensor, direction: str) -> Op:
+    """The priced convolution; ``out`` is the output or its gradient.
+
+    A transposed convolution is the input gradient of the convolution that maps its output to its
+    input, and the other way round.
+    """
+    rank = len(weight.shape) - 2
+    groups = int(site.attribute("groups", 1))
+    transposed = bool(site.attribute("transposed", False)) or "transpose" in site.name
+    stride = _each(site.attribute("stride", 1), rank)
+    padding = _each(site.attribute("padding", 0), rank)
+    dilation = _each(site.attribute("dilation", 1), rank)
+    kernel = list(weight.shape[2:])
+    image, result = x, out
+    if transposed:
+        image, result = out, x
+        direction = {"fwd": "dgrad", "dgrad": "fwd", "wgrad": "wgrad"}[direction]
+    batch = image.shape[0] if len(image.shape) == rank + 2 else 1
+    c_in, c_out = image.shape[-rank - 1], result.shape[-rank - 1]
+    sides = list(image.shape[-rank:])
+    dtype = conv_dtype(site, x)
+    if rank == 3:
+        return _conv3d(
+            batch, c_in, sides, c_out, kernel, stride, padding, dilation, groups, direction, dtype
+        )
+    if rank == 1:
+        sides, kernel = [1, *sides], [1, *kernel]
+        stride, padding, dilation = [1, *stride], [0, *padding], [1, *dilation]
+    square = len(set(kernel)) == len(set(stride)) == len(set(padding)) == len(set(dilation)) == 1
+    return Conv2d(
+        batch, c_in, sides[0], sides[1], c_out, kernel[0], stride[0], padding[0], groups,
+        layout(x, weight), direction, dtype,
+        kernel_w=None if square else kernel[1],
+        stride_w=None if square else stride[1],
+        padding_w=None if square else padding[1],
+        dilation=None if dilation == [1, 1] else dilation[0],
+        dilation_w=None if dilation[0] == dilation[1] else dilation[1],
+    )  # fmt: skip
+
+
+def _conv3d(
+    batch: int,
+    c_in: int,
+    sides: list[int],
+    c_out: int,
+    kernel: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    direction: str,
+    dtype: str,
+) -> Op:
+    cubic = len(set(kernel)) == len(set(stride)) == len(set(padding)) == 1
+    return Conv3d(
+        batch, c_in, sides[0], sides[1], sides[2], c_out, kernel[0], stride[0], padding[0],
+        groups, direction, dtype,
+        kernel_h=None if cubic else kernel[1],
+        kernel_w=None if cubic else kernel[2],
+        stride_h=None if cubic else stride[1],
+        stride_w=None if cubic else stride[2],
+        padding_h=None if cubic else padding[1],
+        padding_w=None if cubic else padding[2],
+        dilation=None if max(dilation) == 1 else dilation[0],
+    )  # fmt: skip
+
+
+def _each(value: object, rank: int) -> list[int]:
+    """One value an axis; a single one holds for all, ``"same"`` is what keeps a length."""
+    if isinstance(value, int):
+        return [value] * rank
+    if isinstance(value, list | tuple):
+        values = [int(item) for item in value]
+        return values * rank if len(values) == 1 else values
+    return [0] * rank

@@ -1,0 +1,97 @@
+"""Operators that move elements: casts, clones, concatenations, padding, shuffles."""
+
+from __future__ import annotations
+
+from perfmodel.workload.lowering.kernel import Kernel
+from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel
+from perfmodel.workload.lowering.stream import map_op, stream
+from perfmodel.workload.op import Copy
+
+_ROUTES = {"cpu": "device_to_host", "cuda": "host_to_device"}
+
+
+def cast(site: Site) -> Work:
+    """A copy, with a change of format or order where the arguments say so."""
+    if not site.inputs:
+        return Work("copy")
+    out = site.outputs[0] if site.outputs else site.inputs[0]
+    source = site.inputs[-1] if site.name in ("copy_", "copy") else site.inputs[0]
+    elements = numel(out.shape)
+    if elements == 0:
+        return Work("copy")
+    device = str(site.attribute("device", "")).split(":")[0]
+    read, written = site.bytes(source), elements * item_bytes(out.dtype)
+    if site.name == "_to_copy" and device == "cpu":
+        op = Copy(max(1, read), _ROUTES["cpu"])
+        return Work("sync", (site.kernel("copy", op, reads=(source,), writes=(out,)),))
+    same = source.dtype == out.dtype
+    plain = same and source.layout == out.layout != "strided"
+    width = item_bytes(out.dtype)
+    op_in = map_op("copy" if same else "cast", elements, read, written, 0.0, out.dtype, width)
+    if plain and source.shape == out.shape and written == read:
+        op_in = Copy(written)
+    note = "" if plain or not same else "reorders elements"
+    kernel = site.kernel("copy", op_in, reads=(source,), writes=(out,), note=note)
+    return Work("copy", (kernel,))
+
+
+def move(site: Site) -> Work:
+    """Each element of the result written once and, at most, read once."""
+    out = site.outputs[0] if site.outputs else site.inputs[0]
+    elements = numel(out.shape)
+    if elements == 0:
+        return Work("copy")
+    written = site.bytes(out)
+    read = min(sum(site.bytes(tensor) for tensor in site.inputs), written)
+    width = item_bytes(out.dtype)
+    op = map_op("copy", elements, read, written, 0.0, out.dtype, width)
+    launches = 2 if site.name == "constant_pad_nd" else 1  # fill, then copy into the middle
+    if launches == 2:
+        filled = stream("fill", elements, 0, written)
+        return Work("composite", (site.kernel("copy", (filled, op), launches=2, host="copy"),))
+    return Work("copy", (site.kernel("copy", op),))
+
+
+def join(site: Site) -> Work:
+    """One batched copy kernel for up to 128 inputs, 4 dimensions."""
+    out = site.outputs[0]
+    elements = numel(out.shape)
+    if elements == 0:
+        return Work("copy")
+    read, written = sum(site.bytes(tensor) for tensor in site.inputs), site.bytes(out)
+    same = all(tensor.dtype == out.dtype for tensor in site.inputs)
+    width = item_bytes(out.dtype)
+    op = map_op("copy" if same else "cast", elements, read, written, 0.0, out.dtype, width)
+    # cat_array_batched takes contiguous inputs of one format; otherwise a copy for each input
+    parts = [tensor for tensor in site.inputs if numel(tensor.shape)]
+    batched = same and all(len(tensor.shape) <= 4 for tensor in parts)
+    launches = -(-len(parts) // 128) if batched else len(parts)
+    return Work("copy", (site.kernel("copy", op, launches=max(1, launches)),))
+
+
+def view_gradient(site: Site) -> Work:
+    """The gradient of a view: a zeroed tensor and a copy into the part that the view showed."""
+    out = site.outputs[0]
+    elements = numel(out.shape)
+    if elements == 0:
+        return Work("composite")
+    width = item_bytes(out.dtype)
+    grad = site.inputs[0]
+    size = numel(grad.shape) * width
+    zero = map_op("zero", elements, 0, site.bytes(out), 0.0, out.dtype, width)
+    copy = map_op("copy", max(1, numel(grad.shape)), size, size, 0.0, out.dtype, width)
+    kernels: tuple[Kernel, ...] = (
+        site.kernel("fill", zero, reads=(), writes=(out,), host="composite"),
+    )
+    if size:
+        kernels += (
+            site.kernel(
+                "copy",
+                copy,
+                reads=(grad,),
+                writes=(),
+                extra_writes=((out.storage, size),),
+                host="composite",
+            ),
+        )
+    return Work("composite", kernels)

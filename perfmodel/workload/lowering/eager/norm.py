@@ -1,0 +1,234 @@
+"""Normalisations and softmax, forward and backward."""
+
+from __future__ import annotations
+
+from perfmodel.workload.lowering.kernel import Kernel
+from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel
+from perfmodel.workload.lowering.stream import stream
+from perfmodel.workload.op import LayerNorm, Op, RmsNorm, Softmax
+from perfmodel.workload.program import Tensor
+
+_MEASURED = ("bf16", "fp16", "fp32")
+
+
+def layer_norm(site: Site) -> Work:
+    """One kernel: a block a row."""
+    rows, cols = _rows(site, site.inputs[0])
+    op = _row_op(LayerNorm, rows, cols, site.inputs[0].dtype)
+    return Work("norm", (site.kernel("norm", op, host="norm"),) if rows * cols else ())
+
+
+def rms_norm(site: Site) -> Work:
+    """PyTorch's fused RMS norm: one kernel."""
+    rows, cols = _rows(site, site.inputs[0])
+    op = _row_op(RmsNorm, rows, cols, site.inputs[0].dtype)
+    return Work("norm", (site.kernel("norm", op, host="norm"),) if rows * cols else ())
+
+
+def norm_backward(site: Site) -> Work:
+    """Input gradient by rows; the gradients of weight and bias by columns."""
+    grad, x = site.inputs[0], site.inputs[1]
+    rows, cols = _rows(site, x)
+    if rows * cols == 0:
+        return Work("norm")
+    rms = "rms" in site.name
+    mask = list(site.attribute("output_mask", (True,) * len(site.outputs)))
+    weights = site.outputs[1:] if mask[0] else site.outputs
+    affine = any(mask[1:]) and len(weights) > 0
+    op = _row_op(RmsNorm if rms else LayerNorm, rows, cols, x.dtype, "bwd")
+    kernels = []
+    if mask[0]:
+        kernels.append(site.kernel("norm", op, writes=site.outputs[:1], host="norm"))
+    if affine:
+        elements = rows * cols
+        read = site.bytes(grad) + site.bytes(x)
+        columns = stream("column sums", elements, read, 8 * cols, 4.0 * elements)
+        kernels.append(
+            site.kernel(
+                "reduction",
+                columns,
+                name=f"{site.name}: weight",
+                reads=(grad, x),
+                writes=weights,
+                host="norm",
+            )
+        )
+    return Work("composite", tuple(kernels))
+
+
+def batch_norm(site: Site) -> Work:
+    """Evaluation scales and shifts; training takes statistics first, over the whole batch."""
+    x, out = site.inputs[0], site.outputs[0]
+    elements = numel(x.shape)
+    if elements == 0:
+        return Work("norm")
+    size, written = site.bytes(x), site.bytes(out)
+    scale = stream("batch_norm", elements, size, written, 2.0 * elements, x.dtype)
+    if not is_training(site):
+        return Work("norm", (site.kernel("pointwise", scale, writes=(out,), host="norm"),))
+    statistics = stream("moments", elements, size, 0, 3.0 * elements)
+    if uses_cudnn(site, x):
+        kernel = site.kernel("norm", (statistics, scale), host="norm")
+        return Work("norm", (kernel,))
+    first = site.kernel(
+        "reduction",
+        statistics,
+        name=f"{site.name}: moments",
+        reads=(x,),
+        writes=site.outputs[1:3],
+        launches=2,
+        host="norm",
+    )
+    second = site.kernel("pointwise", scale, writes=(out,), host="norm")
+    return Work("norm", (first, second))
+
+
+def batch_norm_backward(site: Site) -> Work:
+    """Two sums a channel over gradient and input, then the input gradient."""
+    grad, x, out = site.inputs[0], site.inputs[1], site.outputs[0]
+    elements = numel(x.shape)
+    if elements == 0:
+        return Work("norm")
+    read = site.bytes(grad) + site.bytes(x)
+    sums = stream("channel sums", elements, read, 0, 4.0 * elements)
+    apply = stream("batch_norm_backward", elements, read, site.bytes(out), 5.0 * elements, x.dtype)
+    if uses_cudnn(site, x):
+        return Work("norm", (site.kernel("norm", (sums, apply), host="norm"),))
+    first = site.kernel(
+        "reduction", sums, name=f"{site.name}: sums", reads=(grad, x), writes=site.outputs[1:],
+        host="norm",
+    )  # fmt: skip
+    second = site.kernel("pointwise", apply, writes=(out,), host="norm")
+    return Work("composite", (first, second))
+
+
+def is_training(site: Site) -> bool:
+    """Whether a batch norm computes its statistics."""
+    if "no_training" in site.name or "no_update" in site.name:
+        return False
+    if "with_update" in site.name:
+        return True
+    return bool(site.attribute("training", site.attribute("train", True)))
+
+
+def uses_cudnn(site: Site, x: Tensor) -> bool:
+    """CuDNN's batch norm takes no bf16 (ATen/native/Normalization.cpp)."""
+    return x.dtype != "bf16" and len(x.shape) >= 3
+
+
+def group_norm(site: Site) -> Work:
+    """Moments of each group, a small kernel that folds them into a scale and shift, the map."""
+    x, out = site.inputs[0], site.outputs[0]
+    elements = numel(x.shape)
+    if elements == 0:
+        return Work("norm")
+    channels = x.shape[0] * x.shape[1] if len(x.shape) > 1 else 1
+    folded = 8 * channels
+    scratch = ((site.temporary(), folded),)
+    moments = stream("moments", elements, site.bytes(x), 0, 3.0 * elements)
+    fold = stream("fold", channels, 12 * channels, folded, 4.0 * channels)
+    apply = stream("group_norm", elements, site.bytes(x), site.bytes(out), 2 * elements, x.dtype)
+    kernels = (
+        site.kernel(
+            "reduction", moments, name=f"{site.name}: moments", reads=(x,),
+            writes=site.outputs[1:], host="norm",
+        ),
+        site.kernel(
+            "pointwise", fold, name=f"{site.name}: fold", reads=site.inputs[1:],
+            writes=(), extra_writes=scratch, host="norm",
+        ),
+        site.kernel(
+            "pointwise", apply, reads=(x,), extra_reads=scratch, writes=(out,), host="norm"
+        ),
+    )  # fmt: skip
+    return Work("norm", kernels, scratch)
+
+
+def group_norm_backward(site: Site) -> Work:
+    """Sums a channel, their fold, the input gradient, the gradients of weight and bias."""
+    grad, x = site.inputs[0], site.inputs[1]
+    elements = numel(x.shape)
+    if elements == 0:
+        return Work("norm")
+    channels = x.shape[0] * x.shape[1] if len(x.shape) > 1 else 1
+    read = site.bytes(grad) + site.bytes(x)
+    scratch = ((site.temporary(), 16 * channels),)
+    sums = stream("channel sums", elements, read, 8 * channels, 4.0 * elements)
+    fold = stream("fold", channels, 16 * channels, 16 * channels, 8.0 * channels)
+    apply = stream("group_norm_backward", elements, read, site.bytes(x), 5.0 * elements, x.dtype)
+    kernels: list[Kernel] = [
+        site.kernel(
+            "reduction", sums, name=f"{site.name}: sums", reads=(grad, x), writes=(),
+            extra_writes=scratch, host="norm",
+        ),
+        site.kernel(
+            "pointwise", (fold, fold), name=f"{site.name}: fold", reads=(), extra_reads=scratch,
+            writes=site.outputs[1:], launches=2, host="norm",
+        ),
+        site.kernel(
+            "pointwise", apply, reads=(grad, x), writes=site.outputs[:1], host="norm"
+        ),
+    ]  # fmt: skip
+    return Work("composite", tuple(kernels), scratch)
+
+
+def softmax(site: Site) -> Work:
+    """A block (or warp) a row over the last axis; strided kernels over another."""
+    return Work("norm", _softmax(site, "fwd"))
+
+
+def softmax_backward(site: Site) -> Work:
+    """Reads the output and its gradient."""
+    return Work("norm", _softmax(site, "bwd"))
+
+
+def safe_softmax(site: Site) -> Work:
+    """Softmax whose fully masked rows are zero: four more passes over the scores."""
+    x, out = site.inputs[0], site.outputs[0]
+    elements = numel(x.shape)
+    if elements == 0:
+        return Work("composite")
+    width = item_bytes(out.dtype)
+    bools = ((site.temporary(), elements),)
+    compare = stream("eq", elements, elements * item_bytes(x.dtype), elements, elements)
+    every = stream("all", elements, elements, 0, elements)
+    choose = stream("where", elements, elements * width, elements * width, elements)
+    kernels = (
+        *_softmax(site, "fwd"),
+        site.kernel("pointwise", compare, name="eq", writes=(), extra_writes=bools, host="norm"),
+        site.kernel("reduction", every, name="all", reads=(), extra_reads=bools, writes=(),
+                    host="norm"),
+        site.kernel("pointwise", choose, name="where", reads=(out,), host="norm"),
+    )  # fmt: skip
+    return Work("composite", kernels, bools)
+
+
+def _softmax(site: Site, direction: str) -> tuple[Kernel, ...]:
+    x = site.inputs[0]
+    elements = numel(x.shape)
+    if elements == 0:
+        return ()
+    rank = len(x.shape)
+    dim = int(site.attribute("dim", -1)) % max(1, rank)
+    cols = x.shape[dim] if rank else 1
+    out = site.outputs[0]
+    op: Op
+    if (rank == 0 or dim == rank - 1) and x.dtype == out.dtype and x.dtype in _MEASURED:
+        op = Softmax(elements // cols, cols, x.dtype, direction)
+    else:
+        read = sum(site.bytes(tensor) for tensor in site.inputs)
+        op = stream("softmax", elements, read, site.bytes(out), 5.0 * elements)
+    return (site.kernel("softmax", op, host="norm"),)
+
+
+def _rows(site: Site, x: Tensor) -> tuple[int, int]:
+    """Rows and columns: the normalised axes are the last ones."""
+    shape = site.attribute("normalized_shape")
+    cols = numel(shape) if shape else (x.shape[-1] if x.shape else 1)
+    return (numel(x.shape) // cols if cols else 0), cols
+
+
+def _row_op(
+    cls: type[LayerNorm] | type[RmsNorm], rows: int, cols: int, dtype: str, direction: str = "fwd"
+) -> Op:
+    return cls(max(1, rows), max(1, cols), dtype if dtype in _MEASURED else "fp32", direction)

@@ -1,0 +1,141 @@
+"""Reductions, scans, losses and pooling: each input read once, a smaller result written."""
+
+from __future__ import annotations
+
+from perfmodel.workload.lowering.eager.names import operations
+from perfmodel.workload.lowering.kernel import Kernel
+from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel
+from perfmodel.workload.lowering.stream import map_op, stream
+from perfmodel.workload.op import Fused
+
+# FLOP for each element that goes in
+# losses whose eager form is an element-wise kernel and a reduction of its result
+# FLOP for each element of the output and each tap
+# gradients that are gathered, not scattered: no zeroed result
+_GATHERED = ("avg_pool2d_backward", "upsample_nearest2d_backward", "_adaptive_avg_pool2d_backward")
+_TAPS = {"bilinear": 4, "bicubic": 16, "linear": 2, "trilinear": 8, "nearest": 1}
+
+
+def reduction(site: Site) -> Work:
+    """One kernel; a second stage happens inside it."""
+    elements = max((numel(tensor.shape) for tensor in site.inputs), default=0)
+    if elements == 0:
+        return Work("reduction")
+    flops = operations(site.name) * elements
+    op = _totals(site, site.name, elements, float(flops))
+    return Work("reduction", (site.kernel("reduction", op),))
+
+
+def scan(site: Site) -> Work:
+    """A prefix sum reads and writes every element."""
+    elements = max((numel(tensor.shape) for tensor in site.inputs), default=0)
+    if elements == 0:
+        return Work("reduction")
+    op = _totals(site, site.name, elements, 2.0 * elements)
+    return Work("reduction", (site.kernel("scan", op, host="reduction"),))
+
+
+def loss(site: Site) -> Work:
+    """The element-wise part, and the mean of what it wrote."""
+    elements = max((numel(tensor.shape) for tensor in site.inputs), default=0)
+    if elements == 0:
+        return Work("composite")
+    out = site.outputs[0]
+    width = item_bytes(out.dtype)
+    read = sum(site.bytes(tensor) for tensor in site.inputs)
+    if numel(out.shape) == elements:
+        op = stream(site.name, elements, read, elements * width, operations(site.name) * elements)
+        return Work("pointwise", (site.kernel("pointwise", op),))
+    scratch = ((site.temporary(), elements * width),)
+    first = stream(site.name, elements, read, elements * width, operations(site.name) * elements)
+    second = stream("mean", elements, elements * width, width, elements)
+    kernels = (
+        site.kernel("pointwise", first, writes=(), extra_writes=scratch),
+        site.kernel("reduction", second, name="mean", reads=(), extra_reads=scratch),
+    )
+    return Work("composite", kernels, scratch)
+
+
+def nll(site: Site) -> Work:
+    """Picks one log-probability a row; the gradient is a zeroed tensor with one value a row."""
+    backward = "backward" in site.name
+    scores = site.inputs[1] if backward else site.inputs[0]
+    cols = scores.shape[1] if len(scores.shape) > 1 else scores.shape[-1] if scores.shape else 1
+    rows = max(1, numel(scores.shape) // max(1, cols))
+    width = item_bytes(scores.dtype)
+    pick = stream("pick", rows, rows * (8 + width), rows * width if backward else 8, 2.0 * rows)
+    touched = rows * width
+    target = site.inputs[2] if backward else site.inputs[1]
+    if not backward:
+        kernel = site.kernel(
+            "reduction", pick, reads=(target,), extra_reads=((scores.storage, touched),)
+        )
+        return Work("reduction", (kernel,))
+    out = site.outputs[0]
+    zero = map_op("zero", numel(out.shape), 0, site.bytes(out), 0.0, out.dtype, width)
+    kernels = (
+        site.kernel("fill", zero, name=f"{site.name}: zero", reads=(), host="reduction"),
+        site.kernel(
+            "scatter", pick, reads=(target,), writes=(), extra_writes=((out.storage, touched),),
+            host="reduction",
+        ),
+    )  # fmt: skip
+    return Work("composite", kernels)
+
+
+def pool(site: Site) -> Work:
+    """Windows over an image: neighbouring windows share their reads through the cache."""
+    out = site.outputs[0]
+    elements = numel(out.shape)
+    if elements == 0:
+        return Work("reduction")
+    inside = site.inputs[:1] if "upsample" in site.name else site.inputs
+    read = sum(site.bytes(tensor) for tensor in inside)
+    written = sum(site.bytes(tensor) for tensor in site.outputs)
+    op = stream(site.name, elements, read, written, float(elements * taps(site)))
+    return Work("reduction", (site.kernel("pool", op, reads=inside),))
+
+
+def pool_gradient(site: Site) -> Work:
+    """Scattered with atomic sums into a zeroed tensor, or gathered where windows are regular."""
+    out, grad = site.outputs[0], site.inputs[0]
+    elements = numel(out.shape)
+    if elements == 0:
+        return Work("reduction")
+    operands = site.inputs if "max_pool" not in site.name else (grad, site.inputs[-1])
+    if "avg_pool" in site.name:
+        operands = (grad,)
+    read = sum(site.bytes(tensor) for tensor in operands)
+    written = site.bytes(out)
+    larger = max(elements, numel(grad.shape))
+    op = stream(site.name, larger, read, written, float(larger * min(taps(site), 4)))
+    kernels: tuple[Kernel, ...] = (site.kernel("pool", op, reads=operands, writes=(out,)),)
+    if site.name not in _GATHERED:
+        width = item_bytes(out.dtype)
+        zero = map_op("zero", elements, 0, written, 0.0, out.dtype, width)
+        first = site.kernel(
+            "fill", zero, name=f"{site.name}: zero", reads=(), writes=(out,), host="pool"
+        )
+        return Work("composite", (first, *kernels))
+    return Work("reduction", kernels)
+
+
+def taps(site: Site) -> int:
+    """Inputs that one output of a pooling or resampling operator looks at."""
+    for word, count in _TAPS.items():
+        if word in site.name:
+            return count
+    window = site.attribute("kernel_size")
+    if isinstance(window, int):
+        return window * window
+    if window:
+        return numel(window) if len(window) > 1 else int(window[0]) ** 2
+    large = max((numel(tensor.shape) for tensor in site.inputs), default=1)
+    small = min((numel(tensor.shape) for tensor in site.outputs), default=1)
+    return max(1, large // max(1, small))
+
+
+def _totals(site: Site, chain: str, elements: int, flops: float) -> Fused:
+    read = sum(size for _, size in site.traffic(site.inputs))
+    written = sum(size for _, size in site.traffic(site.outputs))
+    return stream(chain, elements, read, written, flops)

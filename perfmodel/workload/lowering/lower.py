@@ -1,0 +1,106 @@
+"""The door: a program on a stack."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from perfmodel.errors import WorkloadError
+from perfmodel.workload.lowering.eager.table import eager_work
+from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered
+from perfmodel.workload.lowering.memory import node_events, residents
+from perfmodel.workload.lowering.site import Site, Work
+from perfmodel.workload.program import Program
+from perfmodel.workload.stack import Stack
+
+
+def lower(program: Program, stack: Stack) -> Lowered:
+    """What the host calls, the device runs and the allocator hands out in one step.
+
+    Parameters
+    ----------
+    program : Program
+        Operators in the order of the host's calls.
+    stack : Stack
+        ``stack.mode`` says whether operators run their own kernels or are fused first,
+        ``stack.graph`` whether the launches are replayed from a captured graph.
+
+    Examples
+    --------
+    >>> from perfmodel.workload.stack import load_stack
+    >>> empty = Program("nothing", (), (), (), (), "json", 0, ())
+    >>> lower(empty, load_stack("torch-eager")).launches
+    0
+    """
+    if stack.mode == "compile":
+        raise WorkloadError(
+            f"stack {stack.name}: mode",
+            stack.mode,
+            "eager",
+            repair="lower the program on a stack that runs eagerly",
+        )
+    return captured(lower_eager(program, stack)) if stack.graph else lower_eager(program, stack)
+
+
+def sites(program: Program, stack: Stack) -> tuple[Site, ...]:
+    """Every node with its tensors at hand."""
+    storages = dict(enumerate(program.storages))
+    return tuple(
+        Site(
+            node,
+            index,
+            tuple(program.tensor(name) for name in node.inputs),
+            tuple(program.tensor(name) for name in node.outputs),
+            storages,
+            stack.matmul_fp32,
+            stack.convolution_fp32,
+        )
+        for index, node in enumerate(program.nodes)
+    )
+
+
+def lower_eager(program: Program, stack: Stack) -> Lowered:
+    """Every operator's own kernels, called one by one."""
+    kernels: list[Kernel] = []
+    calls: list[HostCall] = []
+    works: list[Work] = []
+    for site in sites(program, stack):
+        work = eager_work(site)
+        works.append(work)
+        first = len(kernels)
+        kernels += work.kernels
+        launched = tuple(range(first, len(kernels)))
+        tensors = len(site.inputs) + len(site.outputs)
+        calls.append(HostCall(work.host, site.index, launched, site.node.phase, tensors))
+    events = node_events(
+        program, range(len(program.nodes)), [work.temporaries for work in works]
+    )  # fmt: skip
+    return Lowered(
+        program.name,
+        stack.name,
+        "eager",
+        False,
+        tuple(kernels),
+        tuple(calls),
+        events,
+        residents(program),
+        program.module_calls,
+    )
+
+
+def captured(lowered: Lowered) -> Lowered:
+    """The same kernels launched by one replay; memory as the capture took it."""
+    every = tuple(range(len(lowered.kernels)))
+    phase = lowered.calls[-1].phase if lowered.calls else "forward"
+    replay = HostCall("graph_replay", -1, every, phase)
+    return Lowered(
+        lowered.program,
+        lowered.stack,
+        lowered.mode,
+        True,
+        lowered.kernels,
+        (replay,),
+        tuple(replace(event, call=0) for event in lowered.events),
+        lowered.resident,
+        0,
+        lowered.notes,
+    )

@@ -1,0 +1,51 @@
+"""Streaming kernels from their totals: a priced operator whose bytes add up."""
+
+from __future__ import annotations
+
+from perfmodel.workload.op import Elementwise, Fused, Op
+from perfmodel.workload.ops.streams import ELEMENTWISE
+
+_CLOSE = 0.02
+_FINEST = 64
+
+
+def stream(
+    chain: str, elements: int, read: int, written: int, flops: float = 0.0, dtype: str = "fp32"
+) -> Fused:
+    """A kernel over ``elements`` that moves ``read`` and ``written`` bytes in all [B].
+
+    A :class:`~perfmodel.workload.op.Fused` operator counts whole bytes an element. Operands that
+    are broadcast have fewer: then the elements are taken in blocks of 2, 4 ... 64, the smallest
+    that keeps the traffic within 2 %.
+    """
+    elements = max(1, elements)
+    moved = max(1, read + written)
+    block = 1
+    while True:
+        count = -(-elements // block)
+        each_read, each_written = round(read / count), round(written / count)
+        error = abs(count * (each_read + each_written) - moved) / moved
+        if error <= _CLOSE or block >= _FINEST or block >= elements:
+            break
+        block *= 2
+    if each_read + each_written == 0:
+        count, each_read = 1, moved
+    operations = max(0, round(flops / count))
+    return Fused(chain, count, each_read, each_written, operations, dtype)
+
+
+def map_op(
+    chain: str,
+    elements: int,
+    read: int,
+    written: int,
+    flops: float,
+    dtype: str,
+    width: int,
+) -> Op:
+    """An element-wise kernel: the measured kind where name and traffic are exactly that kind's."""
+    if chain in ELEMENTWISE and dtype in ("bf16", "fp16", "fp32") and elements > 0:
+        tensors_in, tensors_out, _ = ELEMENTWISE[chain]
+        if (read, written) == (tensors_in * elements * width, tensors_out * elements * width):
+            return Elementwise(chain, elements, dtype)
+    return stream(chain, elements, read, written, flops, dtype)
