@@ -168,6 +168,8 @@ def _product_calls(lowered: Lowered) -> dict[str, int]:
     """First host call with a matrix product of each thread: the caller's, and autograd's."""
     found: dict[str, int] = {}
     for number, call in enumerate(lowered.calls):
-        if any(lowered.kernels[k].kind in PRODUCTS for k in call.kernels):
-            found.setdefault("autograd" if call.phase == "backward" else "caller", number)
+        for k in call.kernels:
+            kernel = lowered.kernels[k]
+            if kernel.kind in PRODUCTS:
+                found.setdefault("autograd" if kernel.phase == "backward" else "caller", number)
     return found

@@ -280,16 +280,16 @@ def _price_ops(
 
 
 def _deaths(lowered: Lowered) -> dict[int, tuple[int, ...]]:
-    """Kernel -> storages given back behind it, from the order of host calls."""
-    last = -1
-    behind: list[int] = []
-    for call in lowered.calls:
-        last = max((last, *call.kernels))
-        behind.append(last)
+    """Kernel -> storages that are given back and that no later kernel touches."""
+    freed = {event.storage for event in lowered.events if not event.allocate}
+    last: dict[int, int] = {}
+    for k, kernel in enumerate(lowered.kernels):
+        for storage, _ in (*kernel.reads, *kernel.writes):
+            if storage in freed:
+                last[storage] = k
     found: dict[int, list[int]] = {}
-    for event in lowered.events:
-        if not event.allocate and behind:
-            found.setdefault(max(behind[event.call], 0), []).append(event.storage)
+    for storage, k in last.items():
+        found.setdefault(k, []).append(storage)
     return {kernel: tuple(storages) for kernel, storages in found.items()}
 
 

@@ -1,0 +1,234 @@
+r"""Fit the coefficients of programs, one mechanism at a time.
+
+1. The device: in graphs nothing but kernels runs, so the step time gives the cache's share and
+   rate, the start of a graph, what an extra launch takes, and the pace of every kind of kernel.
+2. The host: the time in which an idle-queue step is issued is a sum of counts, linear in the cost
+   of each class of call.
+3. The queue between them: steps that the device bounds give the gap between kernels of a stream.
+
+Every fit is a robust least-squares problem in relative errors, pulled towards the values it starts
+from: a coefficient about which the rows say nothing stays where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+
+from perfmodel.calibrate.programs.rows import ModelRow
+from perfmodel.cost.parts import Floats
+from perfmodel.cost.program.coefficients import ProgramCoefficients
+from perfmodel.cost.program.host import column_seconds
+from perfmodel.cost.program.step import Prepared, step
+from perfmodel.workload.lowering.kernel import HOST_CLASSES
+
+PULL: Final = 0.05
+"""Cost of moving a coefficient by a factor of e, in rows that are wrong by 100 %."""
+PACE_PULL: Final = 0.3
+LIMITS: Final = {
+    "cache_share": (0.05, 1.0),
+    "cache_rate": (1.1, 5.0),
+    "extra_launch": (2e-7, 5e-6),
+    "graph_launch": (1e-7, 4e-5),
+    "stream_gap": (1e-8, 4e-6),
+    "step_host": (1e-7, 5e-4),
+    "module_call": (1e-8, 2e-5),
+    "autograd": (1e-8, 4e-5),
+    "backward_share": (0.1, 3.0),
+    "tensor": (1e-8, 2e-5),
+}
+_PACE_LIMITS: Final = (0.5, 2.0)
+_HOST_LIMITS: Final = (2e-7, 4e-4)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A measured step beside its program, lowered and priced.
+
+    Parameters
+    ----------
+    row : ModelRow
+        What was measured.
+    prepared : Prepared
+        The program of that row on the stack of that row.
+    """
+
+    row: ModelRow
+    prepared: Prepared
+
+
+def fit_programs(
+    cases: Sequence[Measured], start: ProgramCoefficients, *, device: str
+) -> ProgramCoefficients:
+    """Coefficients that bring predicted steps closest to measured ones.
+
+    Parameters
+    ----------
+    cases : sequence of Measured
+        Only rows that may be fitted; a caller keeps the others for its report.
+    start : ProgramCoefficients
+        Where to begin.
+    device : str
+        Name that the result carries.
+    """
+    found = fit_device([one for one in cases if one.prepared.mode == "graph"], start)
+    found = fit_host([one for one in cases if one.prepared.mode != "graph"], found)
+    found = fit_gap([one for one in cases if one.prepared.mode != "graph"], found)
+    return replace(found, interval=fit_interval(cases, found), device=device)
+
+
+def fit_device(cases: Sequence[Measured], start: ProgramCoefficients) -> ProgramCoefficients:
+    """Cache, graph start, extra launches and paces, from steps replayed as graphs."""
+    if not cases:
+        return start
+    kinds = _common_kinds(cases)
+    scalars = ("cache_share", "cache_rate", "extra_launch", "graph_launch")
+    target = np.array([one.row.step_s for one in cases])
+
+    def predicted(c: ProgramCoefficients) -> Floats:
+        return np.array([step(one.prepared, c).device for one in cases])
+
+    return _fit(predicted, target, start, scalars=scalars, pace=kinds)
+
+
+def fit_host(cases: Sequence[Measured], start: ProgramCoefficients) -> ProgramCoefficients:
+    """Costs of host calls, from the time in which a step is issued to an idle device."""
+    cases = [one for one in cases if one.row.host_s is not None]
+    if not cases:
+        return start
+    counts = np.array([one.prepared.work.counts.sum(axis=0) for one in cases])
+    target = np.array([one.row.host_s for one in cases], dtype=float)
+    width = len(HOST_CLASSES)
+    both = counts[:, :width] + counts[:, width : 2 * width]
+    kinds = [kind for k, kind in enumerate(HOST_CLASSES) if np.count_nonzero(both[:, k]) >= 2]
+    scalars = ["step_host", "module_call"]
+    training = counts[:, width : 2 * width].sum(axis=1) > 0
+    if np.count_nonzero(training) >= 2:
+        scalars += ["autograd", "backward_share", "tensor"]
+
+    def predicted(c: ProgramCoefficients) -> Floats:
+        return np.asarray(counts @ column_seconds(c) + c["step_host"])
+
+    return _fit(predicted, target, start, scalars=tuple(scalars), host=tuple(kinds))
+
+
+def fit_gap(cases: Sequence[Measured], start: ProgramCoefficients) -> ProgramCoefficients:
+    """The gap between kernels of a stream, from steady steps that the device bounds."""
+    bound = []
+    for one in cases:
+        done = step(one.prepared, start)
+        if done.device > 1.1 * done.host:
+            bound.append(one)
+    if len(bound) < 3:
+        return start
+    target = np.array([one.row.step_s for one in bound])
+
+    def predicted(c: ProgramCoefficients) -> Floats:
+        return np.array([step(one.prepared, c).device for one in bound])
+
+    return _fit(predicted, target, start, scalars=("stream_gap",))
+
+
+def fit_interval(cases: Sequence[Measured], c: ProgramCoefficients) -> dict[str, float]:
+    """Half-width that holds 90 % of the rows of each mode, in the logarithm of time.
+
+    A fit that has seen its rows is too sure of itself by about the share of free coefficients in
+    them; the quantile is taken at 95 % in exchange.
+    """
+    apart: dict[str, list[float]] = {}
+    for one in cases:
+        ratio = step(one.prepared, c).seconds / one.row.step_s
+        apart.setdefault(one.prepared.mode, []).append(abs(float(np.log(ratio))))
+    return {
+        mode: float(np.quantile(values, 0.95)) for mode, values in apart.items() if len(values) >= 8
+    }
+
+
+def _common_kinds(cases: Sequence[Measured]) -> tuple[str, ...]:
+    """Kinds of kernel that at least three models run."""
+    found: dict[str, set[str]] = {}
+    for one in cases:
+        for kind in one.prepared.priced.kinds:
+            found.setdefault(kind, set()).add(one.row.model)
+    return tuple(sorted(kind for kind, models in found.items() if len(models) >= 3))
+
+
+class _Free:
+    """Free coefficients as a vector of logarithms, and back."""
+
+    def __init__(
+        self,
+        start: ProgramCoefficients,
+        scalars: Sequence[str],
+        host: Sequence[str],
+        pace: Sequence[str],
+    ) -> None:
+        self.start = start
+        self.names = (tuple(scalars), tuple(host), tuple(pace))
+        values = [start[name] for name in scalars]
+        values += [start.host[name] for name in host]
+        values += [start.pace.get(name, 1.0) for name in pace]
+        limits = [LIMITS[name] for name in scalars]
+        limits += [_HOST_LIMITS] * len(host) + [_PACE_LIMITS] * len(pace)
+        self.low, self.high = (np.log([pair[side] for pair in limits]) for side in (0, 1))
+        self.first = np.clip(np.log(values), self.low + 1e-3, self.high - 1e-3)
+        self.pull = np.array([PULL] * (len(scalars) + len(host)) + [PACE_PULL] * len(pace))
+
+    def coefficients(self, theta: Floats) -> ProgramCoefficients:
+        """The start with the free values of ``theta``."""
+        values = iter(np.exp(theta).tolist())
+        scalars, host, pace = ({name: next(values) for name in names} for names in self.names)
+        return replace(
+            self.start,
+            scalars=dict(self.start.scalars) | scalars,
+            host=dict(self.start.host) | host,
+            pace=dict(self.start.pace) | pace,
+        )
+
+
+def _fit(
+    predicted: Callable[[ProgramCoefficients], Floats],
+    target: Floats,
+    start: ProgramCoefficients,
+    *,
+    scalars: Sequence[str] = (),
+    host: Sequence[str] = (),
+    pace: Sequence[str] = (),
+) -> ProgramCoefficients:
+    free = _Free(start, scalars, host, pace)
+    goal = np.log(target)
+
+    def distance(theta: Floats) -> NDArray[np.float64]:
+        apart = np.log(predicted(free.coefficients(theta))) - goal
+        return np.append(apart, free.pull * (theta - free.first))
+
+    found = least_squares(
+        distance,
+        free.first,
+        bounds=(free.low, free.high),
+        loss="soft_l1",
+        f_scale=0.05,
+        diff_step=[1e-3] * free.first.size,
+        max_nfev=30,
+    )
+    return free.coefficients(found.x)
+
+
+def moved(before: ProgramCoefficients, after: ProgramCoefficients) -> Mapping[str, float]:
+    """Factor by which each coefficient moved; those that did not are left out."""
+    found = {}
+    for table, old, new in (
+        ("scalars", before.scalars, after.scalars),
+        ("host", before.host, after.host),
+        ("pace", before.pace, after.pace),
+    ):
+        for name, value in new.items():
+            factor = value / old.get(name, 1.0)
+            if abs(factor - 1.0) > 1e-6:
+                found[f"{table}.{name}"] = factor
+    return found

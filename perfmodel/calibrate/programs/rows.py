@@ -1,0 +1,164 @@
+"""Measured models: the table that ``validate/bench/models`` writes, row by row."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from perfmodel.errors import CalibrationError
+
+STACKS: Final = {
+    "eager": "torch-eager",
+    "graph": "cuda-graph",
+    "compiled": "torch-compile",
+}
+"""Measured mode -> the stack that describes it."""
+TABLE: Final = "cases.csv"
+KERNEL_TABLE: Final = "kernels.csv.gz"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRow:
+    """One measured step.
+
+    Parameters
+    ----------
+    case : str
+        Identity: kind, model, mode, batch, sequence, formats.
+    kind : str
+        ``infer``, ``prefill``, ``decode`` or ``train``.
+    model, mode : str
+        Name in the zoo; ``eager``, ``graph`` (a captured eager step) or ``compiled``.
+    batch, seq : int
+        Sizes; ``seq`` is 0 for images.
+    step_s : float
+        A step of a steady stream without waiting [s].
+    latency_s, host_s : float or None
+        A single step from an idle device to its end, and until the host has issued it [s].
+    kernel_s : float or None
+        Sum of the kernel durations that the profiler saw in one step [s].
+    kernels : int or None
+        How many these are.
+    before_allocated, peak_allocated, before_reserved, peak_reserved : int or None
+        Memory of the caching allocator [B].
+    """
+
+    case: str
+    kind: str
+    model: str
+    mode: str
+    batch: int
+    seq: int
+    step_s: float
+    latency_s: float | None = None
+    host_s: float | None = None
+    kernel_s: float | None = None
+    kernels: int | None = None
+    before_allocated: int | None = None
+    peak_allocated: int | None = None
+    before_reserved: int | None = None
+    peak_reserved: int | None = None
+
+    @property
+    def recorded(self) -> str:
+        """Identity of the program that was run: the case without the way it was launched."""
+        parts = self.case.split("/")
+        return "-".join([*parts[:2], *parts[3:]])
+
+    @property
+    def stack(self) -> str:
+        """Name of the stack that describes the mode."""
+        return STACKS[self.mode]
+
+
+@dataclass(frozen=True, slots=True)
+class KernelRow:
+    """Kernels of one profiled step that share a name, an operator and shapes."""
+
+    case: str
+    first: int
+    kernel: str
+    op: str
+    outer: str
+    shapes: str
+    count: int
+    total_s: float
+
+
+def read_model_rows(folder: Path) -> list[ModelRow]:
+    """All rows with a measured step.
+
+    Raises
+    ------
+    CalibrationError
+        If the table is missing, or a row cannot be read.
+    """
+    path = folder / TABLE
+    if not path.is_file():
+        raise CalibrationError(
+            str(path), "<no such file>", "a table of measured models", repair="measure some first"
+        )
+    rows = []
+    with path.open(encoding="utf-8", newline="") as handle:
+        for number, record in enumerate(csv.DictReader(handle), start=2):
+            if not record.get("step_us") or record.get("mode") not in STACKS:
+                continue
+            try:
+                rows.append(_row(record))
+            except (KeyError, ValueError) as error:
+                raise CalibrationError(
+                    f"{path}:{number}",
+                    f"<{error}>",
+                    "the columns that validate/bench/models writes",
+                    repair="measure the row again",
+                ) from None
+    return rows
+
+
+def read_kernel_rows(folder: Path) -> Iterator[KernelRow]:
+    """Profiled kernels of all cases; nothing where no step was profiled."""
+    path = folder / KERNEL_TABLE
+    if not path.is_file():
+        return
+    with gzip.open(path, "rt", encoding="utf-8", newline="") as handle:
+        for record in csv.DictReader(handle):
+            yield KernelRow(
+                case=record["case"],
+                first=int(record["first"]),
+                kernel=record["kernel"],
+                op=record["op"],
+                outer=record["outer"],
+                shapes=record["shapes"],
+                count=int(record["count"]),
+                total_s=float(record["total_us"]) * 1e-6,
+            )
+
+
+def _row(record: dict[str, Any]) -> ModelRow:
+    def seconds(name: str) -> float | None:
+        return float(record[name]) * 1e-6 if record.get(name) else None
+
+    def whole(name: str) -> int | None:
+        return int(float(record[name])) if record.get(name) else None
+
+    return ModelRow(
+        case=record["case"],
+        kind=record["kind"],
+        model=record["model"],
+        mode=record["mode"],
+        batch=int(record["batch"]),
+        seq=int(record["seq"]),
+        step_s=float(record["step_us"]) * 1e-6,
+        latency_s=seconds("latency_us"),
+        host_s=seconds("host_us"),
+        kernel_s=seconds("kernel_us"),
+        kernels=whole("kernel_count"),
+        before_allocated=whole("before_allocated"),
+        peak_allocated=whole("peak_allocated"),
+        before_reserved=whole("before_reserved"),
+        peak_reserved=whole("peak_reserved"),
+    )

@@ -1,0 +1,241 @@
+"""How far predicted steps of whole models are from measured ones, on models that no fit read.
+
+The table of measured models, the recorded programs beside it, and one estimate for each: records
+that the tables of ``docs/accuracy/programs.md`` and the coefficients are made from.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from perfmodel.calibrate.programs import Measured, ModelRow, read_model_rows
+from perfmodel.cost.program import ProgramEstimate, estimate_lowered
+from perfmodel.cost.program.coefficients import ProgramCoefficients, program_coefficients
+from perfmodel.cost.program.memory import library_workspace, replay
+from perfmodel.cost.program.step import Prepared, prepare, step
+from perfmodel.errors import PerfmodelError, WorkloadError
+from perfmodel.hardware import Accelerator, Cluster, load
+from perfmodel.study.scores import Score, groups, half, score
+from perfmodel.workload.lowering.lower import lower
+from perfmodel.workload.program import Program, load_program
+from perfmodel.workload.stack import Stack, load_stack
+
+FAMILIES: Final = {
+    "llama": "language", "tinyllama": "language", "gpt2": "language", "bert": "language",
+    "t5": "language", "mixtral": "mixture of experts", "qwen3_moe": "mixture of experts",
+    "mamba": "state space", "whisper": "speech", "clip": "vision and language",
+    "vit": "vision transformer", "deit": "vision transformer", "swin": "vision transformer",
+    "mixer": "vision transformer", "segformer": "segmentation", "unet": "segmentation",
+    "detr": "detection", "espcn": "super-resolution",
+}  # fmt: skip
+"""Family of a model by how its name begins; all others are convolutional classifiers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One measured step and its prediction.
+
+    Parameters
+    ----------
+    case, kind, model, mode, family, split : str
+        What was run; ``split`` is ``"tune"`` where coefficients may have seen the model.
+    measured_s, predicted_s : float
+        Time of one step in a steady stream [s].
+    low_s, high_s : float
+        The interval of the prediction [s].
+    host_s, device_s : float
+        Predicted work of either side [s].
+    measured_host_s, measured_kernel_s : float or None
+        The same as measured, where it was [s].
+    peak_measured, peak_predicted, reserved_measured, reserved_predicted : int or None
+        Allocator peaks [B].
+    unknown : int
+        Operators that no table knows.
+    refused : str
+        Why there is no prediction; empty if there is one.
+    """
+
+    case: str
+    kind: str
+    model: str
+    mode: str
+    family: str
+    split: str
+    measured_s: float
+    predicted_s: float = 0.0
+    low_s: float = 0.0
+    high_s: float = 0.0
+    host_s: float = 0.0
+    device_s: float = 0.0
+    measured_host_s: float | None = None
+    measured_kernel_s: float | None = None
+    peak_measured: int | None = None
+    peak_predicted: int | None = None
+    reserved_measured: int | None = None
+    reserved_predicted: int | None = None
+    unknown: int = 0
+    refused: str = ""
+
+    @property
+    def error(self) -> float:
+        """Signed, as a fraction of the measurement."""
+        return self.predicted_s / self.measured_s - 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def estimate(
+    program: Program | str | Path,
+    on: str | Path | Accelerator | Cluster,
+    *,
+    stack: str | Stack = "torch-eager",
+) -> ProgramEstimate:
+    """Step time and memory of a recorded program, or of a file that holds one.
+
+    Parameters
+    ----------
+    program : Program, str or Path
+        What :func:`perfmodel.trace` gave, or the path of graph JSON.
+    on : str, Path, Accelerator or Cluster
+        The device; of a cluster, one of its devices.
+    stack : str or Stack
+        How it is run: ``"torch-eager"``, ``"cuda-graph"``, ``"torch-compile"`` or a stack of one's
+        own.
+    """
+    target = load(on) if isinstance(on, str | Path) else on
+    accelerator = target.accelerator if isinstance(target, Cluster) else target
+    if not isinstance(accelerator, Accelerator):
+        raise WorkloadError(
+            "program: on", on, "an accelerator, a node or a cluster", repair="name a device"
+        )
+    recorded = load_program(program) if isinstance(program, str | Path) else program
+    chosen = load_stack(stack) if isinstance(stack, str) else stack
+    return estimate_lowered(lower(recorded, chosen), accelerator)
+
+
+def family_of(model: str) -> str:
+    """The family of a measured model."""
+    return next((f for name, f in FAMILIES.items() if model.startswith(name)), "convolutional")
+
+
+def measured_cases(
+    measurements: Path,
+    programs: Path,
+    accelerator: Accelerator,
+    *,
+    chosen: Callable[[ModelRow], bool] = lambda row: True,
+) -> tuple[list[Measured], list[Record]]:
+    """Measured steps beside their priced programs, and records of those that cannot be.
+
+    Parameters
+    ----------
+    measurements : path
+        The folder of the table of models.
+    programs : path
+        The folder of recorded programs.
+    accelerator : Accelerator
+        The device.
+    chosen : callable
+        Which rows.
+    """
+    cases, refused = [], []
+    lowered_from: tuple[str, Program] | None = None
+    rows = sorted(filter(chosen, read_model_rows(measurements)), key=lambda row: row.recorded)
+    for row in rows:
+        try:
+            if lowered_from is None or lowered_from[0] != row.recorded:
+                path = programs / f"{row.recorded}.json.gz"
+                lowered_from = (row.recorded, load_program(path))
+            lowered = lower(lowered_from[1], load_stack(row.stack))
+            cases.append(Measured(row, prepare(lowered, accelerator)))
+        except PerfmodelError as error:
+            refused.append(replace(_blank(row), refused=" ".join(str(error).split())))
+        gc.collect(0)
+    return cases, refused
+
+
+def records(
+    cases: Iterable[Measured],
+    accelerator: Accelerator,
+    *,
+    coefficients: ProgramCoefficients | None = None,
+) -> list[Record]:
+    """A prediction for every case."""
+    c = program_coefficients(accelerator) if coefficients is None else coefficients
+    workspace = library_workspace(accelerator)
+    return [_record(one.row, one.prepared, c, workspace) for one in cases]
+
+
+def _record(row: ModelRow, prepared: Prepared, c: ProgramCoefficients, workspace: int) -> Record:
+    done = step(prepared, c)
+    memory = replay(prepared.lowered, workspace=workspace)
+    width = c.interval.get(prepared.mode, 0.0)
+    return replace(
+        _blank(row),
+        predicted_s=done.seconds,
+        low_s=done.seconds * (1.0 - width),
+        high_s=done.seconds * (1.0 + width),
+        host_s=done.host,
+        device_s=done.device,
+        peak_predicted=memory.peak_allocated,
+        reserved_predicted=memory.peak_reserved,
+        unknown=sum(prepared.lowered.unknown.values()),
+    )
+
+
+def _blank(row: ModelRow) -> Record:
+    return Record(
+        case=row.case,
+        kind=row.kind,
+        model=row.model,
+        mode=row.mode,
+        family=family_of(row.model),
+        split=half(row.model),
+        measured_s=row.step_s,
+        measured_host_s=row.host_s,
+        measured_kernel_s=row.kernel_s,
+        peak_measured=row.peak_allocated,
+        reserved_measured=row.peak_reserved,
+    )
+
+
+def purpose(record: Record) -> str:
+    """What a row is scored as: training and decoding apart from the ways of inference."""
+    if record.kind == "train":
+        return f"training, {record.mode}"
+    if record.kind == "decode":
+        return f"decoding, {record.mode}"
+    return f"inference, {record.mode}"
+
+
+def time_scores(found: Sequence[Record], key: Callable[[Record], str]) -> dict[str, Score]:
+    """Errors of the step time by group; refused rows are not in them."""
+    kept = [one for one in found if not one.refused]
+    table = {}
+    for name, places in groups([key(one) for one in kept]).items():
+        mine = [kept[k] for k in places]
+        one = score([r.predicted_s for r in mine], [r.measured_s for r in mine])
+        if one is not None:
+            table[str(name)] = one
+    return table
+
+
+def memory_scores(found: Sequence[Record], key: Callable[[Record], str]) -> dict[str, Score]:
+    """Errors of the peak of allocated memory by group."""
+    kept = [one for one in found if one.peak_measured and one.peak_predicted]
+    table = {}
+    for name, places in groups([key(one) for one in kept]).items():
+        mine = [kept[k] for k in places]
+        one = score(
+            [float(r.peak_predicted or 0) for r in mine],
+            [float(r.peak_measured or 0) for r in mine],
+        )
+        if one is not None:
+            table[str(name)] = one
+    return table

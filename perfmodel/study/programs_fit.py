@@ -1,0 +1,70 @@
+"""Fit the coefficients of programs on half of the measured models, and report on the other half.
+
+``python -m perfmodel.study.programs_fit CHIP`` reads ``validate/measurements/CHIP/models`` and
+``validate/programs`` and writes ``hardware_specs/efficiency/CHIP/program.toml``; the name of a
+model decides its half.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from perfmodel.calibrate.programs import Measured, fit_programs, write_program_file
+from perfmodel.calibrate.programs.rows import TABLE
+from perfmodel.cost.efficiency import efficiency_folder
+from perfmodel.cost.program.coefficients import ProgramCoefficients, load_program_coefficients
+from perfmodel.errors import PerfmodelError
+from perfmodel.hardware import Accelerator, load_accelerator
+from perfmodel.study.programs import Record, measured_cases, records, time_scores
+from perfmodel.study.scores import REPORT, TUNE, half
+
+
+def fit_and_score(
+    cases: Sequence[Measured], accelerator: Accelerator, start: ProgramCoefficients
+) -> tuple[ProgramCoefficients, list[Record]]:
+    """Coefficients from the tuning half, and records of all cases with them."""
+    tuning = [one for one in cases if half(one.row.model) == TUNE]
+    fitted = fit_programs(tuning, start, device=accelerator.name.lower())
+    return fitted, records(cases, accelerator, coefficients=fitted)
+
+
+def folders(root: Path, chip: str) -> tuple[Path, Path]:
+    """Where measured models of a chip, and recorded programs, lie in a source tree."""
+    return root / "validate" / "measurements" / chip / "models", root / "validate" / "programs"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Fit one chip; 0 when its file was written."""
+    root = Path(__file__).resolve().parents[2]
+    chip = arguments[0] if arguments else "h100-sxm5-80gb"
+    try:
+        accelerator = load_accelerator(chip)
+        measurements, programs = folders(root, chip)
+        cases, refused = measured_cases(measurements, programs, accelerator)
+        start = load_program_coefficients(chip, accelerator.family, measured=False)
+        fitted, found = fit_and_score(cases, accelerator, start)
+        held = time_scores([one for one in found if one.split == REPORT], lambda one: one.mode)
+        tuning = [one for one in cases if half(one.row.model) == TUNE]
+        path = write_program_file(
+            efficiency_folder(),
+            accelerator,
+            fitted,
+            rows=len(tuning),
+            models=len({one.row.model for one in tuning}),
+            sha256=hashlib.sha256((measurements / TABLE).read_bytes()).hexdigest(),
+            held_out={mode: (one.count, one.mape) for mode, one in held.items()},
+        )
+    except PerfmodelError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    sys.stdout.write(f"{path}: {len(tuning)} rows; {len(refused)} could not be priced\n")
+    for mode, one in held.items():
+        sys.stdout.write(f"  {mode}: {one.count} rows held out, {one.mape:.1%}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
