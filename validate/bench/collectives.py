@@ -19,6 +19,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -141,7 +142,8 @@ def _sidecar(
         "what": "collectives by torch.distributed; time of one call, maximum over ranks, "
         "median over replays; p10 and p90 over replays",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": "python -m validate.bench.collectives " + " ".join(sys.argv[1:]),
+        "command": f"python -m validate.bench.collectives --out OUT --seconds {options.seconds:g}"
+        + (f" --seed {options.seed}" if options.seed is not None else ""),
         "backend": options.backend,
         "seconds": round(time.time() - begin, 1),
         "rows": content.count(b"\n") - 1,
@@ -177,7 +179,7 @@ def _driver() -> dict[str, Any]:
     }.items():
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-            found[name] = done.stdout.strip()
+            found[name] = re.sub(r" \(UUID: [^)]*\)|\x1b\[\d*m", "", done.stdout.strip())
         except (OSError, subprocess.TimeoutExpired) as error:
             found[name] = f"unavailable: {error}"
     return found
