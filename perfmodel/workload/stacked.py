@@ -12,9 +12,11 @@ import numpy.typing as npt
 
 from perfmodel.workload.op import Op
 
+_NUMBER = object()
+
 
 def stacked(ops: Iterable[Op]) -> Iterator[tuple[npt.NDArray[np.intp], Op]]:
-    """Group scalar operators that differ in their numbers only.
+    """Group scalar operators that differ in their numbers only; absent values keep them apart.
 
     Parameters
     ----------
@@ -31,7 +33,7 @@ def stacked(ops: Iterable[Op]) -> Iterator[tuple[npt.NDArray[np.intp], Op]]:
     groups: defaultdict[tuple[Any, ...], tuple[list[int], list[Op]]] = defaultdict(lambda: ([], []))
     for place, op in enumerate(ops):
         words = tuple(
-            value if isinstance(value := getattr(op, field.name), str) else None
+            value if isinstance(value := getattr(op, field.name), str | None) else _NUMBER
             for field in fields(op)  # type: ignore[arg-type]
         )
         places, members = groups[(type(op), words)]
@@ -40,7 +42,7 @@ def stacked(ops: Iterable[Op]) -> Iterator[tuple[npt.NDArray[np.intp], Op]]:
     for (cls, words), (places, members) in groups.items():
         names = [field.name for field in fields(cls)]
         values = {
-            name: word if word is not None else np.array([getattr(op, name) for op in members])
+            name: np.array([getattr(op, name) for op in members]) if word is _NUMBER else word
             for name, word in zip(names, words, strict=True)
         }
         yield np.array(places, dtype=np.intp), cls(**values)
