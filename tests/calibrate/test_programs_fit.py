@@ -1,0 +1,130 @@
+"""Fits of program coefficients recover what made the steps; files round-trip."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from perfmodel.calibrate.programs import Measured, ModelRow, fit_programs, write_program_file
+from perfmodel.calibrate.programs.fit import moved
+from perfmodel.calibrate.programs.rows import read_kernel_rows, read_model_rows
+from perfmodel.cost.efficiency import efficiency_folder
+from perfmodel.cost.program.coefficients import load_program_coefficients
+from perfmodel.cost.program.step import prepare, step
+from perfmodel.errors import CalibrationError
+from perfmodel.hardware import load_accelerator
+from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered, Resident
+from perfmodel.workload.op import Elementwise, Gemm
+
+H100 = load_accelerator("h100-sxm5-80gb")
+START = load_program_coefficients("h100-sxm5-80gb", "hopper", measured=False)
+TRUTH = replace(
+    START,
+    scalars=dict(START.scalars)
+    | {"cache_share": 0.8, "cache_rate": 2.6, "graph_launch": 12e-6, "stream_gap": 1.2e-6,
+       "module_call": 3e-6},
+    host=dict(START.host) | {"gemm": 20e-6, "pointwise": 9e-6, "view": 1.5e-6},
+    pace={"gemm": 1.12, "pointwise": 0.93},
+)  # fmt: skip
+
+
+def network(number, graph):
+    rng = np.random.default_rng(number)
+    kernels, calls = [], []
+    width = int(rng.choice([256, 512, 1024, 2048]))
+    rows = int(rng.choice([64, 512, 4096, 16384]))
+    size, weight, current = rows * width * 2, width * width * 2, 1000
+    for layer in range(int(rng.integers(6, 30))):
+        shown = len(kernels)
+        kernels.append(
+            Kernel("aten.mm", "gemm", (Gemm(rows, width, width),), ((layer, weight),
+                   (current, size)), ((current + 1, size),), (), "forward", "gemm")
+        )  # fmt: skip
+        calls += [HostCall("view", -1, (), "forward")] * int(rng.integers(0, 4))
+        calls.append(HostCall("gemm", -1, (shown,), "forward"))
+        for _ in range(int(rng.integers(0, 4))):
+            current += 1
+            kernels.append(
+                Kernel("aten.relu", "pointwise", (Elementwise("relu", rows * width),),
+                       ((current, size),), ((current + 1, size),), (), "forward", "pointwise")
+            )  # fmt: skip
+            calls.append(HostCall("pointwise", -1, (len(kernels) - 1,), "forward"))
+        current += 1
+    if graph:
+        calls = [HostCall("graph_replay", -1, tuple(range(len(kernels))), "forward")]
+    return Lowered(
+        f"net{number}", "torch-eager", "eager", graph, tuple(kernels), tuple(calls), (),
+        (Resident(0, weight, "parameter"),), 0 if graph else len(kernels),
+    )  # fmt: skip
+
+
+def measured(number, graph):
+    prepared = prepare(network(number, graph), H100)
+    done = step(prepared, TRUTH)
+    row = ModelRow(
+        f"infer/net{number}", "infer", f"net{number}", "graph" if graph else "eager", 1, 0,
+        done.seconds, done.synchronised, done.host,
+    )  # fmt: skip
+    return Measured(row, prepared)
+
+
+@pytest.fixture(scope="module")
+def cases():
+    return [measured(number, graph) for number in range(24) for graph in (True, False)]
+
+
+def test_a_fit_finds_what_made_the_steps(cases):
+    fitted = fit_programs(cases[:24], START, device="h100-sxm5-80gb")
+    before = [step(one.prepared, START).seconds / one.row.step_s for one in cases[24:]]
+    after = [step(one.prepared, fitted).seconds / one.row.step_s for one in cases[24:]]
+    assert np.abs(np.array(after) - 1.0).mean() < 0.02
+    assert np.abs(np.array(after) - 1.0).mean() < 0.3 * np.abs(np.array(before) - 1.0).mean()
+    assert fitted.host["gemm"] == pytest.approx(TRUTH.host["gemm"], rel=0.1)
+    assert fitted["stream_gap"] == pytest.approx(TRUTH["stream_gap"], rel=0.35)
+    assert "scalars.cache_share" in moved(START, fitted)
+    assert set(fitted.interval) == {"eager", "graph"}
+
+
+def test_what_no_row_shows_stays(cases):
+    fitted = fit_programs(cases[:8], START, device="x")
+    assert fitted.host["conv"] == START.host["conv"]
+    assert fitted["backward_share"] == START["backward_share"]
+
+
+def test_a_file_is_read_back_as_it_was_written(tmp_path):
+    (tmp_path / "programs.toml").write_text((efficiency_folder() / "programs.toml").read_text())
+    write_program_file(
+        tmp_path, H100, replace(TRUTH, interval={"graph": 0.1}), rows=10, models=5, sha256="0" * 64,
+        held_out={"graph": (7, 0.034)},
+    )  # fmt: skip
+    found = load_program_coefficients("h100-sxm5-80gb", "hopper", folder=tmp_path)
+    assert found.device == "h100-sxm5-80gb"
+    assert found["cache_rate"] == pytest.approx(2.6)
+    assert found.pace["gemm"] == pytest.approx(1.12)
+    assert found.interval == {"graph": 0.1}
+    sibling = load_program_coefficients("h200-sxm-141gb", "hopper", folder=tmp_path)
+    assert sibling.device == "h100-sxm5-80gb"
+    other = load_program_coefficients("a100-sxm4-80gb", "ampere", folder=tmp_path)
+    assert other.device == ""
+
+
+TABLE = """case,kind,model,mode,batch,seq,step_us,latency_us,host_us,kernel_us,peak_allocated,error
+infer/a/eager/b1/s0/bf16/nhwc,infer,a,eager,1,0,120.5,140,118,60,1024,
+infer/a/graph/b1/s0/bf16/nhwc,infer,a,graph,1,0,80,,,,,
+infer/b/eager/b1/s0/bf16/nhwc,infer,b,eager,1,0,,,,,,out of memory
+"""
+
+
+def test_a_table_of_models_is_read(tmp_path):
+    (tmp_path / "cases.csv").write_text(TABLE)
+    first, second = read_model_rows(tmp_path)
+    assert first.step_s == pytest.approx(120.5e-6)
+    assert first.peak_allocated == 1024
+    assert second.host_s is None
+    assert first.recorded == second.recorded == "infer-a-b1-s0-bf16-nhwc"
+    assert list(read_kernel_rows(tmp_path)) == []
+    (tmp_path / "cases.csv").write_text(TABLE.replace("120.5", "fast"))
+    with pytest.raises(CalibrationError, match="columns"):
+        read_model_rows(tmp_path)
+    with pytest.raises(CalibrationError, match="no such file"):
+        read_model_rows(tmp_path / "nowhere")
