@@ -34,9 +34,14 @@ if TYPE_CHECKING:
     from perfmodel.parallel.training import train as train
     from perfmodel.sim import run_scenario as simulate  # noqa: F401
     from perfmodel.study.planning import plan as plan
+    from perfmodel.study.programs import estimate as estimate
+    from perfmodel.workload.importers.load import load_graph as load_graph
+    from perfmodel.workload.importers.record import trace as trace
+    from perfmodel.workload.importers.training import Training as Training
     from perfmodel.workload.model import ModelConfig as ModelConfig
     from perfmodel.workload.model import load_model as load_model
     from perfmodel.workload.op import op_from_dict as op_from_dict
+    from perfmodel.workload.program import Program as Program
 
 __version__ = "0.1.0"
 
@@ -47,11 +52,15 @@ _HOMES: Final = {
     "ModelConfig": "workload.model:ModelConfig",
     "PerfmodelError": "errors:PerfmodelError",
     "Plan": "parallel:Plan",
+    "Program": "workload.program:Program",
+    "Training": "workload.importers.training:Training",
     "calibrate_device": "calibrate:calibrate",
     "collective_seconds": "network:collective_seconds",
     "cost_of": "cost:estimate",
+    "estimate": "study.programs:estimate",
     "evaluate": "parallel.training:evaluate",
     "load": "hardware:load",
+    "load_graph": "workload.importers.load:load_graph",
     "load_model": "workload.model:load_model",
     "op_from_dict": "workload.op:op_from_dict",
     "overlap": "estimate:overlap",
@@ -59,6 +68,7 @@ _HOMES: Final = {
     "price": "cost:price",
     "simulate": "sim:run_scenario",
     "total": "estimate:total",
+    "trace": "workload.importers.record:trace",
     "train": "parallel.training:train",
 }
 __all__ = sorted(_HOMES)  # noqa: PLE0605

@@ -1,0 +1,136 @@
+"""Where the meta device and a CUDA device part ways, and how the recording follows CUDA.
+
+Composite operators ask which device they run on. What they would do on CUDA is put in their place
+for the ``AutogradMeta`` key while a recording lasts; kernels whose result has another memory format
+or another name on CUDA are corrected as they are recorded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, Final
+
+import torch
+from torch._prims_common import suggest_memory_format
+
+from perfmodel.workload.importers.attention import attend
+
+_ATEN: Final = torch.ops.aten
+_LIMIT_TRAINING: Final = 880_801  # rows that cuDNN's batch norm accepts
+_LIMIT_EVAL: Final = 65_535
+
+
+def composites(order: tuple[str, ...]) -> dict[Any, Callable[..., Any]]:
+    """Composite operators whose CUDA branch differs, with that branch."""
+    return {
+        _ATEN.scaled_dot_product_attention.default: partial(attend, order=order),
+        _ATEN.dropout.default: _dropout,
+        _ATEN.softmax.int: partial(_softmax, _ATEN._softmax),
+        _ATEN.log_softmax.int: partial(_softmax, _ATEN._log_softmax),
+    }
+
+
+@contextlib.contextmanager
+def as_cuda(table: Mapping[Any, Callable[..., Any]]) -> Iterator[None]:
+    """CUDA's branches of composite operators, and CUDA's optimizer kernels, on meta tensors."""
+    from torch.optim import optimizer
+
+    library: Any = torch.library.Library("aten", "IMPL")
+    for operator, function in table.items():
+        name = str(operator).removeprefix("aten.").removesuffix(".default")
+        library.impl(name, function, "AutogradMeta")
+    names = ("_get_foreach_kernels_supported_devices", "_get_fused_kernels_supported_devices")
+    originals = {name: getattr(optimizer, name) for name in names}
+    from torch.nn.utils import clip_grad
+
+    supported = clip_grad._has_foreach_support
+    for name, original in originals.items():
+        setattr(optimizer, name, lambda original=original: [*original(), "meta"])
+    clip_grad._has_foreach_support = lambda tensors, device: True
+    try:
+        yield
+    finally:
+        clip_grad._has_foreach_support = supported
+        for name, original in originals.items():
+            setattr(optimizer, name, original)
+        library._destroy()
+
+
+def corrected(func: Any, args: tuple[Any, ...], out: Any) -> Any:
+    """The operator's result with the memory format that cuDNN would give it."""
+    if func is _ATEN.convolution.default:
+        form = _conv_format(args[0], args[1])
+        return out if form is None else out.contiguous(memory_format=form)
+    if func is _ATEN.convolution_backward.default:
+        form = _conv_format(args[1], args[2])
+        if form is None:
+            return out
+        return tuple(
+            t.contiguous(memory_format=form) if t is not None and t.dim() == args[1].dim() else t
+            for t in out
+        )
+    return out
+
+
+def cuda_target(func: Any, args: tuple[Any, ...]) -> str | None:
+    """The name that CUDA dispatches where it is another one, else None."""
+    if func is _ATEN.native_batch_norm.default:
+        image, weight, bias, mean, variance, training, _, eps = args
+        if _cudnn_norm(image, weight, bias, mean, variance, training=training, eps=eps):
+            return "aten.cudnn_batch_norm"
+    elif func is _ATEN.native_batch_norm_backward.default:
+        _, image, weight, mean, variance, _, _, training, eps, _ = args
+        if training and _cudnn_norm(
+            image, weight, weight, mean, variance, training=training, eps=eps
+        ):
+            return "aten.cudnn_batch_norm_backward"
+    return None
+
+
+def _dropout(tensor: torch.Tensor, p: float, train: bool) -> torch.Tensor:
+    if not train or p == 0 or tensor.numel() == 0:
+        return tensor
+    if p == 1:
+        return tensor.mul(torch.zeros((), dtype=tensor.dtype, device=tensor.device))
+    out: torch.Tensor = _ATEN.native_dropout(tensor, p, train)[0]
+    return out
+
+
+def _softmax(
+    kernel: Any, tensor: torch.Tensor, dim: int, dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    if dtype == torch.float32 and tensor.dtype == torch.float16:  # one kernel reads half
+        out: torch.Tensor = kernel(tensor, dim, True)
+        return out
+    out = kernel(tensor if dtype is None else tensor.to(dtype), dim, False)
+    return out
+
+
+def _conv_format(image: torch.Tensor, weight: torch.Tensor) -> torch.memory_format | None:
+    for tensor in (image, weight):
+        if tensor.dim() in (4, 5):
+            form: torch.memory_format = suggest_memory_format(tensor)
+            if form != torch.contiguous_format:
+                return form
+    return None
+
+
+def _cudnn_norm(
+    image: Any, weight: Any, bias: Any, mean: Any, variance: Any, *, training: bool, eps: float
+) -> bool:
+    if weight is None or bias is None or (mean is None) != (variance is None):
+        return False
+    if torch.bfloat16 in (image.dtype, weight.dtype):
+        return False
+    if image.dtype == torch.float16 and weight.dtype != torch.float32:
+        return False
+    limit = _LIMIT_TRAINING if training else _LIMIT_EVAL
+    return bool(
+        (mean is not None or training)
+        and image.dim() >= 3
+        and image.shape[0] <= limit
+        and image.numel() < 2**31
+        and eps >= 0
+    )

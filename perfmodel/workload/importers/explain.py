@@ -1,0 +1,100 @@
+"""Why a module could not be recorded: the reason, the user's line, and the nearest way round."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from perfmodel.errors import PerfmodelError, WorkloadError
+from perfmodel.workload.importers.frames import failing_line
+from perfmodel.workload.importers.values import Unknown
+
+_WAYS: Final = {
+    "aten.nonzero": "use torch.where(mask, a, b) with fixed shapes, or give the mask as an input "
+    "on the CPU so that its value is known",
+    "aten.masked_select": "multiply by the mask, or use torch.where, which keeps the shape",
+    "aten._unique2": "pass the unique values as an input",
+    "aten.unique_dim": "pass the unique values as an input",
+    "aten.repeat_interleave": "give output_size=, or repeat by a number",
+    "aten.bincount": "use torch.histc or a one-hot sum, whose shape is fixed",
+    "aten._local_scalar_dense": "keep the number on the device (torch.where), make it an argument "
+    "of the module, or give the input it comes from on the CPU so that its value is known",
+    "aten.is_nonzero": "replace the branch by torch.where, or make the condition an argument",
+    "aten.equal": "make the comparison an argument of the module",
+}
+_MIXTURE: Final = (
+    "; for a mixture of experts of transformers, "
+    'model.set_experts_implementation("grouped_mm") has shapes that no data decides'
+)
+
+
+def explained(fault: Exception, name: str, failed: tuple[str, str] | None) -> PerfmodelError:
+    """The five-part error of an exception that a recording raised.
+
+    Parameters
+    ----------
+    failed : (module path, operator), optional
+        What was running.
+    """
+    if isinstance(fault, PerfmodelError):
+        return fault
+    line = failing_line(fault.__traceback__)
+    module, operator = failed or ("", "")
+    where = f"trace {name}: " + (line or "forward")
+    if module:
+        where += f" in {module}"
+    text = str(fault).strip().split("\n")[0]
+    if isinstance(fault, Unknown) or _needs_data(fault):
+        operator = operator or "a look at the data"
+        way = _WAYS.get(operator, "keep shapes and branches independent of tensor values")
+        return WorkloadError(
+            where,
+            f"<{operator}: the step depends on the values of a tensor computed on the device>",
+            "a step whose operators and shapes follow from the shapes of the inputs",
+            nearest=None,
+            repair=way + (_MIXTURE if "expert" in module or "moe" in module else ""),
+        )
+    if isinstance(fault, TypeError) and "forward()" in text:
+        return WorkloadError(
+            where,
+            f"<{text}>",
+            "the arguments of forward",
+            repair="pass them in example_inputs or kwargs",
+        )
+    if isinstance(fault, NotImplementedError):
+        return WorkloadError(
+            where,
+            f"<{operator or text}: no shape rule on the meta device>",
+            "operators with a meta kernel",
+            repair="register one with torch.library.register_fake, or replace the operator",
+        )
+    return WorkloadError(
+        where,
+        f"<{type(fault).__name__}: {text}>" if text else f"<{type(fault).__name__}>",
+        "a forward that runs on these inputs",
+        repair=_repair(text),
+    )
+
+
+def _needs_data(fault: Exception) -> bool:
+    text = str(fault)
+    return any(
+        part in text
+        for part in (
+            "Cannot copy out of meta tensor",
+            "cannot be called on meta tensors",
+            "register_meta function for torch.nonzero",
+            "data-dependent",
+            "DataDependent",
+            "can't convert meta",
+            "on a meta tensor",
+            "Cannot access data pointer of Tensor",
+        )
+    )
+
+
+def _repair(text: str) -> str:
+    if "same device" in text or ("device" in text and "meta" in text and "cpu" in text):
+        return "make the tensor on the device of the inputs (device=x.device)"
+    if any(word in text for word in ("shape", "size", "dimension", "dtype", "scalar type")):
+        return "make the shapes and formats of the example inputs those that forward expects"
+    return "run the module once on these inputs; what fails there fails here"

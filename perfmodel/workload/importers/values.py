@@ -1,0 +1,103 @@
+"""Values of small tensors that do not depend on weights, followed beside the meta tensors.
+
+Masks, positions, token ids, drop rates: a model may look at them (``mask.all()``, ``.item()``,
+``nonzero``). Where every operand's value is known and small, the operator is also run on the host,
+so such a look has an answer. Where it has none, the step depends on data and cannot be recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import torch
+from torch.utils._pytree import tree_flatten, tree_map
+
+LARGEST: Final = 1 << 20
+"""Elements above which a value is not followed."""
+_META: Final = torch.device("meta")
+_CPU: Final = torch.device("cpu")
+_RANDOM: Final = torch.Tag.nondeterministic_seeded
+_EMPTY: Final = frozenset(
+    {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
+)
+_Key = tuple[int, int, tuple[int, ...], tuple[int, ...], torch.dtype]
+
+
+class Unknown(Exception):
+    """An operator needs a value that is not known."""
+
+
+class Values:
+    """Host copies of the tensors whose values are known."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, dict[_Key, torch.Tensor]] = {}
+
+    def set(self, tensor: torch.Tensor, value: torch.Tensor, storage: int) -> None:
+        """Remember what a meta tensor holds."""
+        if value.numel() <= LARGEST:
+            self._known.setdefault(storage, {})[_key(tensor, storage)] = value
+
+    def forget(self, storage: int) -> None:
+        """Drop what is known of a storage: it died, or something unknown was written to it."""
+        self._known.pop(storage, None)
+
+    def get(self, tensor: torch.Tensor, storage: int) -> torch.Tensor | None:
+        """The host copy, or None."""
+        known = self._known.get(storage)
+        return None if known is None else known.get(_key(tensor, storage))
+
+    def __bool__(self) -> bool:
+        return bool(self._known)
+
+
+def run_on_host(
+    func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], find: Any
+) -> tuple[bool, Any]:
+    """Run an operator on known values.
+
+    Parameters
+    ----------
+    find : callable
+        Tensor to its host copy, or None.
+
+    Returns
+    -------
+    bool
+        Whether it could be run.
+    object
+        Its result on the host.
+    """
+    if _RANDOM in func.tags or func._schema.name.removeprefix("aten::") in _EMPTY:
+        return False, None
+    flat, _ = tree_flatten((args, dict(kwargs)))
+    size = 0
+    for leaf in flat:
+        if isinstance(leaf, torch.Tensor):
+            value = leaf if leaf.device == _CPU else find(leaf)
+            if value is None or not value.is_cpu:
+                return False, None
+            size += value.numel()
+    if size > 4 * LARGEST:
+        return False, None
+
+    def host(leaf: Any) -> Any:
+        if isinstance(leaf, torch.Tensor):
+            return leaf if leaf.device == _CPU else find(leaf)
+        return _CPU if leaf == _META and isinstance(leaf, torch.device) else leaf
+
+    try:
+        return True, func(*tree_map(host, args), **tree_map(host, dict(kwargs)))
+    except (RuntimeError, NotImplementedError, TypeError, IndexError):
+        return False, None
+
+
+def _key(tensor: torch.Tensor, storage: int) -> _Key:
+    return (
+        storage,
+        tensor.storage_offset(),
+        tuple(tensor.shape),
+        tensor.stride(),
+        tensor.dtype,
+    )
