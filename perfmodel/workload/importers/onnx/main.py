@@ -1,0 +1,45 @@
+"""From a parsed file to a program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from perfmodel.errors import WorkloadError
+from perfmodel.workload.importers.onnx.builder import Builder
+from perfmodel.workload.importers.onnx.dims import input_specs
+from perfmodel.workload.importers.onnx.file import read_onnx
+from perfmodel.workload.importers.onnx.values import Value
+from perfmodel.workload.importers.onnx.walk import Env, Walk
+from perfmodel.workload.program import Program
+
+
+def read_program(path: Path, *, batch_size: int | None, dims: Mapping[str, int]) -> Program:
+    """See :func:`perfmodel.workload.importers.onnx.load_onnx`."""
+    file = read_onnx(path)
+    graph = file.graph
+    weights = {tensor.name for tensor in graph.initializer}
+    free = [value for value in graph.input if value.name not in weights]
+    specs = input_specs(free, batch_size=batch_size, dims=dims, where=path.name)
+    walk = Walk(Builder(), file.opsets, str(path.parent))
+    env: Env = {}
+    inputs = []
+    for name, spec in specs.items():
+        value = walk.build.value(spec, "input", name=name)
+        env[name] = value
+        inputs.append(value)
+    walk.initializers(graph, env)
+    walk.graph(graph, env)
+    outputs = []
+    for result in graph.output:
+        found = env.get(result.name)
+        if not isinstance(found, Value):
+            raise WorkloadError(
+                f"{path.name}: output {result.name}",
+                "<a sequence>" if isinstance(found, list) else "<nothing makes it>",
+                "a tensor that a node makes",
+                repair="check that the file is complete (onnx.checker.check_model)",
+            )
+        outputs.append(found)
+    name = graph.name or path.stem
+    return walk.build.finish(name, inputs, outputs, file.origin)
