@@ -90,7 +90,7 @@ class Record:
         return asdict(self)
 
 
-def estimate(
+def estimate_program(
     program: Program | str | Path,
     on: str | Path | Accelerator | Cluster,
     *,

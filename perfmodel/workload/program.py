@@ -11,10 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from perfmodel.errors import WorkloadError, nearest_name
 from perfmodel.workload.dtype import BYTES_PER_ELEMENT
+
+if TYPE_CHECKING:
+    from perfmodel.cost.program import ProgramEstimate
 
 ELEMENT_BYTES: Final = MappingProxyType(
     dict(BYTES_PER_ELEMENT)
@@ -195,6 +198,20 @@ class Program:
     def phase_nodes(self, phase: str) -> tuple[Node, ...]:
         """The nodes of one phase, in order."""
         return tuple(node for node in self.nodes if node.phase == phase)
+
+    def estimate(self, on: Any, *, stack: Any = "torch-eager") -> ProgramEstimate:
+        """Step time and memory on a device: :func:`perfmodel.estimate_program`.
+
+        Parameters
+        ----------
+        on : str, Path, Accelerator or Cluster
+            The device.
+        stack : str or Stack
+            How it is run: ``"torch-eager"``, ``"cuda-graph"``, ``"torch-compile"``.
+        """
+        import perfmodel  # the facade: nothing of this layer looks upwards
+
+        return perfmodel.estimate_program(self, on, stack=stack)
 
     def live_bytes(self) -> tuple[int, ...]:
         """Bytes of device memory alive during each node, its outputs included [B].
