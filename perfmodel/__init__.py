@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from perfmodel.parallel.training import train as train
     from perfmodel.sim import run_scenario as simulate  # noqa: F401
     from perfmodel.study.planning import plan as plan
-    from perfmodel.study.programs import estimate as estimate
+    from perfmodel.study.programs import estimate_program as estimate_program
     from perfmodel.workload.importers.load import load_graph as load_graph
     from perfmodel.workload.importers.record import trace as trace
     from perfmodel.workload.importers.training import Training as Training
@@ -57,7 +57,7 @@ _HOMES: Final = {
     "calibrate_device": "calibrate:calibrate",
     "collective_seconds": "network:collective_seconds",
     "cost_of": "cost:estimate",
-    "estimate": "study.programs:estimate",
+    "estimate_program": "study.programs:estimate_program",
     "evaluate": "parallel.training:evaluate",
     "load": "hardware:load",
     "load_graph": "workload.importers.load:load_graph",
