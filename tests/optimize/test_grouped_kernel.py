@@ -15,6 +15,7 @@ os.environ.setdefault("TRITON_INTERPRET", "1")
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
+from perfmodel.optimize.grouped.forms import forms  # noqa: E402
 from perfmodel.optimize.grouped.heuristics import longest_first  # noqa: E402
 from perfmodel.optimize.grouped.knapsack import merge  # noqa: E402
 from perfmodel.optimize.grouped.problem import (  # noqa: E402
@@ -55,3 +56,30 @@ def test_kernel_equals_float64(variant, monkeypatch):
         ready = device.prepare(variant, tables(conv, variant, pick, kinds, counts), "cpu")
         device.launch(built, ready, x, y)
         assert device.relative_error(y, device.reference(conv, built.weights, x)) < 2e-6
+
+
+@pytest.mark.skipif(os.environ["TRITON_INTERPRET"] != "1", reason="for the interpreter")
+@pytest.mark.parametrize("source", [8, 1, 0])
+def test_every_form_equals_float64(source, monkeypatch):
+    """Groups merged under zeros, and channels packed first, compute the same layer."""
+    from validate.grouped_conv import layer as device
+    from validate.grouped_conv.formed import form_layer, run_form
+
+    monkeypatch.setitem(device.DTYPES, "bf16", torch.float32)
+    conv = LAYERS[source][0]
+    built = device.build(conv, "cpu")
+    x = device.make_input(conv, "cpu", 1)
+    reference = device.reference(conv, built.weights, x)
+    ways = forms(conv)
+    assert {one.gather is None for one in ways} == ({True} if source == 8 else {True, False})
+    for form in ways:
+        made = form_layer(built, form, "cpu")
+        variant = usable(form.conv)[0]
+        number = variant.counts(form.conv)
+        pick = np.zeros(len(form.conv.groups), dtype=int)
+        kinds = merge(number, number + 1.0, pick)
+        counts = longest_first(kinds.seconds, kinds.number, 3)
+        ready = device.prepare(variant, tables(form.conv, variant, pick, kinds, counts), "cpu")
+        y = device.make_output(conv, "cpu")
+        run_form(made, ready, x, y)
+        assert device.relative_error(y, reference) < 2e-6, form.name

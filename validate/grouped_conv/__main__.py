@@ -16,6 +16,10 @@ def main(argv: list[str] | None = None) -> int:
     part = commands.add_parser("compile", help="compile a share of the kernels; used by measure")
     part.add_argument("--part", type=int, default=0)
     part.add_argument("--of", type=int, default=1)
+    fresh = commands.add_parser("fresh", help="run layers of no earlier run, as given and merged")
+    fresh.add_argument("--out", type=Path, required=True)
+    fresh.add_argument("--seconds", type=float, default=95.0, help="wall-clock budget")
+    fresh.add_argument("--most", type=int, default=10_000, help="layers at most")
     shipped = commands.add_parser("fit", help="coefficients from the committed run")
     shipped.add_argument("--out", type=Path, required=True, help="the TOML to write")
     told = commands.add_parser("report", help="score the committed run; no GPU")
@@ -23,12 +27,18 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.command in ("fit", "report"):
         return _analyse(args.command, args.out)
-    from validate.grouped_conv import measure
+    if args.command == "compile":
+        from validate.grouped_conv.compiling import compile_part
 
-    if args.command == "measure":
-        return measure.measure(args.out, args.seconds)
-    measure.compile_part(args.part, args.of)
-    return 0
+        compile_part(args.part, args.of)
+        return 0
+    if args.command == "fresh":
+        from validate.grouped_conv.fresh import measure_fresh
+
+        return measure_fresh(args.out, args.seconds, args.most)
+    from validate.grouped_conv.measure import measure
+
+    return measure(args.out, args.seconds)
 
 
 def _analyse(command: str, out: Path) -> int:

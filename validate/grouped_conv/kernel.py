@@ -98,6 +98,24 @@ def _tile(
     )
 
 
+@triton.jit(do_not_specialize=["rows", "channels", "eighths"])
+def pack_channels(
+    x_ptr, y_ptr, index_ptr, rows, channels, eighths, BM: tl.constexpr, BN: tl.constexpr
+):  # fmt: skip
+    """``y[m, j] = x[m, index[j]]``, or 0 where the index is negative; y is 8 * eighths wide."""
+    width = eighths * 8
+    rm = tl.program_id(0) * BM + tl.arange(0, BM)
+    at = tl.program_id(1) * BN + tl.arange(0, BN)
+    inside = (rm < rows)[:, None] & (at < width)[None, :]
+    index = tl.load(index_ptr + at, mask=at < width, other=-1)
+    value = tl.load(
+        x_ptr + rm[:, None] * channels + index[None, :],
+        mask=inside & (index >= 0)[None, :],
+        other=0.0,
+    )
+    tl.store(y_ptr + rm[:, None] * width + at[None, :], value, mask=inside)
+
+
 SCALARS = (
     "rows", "height", "width", "channels_v", "out_h", "out_w", "outputs", "stride", "pad",
     "dilation", "kernel",

@@ -13,6 +13,8 @@ from perfmodel.optimize.grouped.tables import Tables
 from perfmodel.optimize.grouped.tiles import Variant
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+DEVICE = "cuda"
+SET_BYTES = 150e6
 MODES = {"taps": 0, "flat": 1, "table": 2}
 
 
@@ -85,6 +87,25 @@ def make_output(conv: GroupedConv, device: str) -> torch.Tensor:
     return torch.full(shape, float("nan"), dtype=DTYPES[conv.dtype], device=device)
 
 
+def input_sets(conv: GroupedConv, most: int = 48, seed: int = 1) -> list[torch.Tensor]:
+    """Random inputs that together exceed the last-level cache where ``most`` sets can; each starts
+    on a 128-byte line.
+    """
+    shape = (conv.batch, conv.height, conv.width, conv.in_channels)
+    size = int(np.prod(shape))
+    stride = -(-size // 64) * 64
+    each = 2 * (size + conv.rows * conv.out_channels)
+    count = int(min(most, max(4, -(-SET_BYTES // each))))
+    maker = torch.Generator(device=DEVICE).manual_seed(seed)
+    flat = torch.randn(count * stride, generator=maker, device=DEVICE, dtype=DTYPES[conv.dtype])
+    return [flat[i * stride : i * stride + size].view(shape) for i in range(count)]
+
+
+def make_outputs(conv: GroupedConv, count: int) -> list[torch.Tensor]:
+    """One output for each input set."""
+    return [make_output(conv, DEVICE) for _ in range(count)]
+
+
 def reference(conv: GroupedConv, weights: list[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
     """The layer in float64, NHWC, on the device of ``x``."""
     nchw = x.double().permute(0, 3, 1, 2)
@@ -99,6 +120,15 @@ def reference(conv: GroupedConv, weights: list[torch.Tensor], x: torch.Tensor) -
         for group, w in zip(conv.groups, weights, strict=True)
     ]
     return torch.cat(parts, dim=1).permute(0, 2, 3, 1)
+
+
+def reference_of(layer: Layer, x: torch.Tensor) -> torch.Tensor:
+    """The float64 result, without tuning it."""
+    torch.backends.cudnn.benchmark = False
+    try:
+        return reference(layer.conv, layer.weights, x)
+    finally:
+        torch.backends.cudnn.benchmark = True
 
 
 def relative_error(out: torch.Tensor, ref: torch.Tensor) -> float:

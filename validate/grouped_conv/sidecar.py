@@ -71,8 +71,10 @@ def write_sidecars(
     date: str,
     budget_s: float,
     wall_s: float,
+    *,
+    verb: str = "measure",
 ) -> None:
-    """One TOML beside each CSV."""
+    """One TOML beside each CSV; ``verb`` is the command that ran."""
     for one in written:
         digest = hashlib.sha256(one.path.read_bytes()).hexdigest()
         lines = [
@@ -80,8 +82,7 @@ def write_sidecars(
             f"rows = {one.rows}",
             f'sha256 = "{digest}"',
             f"date = {_value(date)}",
-            'command = "python3 -m validate.grouped_conv measure --out OUT --seconds '
-            f'{budget_s:g}"',
+            f'command = "python3 -m validate.grouped_conv {verb} --out OUT --seconds {budget_s:g}"',
             f"budget_s = {budget_s}",
             f"wall_s = {wall_s:.1f}",
             'protocol = "CUDA graph of one call per input set (4..48 sets, about 150 MB in all), '
