@@ -74,7 +74,7 @@ def formed(
                 ranked.append((quick(form.conv, times, units) + extra, len(ranked), form, times))
     ranked.sort(key=lambda one: one[:2])
     taken: dict[str, int] = {}
-    chosen = []
+    chosen: list[tuple[Form, TileTimes]] = []
     for _, _, form, times in ranked:
         if taken.get(form.name, 0) < each and (
             len(chosen) < most or (form.name == "as given" and form.name not in taken)

@@ -1,4 +1,4 @@
-"""Other layers that compute the same thing: groups merged under zero weights, channels packed first.
+"""Other layers that compute the same: groups merged under zero weights, channels packed first.
 
 Small groups leave most of a tile empty, channels that are not in aligned runs of eight are loaded
 one by one. Both can be bought off:
