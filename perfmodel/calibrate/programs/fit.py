@@ -1,7 +1,8 @@
 r"""Fit the coefficients of programs, one mechanism at a time.
 
-1. The device: in graphs nothing but kernels runs, so the step time gives the cache's share and
-   rate, the start of a graph, what an extra launch takes, and the pace of every kind of kernel.
+1. The device: in graphs nothing but kernels runs, and a profiler adds up the kernels of the other
+   steps. Both give the cache's share and rate, the start of a graph, what an extra launch takes,
+   what of a kernel's time lies between kernels, and the pace of every kind of kernel.
 2. The host: the time in which an idle-queue step is issued is a sum of counts, linear in the cost
    of each class of call.
 3. The queue between them: steps that the device bounds give the gap between kernels of a stream.
@@ -24,7 +25,7 @@ from perfmodel.calibrate.programs.rows import ModelRow
 from perfmodel.cost.parts import Floats
 from perfmodel.cost.program.coefficients import ProgramCoefficients
 from perfmodel.cost.program.host import column_seconds
-from perfmodel.cost.program.step import Prepared, step
+from perfmodel.cost.program.step import Prepared, device_times, profiled_seconds, step
 from perfmodel.workload.lowering.kernel import HOST_CLASSES
 
 PULL: Final = 0.05
@@ -33,6 +34,7 @@ PACE_PULL: Final = 0.3
 LIMITS: Final = {
     "cache_share": (0.05, 1.0),
     "cache_rate": (1.1, 5.0),
+    "kernel_gap": (1e-8, 3e-6),
     "extra_launch": (2e-7, 5e-6),
     "graph_launch": (1e-7, 4e-5),
     "stream_gap": (1e-8, 4e-6),
@@ -76,23 +78,29 @@ def fit_programs(
     device : str
         Name that the result carries.
     """
-    found = fit_device([one for one in cases if one.prepared.mode == "graph"], start)
+    found = fit_device(cases, start)
     found = fit_host([one for one in cases if one.prepared.mode != "graph"], found)
     found = fit_gap([one for one in cases if one.prepared.mode != "graph"], found)
     return replace(found, interval=fit_interval(cases, found), device=device)
 
 
 def fit_device(cases: Sequence[Measured], start: ProgramCoefficients) -> ProgramCoefficients:
-    """Cache, graph start, extra launches and paces, from steps replayed as graphs."""
-    if not cases:
+    """Cache, graph start, extra launches and paces, from replayed and from profiled steps."""
+    replayed = [one for one in cases if one.prepared.mode == "graph"]
+    profiled = [one for one in cases if one.row.kernel_s is not None]
+    if not replayed:
         return start
-    kinds = _common_kinds(cases)
-    scalars = ("cache_share", "cache_rate", "extra_launch", "graph_launch")
-    target = np.array([one.row.step_s for one in cases])
+    scalars = ["cache_share", "cache_rate", "extra_launch", "graph_launch"]
+    scalars += ["kernel_gap"] if profiled else []
+    target = np.array(
+        [one.row.step_s for one in replayed] + [one.row.kernel_s or 0.0 for one in profiled]
+    )
 
     def predicted(c: ProgramCoefficients) -> Floats:
-        return np.array([step(one.prepared, c).device for one in cases])
+        whole = [float(np.sum(device_times(one.prepared, c)[1])) for one in replayed]
+        return np.array(whole + [profiled_seconds(one.prepared, c) for one in profiled])
 
+    kinds = _common_kinds([*replayed, *profiled])
     return _fit(predicted, target, start, scalars=scalars, pace=kinds)
 
 
@@ -129,7 +137,7 @@ def fit_gap(cases: Sequence[Measured], start: ProgramCoefficients) -> ProgramCoe
     target = np.array([one.row.step_s for one in bound])
 
     def predicted(c: ProgramCoefficients) -> Floats:
-        return np.array([step(one.prepared, c).device for one in bound])
+        return np.array([float(np.sum(device_times(one.prepared, c)[1])) for one in bound])
 
     return _fit(predicted, target, start, scalars=("stream_gap",))
 

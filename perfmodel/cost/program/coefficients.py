@@ -24,6 +24,7 @@ MEANINGS: Final = {
     "cache_rate": "rate of the last-level cache over that of device memory",
     "launch_latency": "from a launch on the host to the kernel's start on an idle device [s]",
     "stream_gap": "device time between two kernels of a stream beyond that in a graph [s]",
+    "kernel_gap": "part of a calibrated kernel's time that lies between two kernels [s]",
     "extra_launch": "a kernel that an operator launches beside its main one [s]",
     "graph_launch": "device time before the first kernel of a replayed graph [s]",
     "graph_host": "host time of a graph replay [s]",

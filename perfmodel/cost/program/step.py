@@ -81,14 +81,15 @@ def prepare(
     )
 
 
-def step(prepared: Prepared, coefficients: ProgramCoefficients) -> Step:
-    """Run the queues once.
+def device_times(
+    prepared: Prepared, coefficients: ProgramCoefficients
+) -> tuple[KernelTimes, Floats]:
+    """Kernels, and what each takes of the device with the gap in front of it [s].
 
     Notes
     -----
     In a graph the device goes from kernel to kernel by itself, and the calibrated time of a kernel
-    holds that gap. From a stream it takes ``stream_gap`` longer, and a kernel on an idle device
-    begins ``launch_latency`` after its launch.
+    holds that gap. From a stream it takes ``stream_gap`` longer.
     """
     c = coefficients
     times = kernel_times(
@@ -104,6 +105,21 @@ def step(prepared: Prepared, coefficients: ProgramCoefficients) -> Step:
         running[0] += c["graph_launch"]
     elif not graph:
         running = running + c["stream_gap"] * (1.0 + prepared.priced.extra)
+    return times, running
+
+
+def profiled_seconds(prepared: Prepared, coefficients: ProgramCoefficients) -> float:
+    """Sum of the kernel durations that a profiler would see: without what lies between them [s]."""
+    times, _ = device_times(prepared, coefficients)
+    gaps = coefficients["kernel_gap"] * (1.0 + prepared.priced.extra)
+    return float(np.sum(np.maximum(times.seconds - gaps, 0.3 * times.seconds)))
+
+
+def step(prepared: Prepared, coefficients: ProgramCoefficients) -> Step:
+    """Run the queues; a kernel on an idle device begins ``launch_latency`` after its launch."""
+    c = coefficients
+    times, running = device_times(prepared, c)
+    graph = prepared.lowered.graph
     calls = call_seconds(prepared.work, c)
     gaps, tail = between_launches(prepared.work, calls)
     gaps, tail = _with_step_host(gaps, tail, 0.0 if graph else c["step_host"])
