@@ -1,0 +1,1 @@
+"""Whole models timed and weighed on a device: inference, prefill, decode and training steps."""

@@ -1,0 +1,188 @@
+"""Drive cases through child processes that may crash, hang or run out of time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from validate.bench.models import files, worker
+from validate.bench.models.cases import Case
+
+CASE_LIMIT_S, START_LIMIT_S = 40.0, 90.0
+ROUND_LIMIT_S = 150.0
+MEMORY_GB = 66.0
+
+
+class Child:
+    """One measuring process and the pipe to it."""
+
+    def __init__(self, context: Any, device: str, tiny: bool) -> None:
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=worker.serve, args=(theirs, device, tiny))
+        self._process.start()
+        theirs.close()
+        self.started = False
+
+    def send(self, command: str, case: Case) -> None:
+        """Ask without waiting."""
+        self._pipe.send((command, case))
+
+    def receive(self, limit_s: float) -> dict[str, Any]:
+        """The next answer; an ``error`` that is fatal where none comes."""
+        try:
+            if not self._pipe.poll(max(0.1, limit_s)):
+                return {"error": f"no answer in {limit_s:.0f} s", "fatal": True}
+            answer: dict[str, Any] = self._pipe.recv()
+        except (EOFError, OSError):
+            self._process.join(2.0)
+            code = self._process.exitcode
+            answer = {"error": f"the process ended with code {code}", "fatal": True}
+        return answer
+
+    def start(self, limit_s: float) -> dict[str, Any]:
+        """Wait for the greeting, once."""
+        answer = {} if self.started else self.receive(limit_s)
+        self.started = True
+        return answer
+
+    def stop(self) -> None:
+        """End the process."""
+        try:
+            self._pipe.close()
+        except OSError:
+            pass
+        self._process.kill()
+        self._process.join(10.0)
+
+
+def context_for(device: str) -> Any:
+    """Fork where a forked child can use the device (imports are shared), spawn where not."""
+    forked = multiprocessing.get_context("fork")
+    child = Child(forked, device, True)
+    answer = child.start(START_LIMIT_S)
+    child.stop()
+    if "error" in answer:
+        print(f"forked children cannot use the device ({answer['error']}): spawning", flush=True)
+        return multiprocessing.get_context("spawn")
+    return forked
+
+
+def _record(out: Path, case: Case, answer: dict[str, Any]) -> None:
+    rows, kineto = answer.pop("kernels", None), answer.pop("kineto", None)
+    answer.pop("fatal", None)
+    files.append_row(out, case, answer)
+    if rows:
+        files.append_kernels(out, case, rows)
+    if kineto:
+        files.append_kineto(out, case, kineto)
+    shown = answer.get("error") or f"{answer.get('step_us', 0):.0f} us"
+    print(f"{time.strftime('%H:%M:%S')} {answer.get('case_s', 0):5.1f} s {case.key}: {shown}",
+          flush=True)  # fmt: skip
+
+
+def serial(
+    cases: list[Case], out: Path, left: Callable[[], float], device: str, tiny: bool, context: Any
+) -> int:
+    """One case after another in one process, which is replaced when it dies; cases done."""
+    child, count = None, 0
+    for case in cases:
+        if left() < 3.0:
+            break
+        if child is None:
+            child = Child(context, device, tiny)
+            greeting = child.start(min(START_LIMIT_S, left()))
+            if "error" in greeting:
+                print(f"no worker: {greeting['error']}", file=sys.stderr)
+                break
+        child.send("run", case)
+        room = left()
+        answer = child.receive(min(CASE_LIMIT_S, room))
+        if "fatal" in answer:
+            child.stop()
+            child = None
+            if room < CASE_LIMIT_S and "no answer" in answer["error"]:
+                break  # out of time, not too slow
+        _record(out, case, answer)
+        count += 1
+    if child is not None:
+        child.stop()
+    return count
+
+
+def rounds(cases: list[Case], processes: int) -> list[list[Case]]:
+    """Cases in order, as many a round as processes and device memory allow."""
+    table: list[list[Case]] = []
+    used = 0.0
+    for case in cases:
+        if not table or len(table[-1]) >= processes or used + case.gb > MEMORY_GB:
+            table.append([])
+            used = 0.0
+        table[-1].append(case)
+        used += case.gb
+    return table
+
+
+def parallel(
+    cases: list[Case],
+    out: Path,
+    left: Callable[[], float],
+    device: str,
+    tiny: bool,
+    context: Any,
+    processes: int,
+    need_s: float,
+) -> int:
+    """Rounds: all compile and warm at once, then each is measured alone; cases done."""
+    count = 0
+    for members in rounds(cases, processes):
+        if left() < need_s:
+            break
+        begin = time.perf_counter()
+        limit = min(ROUND_LIMIT_S, max(5.0, left() - 2.0 * len(members) - 5.0))
+        children = [Child(context, device, tiny) for _ in members]
+        state: list[dict[str, Any]] = []
+        for child, case in zip(children, members, strict=True):
+            child.send("prepare", case)
+        for child in children:
+            answer = child.start(limit - (time.perf_counter() - begin))
+            if "error" not in answer:
+                answer = child.receive(limit - (time.perf_counter() - begin))
+            state.append(answer)
+        # Whoever is late would disturb the others' timing.
+        for child, answer in zip(children, state, strict=True):
+            if "error" in answer:
+                child.stop()
+        spent = time.perf_counter() - begin
+        print(f"compiled {len(members)} cases in {spent:.0f} s", flush=True)
+        for child, case, answer in zip(children, members, state, strict=True):
+            if "error" not in answer:
+                result = answer
+                if left() > 2.0:
+                    result = _measure(child, case, out, left, device)
+                    count += 1
+                if result is answer:
+                    child.stop()
+                    continue
+            else:
+                result = answer
+            _record(out, case, result)
+            child.stop()
+    return count
+
+
+def _measure(
+    child: Child, case: Case, out: Path, left: Callable[[], float], device: str
+) -> dict[str, Any]:
+    """The compiled case; the CUDA graph of it is recorded on the way."""
+    child.send("run", case)
+    answer = child.receive(min(CASE_LIMIT_S, left()))
+    if device == "cuda" and case.kind != "train" and "error" not in answer and left() > 2.0:
+        graph = replace(case, mode="compiled-graph", profile=False, kineto=False)
+        child.send("run", graph)
+        _record(out, graph, child.receive(min(CASE_LIMIT_S, left())))
+    return answer

@@ -1,0 +1,196 @@
+"""Time, host cost and memory of a step that a closure runs."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from validate.bench.nvml import Board
+
+Step = Callable[[], Any]
+GROUP_S, TOTAL_S, MAX_TOTAL_S = 6e-3, 0.15, 1.5
+MIN_GROUPS, MAX_GROUPS = 7, 25
+SINGLES = 9
+
+
+def _spread(samples: list[float], name: str) -> dict[str, float]:
+    low, mid, high = np.percentile(np.asarray(samples) * 1e6, [10, 50, 90])
+    return {f"{name}_us": float(mid), f"{name}_p10_us": float(low), f"{name}_p90_us": float(high)}
+
+
+def plan(step_s: float, tiny: bool) -> tuple[int, int]:
+    """Groups, and steps a group, for a step of `step_s` seconds."""
+    if tiny:
+        return 1, 1
+    per = max(1, math.ceil(GROUP_S / step_s))
+    groups = math.ceil(TOTAL_S / (per * step_s))
+    groups = min(MAX_GROUPS, max(MIN_GROUPS, groups))
+    while groups > 3 and groups * per * step_s > MAX_TOTAL_S:
+        groups -= 1
+    return groups, per
+
+
+class CpuDevice:
+    """perf_counter in place of events: a dry run of everything but the device."""
+
+    cuda = False
+
+    def sync(self) -> None:
+        """Nothing runs behind the host."""
+
+    def clean(self) -> None:
+        """Collect what nothing holds."""
+        gc.collect()
+
+    def memory(self) -> dict[str, int]:
+        """No counters here."""
+        return dict.fromkeys(("allocated", "reserved", "peak_allocated", "peak_reserved"), 0)
+
+    def reset(self) -> None:
+        """No counters here."""
+
+    def stream(self, step: Step, groups: int, per: int) -> tuple[list[float], float]:
+        """Seconds a step of each group, and host seconds a step of all."""
+        samples = []
+        for _ in range(groups):
+            begin = time.perf_counter()
+            for _ in range(per):
+                step()
+            samples.append((time.perf_counter() - begin) / per)
+        return samples, float(np.mean(samples))
+
+    def board(self) -> dict[str, Any]:
+        """No board."""
+        return {}
+
+
+class CudaDevice(CpuDevice):
+    """One CUDA device."""
+
+    cuda = True
+
+    def __init__(self) -> None:
+        self._board = Board()
+
+    def sync(self) -> None:
+        """Wait for the device."""
+        torch.cuda.synchronize()
+
+    def clean(self) -> None:
+        """Return cached memory to the device."""
+        gc.collect()
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+
+    def memory(self) -> dict[str, int]:
+        """Allocator counters [bytes]."""
+        return {
+            "allocated": torch.cuda.memory_allocated(),
+            "reserved": torch.cuda.memory_reserved(),
+            "peak_allocated": torch.cuda.max_memory_allocated(),
+            "peak_reserved": torch.cuda.max_memory_reserved(),
+        }
+
+    def reset(self) -> None:
+        """Start the peaks again."""
+        torch.cuda.reset_peak_memory_stats()
+
+    def stream(self, step: Step, groups: int, per: int) -> tuple[list[float], float]:
+        """Events between groups of steps, no synchronisation inside."""
+        marks = [torch.cuda.Event(enable_timing=True) for _ in range(groups + 1)]
+        step()  # one step ahead, so that a device-bound stream starts full
+        begin = time.perf_counter()
+        marks[0].record()
+        for i in range(groups):
+            for _ in range(per):
+                step()
+            marks[i + 1].record()
+        torch.cuda.synchronize()
+        wall = (time.perf_counter() - begin) / (groups * per)
+        return [marks[i].elapsed_time(marks[i + 1]) / 1e3 / per for i in range(groups)], wall
+
+    def board(self) -> dict[str, Any]:
+        """Clock, power and temperature at this moment."""
+        return {"clock_mhz": self._board.clock_mhz(), "power_w": self._board.power_w(),
+                "temp_c": self._board.temperature_c()}  # fmt: skip
+
+
+def device_for(name: str) -> CpuDevice:
+    """The device of a kind."""
+    return CudaDevice() if name == "cuda" else CpuDevice()
+
+
+def peaks(device: CpuDevice, step: Step) -> dict[str, Any]:
+    """Memory before a step and at its peak, from an empty cache (two steps, state settled)."""
+    first = device.memory()
+    device.clean()
+    device.reset()
+    before = device.memory()
+    step()
+    step()
+    device.sync()
+    after = device.memory()
+    return {
+        "before_allocated": before["allocated"], "before_reserved": before["reserved"],
+        "peak_allocated": after["peak_allocated"], "peak_reserved": after["peak_reserved"],
+        "after_allocated": after["allocated"], "after_reserved": after["reserved"],
+        "warmup_peak_reserved": first["peak_reserved"],
+    }  # fmt: skip
+
+
+def timing(device: CpuDevice, step: Step, tiny: bool = False) -> dict[str, Any]:
+    """Steady stream, then single steps: device time, wall time, latency and host time of a step."""
+    begin = time.perf_counter()
+    step()
+    device.sync()
+    rough = max(time.perf_counter() - begin, 1e-6)
+    singles = 1 if tiny else (SINGLES if rough < 0.1 else 4)
+    host, latency = [], []
+    for _ in range(singles):
+        device.sync()
+        begin = time.perf_counter()
+        step()
+        host.append(time.perf_counter() - begin)
+        device.sync()
+        latency.append(time.perf_counter() - begin)
+    groups, per = plan(float(np.median(latency)), tiny)
+    samples, wall = device.stream(step, groups, per)
+    row: dict[str, Any] = {"groups": groups, "steps_per_group": per, "wall_us": wall * 1e6}
+    row |= _spread(samples, "step") | _spread(latency, "latency") | _spread(host, "host")
+    return row | device.board()
+
+
+class _Counter(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls += 1
+        return func(*args, **(kwargs or {}))
+
+
+def calls(step: Step) -> dict[str, int]:
+    """Operators dispatched below autograd and modules called by one step; empty where it fails."""
+    modules = [0]
+
+    def hook(module: Any, inputs: Any) -> None:
+        del module, inputs
+        modules[0] += 1
+
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(hook)
+    try:
+        with contextlib.suppress(Exception), _Counter() as counter:
+            step()
+            return {"aten_calls": counter.calls, "module_calls": modules[0]}
+    finally:
+        handle.remove()
+    return {}
