@@ -67,7 +67,7 @@ class ModelRow:
     def recorded(self) -> str:
         """Identity of the program that was run: the case without the way it was launched."""
         parts = self.case.split("/")
-        return "-".join([*parts[:2], *parts[3:]])
+        return "-".join(part for part in [*parts[:2], *parts[3:]] if part != "nobench")
 
     @property
     def stack(self) -> str:
