@@ -10,7 +10,17 @@ import sys
 
 import typer
 
-from perfmodel.cli import calibrate, conv, inference, operators, simulate, specs, training, validate
+from perfmodel.cli import (
+    calibrate,
+    conv,
+    graph,
+    inference,
+    operators,
+    simulate,
+    specs,
+    training,
+    validate,
+)
 from perfmodel.cli.output import complain
 from perfmodel.errors import Infeasible, PerfmodelError
 
@@ -21,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="How fast, how big and how costly a machine-learning workload will be, and what to do.",
 )
-for group in (specs, operators, training, inference, conv, simulate, calibrate, validate):
+for group in (specs, operators, training, inference, graph, conv, simulate, calibrate, validate):
     group.register(app)
 
 

@@ -41,5 +41,4 @@ def read_program(path: Path, *, batch_size: int | None, dims: Mapping[str, int])
                 repair="check that the file is complete (onnx.checker.check_model)",
             )
         outputs.append(found)
-    name = graph.name or path.stem
-    return walk.build.finish(name, inputs, outputs, file.origin)
+    return walk.build.finish(path.stem, inputs, outputs, file.origin)

@@ -26,9 +26,7 @@ def dequantise(call: Call) -> list[Value]:
 
 
 def _step(call: Call, verb: str, x: Value, around: list[Value | None], dtype: str) -> Value:
-    scale = around[0] if around else None
-    each = "channel" if scale is not None and scale.numel > 1 else "tensor"
-    target = f"aten.{verb}_per_{each}"
+    target = "aten.dequantize" if verb == "dequantize" else "aten.quantize_per_tensor"
     return call.build.one(target, [x, *around], same(x, dtype=dtype), {"dtype": dtype}, like=x)
 
 
