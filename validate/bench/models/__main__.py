@@ -114,7 +114,7 @@ def main(argv: list[str] | None = None) -> int:
         (
             "eager",
             lambda: drive.serial(serial, options.out, left, options.device, options.tiny, context),
-        ),  # fmt: skip
+        ),
         (
             "compiled",
             lambda: drive.parallel(
@@ -127,7 +127,7 @@ def main(argv: list[str] | None = None) -> int:
                 options.processes,
                 2.0 if options.tiny else 60.0,
             ),
-        ),  # fmt: skip
+        ),
     ]
     for name, work in todo:
         if not (serial if name == "eager" else compiled):

@@ -38,7 +38,7 @@ class Case:
     benchmark: bool = True
     profile: bool = False
     kineto: bool = False
-    gb: float = 4.0
+    gb: float = 2.5
 
     @property
     def key(self) -> str:
@@ -122,7 +122,7 @@ def _llama(models: tuple[str, ...]) -> Iterator[Case]:
 def _train(model: str, batch: int, seq: int = 0, amp: bool = True, **more: object) -> Case:
     layout = "contiguous" if seq or model in TOKENS else "channels_last"
     base = Case("train", model, "eager", batch, seq, layout=layout, autocast=amp,
-                optimizer="adamw", implementation="fused", profile=True, gb=12.0)  # fmt: skip
+                optimizer="adamw", implementation="fused", profile=True, gb=8.0)  # fmt: skip
     return replace(base, **more)  # type: ignore[arg-type]
 
 
@@ -206,7 +206,7 @@ def compiled() -> list[Case]:
     more_of("prefill", "llama_1b", 1, 2048, 6)
     infer("resnet50", 1)
     train = list(_training())
-    chosen = {0: 14, 1: 10, 2: 16, 3: 12, 4: 10, 5: 12, 6: 12, 7: 20}
+    chosen = {0: 11, 1: 6, 2: 12, 3: 9, 4: 7, 5: 10, 6: 8, 7: 15}
     cases += [replace(train[i], mode="compiled", kineto=i == 0, gb=float(gb)) for i, gb in chosen.items()]  # noqa: E501  # fmt: skip
     infer("gpt2_small", 1, 128)
     infer("bert_base", 64, 128)

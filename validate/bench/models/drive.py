@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import sys
 import time
@@ -15,7 +16,7 @@ from validate.bench.models.cases import Case
 
 CASE_LIMIT_S, START_LIMIT_S = 40.0, 90.0
 ROUND_LIMIT_S = 150.0
-MEMORY_GB = 66.0
+MEMORY_GB = 74.0
 
 
 class Child:
@@ -52,10 +53,8 @@ class Child:
 
     def stop(self) -> None:
         """End the process."""
-        try:
+        with contextlib.suppress(OSError):
             self._pipe.close()
-        except OSError:
-            pass
         self._process.kill()
         self._process.join(10.0)
 

@@ -1,4 +1,4 @@
-"""One process that builds models and measures cases; a built model serves the cases that share it."""
+"""Build models and measure cases; a built model serves the cases that share it."""
 
 from __future__ import annotations
 

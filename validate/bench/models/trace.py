@@ -12,7 +12,7 @@ from validate.bench.models.cases import Case
 
 def name_of(case: Case) -> str:
     """File stem of a case's program; modes share one."""
-    parts = [p for p in case.key.split("/") if p != case.mode and p != "nobench"]
+    parts = [p for p in case.key.split("/") if p not in (case.mode, "nobench")]
     return "-".join(parts)
 
 
