@@ -158,12 +158,12 @@ def fit_interval(cases: Sequence[Measured], c: ProgramCoefficients) -> dict[str,
 
 
 def _common_kinds(cases: Sequence[Measured]) -> tuple[str, ...]:
-    """Kinds of kernel that at least three models run."""
+    """What shares a pace, where at least three models run it."""
     found: dict[str, set[str]] = {}
     for one in cases:
-        for kind in one.prepared.priced.kinds:
-            found.setdefault(kind, set()).add(one.row.model)
-    return tuple(sorted(kind for kind, models in found.items() if len(models) >= 3))
+        for name in one.prepared.priced.ops.classes:
+            found.setdefault(name, set()).add(one.row.model)
+    return tuple(sorted(name for name, models in found.items() if len(models) >= 3))
 
 
 class _Free:

@@ -37,6 +37,7 @@ from perfmodel.workload.stacked import stacked
 SET_BYTES: Final = 400e6
 SETS: Final = 48
 """Input sets of a calibrated operator: 400 MB of them, at most 48."""
+LIBRARY: Final = ("gemm", "conv", "attention", "adamw", "sgd")
 BOUNDS: Final = ("compute", "memory", "launch", "latency")
 
 
@@ -64,6 +65,10 @@ class PricedOps:
         Index into :data:`BOUNDS`.
     calibrated : bool array
         Whether measurements of this chip stand behind the price.
+    pace : int array
+        Index into ``classes``.
+    classes : tuple of str
+        What shares a pace: see :func:`pace_class`.
     """
 
     kernel: NDArray[np.intp]
@@ -79,6 +84,8 @@ class PricedOps:
     reading: Floats
     bound: NDArray[np.intp]
     calibrated: NDArray[np.bool_]
+    pace: NDArray[np.intp]
+    classes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +171,11 @@ def price_kernels(
     upper = np.zeros(len(kernels))
     unknown = [(k, op) for k, kernel in enumerate(kernels) for op in kernel.upper]
     if unknown:
-        priced = _price_ops(unknown, accelerator, efficiency)
+        priced = _price_ops(unknown, kernels, accelerator, efficiency)
         np.add.at(upper, priced.kernel, priced.seconds)
     flat = [(k, op) for k, kernel in enumerate(kernels) for op in kernel.ops]
     return PricedKernels(
-        ops=_price_ops(flat, accelerator, efficiency),
+        ops=_price_ops(flat, kernels, accelerator, efficiency),
         reads=reads,
         kinds=tuple(kernel.kind for kernel in kernels),
         extra=np.array([max(kernel.launches - len(kernel.ops), 0) for kernel in kernels], float),
@@ -203,19 +210,19 @@ def kernel_times(
     scale = (1.0 - spared * resident[ops.kernel]) / (1.0 - spared * before)
     now, then = (_together(ops, ops.memory * part) for part in (scale, 1.0))
     factor = now / np.where(then > 0.0, then, 1.0)
-    pacing = np.array([pace.get(kind, 1.0) for kind in priced.kinds])
+    factor = factor * np.array([pace.get(name, 1.0) for name in ops.classes])[ops.pace]
     more = priced.extra * extra_launch
 
     def added(values: Floats) -> Floats:
         return np.bincount(ops.kernel, values, minlength=count).astype(float)
 
-    seconds = added(ops.seconds * factor) * pacing + more
-    high = added(ops.high * factor) * pacing + more
+    seconds = added(ops.seconds * factor) + more
+    high = added(ops.high * factor) + more
     upper = np.maximum(priced.upper, 0.0)
     middle = np.where(upper > 0.0, np.sqrt(np.maximum(seconds * upper, 0.0)), seconds)
     return KernelTimes(
         seconds=middle,
-        low=np.minimum(added(ops.low * factor) * pacing + more, middle),
+        low=np.minimum(added(ops.low * factor) + more, middle),
         high=np.maximum(np.maximum(high, upper), middle),
         alone=added(ops.seconds) + more,
         lower=np.minimum(added(ops.arithmetic), middle),
@@ -238,12 +245,16 @@ def _per_kernel_share(reads: Reads, usable: float, count: int) -> Floats:
 
 
 def _price_ops(
-    flat: Sequence[tuple[int, Op]], accelerator: Accelerator, efficiency: Efficiency
+    flat: Sequence[tuple[int, Op]],
+    kernels: Sequence[Kernel],
+    accelerator: Accelerator,
+    efficiency: Efficiency,
 ) -> PricedOps:
     size = len(flat)
     numbers = np.zeros((10, size))
     bound = np.zeros(size, dtype=np.intp)
     calibrated = np.zeros(size, dtype=bool)
+    names = np.full(size, "", dtype=object)
     for places, op in stacked(op for _, op in flat):
         read, moved = (
             np.broadcast_to(np.asarray(value, dtype=float), places.shape)
@@ -271,12 +282,30 @@ def _price_ops(
             )
             bound[mine] = [BOUNDS.index(str(word)) for word in priced.bound]
             calibrated[mine] = priced.calibrated
+            for place in mine.tolist():
+                names[place] = pace_class(kernels[flat[place][0]].kind, task.base)
     seconds, arithmetic, low, high, work, memory, floor, exponent, moved, reading = numbers
     kernel = np.array([k for k, _ in flat], dtype=np.intp)
+    classes = tuple(sorted(set(names.tolist())))
+    place_of = {name: k for k, name in enumerate(classes)}
+    pace = np.array([place_of[name] for name in names.tolist()], dtype=np.intp)
     return PricedOps(
         kernel, seconds, arithmetic, low, high, work, memory, floor, exponent, moved, reading,
-        bound, calibrated,
+        bound, calibrated, pace, classes,
     )  # fmt: skip
+
+
+def pace_class(kind: str, base: str) -> str:
+    """What shares a pace: the library's kernel where one was calibrated, else the kernel's kind.
+
+    Examples
+    --------
+    >>> pace_class("conv", "conv_fwd_nhwc"), pace_class("norm", "elementwise")
+    ('conv_fwd', 'norm')
+    """
+    if base.startswith(LIBRARY):
+        return base.removesuffix("_nhwc").removesuffix("_nchw")
+    return kind
 
 
 def _deaths(lowered: Lowered) -> dict[int, tuple[int, ...]]:
