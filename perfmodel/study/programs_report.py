@@ -1,0 +1,172 @@
+"""The accuracy of whole programs as Markdown, and every row as CSV.
+
+``python -m perfmodel.study.programs_report`` prices all measured models of all chips with the
+shipped coefficients and writes ``docs/accuracy/programs.md`` and ``programs.csv`` beside it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Final
+
+from perfmodel.errors import PerfmodelError
+from perfmodel.hardware import load_accelerator
+from perfmodel.study.programs import (
+    Record,
+    measured_cases,
+    memory_scores,
+    purpose,
+    records,
+    time_scores,
+)
+from perfmodel.study.programs_fit import folders
+from perfmodel.study.scores import REPORT, TUNE, Score
+
+CHIPS: Final = ("h100-sxm5-80gb", "h200-sxm-141gb")
+WORDS: Final = "## What is behind the errors"
+_HEAD: Final = (
+    "| {} | rows | MAPE % | median % | bias % | p90 % | worst % |\n"
+    "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+)
+_WORST: Final = 12
+
+
+def markdown(found: Mapping[str, Sequence[Record]], words: str = "") -> str:
+    """The tables of all chips.
+
+    Parameters
+    ----------
+    found : mapping
+        Chip -> its records.
+    words : str
+        Text that stands behind the tables; the page's own is kept from :data:`WORDS` on.
+    """
+    lines = [
+        "# Accuracy: whole programs",
+        "",
+        "Models recorded by `perfmodel.trace`, lowered on the stack of the row, and timed by",
+        "`validate/bench/models` (protocol in the sidecar of the table). The measured quantity is",
+        "a step of a steady stream of steps. Coefficients were fitted on the half of the H100's",
+        "models that a hash of the name picks; every table says which half it is of. Reproduce",
+        "with `python -m perfmodel.study.programs_report`; all rows are in `programs.csv`.",
+        "",
+    ]
+    for chip, rows in found.items():
+        lines += [f"## {chip}", ""]
+        report = [one for one in rows if one.split == REPORT]
+        tune = [one for one in rows if one.split == TUNE]
+        lines += ["Step time, models that no fit read:", ""]
+        lines += _table("step", time_scores(report, purpose))
+        lines += _table("family", time_scores(report, lambda one: one.family))
+        lines += ["Step time, the half that coefficients were fitted on:", ""]
+        lines += _table("step", time_scores(tune, purpose))
+        lines += ["Peak of allocated memory (no coefficient is fitted on memory; all rows):", ""]
+        lines += _table("step", memory_scores(rows, purpose))
+        lines += ["The largest errors of the report half:", ""]
+        lines += _worst(report)
+        lines += _refused(rows)
+    return "\n".join([*lines, words]).rstrip() + "\n"
+
+
+def table_csv(found: Mapping[str, Sequence[Record]]) -> str:
+    """Every record as a CSV line, the chip first."""
+    names = [field.name for field in fields(Record)]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["chip", *names])
+    for chip, rows in found.items():
+        for one in sorted(rows, key=lambda record: record.case):
+            values = one.to_dict()
+            writer.writerow([chip, *(_cell(values[name]) for name in names)])
+    return out.getvalue()
+
+
+def _cell(value: object) -> object:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def _table(name: str, scores: Mapping[str, Score]) -> list[str]:
+    if not scores:
+        return ["(no rows)", ""]
+    lines = [_HEAD.format(name)]
+    for key, one in sorted(scores.items()):
+        lines.append(
+            f"| {key} | {one.count} | {100 * one.mape:.1f} | {100 * one.median:.1f} |"
+            f" {100 * one.bias:+.1f} | {100 * one.p90:.1f} | {100 * one.worst:+.0f} |"
+        )
+    return [*lines, ""]
+
+
+def _worst(rows: Sequence[Record]) -> list[str]:
+    kept = sorted((one for one in rows if not one.refused), key=lambda one: -abs(one.error))
+    lines = [
+        "| case | measured ms | predicted ms | error % | host ms | device ms |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for one in kept[:_WORST]:
+        lines.append(
+            f"| {one.case} | {one.measured_s * 1e3:.3f} | {one.predicted_s * 1e3:.3f} |"
+            f" {100 * one.error:+.0f} | {one.host_s * 1e3:.3f} | {one.device_s * 1e3:.3f} |"
+        )
+    return [*lines, ""]
+
+
+def _refused(rows: Sequence[Record]) -> list[str]:
+    reasons: dict[str, int] = {}
+    for one in rows:
+        if one.refused:
+            reasons[one.refused] = reasons.get(one.refused, 0) + 1
+    if not reasons:
+        return []
+    lines = [f"Rows without a prediction: {sum(reasons.values())}.", ""]
+    return [*lines, *(f"- {count}: {reason}" for reason, count in reasons.items()), ""]
+
+
+def all_records(
+    root: Path, chips: Sequence[str] = CHIPS, *, say: Callable[[str], object] = lambda text: None
+) -> dict[str, list[Record]]:
+    """Records of every chip whose models were measured."""
+    found = {}
+    for chip in chips:
+        measurements, programs = folders(root, chip)
+        if not measurements.is_dir():
+            continue
+        say(f"{chip}\n")
+        accelerator = load_accelerator(chip)
+        cases, refused = measured_cases(measurements, programs, accelerator)
+        found[chip] = [*records(cases, accelerator), *refused]
+    return found
+
+
+def main() -> int:
+    """Write the report; 0 when it was written."""
+    root = Path(__file__).resolve().parents[2]
+    folder = root / "docs" / "accuracy"
+    try:
+        found = all_records(root, say=sys.stdout.write)
+    except PerfmodelError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    page = folder / "programs.md"
+    kept = page.read_text(encoding="utf-8").partition(WORDS) if page.is_file() else ("", "", "")
+    _write(page, markdown(found, "".join(kept[1:])))
+    _write(folder / "programs.csv", table_csv(found))
+    return 0
+
+
+def _write(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""Scores of whole programs: from a table and recorded programs to tables of errors."""
+
+import csv
+import io
+
+import pytest
+
+import perfmodel as pm
+from perfmodel.errors import WorkloadError
+from perfmodel.hardware import load_accelerator
+from perfmodel.study.programs import (
+    estimate_program,
+    family_of,
+    measured_cases,
+    memory_scores,
+    purpose,
+    records,
+    time_scores,
+)
+from perfmodel.study.programs_fit import fit_and_score
+from perfmodel.study.programs_report import WORDS, markdown, table_csv
+from perfmodel.workload.program import Node, Program, Tensor, load_program, save_program
+
+H100 = load_accelerator("h100-sxm5-80gb")
+HEAD = "case,kind,model,mode,batch,seq,step_us,latency_us,host_us,kernel_us,peak_allocated\n"
+
+
+def layered(name, layers, rows, width):
+    """Products with an activation behind each."""
+    tensors = [Tensor("x", (rows, width), "bf16", "input", 0)]
+    storages = [rows * width * 2]
+    nodes = []
+    for layer in range(layers):
+        weight, product, out = f"w{layer}", f"y{layer}", f"x{layer}"
+        before = nodes[-1].outputs[0] if nodes else "x"
+        for one, shape, role in (
+            (weight, (width, width), "parameter"),
+            (product, (rows, width), "activation"),
+            (out, (rows, width), "activation"),
+        ):
+            tensors.append(Tensor(one, shape, "bf16", role, len(storages)))
+            storages.append(shape[0] * shape[1] * 2)
+        freed = (3 * layer,) if layer else ()
+        nodes.append(Node(product, "aten.mm", (before, weight), (product,), {}, "forward"))
+        nodes.append(
+            Node(out, "aten.relu", (product,), (out,), {}, "forward",
+                 frees=(*freed, 3 * layer + 2))
+        )  # fmt: skip
+    return Program(
+        name, tuple(tensors), tuple(nodes), ("x",), (nodes[-1].outputs[0],), "json", 2 * layers,
+        tuple(storages),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Measured is what is predicted, a tenth longer."""
+    root = tmp_path_factory.mktemp("models")
+    lines = [HEAD]
+    for number in range(12):
+        name = f"net{number}"
+        program = layered(name, 3 + number, 256 << (number % 4), 512 << (number % 3))
+        save_program(program, root / f"infer-{name}-b8-s0-bf16-nhwc.json.gz")
+        for mode, stack in (("eager", "torch-eager"), ("graph", "cuda-graph")):
+            found = estimate_program(program, H100, stack=stack)
+            step, host = (1.1e6 * x for x in (found.seconds, found.host_seconds))
+            peak = found.peak_allocated
+            lines.append(
+                f"infer/{name}/{mode}/b8/s0/bf16/nhwc,infer,{name},{mode},8,0,{step},,{host},,{peak}\n"
+            )
+    lines.append("infer/lost/eager/b8/s0/bf16/nhwc,infer,lost,eager,8,0,10,,,,\n")
+    (root / "cases.csv").write_text("".join(lines))
+    return root
+
+
+@pytest.fixture(scope="module")
+def cases(folders):
+    return measured_cases(folders, folders, H100)
+
+
+def test_errors_are_those_that_were_put_in(cases):
+    kept, refused = cases
+    assert len(kept) == 24
+    (lost,) = refused
+    assert "lost" in lost.refused
+    found = [*records(kept, H100), *refused]
+    scores = time_scores(found, purpose)
+    assert set(scores) == {"inference, eager", "inference, graph"}
+    for one in scores.values():
+        assert one.mape == pytest.approx(1 - 1 / 1.1, abs=1e-6)
+        assert one.bias < 0.0
+    assert memory_scores(found, purpose)["inference, eager"].mape == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_fit_on_half_brings_the_other_half_closer(cases):
+    kept, _ = cases
+    from perfmodel.cost.program.coefficients import program_coefficients
+
+    fitted, found = fit_and_score(kept, H100, program_coefficients(H100))
+    report = time_scores([one for one in found if one.split == "report"], purpose)
+    assert report["inference, graph"].mape < 0.04
+    assert report["inference, eager"].mape < 0.04
+    assert fitted.device == "h100-sxm5-80gb"
+
+
+def test_the_report_shows_every_row_and_keeps_its_words(cases):
+    kept, refused = cases
+    found = {"h100-sxm5-80gb": [*records(kept, H100), *refused]}
+    text = markdown(found, f"{WORDS}\n\nbecause")
+    assert "| inference, graph |" in text
+    assert text.endswith(f"{WORDS}\n\nbecause\n")
+    assert "Rows without a prediction: 1." in text
+    rows = list(csv.DictReader(io.StringIO(table_csv(found))))
+    assert len(rows) == 25
+    assert {row["split"] for row in rows} == {"tune", "report"}
+
+
+def test_one_door_for_programs(folders):
+    path = folders / "infer-net3-b8-s0-bf16-nhwc.json.gz"
+    program = load_program(path)
+    by_name = pm.estimate_program(path, "h100-sxm5-80gb", stack="cuda-graph")
+    assert program.estimate("h100-sxm5-80gb", stack="cuda-graph").seconds == by_name.seconds
+    assert pm.estimate_program(path, "dgx-h100", stack="cuda-graph").seconds == by_name.seconds
+    with pytest.raises(WorkloadError, match="an accelerator"):
+        estimate_program(program, "nvlink4")
+
+
+def test_families():
+    assert family_of("resnet50") == "convolutional"
+    assert family_of("llama_8b") == "language"
+    assert family_of("unet3d") == "segmentation"
