@@ -203,7 +203,7 @@ def kernel_times(
     """
     ops, count = priced.ops, priced.count
     usable = cache_share * priced.cache
-    resident = _per_kernel_share(priced.reads, usable, count)
+    resident = _per_kernel_share(priced, usable)
     sets = np.clip(SET_BYTES / np.maximum(ops.bytes, 1.0), 1.0, float(SETS))
     before = held_share(np.maximum(ops.bytes * sets, 1.0), usable)
     spared = ops.reading * (1.0 - 1.0 / cache_rate)
@@ -238,10 +238,19 @@ def _together(ops: PricedOps, memory: Floats) -> Floats:
     return np.asarray(ops.floor + longest * both ** (1.0 / ops.exponent))
 
 
-def _per_kernel_share(reads: Reads, usable: float, count: int) -> Floats:
+def _per_kernel_share(priced: PricedKernels, usable: float) -> Floats:
+    """Share of the bytes that a kernel reads which the cache serves, shape (N,).
+
+    Operators may count an operand more often than it exists (a weight that every product of a batch
+    reads): what is beyond the distinct bytes comes from the cache.
+    """
+    reads, ops, count = priced.reads, priced.ops, priced.count
     held = np.bincount(reads.kernel, reads.size * held_share(reads.distance, usable), count)
-    total = np.bincount(reads.kernel, reads.size, count)
-    return np.asarray(held / np.where(total > 0.0, total, 1.0))
+    distinct = np.bincount(reads.kernel, reads.size, count)
+    counted = np.bincount(ops.kernel, ops.bytes * ops.reading, count)
+    again = np.maximum(counted - distinct, 0.0)
+    total = distinct + again
+    return np.asarray((held + again) / np.where(total > 0.0, total, 1.0))
 
 
 def _price_ops(
