@@ -179,10 +179,12 @@ class Builder:
         shape: Shape,
         strides: Shape,
         attributes: Mapping[str, Any] | None = None,
+        *,
+        dtype: str | None = None,
     ) -> Value:
         """Append a view: another shape of the same storage."""
         made = self.value(
-            Spec(shape, base.dtype),
+            Spec(shape, dtype or base.dtype),
             base.role if base.constant else "activation",
             strides=strides,
             storage=base.storage,

@@ -5,6 +5,7 @@ A graph that spells attention out (product, softmax, product) keeps its three op
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -32,16 +33,21 @@ def core(
     """
     batch, heads, tokens, _ = q.shape
     out = Spec((batch, heads, tokens, v.shape[3]), q.dtype)
-    sums = Spec((batch, heads, tokens), "fp32")
     attributes: dict[str, Any] = {"dropout_p": 0.0, "is_causal": causal}
     scale = call.attributes.get("scale") or None
     if scale is not None:
         attributes["scale"] = scale
     flash = mask is None and q.dtype in {"fp16", "bf16"}
     name = "flash" if flash else "efficient"
+    sums = Spec((batch, heads, tokens if flash else 0), "fp32")
+    if not flash:
+        attributes["compute_log_sumexp"] = False
     target = f"aten._scaled_dot_product_{name}_attention"
-    # written token by token, as the kernels of PyTorch do
-    made = call.build.emit(target, [q, k, v, mask], [out, sums], attributes, like=q)
+    # the kernels of PyTorch write token by token
+    width = v.shape[3]
+    strides = (tokens * heads * width, width, heads * width, 1)
+    like = replace(q, shape=out.shape, strides=strides)
+    made = call.build.emit(target, [q, k, v, mask], [out, sums], attributes, like=like)
     return made[0]
 
 

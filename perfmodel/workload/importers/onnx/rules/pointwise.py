@@ -14,7 +14,7 @@ UNARY: Final = MappingProxyType(
         "Abs": "abs", "Acos": "acos", "Acosh": "acosh", "Asin": "asin", "Asinh": "asinh",
         "Atan": "atan", "Atanh": "atanh", "BitwiseNot": "bitwise_not", "Ceil": "ceil",
         "Cos": "cos", "Cosh": "cosh", "Erf": "erf", "Exp": "exp", "Floor": "floor",
-        "HardSigmoid": "hardsigmoid", "HardSwish": "hardswish", "IsInf": "isinf",
+        "HardSwish": "hardswish", "IsInf": "isinf",
         "IsNaN": "isnan", "Log": "log", "Mish": "mish", "Neg": "neg", "Not": "logical_not",
         "Reciprocal": "reciprocal", "Relu": "relu", "Round": "round", "Sigmoid": "sigmoid",
         "Sign": "sign", "Sin": "sin", "Sinh": "sinh", "Softplus": "softplus", "Sqrt": "sqrt",
@@ -139,6 +139,15 @@ def swish(call: Call) -> list[Value]:
     return [combine(call.build, "mul", call.x, gate)]
 
 
+def hard_sigmoid(call: Call) -> list[Value]:
+    """``HardSigmoid``: PyTorch's own slope is 1/6, another one is spelt out."""
+    alpha, beta = call.attributes.get("alpha", 0.2), call.attributes.get("beta", 0.5)
+    if abs(alpha - 1 / 6) < 1e-4 and beta == 0.5:
+        return [_one(call.build, "hardsigmoid", call.x)]
+    line = scaled(call.build, "add", scaled(call.build, "mul", call.x, alpha), beta)
+    return [_one(call.build, "clamp", line, {"min": 0, "max": 1})]
+
+
 def softsign(call: Call) -> list[Value]:
     """``Softsign``: x / (1 + abs(x))."""
     below = scaled(call.build, "add", _one(call.build, "abs", call.x), 1)
@@ -226,6 +235,7 @@ RULES: Final = MappingProxyType(
         "Clip": clip,
         "Swish": swish,
         "com.microsoft.QuickGelu": swish,
+        "HardSigmoid": hard_sigmoid,
         "Softsign": softsign,
         "com.microsoft.FastGelu": biased_gelu,
         "com.microsoft.BiasGelu": biased_gelu,

@@ -34,11 +34,16 @@ def recurrent(call: Call) -> list[Value]:
         spec = Spec((steps, batch, hidden), x.dtype)
         whole.append(build.one("aten.stack", ordered, spec, {"dim": 0}))
     together = _stacked(call, whole, (steps, directions, batch, hidden), 1)
-    ends = [_stacked(call, part, (directions, batch, hidden), 0) for part in (lasts, cells) if part]
+    ends = [
+        _stacked(call, part, (directions, batch, hidden), 0)
+        for part, name in zip((lasts, cells), call.outputs[1:], strict=False)
+        if part and name
+    ]
     if call.attributes.get("layout"):
         together = build.permute(together, [2, 0, 1, 3])
         ends = [build.permute(one, [1, 0, 2]) for one in ends]
-    return [together, *ends]
+    found = iter(ends)
+    return [together, *(next(found, x) if name else x for name in call.outputs[1:])]
 
 
 def _direction(

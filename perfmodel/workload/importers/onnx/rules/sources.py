@@ -48,15 +48,12 @@ def fourier(call: Call) -> list[Value]:
         attributes["onesided"] = bool(call.attributes.get("onesided"))
         made = build.one("aten._fft_r2c", [plain], Spec(shape, "complex64"), attributes)
     else:
-        plain = build.view(
-            "aten.view_as_complex",
-            x,
-            x.shape[:-1],
-            contiguous(x.shape[:-1]),
-        )
+        strides = contiguous(x.shape[:-1])
+        plain = build.view("aten.view_as_complex", x, x.shape[:-1], strides, dtype="complex64")
         attributes["forward"] = not inverse
         made = build.one("aten._fft_c2c", [plain], Spec(shape, "complex64"), attributes)
-    return [build.view("aten.view_as_real", made, out.shape, contiguous(out.shape))]
+    strides = contiguous(out.shape)
+    return [build.view("aten.view_as_real", made, out.shape, strides, dtype=out.dtype)]
 
 
 def short_time_fourier(call: Call) -> list[Value]:
@@ -75,7 +72,8 @@ def short_time_fourier(call: Call) -> list[Value]:
     target = "aten._fft_r2c" if x.dtype != "complex64" else "aten._fft_c2c"
     how = {"dim": [2], "normalization": 0, "onesided": onesided}
     made = build.one(target, [framed], Spec(out.shape[:-1], "complex64"), how)
-    return [build.view("aten.view_as_real", made, out.shape, contiguous(out.shape))]
+    strides = contiguous(out.shape)
+    return [build.view("aten.view_as_real", made, out.shape, strides, dtype=out.dtype)]
 
 
 def loss(call: Call) -> list[Value]:
