@@ -115,7 +115,6 @@ def _cudnn(
         and all(width % 8 == 0 for width in widths)
         and key.shape[-2] != 1
         and not (query.shape[-2] == 1 and dropout)
-        and float(dropout * 16).is_integer()
         and _heads_match(query, key, value, gqa)
         and (mask is None or not mask.requires_grad)
     )

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, layout, strided
+from torch import Tensor, layout, sparse_bsc, sparse_bsr, sparse_csc, sparse_csr, strided
 
 
 class Storages:
@@ -24,30 +24,31 @@ class Storages:
         self.on_death: Callable[[int], None] = lambda number: None
 
     def number(self, tensor: Tensor) -> tuple[int, bool]:
-        """Number of the tensor's storage, and whether it is seen for the first time."""
-        if not is_strided(tensor):
-            return self._sparse(tensor)
-        storage = tensor.untyped_storage()
+        """Number of the tensor's storage, and whether it is seen for the first time.
+
+        A sparse tensor counts as one storage: its values and its indices.
+        """
+        dense = is_strided(tensor)
+        storage = (tensor if dense else _parts(tensor)[0]).untyped_storage()
         key = storage._cdata
         number = self._numbers.get(key)
-        if number is not None:
-            # resize_() and set_() grow a storage in place
+        if number is None:
+            size = storage.nbytes() if dense else sparse_bytes(tensor)
+            return self._watched(key, storage, size), True
+        if dense:  # resize_() and set_() grow a storage in place
             self.sizes[number] = max(self.sizes[number], storage.nbytes())
-            return number, False
-        return self._watched(key, storage, storage.nbytes()), True
+        return number, False
+
+    def find(self, tensor: Tensor) -> int | None:
+        """Number of the tensor's storage, None where it has none yet."""
+        held = tensor if is_strided(tensor) else _parts(tensor)[0]
+        return self._numbers.get(held.untyped_storage()._cdata)
 
     def flush(self) -> tuple[int, ...]:
         """Numbers of the storages that died since the last call."""
         dead = tuple(self.dead)
         self.dead.clear()
         return dead
-
-    def _sparse(self, tensor: Tensor) -> tuple[int, bool]:
-        """A sparse tensor counts as one storage: its values and its indices."""
-        number = self._numbers.get(id(tensor))
-        if number is not None:
-            return number, False
-        return self._watched(id(tensor), tensor, sparse_bytes(tensor)), True
 
     def _watched(self, key: int, target: Any, size: int) -> int:
         number = len(self.sizes)
@@ -72,15 +73,18 @@ def is_strided(tensor: Tensor) -> bool:
 
 def sparse_bytes(tensor: Tensor) -> int:
     """Bytes of the values and the indices of a sparse tensor [B]."""
-    parts: tuple[str, ...]
-    if "csr" in str(tensor.layout) or "bsr" in str(tensor.layout):
-        parts = ("crow_indices", "col_indices", "values")
-    elif "csc" in str(tensor.layout) or "bsc" in str(tensor.layout):
-        parts = ("ccol_indices", "row_indices", "values")
-    else:
-        parts = ("_indices", "_values")
-    total = 0
-    for part in parts:
-        piece = getattr(tensor, part)()
-        total += piece.numel() * piece.element_size()
-    return total
+    return sum(part.numel() * part.element_size() for part in _parts(tensor))
+
+
+def nonzeros(tensor: Tensor) -> int:
+    """Stored values of a sparse tensor."""
+    return int(_parts(tensor)[0].numel())
+
+
+def _parts(tensor: Tensor) -> tuple[Tensor, ...]:
+    """Values first, then the indices."""
+    if tensor.layout in (sparse_csr, sparse_bsr):
+        return tensor.values(), tensor.crow_indices(), tensor.col_indices()
+    if tensor.layout in (sparse_csc, sparse_bsc):
+        return tensor.values(), tensor.ccol_indices(), tensor.row_indices()
+    return tensor._values(), tensor._indices()

@@ -140,6 +140,8 @@ def record(
     inputs = _hold(stream, model, *call, targets)
     for twin, value in values:
         stream.knows(twin, value)
+    values.clear()
+    memo.clear()  # a cache that grows lets go of what it held
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(autocast or "")
     assumptions = _assumptions(model, training)
     with (
@@ -167,7 +169,7 @@ def record(
         origin=_origin(via),
         module_calls=stream.module_calls,
         storages=tuple(stream.storages.sizes),
-        assumptions=assumptions,
+        assumptions=(*assumptions, *stream.assumptions),
     )
 
 

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import torch
 
+from perfmodel.workload.importers.memory import is_strided, nonzeros
+
 DTYPES: Final = {
     torch.float64: "fp64",
     torch.float32: "fp32",
@@ -53,7 +55,8 @@ def arguments(
         In schema order, lists flattened, absent ones left out.
     attributes : dict
         Everything else that is not None. ``"absent"`` names the optional tensors that were None,
-        ``"lists"`` gives the length of each list of tensors.
+        ``"lists"`` gives the length of each list of tensors, ``"nonzeros"`` the stored values of
+        each sparse tensor.
     written : list of Tensor
         Tensors that the schema says are written in place.
     """
@@ -83,6 +86,9 @@ def arguments(
         tensors += found
         if argument.alias_info is not None and argument.alias_info.is_write:
             written += found
+    sparse = [nonzeros(tensor) for tensor in tensors if not is_strided(tensor)]
+    if sparse:
+        attributes["nonzeros"] = sparse
     if absent:
         attributes["absent"] = absent
     if lengths:

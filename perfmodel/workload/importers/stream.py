@@ -19,13 +19,24 @@ from perfmodel.workload.importers.schema import (
     target_of,
     tensors_in,
 )
-from perfmodel.workload.importers.values import LARGEST, Unknown, Values, run_on_host
+from perfmodel.workload.importers.values import (
+    LARGEST,
+    Unknown,
+    Values,
+    assumed,
+    run_on_host,
+    shaped_on_host,
+)
 from perfmodel.workload.program import Node, Tensor
 
 _ATEN: Final = torch.ops.aten
 _SILENT: Final = frozenset({"prim", "prims", "profiler", "debugprims", "_c10d_functional"})
 _READS: Final = frozenset(
     {_ATEN._local_scalar_dense.default, _ATEN.equal.default, _ATEN.is_nonzero.default}
+)
+_FINITE: Final = "activations are finite where the model looks for infinities or NaN"
+_BALANCED: Final = (
+    "routing is balanced: a grouped product has the rows of all experts together, shared out evenly"
 )
 _BY_SIZE: Final = {1: "uint8", 2: "int16", 4: "int32", 8: "int64", 16: "complex128"}
 
@@ -50,10 +61,11 @@ class Stream(TorchDispatchMode):  # type: ignore[misc]
         self.modules: list[str] = [""]
         self.module_calls = 0
         self.detaching = False
+        self.assumptions: dict[str, None] = {}
         self.failed: tuple[str, str] | None = None
         self._table = table
         self._composite: dict[Any, bool] = {}
-        self._names: dict[int, dict[Any, str]] = {}
+        self._names: dict[int | None, dict[Any, str]] = {}
         self._roles: dict[int, str] = {}
         self._taken: tuple[dict[str, int], dict[str, int]] = ({}, {})
         self._forward: dict[int, tuple[str, str]] = {}
@@ -173,10 +185,13 @@ class Stream(TorchDispatchMode):  # type: ignore[misc]
         except NotImplementedError:  # its shape follows from values
             followed, value = run_on_host(func, args, kwargs, self._value)
             if not followed:
-                raise
+                return shaped_on_host(func, args, kwargs), False, None
             made = tree_map(lambda x: x.to("meta") if isinstance(x, torch.Tensor) else x, value)
             return made, True, value
         out = corrected(func, args, out)
+        if not known and (guess := assumed(func, args)) is not None:
+            self.assumptions[_FINITE] = None
+            return out, True, guess
         if known and all(t.is_meta and t.numel() <= LARGEST for t in tensors_in(out)):
             return out, *run_on_host(func, args, kwargs, self._value)
         return out, False, None
@@ -197,9 +212,10 @@ class Stream(TorchDispatchMode):  # type: ignore[misc]
         return out
 
     def _value(self, tensor: torch.Tensor) -> torch.Tensor | None:
-        if not is_strided(tensor):
+        number = self.storages.find(tensor)
+        if number is None or not is_strided(tensor):
             return None
-        return self.values.get(tensor, self.storages.number(tensor)[0])
+        return self.values.get(tensor, number)
 
     def _real_detach(self) -> bool:
         """Saving a tensor for backward detaches it without a call to the dispatcher."""
@@ -218,6 +234,8 @@ class Stream(TorchDispatchMode):  # type: ignore[misc]
         written: Sequence[torch.Tensor] = (),
     ) -> None:
         inputs = tuple(self.name_of(tensor) for tensor in tensors)
+        if target == "aten._grouped_mm":
+            self.assumptions[_BALANCED] = None
         module, source = self._origin()
         short = target.rpartition(".")[2]
         name = self._unique(f"{module}/{short}" if module else short, 0)
@@ -244,7 +262,8 @@ class Stream(TorchDispatchMode):  # type: ignore[misc]
             return origin
         variable = getattr(node, "variable", None)
         if variable is not None:
-            name = self._names.get(self.storages.number(variable)[0], {}).get(_key(variable), "")
+            known = self._names.get(self.storages.find(variable), {})
+            name = known.get(_key(variable), "")
             return name.rpartition(".")[0], ""
         return self._forward.get(node._sequence_nr(), ("", ""))
 

@@ -7,13 +7,14 @@ so such a look has an answer. Where it has none, the step depends on data and ca
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
 import torch
 from torch.utils._pytree import tree_flatten, tree_map
 
-LARGEST: Final = 1 << 20
+LARGEST: Final = 1 << 23
 """Elements above which a value is not followed."""
 _META: Final = torch.device("meta")
 _CPU: Final = torch.device("cpu")
@@ -22,6 +23,9 @@ _EMPTY: Final = frozenset(
     {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
 )
 _Key = tuple[int, int, tuple[int, ...], tuple[int, ...], torch.dtype]
+
+
+_BLOCKED: Final = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 
 
 class Unknown(Exception):
@@ -91,6 +95,57 @@ def run_on_host(
         return True, func(*tree_map(host, args), **tree_map(host, dict(kwargs)))
     except (RuntimeError, NotImplementedError, TypeError, IndexError):
         return False, None
+
+
+def assumed(func: Any, args: tuple[Any, ...]) -> torch.Tensor | None:
+    """What a look for infinities and NaN finds in finite numbers, None for any other operator."""
+    name = func._schema.name.removeprefix("aten::")
+    if not args or not isinstance(args[0], torch.Tensor) or args[0].numel() > LARGEST:
+        return None
+    other = args[1] if len(args) > 1 else None
+    itself = other is args[0]
+    infinite = isinstance(other, float) and other in (math.inf, -math.inf)
+    if name in ("isinf", "isnan") or (name == "ne" and itself) or (name == "eq" and infinite):
+        return torch.zeros(args[0].shape, dtype=torch.bool)
+    if name == "isfinite" or (name == "eq" and itself) or (name == "ne" and infinite):
+        return torch.ones(args[0].shape, dtype=torch.bool)
+    return None
+
+
+def shaped_on_host(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Meta tensors of the shapes that an operator without a meta kernel gives for zeros.
+
+    Raises
+    ------
+    NotImplementedError
+        If its shapes depend on values, or the operands are too big to try.
+    """
+    flat, _ = tree_flatten((args, dict(kwargs)))
+    size = sum(leaf.numel() for leaf in flat if _dense_meta(leaf))
+    if size > 16 * LARGEST or any(tag in func.tags for tag in _BLOCKED):
+        raise NotImplementedError(f"{func} has no meta kernel")
+
+    def host(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor) or not leaf.is_meta:
+            return leaf
+        if leaf.layout == torch.strided:
+            return torch.zeros(leaf.shape, dtype=leaf.dtype)
+        return _hollow(leaf)
+
+    def meta(leaf: Any) -> Any:
+        return leaf.to("meta") if isinstance(leaf, torch.Tensor) else leaf
+
+    out = func(*tree_map(host, args), **tree_map(host, dict(kwargs)))
+    return tree_map(meta, out)
+
+
+def _dense_meta(leaf: Any) -> bool:
+    return isinstance(leaf, torch.Tensor) and leaf.is_meta and leaf.layout == torch.strided
+
+
+def _hollow(tensor: torch.Tensor) -> torch.Tensor:
+    """A sparse tensor of that shape and format with nothing in it."""
+    return torch.zeros(tensor.shape, dtype=tensor.dtype).to_sparse(layout=tensor.layout)
 
 
 def _key(tensor: torch.Tensor, storage: int) -> _Key:
