@@ -91,9 +91,12 @@ def reuse(
         _touch(seen, taken, made, deaths.get(kernel, ()))
     rows: list[tuple[int, int, float]] = []
     for kernel, (taken, made) in enumerate(stream):
-        rows += [(kernel, size, seen.distance(storage) + size) for storage, size in taken]
+        for storage, size in taken:
+            known = min(size, seen.held(storage))
+            rows.append((kernel, known, seen.distance(storage) + known))
+            rows.append((kernel, size - known, FAR))
         _touch(seen, taken, made, deaths.get(kernel, ()))
-    table = np.array(rows, dtype=float).reshape(-1, 3)
+    table = np.array([row for row in rows if row[1] > 0], dtype=float).reshape(-1, 3)
     return Reads(table[:, 0].astype(np.intp), table[:, 1], np.minimum(table[:, 2], FAR))
 
 
@@ -128,8 +131,17 @@ class _Recency:
             above += self._order[other]
         return above
 
+    def held(self, storage: int) -> int:
+        """Bytes of the storage that were touched."""
+        return self._order.get(storage, 0)
+
     def touch(self, storage: int, size: int) -> None:
-        """Move a storage to the front; a new one takes the place of dead bytes."""
+        """Move a storage to the front; a new one takes the place of dead bytes.
+
+        A touch of a small part (one row of a cache of keys) leaves the rest where it was.
+        """
+        if 2 * size < self._order.get(storage, 0):
+            return
         self._dead.pop(storage, None)
         held = self._order.pop(storage, None)
         if held is None:

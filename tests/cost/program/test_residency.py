@@ -31,6 +31,14 @@ def test_dead_memory_is_overwritten():
     assert freed.distance[0] <= 4 + 3 * size
 
 
+def test_a_row_that_is_written_does_not_bring_back_the_rest():
+    cache, row, rest = 1000, 10, 5000
+    reads = [(), ((0, cache),), ((1, rest),)]
+    writes = [((0, row),), (), ()]
+    found = reuse(reads, writes, {}, horizon=1e9)
+    assert found.distance[found.kernel == 1].tolist() == [rest + cache]
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 6), min_size=2, max_size=60))
 def test_distance_is_that_of_a_stack(storages):
