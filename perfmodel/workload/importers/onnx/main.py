@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from perfmodel.errors import WorkloadError
+from perfmodel.errors import PerfmodelError, WorkloadError
 from perfmodel.workload.importers.onnx.builder import Builder
 from perfmodel.workload.importers.onnx.dims import input_specs
-from perfmodel.workload.importers.onnx.file import read_onnx
+from perfmodel.workload.importers.onnx.file import OnnxFile, read_onnx
 from perfmodel.workload.importers.onnx.values import Value
 from perfmodel.workload.importers.onnx.walk import Env, Walk
 from perfmodel.workload.program import Program
@@ -17,11 +17,25 @@ from perfmodel.workload.program import Program
 def read_program(path: Path, *, batch_size: int | None, dims: Mapping[str, int]) -> Program:
     """See :func:`perfmodel.workload.importers.onnx.load_onnx`."""
     file = read_onnx(path)
-    graph = file.graph
+    walk = Walk(Builder(), file.opsets, str(path.parent))
+    try:
+        return _walked(file, walk, batch_size, dims)
+    except PerfmodelError:
+        raise
+    except Exception as error:  # an attribute that is missing or of another type, a broken name
+        raise WorkloadError(
+            f"{path.name}: node {walk.build.node_name!r}",
+            f"<{type(error).__name__}: {error}>",
+            "an operator with the attributes and inputs that its definition asks for",
+            repair="check that the file is valid (onnx.checker.check_model)",
+        ) from error
+
+
+def _walked(file: OnnxFile, walk: Walk, batch_size: int | None, dims: Mapping[str, int]) -> Program:
+    path, graph = file.path, file.graph
     weights = {tensor.name for tensor in graph.initializer}
     free = [value for value in graph.input if value.name not in weights]
     specs = input_specs(free, batch_size=batch_size, dims=dims, where=path.name)
-    walk = Walk(Builder(), file.opsets, str(path.parent))
     env: Env = {}
     inputs = []
     for name, spec in specs.items():
@@ -40,5 +54,6 @@ def read_program(path: Path, *, batch_size: int | None, dims: Mapping[str, int])
                 "a tensor that a node makes",
                 repair="check that the file is complete (onnx.checker.check_model)",
             )
+        walk.build.rename(found, result.name)
         outputs.append(found)
     return walk.build.finish(path.stem, inputs, outputs, file.origin)

@@ -55,7 +55,16 @@ class Walk:
             for index in _BUFFERS.get(node.op_type, ())
             for name in node.input[index : index + 1]
         }
+        made: set[str] = set()
         for tensor in graph.initializer:
+            if not tensor.name or tensor.name in made:
+                raise WorkloadError(
+                    f"graph {graph.name!r}: initializers",
+                    tensor.name,
+                    "a name of its own for each",
+                    repair="rename one of the two",
+                )
+            made.add(tensor.name)
             env[tensor.name] = self._initializer(tensor, tensor.name in buffers)
 
     def _initializer(self, tensor: onnx.TensorProto, buffer: bool) -> Value:
