@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
+from perfmodel.errors import PerfmodelError, WorkloadError
 from perfmodel.workload.lowering.eager import (
     attention,
     conv,
@@ -94,4 +95,16 @@ def eager_work(site: Site) -> Work:
     tensors = (*site.inputs, *site.outputs)
     if tensors and all(tensor.host for tensor in tensors):
         return Work("host_tensor")
-    return rule_of(site.node.target)(site)
+    try:
+        return rule_of(site.node.target)(site)
+    except PerfmodelError:
+        raise
+    except (TypeError, ValueError, LookupError, ArithmeticError) as error:
+        shapes = ", ".join(str(tensor.shape) for tensor in site.inputs)
+        raise WorkloadError(
+            f"node {site.node.name} ({site.node.target})",
+            f"<inputs {shapes or 'none'}, attributes {dict(site.node.attributes)}:"
+            f" {type(error).__name__}: {error}>",
+            "the tensors and attributes of the operator's schema",
+            repair="trace the model again, or correct the node in the file",
+        ) from error
