@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from perfmodel.errors import WorkloadError
+from perfmodel.workload.lowering.compile import lower_compiled
 from perfmodel.workload.lowering.eager.table import eager_work
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered
 from perfmodel.workload.lowering.memory import node_events, residents
-from perfmodel.workload.lowering.site import Site, Work
+from perfmodel.workload.lowering.site import Work, sites
 from perfmodel.workload.program import Program
 from perfmodel.workload.stack import Stack
 
@@ -32,30 +32,8 @@ def lower(program: Program, stack: Stack) -> Lowered:
     0
     """
     if stack.mode == "compile":
-        raise WorkloadError(
-            f"stack {stack.name}: mode",
-            stack.mode,
-            "eager",
-            repair="lower the program on a stack that runs eagerly",
-        )
+        return lower_compiled(program, stack)
     return captured(lower_eager(program, stack)) if stack.graph else lower_eager(program, stack)
-
-
-def sites(program: Program, stack: Stack) -> tuple[Site, ...]:
-    """Every node with its tensors at hand."""
-    storages = dict(enumerate(program.storages))
-    return tuple(
-        Site(
-            node,
-            index,
-            tuple(program.tensor(name) for name in node.inputs),
-            tuple(program.tensor(name) for name in node.outputs),
-            storages,
-            stack.matmul_fp32,
-            stack.convolution_fp32,
-        )
-        for index, node in enumerate(program.nodes)
-    )
 
 
 def lower_eager(program: Program, stack: Stack) -> Lowered:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from perfmodel.workload.op import Op
-    from perfmodel.workload.program import Node, Tensor
+    from perfmodel.workload.program import Node, Program, Tensor
+    from perfmodel.workload.stack import Stack
 
 ITEM_BYTES: Final = MappingProxyType(
     {
@@ -144,3 +145,20 @@ class Work:
     host: str
     kernels: tuple[Kernel, ...] = ()
     temporaries: tuple[tuple[int, int], ...] = ()
+
+
+def sites(program: Program, stack: Stack) -> tuple[Site, ...]:
+    """Every node with its tensors at hand."""
+    storages = dict(enumerate(program.storages))
+    return tuple(
+        Site(
+            node,
+            index,
+            tuple(program.tensor(name) for name in node.inputs),
+            tuple(program.tensor(name) for name in node.outputs),
+            storages,
+            stack.matmul_fp32,
+            stack.convolution_fp32,
+        )
+        for index, node in enumerate(program.nodes)
+    )

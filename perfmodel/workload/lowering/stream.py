@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from perfmodel.workload.lowering.site import arithmetic
 from perfmodel.workload.op import Elementwise, Fused, Op
 from perfmodel.workload.ops.streams import ELEMENTWISE
 
@@ -31,7 +32,7 @@ def stream(
     if each_read + each_written == 0:
         count, each_read = 1, moved
     operations = max(0, round(flops / count))
-    return Fused(chain, count, each_read, each_written, operations, dtype)
+    return Fused(chain, count, each_read, each_written, operations, arithmetic(dtype))
 
 
 def map_op(

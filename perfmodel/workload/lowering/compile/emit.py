@@ -1,0 +1,364 @@
+"""Kernels, host calls and memory events of a compiled program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from perfmodel.workload.lowering.compile.fusion import fuse
+from perfmodel.workload.lowering.compile.graph import Graph
+from perfmodel.workload.lowering.compile.layout import prefers_channels_last
+from perfmodel.workload.lowering.compile.partition import kept, needed
+from perfmodel.workload.lowering.compile.realize import Buffer, Realizer, base_of
+from perfmodel.workload.lowering.compile.split import staged
+from perfmodel.workload.lowering.compile.trace import Names, trace
+from perfmodel.workload.lowering.eager.table import eager_work
+from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered, MemoryEvent, Traffic
+from perfmodel.workload.lowering.memory import residents
+from perfmodel.workload.lowering.site import Site, arithmetic, sites
+from perfmodel.workload.lowering.stream import stream
+from perfmodel.workload.program import Program
+from perfmodel.workload.stack import Stack
+
+
+@dataclass(slots=True)
+class Output:
+    """The lists of a lowered program while they grow."""
+
+    kernels: list[Kernel] = field(default_factory=list)
+    calls: list[HostCall] = field(default_factory=list)
+    events: list[MemoryEvent] = field(default_factory=list)
+    storage: dict[int, int] = field(default_factory=dict)
+    size: dict[int, int] = field(default_factory=dict)
+    alive: set[int] = field(default_factory=set)
+    fresh: int = 0
+
+
+def lower_compiled(program: Program, stack: Stack) -> Lowered:
+    """Forward and backward compiled, each one graph; the optimizer's step as the stack says."""
+    every = sites(program, stack)
+    compiled = [s for s in every if s.node.phase != "optimizer" or stack.compile_optimizer]
+    last = stack.layout_optimization and prefers_channels_last(compiled)
+    graph, names = trace(program, compiled, channels_last=last)
+    rest = [site for site in every if site.node.phase == "optimizer"]
+    if stack.compile_optimizer:
+        rest = []
+    results = _results(program, names, rest)
+    out = Output(fresh=len(program.storages), alive=set(program.resident))
+    forward_out = [n for n in results if not graph.values[n].backward]
+    backward_out = [n for n in results if graph.values[n].backward]
+    tail = needed(graph, backward_out)
+    late = {n for n in tail if graph.values[n].backward}
+    early = (tail - late) | needed(graph, forward_out)
+    saved: set[int] = set()
+    if late:
+        saved = kept(graph, early, late)
+    held = {n for n in saved if graph.values[n].kind != "source"}
+    outputs = [*forward_out, *held]
+    alive = sorted(needed(graph, outputs))
+    _graph(out, graph, alive, outputs, results, "forward", keep=held)
+    if late:
+        again = _order(graph, backward_out, held)
+        _graph(out, graph, again, backward_out, results, "backward", keep=set(), given=held)
+    _eager(out, program, rest)
+    return Lowered(
+        program.name,
+        stack.name,
+        "compile",
+        stack.graph,
+        tuple(out.kernels),
+        tuple(out.calls) if not stack.graph else _replays(out),
+        tuple(out.events) if not stack.graph else tuple(replace(e, call=0) for e in out.events),
+        residents(program),
+        0,
+        ("convolutions run channels last",) if last else (),
+    )
+
+
+def _replays(out: Output) -> tuple[HostCall, ...]:
+    phase = out.calls[-1].phase if out.calls else "forward"
+    return (HostCall("graph_replay", -1, tuple(range(len(out.kernels))), phase),)
+
+
+def _results(program: Program, names: Names, rest: Sequence[Site]) -> dict[int, int]:
+    """Values that outlive the compiled graphs, each with the program's storage that it fills."""
+    resident = set(program.resident)
+    wanted = dict.fromkeys(program.outputs)
+    wanted.update(dict.fromkeys(name for site in rest for name in site.node.inputs))
+    found: dict[int, int] = {}
+    for storage, name in names.mutated.items():
+        if storage in resident:
+            found[base_of(names.graph, names.current[name]).number] = storage
+    for name in wanted:
+        if name in names.current:
+            value = base_of(names.graph, names.get(name))
+            if value.kind != "source":
+                found.setdefault(value.number, program.tensor(name).storage)
+    return found
+
+
+def _order(graph: Graph, wanted: Sequence[int], held: set[int]) -> list[int]:
+    """What the backward graph computes, with forward values again just before their first use."""
+    inside = needed(graph, wanted, held)
+    done: dict[int, None] = {}
+    for target in sorted(n for n in inside if graph.values[n].backward):
+        stack = [target]
+        while stack:
+            number = stack[-1]
+            if number in done:
+                stack.pop()
+                continue
+            value = graph.values[number]
+            waiting = (
+                [] if number in held else [n for n in value.inputs if n not in done and n in inside]
+            )
+            if waiting:
+                stack += waiting
+            else:
+                done[number] = None
+                stack.pop()
+    return list(done)
+
+
+def _graph(
+    out: Output,
+    graph: Graph,
+    alive: Sequence[int],
+    outputs: Iterable[int],
+    results: Mapping[int, int],
+    phase: str,
+    *,
+    keep: set[int],
+    given: Iterable[int] = (),
+) -> None:
+    """One compiled graph: its call, kernels and memory."""
+    held = set(given)
+    local = [n for n in alive if n not in held]
+    realizer = Realizer(graph, local, outputs)
+    buffers = [
+        stage
+        for buffer in realizer.buffers()
+        for stage in staged(buffer, inner=realizer.inner(buffer))
+    ]
+    groups = fuse(buffers)
+    writer = {buffer.value.number: place for place, buffer in enumerate(buffers)}
+    home = {place: order for order, group in enumerate(groups) for place in group}
+    final = _last_uses(buffers, groups, writer, home)
+    lasting = {realizer.memory(n) for n in (*outputs, *keep)}
+    out.calls.append(HostCall("compiled_call", -1, (), phase, len(lasting)))
+    for order, group in enumerate(groups):
+        _group(out, graph, [buffers[p] for p in group], order, final, lasting, results, phase,
+               realizer)  # fmt: skip
+    call = len(out.calls) - 1
+    for number in held:
+        _free(out, out.storage.get(realizer.memory(number), -1), call, results.values())
+
+
+def _last_uses(
+    buffers: Sequence[Buffer],
+    groups: Sequence[Sequence[int]],
+    writer: Mapping[int, int],
+    home: Mapping[int, int],
+) -> dict[int, int]:
+    """The last group that touches each buffer."""
+    final: dict[int, int] = {}
+    for order, group in enumerate(groups):
+        for place in group:
+            final[buffers[place].value.number] = max(
+                order, final.get(buffers[place].value.number, order)
+            )
+            for read in buffers[place].reads:
+                final[read.buffer] = max(order, final.get(read.buffer, order))
+            if buffers[place].value.scatter:
+                final[buffers[place].value.inputs[0]] = order
+    return final
+
+
+def _group(
+    out: Output,
+    graph: Graph,
+    members: Sequence[Buffer],
+    order: int,
+    final: Mapping[int, int],
+    lasting: set[int],
+    results: Mapping[int, int],
+    phase: str,
+    realizer: Realizer,
+) -> None:
+    """One group: its storages, its kernel, its call."""
+    call = len(out.calls)
+    made = {buffer.value.number for buffer in members}
+    stored = [
+        buffer
+        for buffer in members
+        if buffer.value.number in lasting or final[buffer.value.number] > order
+    ]
+    reads = _reads(members, made)
+    dying = [number for number in reads if final.get(number, -1) == order and number not in lasting]
+    fused = members[0].fusable
+    for buffer in stored:
+        _place(out, graph, buffer, results, call, dying if fused else [], realizer)
+    traffic_in = tuple((_storage(out, graph, n), size) for n, size in reads.items())
+    traffic_out: dict[int, int] = {}
+    for buffer in stored:
+        spot = _storage(out, graph, buffer.value.number)
+        traffic_out[spot] = traffic_out.get(spot, 0) + buffer.written
+    first = len(out.kernels)
+    if fused:
+        out.kernels.append(_loop(members, traffic_in, tuple(traffic_out.items()), phase))
+    else:
+        out.kernels += _library(
+            out, members[0], traffic_in, tuple(traffic_out.items()), phase, call
+        )
+        _further(out, graph, members[0], results, call)
+    launched = tuple(range(first, len(out.kernels)))
+    tensors = len(traffic_in) + len(traffic_out)
+    node = members[0].value.node
+    out.calls.append(HostCall("triton" if fused else "extern", node, launched, phase, tensors))
+    for number in dying:
+        _free(out, out.storage.get(number, -1), call, results.values())
+    for buffer in members:
+        number = buffer.value.number
+        if number not in lasting and final[number] == order and number in out.storage:
+            _free(out, out.storage[number], call, results.values())
+
+
+def _reads(members: Sequence[Buffer], made: set[int]) -> dict[int, int]:
+    """Bytes that a group loads from each buffer outside it; overlapping accesses count once."""
+    found: dict[tuple[int, tuple[int, ...]], int] = {}
+    for buffer in members:
+        for read in buffer.reads:
+            if read.buffer not in made:
+                key = read.buffer, read.places
+                found[key] = max(found.get(key, 0), read.bytes)
+        if buffer.value.scatter and buffer.value.inputs[0] not in made:
+            found.setdefault((buffer.value.inputs[0], ()), 0)
+    total: dict[int, int] = {}
+    for (number, _), size in found.items():
+        total[number] = total.get(number, 0) + size
+    return total
+
+
+def _storage(out: Output, graph: Graph, number: int) -> int:
+    """The storage of a buffer or source."""
+    if number in out.storage:
+        return out.storage[number]
+    if number >= 0 and graph.values[number].kind == "source":
+        return graph.values[number].storage
+    if number >= 0 and graph.values[number].kind == "result":
+        return out.storage.get(number, _storage(out, graph, graph.values[number].inputs[0]))
+    return -1
+
+
+def _place(
+    out: Output,
+    graph: Graph,
+    buffer: Buffer,
+    results: Mapping[int, int],
+    call: int,
+    dying: list[int],
+    realizer: Realizer,
+) -> None:
+    """Give a buffer its storage: the program's, its base's, a dying input's or a new one."""
+    value = buffer.value
+    size = value.bytes if value.number >= 0 else buffer.written
+    names = (value.number, *realizer.aliases(value.number))
+    targets = [results[n] for n in names if n in results]
+    if targets:
+        out.storage.update(dict.fromkeys(names, targets[0]))
+        if targets[0] not in out.alive:
+            _take(out, targets[0], size, call)
+        return
+    if value.scatter:
+        out.storage[value.number] = _storage(out, graph, realizer.memory(value.inputs[0]))
+        return
+    for number in dying:
+        spot = out.storage.get(number, -1)
+        if spot in out.alive and out.size.get(spot) == size and spot not in results.values():
+            out.storage[value.number] = spot
+            dying.remove(number)
+            return
+    out.storage.update(dict.fromkeys(names, out.fresh))
+    _take(out, out.fresh, size, call)
+    out.fresh += 1
+
+
+def _further(
+    out: Output, graph: Graph, buffer: Buffer, results: Mapping[int, int], call: int
+) -> None:
+    """Storages of the other outputs of a library call."""
+    place = buffer.value.number + 1
+    while place < len(graph.values) and graph.values[place].kind == "result":
+        value = graph.values[place]
+        if value.inputs == (buffer.value.number,):
+            target = results.get(place, out.fresh)
+            out.storage[place] = target
+            if target not in out.alive:
+                _take(out, target, value.bytes, call)
+            out.fresh += target == out.fresh
+        place += 1
+
+
+def _take(out: Output, storage: int, size: int, call: int) -> None:
+    out.alive.add(storage)
+    out.size[storage] = size
+    out.events.append(MemoryEvent(call, storage, size, True))
+
+
+def _free(out: Output, storage: int, call: int, lasting: Iterable[int]) -> None:
+    if storage in out.size and storage in out.alive and storage not in set(lasting):
+        out.alive.remove(storage)
+        out.events.append(MemoryEvent(call, storage, out.size[storage], False))
+
+
+def _loop(members: Sequence[Buffer], reads: Traffic, writes: Traffic, phase: str) -> Kernel:
+    """A generated kernel."""
+    steps = tuple(dict.fromkeys(step for buffer in members for step in buffer.steps))
+    nodes = tuple(sorted({n for buffer in members for n in buffer.nodes if n >= 0}))
+    reduction = any(buffer.reduced > 1 for buffer in members)
+    elements = max(buffer.numel * buffer.reduced for buffer in members)
+    flops = sum(buffer.operations for buffer in members)
+    read, written = (sum(size for _, size in traffic) for traffic in (reads, writes))
+    name = "+".join(steps[:12]) + ("+..." if len(steps) > 12 else "")
+    op = stream(name, elements, read, written, flops, arithmetic(members[0].value.dtype))
+    kind = "reduction" if reduction else "pointwise"
+    return Kernel(name, kind, (op,), reads, writes, nodes, phase, "triton")
+
+
+def _library(
+    out: Output, buffer: Buffer, reads: Traffic, writes: Traffic, phase: str, call: int
+) -> list[Kernel]:
+    """A library call's kernels, on the storages of the compiled graph."""
+    work = buffer.value.work
+    if work is None:
+        return []
+    for storage, size in work.temporaries:
+        out.events.append(MemoryEvent(call, storage, size, True, "temporary"))
+        out.events.append(MemoryEvent(call, storage, size, False, "temporary"))
+    return [
+        replace(kernel, reads=reads, writes=writes, phase=phase, host="extern")
+        for kernel in work.kernels
+    ]
+
+
+def _eager(out: Output, program: Program, rest: Sequence[Site]) -> None:
+    """Operators that are not compiled: the optimizer's step."""
+    host = {tensor.storage for tensor in program.tensors if tensor.host}
+    for site in rest:
+        work = eager_work(site)
+        call, first = len(out.calls), len(out.kernels)
+        out.kernels += work.kernels
+        launched = tuple(range(first, len(out.kernels)))
+        tensors = len(site.inputs) + len(site.outputs)
+        out.calls.append(HostCall(work.host, site.index, launched, site.node.phase, tensors))
+        for tensor in site.outputs:
+            if tensor.storage not in out.alive and tensor.storage not in host:
+                _take(out, tensor.storage, program.storages[tensor.storage], call)
+        for storage, size in work.temporaries:
+            out.events.append(MemoryEvent(call, storage, size, True, "temporary"))
+            out.events.append(MemoryEvent(call, storage, size, False, "temporary"))
+        for storage in site.node.frees:
+            if storage in out.alive:
+                out.alive.remove(storage)
+                size = out.size.get(storage, program.storages[storage])
+                out.events.append(MemoryEvent(call, storage, size, False))

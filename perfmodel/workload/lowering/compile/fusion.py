@@ -1,0 +1,312 @@
+"""Which loops become one kernel: a greedy search as in torch/_inductor/scheduler.py.
+
+Two groups fuse where they share memory, their iterations fit, no dependence runs around through a
+third kernel, and, for producer and consumer, every element is read where it was written.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from perfmodel.workload.lowering.compile.realize import Buffer, samples
+
+LARGEST: Final = 64
+NEIGHBOURS: Final = 64
+ROUNDS: Final = 10
+SMALLEST_GAIN: Final = 10
+DISTANT: Final = 64
+
+Key = tuple[int, tuple[int, ...]]
+
+
+@dataclass(slots=True)
+class Group:
+    """Loops that run as one kernel."""
+
+    members: list[int]
+    numel: int
+    reduced: int
+    fusable: bool
+    order: int
+    last: int
+    accesses: dict[Key, int]
+    mixed: bool = False
+
+    @property
+    def is_reduction(self) -> bool:
+        """Whether any member sums."""
+        return self.reduced > 1
+
+
+def identity(numel: int, total: int) -> tuple[int, ...]:
+    """Places at which an iteration over ``total`` writes a result of ``numel`` elements."""
+    points = samples(total)
+    if numel < total:
+        points = points // max(1, total // numel)
+    return tuple(points.tolist())
+
+
+def fuse(buffers: Sequence[Buffer], *, mix_orders: bool = True) -> list[list[int]]:
+    """Groups of buffers, in an order in which they can run.
+
+    Parameters
+    ----------
+    buffers : sequence of Buffer
+        In the order of the graph.
+    mix_orders : bool
+        Whether a row reduction and a column reduction of the same large operand become one kernel.
+
+    Returns
+    -------
+    list of lists of int
+        Places in ``buffers``; a library call stands alone.
+    """
+    writer = {buffer.value.number: place for place, buffer in enumerate(buffers)}
+    groups: dict[int, Group] = {}
+    for place, buffer in enumerate(buffers):
+        accesses: dict[Key, int] = {}
+        if buffer.fusable:
+            for read in buffer.reads:
+                accesses[read.buffer, read.places] = read.bytes
+            total = buffer.numel * buffer.reduced
+            accesses[buffer.value.number, identity(buffer.numel, total)] = buffer.written
+        groups[place] = Group(
+            [place], buffer.numel, buffer.reduced,
+            buffer.fusable and not buffer.value.scatter, place, place, accesses,
+        )  # fmt: skip
+    home = {place: place for place in groups}
+    needs = _dependences(buffers, writer)
+    for _ in range(ROUNDS):
+        before = len(groups)
+        _round(groups, home, needs, buffers, writer, mix_orders=mix_orders)
+        if len(groups) == before:
+            break
+    return _ordered(groups, home, needs)
+
+
+def _dependences(buffers: Sequence[Buffer], writer: dict[int, int]) -> list[set[int]]:
+    """For each buffer, the places of those that must run before it.
+
+    A write in place follows everything that read the memory before it.
+    """
+    needs: list[set[int]] = []
+    latest = dict(writer)
+    readers: defaultdict[int, set[int]] = defaultdict(set)
+    for place, buffer in enumerate(buffers):
+        found = {
+            latest[read.buffer] for read in buffer.reads if latest.get(read.buffer, place) < place
+        }
+        for read in buffer.reads:
+            readers[read.buffer].add(place)
+        if buffer.value.scatter:
+            base = buffer.value.inputs[0]
+            if latest.get(base, place) < place:
+                found.add(latest[base])
+            found |= {reader for reader in readers[base] if reader < place}
+        needs.append(found - {place})
+    return needs
+
+
+def _round(
+    groups: dict[int, Group],
+    home: dict[int, int],
+    needs: Sequence[set[int]],
+    buffers: Sequence[Buffer],
+    writer: dict[int, int],
+    *,
+    mix_orders: bool,
+) -> None:
+    touching: defaultdict[int, list[int]] = defaultdict(list)
+    for name, group in sorted(groups.items(), key=lambda item: item[1].order):
+        if group.fusable:
+            for buffer in {key[0] for key in group.accesses}:
+                touching[buffer].append(name)
+    candidates: dict[tuple[int, int], tuple[bool, int, int]] = {}
+    for names in touching.values():
+        for place, first in enumerate(names):
+            for second in names[place + 1 : place + 1 + NEIGHBOURS]:
+                if (first, second) not in candidates:
+                    score = _score(groups[first], groups[second])
+                    candidates[first, second] = score
+    ranked = sorted(candidates, key=lambda pair: candidates[pair], reverse=True)
+    for first, second in ranked:
+        a, b = home[first], home[second]
+        if a == b:
+            continue
+        one, two = groups[a], groups[b]
+        if one.order > two.order:
+            a, b, one, two = b, a, two, one
+        mixed = _can_fuse(one, two, home, needs, buffers, writer, mix_orders=mix_orders)
+        if mixed is None or _cycle(a, b, groups, home, needs):
+            continue
+        _merge(a, b, groups, home, mixed=mixed)
+
+
+def _score(one: Group, two: Group) -> tuple[bool, int, int]:
+    shared = _shared(one, two)
+    distance = -max(abs(one.order - two.last), abs(two.order - one.last))
+    return (one.is_reduction == two.is_reduction and shared > 0, shared, distance)
+
+
+def _shared(one: Group, two: Group) -> int:
+    """Bytes that both touch in the same order [B]."""
+    small, large = sorted((one.accesses, two.accesses), key=len)
+    return sum(size for key, size in small.items() if key in large) + _rowwise(one, two)
+
+
+def _rowwise(one: Group, two: Group) -> int:
+    """Bytes that groups of different iterations share: a row's result, or its elements."""
+    if one.numel * one.reduced == two.numel * two.reduced:
+        return 0
+    names = {key[0] for key in one.accesses} & {key[0] for key in two.accesses}
+    return sum(
+        min(size, other)
+        for (name, _), size in one.accesses.items()
+        if name in names
+        for (again, _), other in two.accesses.items()
+        if again == name
+    )
+
+
+def _can_fuse(
+    one: Group,
+    two: Group,
+    home: dict[int, int],
+    needs: Sequence[set[int]],
+    buffers: Sequence[Buffer],
+    writer: dict[int, int],
+    *,
+    mix_orders: bool,
+) -> bool | None:
+    """None where they cannot; else whether they are reductions of mixed order."""
+    if not (one.fusable and two.fusable) or len(one.members) + len(two.members) > LARGEST:
+        return None
+    inside = set(one.members)
+    vertical = any(needs[place] & inside for place in two.members)
+    if mix_orders and not vertical and _mixed(one, two):
+        return True
+    if not _iterations_fit(one, two):
+        return None
+    if vertical:
+        return False if _reads_fit(one, two, buffers) else None
+    if _shared(one, two) < SMALLEST_GAIN or abs(two.order - one.last) > DISTANT:
+        return None
+    return False
+
+
+def _mixed(one: Group, two: Group) -> bool:
+    """A row reduction and a column reduction of the same large operand."""
+    if not (one.is_reduction and two.is_reduction):
+        return False
+    if (one.numel, one.reduced) != (two.reduced, two.numel) or one.numel == one.reduced:
+        return False
+    rows, cols = max(one.numel, one.reduced), min(one.numel, one.reduced)
+    full = {key[0] for key, size in one.accesses.items() if size >= rows * cols}
+    shares = any(key[0] in full for key, size in two.accesses.items() if size >= rows * cols)
+    return shares and rows * cols >= 5 * 2**20 and rows >= max(4096, 2 * cols) and cols <= 16384
+
+
+def _iterations_fit(one: Group, two: Group) -> bool:
+    if one.is_reduction and two.is_reduction:
+        return (one.numel, one.reduced) == (two.numel, two.reduced)
+    if not one.is_reduction and not two.is_reduction:
+        return one.numel == two.numel
+    plain, summed = (two, one) if one.is_reduction else (one, two)
+    return plain.numel in (summed.numel, summed.numel * summed.reduced)
+
+
+def _reads_fit(one: Group, two: Group, buffers: Sequence[Buffer]) -> bool:
+    """Whether ``two`` reads every result of ``one`` where the same thread has written it.
+
+    A reordered read is accepted while one of the two is a single map, whose loops can be turned.
+    """
+    made = {buffers[place].value.number: place for place in one.members}
+    turns = (len(one.members) == 1 and not one.is_reduction) or (
+        len(two.members) == 1 and not two.is_reduction
+    )
+    for place in two.members:
+        buffer = buffers[place]
+        total = buffer.numel * buffer.reduced
+        for read in buffer.reads:
+            if read.buffer not in made:
+                continue
+            source = buffers[made[read.buffer]]
+            if read.places == identity(source.numel, total):
+                continue
+            whole = source.numel == total
+            if not (whole and turns):
+                return False
+    return True
+
+
+def _cycle(
+    a: int, b: int, groups: dict[int, Group], home: dict[int, int], needs: Sequence[set[int]]
+) -> bool:
+    """Whether a third group would have to run both before and after the fused one."""
+    least = min(groups[a].order, groups[b].order)
+    stack = [
+        home[need]
+        for name in (a, b)
+        for place in groups[name].members
+        for need in needs[place]
+        if home[need] not in (a, b)
+    ]
+    seen: set[int] = set()
+    while stack:
+        name = stack.pop()
+        if name in seen or groups[name].last < least:
+            continue
+        seen.add(name)
+        for place in groups[name].members:
+            for need in needs[place]:
+                other = home[need]
+                if other in (a, b):
+                    return True
+                if other not in seen:
+                    stack.append(other)
+    return False
+
+
+def _merge(a: int, b: int, groups: dict[int, Group], home: dict[int, int], *, mixed: bool) -> None:
+    one, two = groups[a], groups.pop(b)
+    one.members = sorted([*one.members, *two.members])
+    if two.is_reduction and not one.is_reduction:
+        one.numel, one.reduced = two.numel, two.reduced
+    one.order, one.last = min(one.order, two.order), max(one.last, two.last)
+    for key, size in two.accesses.items():
+        one.accesses[key] = max(one.accesses.get(key, 0), size)
+    one.mixed = one.mixed or two.mixed or mixed
+    for place in two.members:
+        home[place] = a
+
+
+def _ordered(
+    groups: dict[int, Group], home: dict[int, int], needs: Sequence[set[int]]
+) -> list[list[int]]:
+    """The groups in an order that respects every dependence, early ones first."""
+    result: list[list[int]] = []
+    done: set[int] = set()
+
+    def before(name: int) -> Iterable[int]:
+        return sorted(
+            {home[need] for place in groups[name].members for need in needs[place]} - {name}
+        )
+
+    for start in sorted(groups, key=lambda name: groups[name].order):
+        stack = [start]
+        while stack:
+            name = stack[-1]
+            if name in done:
+                stack.pop()
+                continue
+            waiting = [other for other in before(name) if other not in done]
+            if waiting:
+                stack += waiting
+            else:
+                stack.pop()
+                done.add(name)
+                result.append(groups[name].members)
+    return result

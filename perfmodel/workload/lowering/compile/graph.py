@@ -1,0 +1,198 @@
+"""A graph of values without mutation: what a compiler sees after its decompositions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from perfmodel.workload.lowering.site import Work, item_bytes
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """Where an element of a view lies in its parent, both counted in logical order.
+
+    ``offset + sum(i_k stride_k)`` over the multi-index of ``shape``.
+    """
+
+    shape: Shape
+    strides: tuple[int, ...]
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One tensor of the graph.
+
+    Parameters
+    ----------
+    number : int
+        Its place in :attr:`Graph.values`.
+    kind : str
+        ``source`` (in memory before), ``map`` (element-wise), ``reduce``, ``view``, ``extern`` (a
+        library call) or ``result`` (a further output of the extern that is its input).
+    inputs : tuple of int
+        Operands; a map broadcasts them.
+    shape, dtype
+        Of the value.
+    name : str
+        The step, for the reader.
+    node : int
+        The program's node that it belongs to, -1 for a source.
+    backward : bool
+        Whether it belongs to the backward graph.
+    operations : int
+        FLOP for each element of the iteration.
+    index : Index, optional
+        A view's map into its parent; None keeps the logical order (a reshape).
+    over : tuple of int
+        Axes of the operand that a reduction runs over.
+    work : Work, optional
+        What an extern runs.
+    storage : int
+        The program's storage of a source, else -1.
+    random, scatter, heavy : bool
+        Random numbers; writes part of its first operand's memory in place; must not be computed
+        twice.
+    """
+
+    number: int
+    kind: str
+    inputs: tuple[int, ...]
+    shape: Shape
+    dtype: str
+    name: str
+    node: int = -1
+    backward: bool = False
+    operations: int = 0
+    index: Index | None = None
+    over: tuple[int, ...] = ()
+    work: Work | None = None
+    storage: int = -1
+    random: bool = False
+    scatter: bool = False
+    heavy: bool = False
+
+    @property
+    def numel(self) -> int:
+        """Elements."""
+        return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all elements [B]."""
+        return self.numel * item_bytes(self.dtype)
+
+    @property
+    def lazy(self) -> bool:
+        """Whether it can be computed where it is used, without memory of its own."""
+        return self.kind == "map" and not self.scatter
+
+
+@dataclass(slots=True)
+class Graph:
+    """Values in an order in which they can be computed, built by appending."""
+
+    values: list[Value] = field(default_factory=list)
+    outputs: list[int] = field(default_factory=list)
+    node: int = -1
+    backward: bool = False
+
+    def add(
+        self, kind: str, inputs: Sequence[int], shape: Sequence[int], dtype: str, name: str,
+        **more: object,
+    ) -> int:  # fmt: skip
+        """Append a value that belongs to the current node; answers its number."""
+        number = len(self.values)
+        self.values.append(
+            Value(number, kind, tuple(inputs), tuple(shape), dtype, name, self.node, self.backward,
+                  **more)  # type: ignore[arg-type]
+        )  # fmt: skip
+        return number
+
+    def view(self, parent: int, shape: Sequence[int], index: Index | None = None) -> int:
+        """A view; one that changes nothing is its parent."""
+        source = self.values[parent]
+        if index is None and tuple(shape) == source.shape:
+            return parent
+        return self.add("view", (parent,), shape, source.dtype, "view", index=index)
+
+    def map(
+        self, name: str, inputs: Sequence[int], shape: Sequence[int], dtype: str, operations: int,
+        **more: object,
+    ) -> int:  # fmt: skip
+        """An element-wise step over broadcast operands."""
+        return self.add("map", inputs, shape, dtype, name, operations=operations, **more)
+
+    def reduce(
+        self, name: str, operand: int, over: Sequence[int], dtype: str, *, keepdim: bool,
+        operations: int = 1,
+    ) -> int:  # fmt: skip
+        """A reduction over axes of one operand."""
+        shape = self.values[operand].shape
+        axes = tuple(sorted(axis % len(shape) for axis in over)) if shape else ()
+        kept = tuple(
+            1 if axis in axes else size
+            for axis, size in enumerate(shape)
+            if keepdim or axis not in axes
+        )
+        return self.add(
+            "reduce", (operand,), kept, dtype, name, operations=operations, over=axes
+        )  # fmt: skip
+
+
+def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Strides of the logical order."""
+    strides, step = [], 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= size
+    return tuple(reversed(strides))
+
+
+def permuted(shape: Shape, dims: Sequence[int]) -> Index:
+    """The index of a permutation of axes."""
+    strides = contiguous_strides(shape)
+    axes = [dim % len(shape) for dim in dims]
+    return Index(tuple(shape[a] for a in axes), tuple(strides[a] for a in axes))
+
+
+def expanded(shape: Shape, target: Shape) -> Index | None:
+    """The index of a broadcast to ``target``; None where nothing is repeated."""
+    lead = len(target) - len(shape)
+    if math.prod(shape) == math.prod(target):
+        return None
+    strides = contiguous_strides(shape)
+    return Index(
+        target,
+        tuple(
+            0 if axis < lead or shape[axis - lead] == 1 else strides[axis - lead]
+            for axis in range(len(target))
+        ),
+    )
+
+
+def sliced(shape: Shape, dim: int, start: int, step: int, size: int) -> Index:
+    """The index of ``size`` entries along one axis."""
+    strides = contiguous_strides(shape)
+    axis = dim % len(shape)
+    return Index(
+        (*shape[:axis], size, *shape[axis + 1 :]),
+        (*strides[:axis], strides[axis] * step, *strides[axis + 1 :]),
+        start * strides[axis],
+    )
+
+
+def selected(shape: Shape, dim: int, place: int) -> Index:
+    """The index of one entry along an axis, which vanishes."""
+    strides = contiguous_strides(shape)
+    axis = dim % len(shape)
+    place = place % shape[axis] if shape[axis] else 0
+    return Index(
+        (*shape[:axis], *shape[axis + 1 :]),
+        (*strides[:axis], *strides[axis + 1 :]),
+        place * strides[axis],
+    )

@@ -1,0 +1,305 @@
+"""Which values get memory, and what each of them reads: buffers from values.
+
+A map is computed where it is used unless it is an output, feeds a library call, is used more than
+once and reads much, or has grown large (torch/_inductor/ir.py, ``StorageBox``; thresholds from
+torch/_inductor/config.py). Where an element is read is followed at a few sample points, so that two
+accesses compare equal exactly when they visit memory in the same order.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.workload.lowering.compile.graph import Graph, Index, Value, expanded, permuted
+from perfmodel.workload.lowering.site import item_bytes
+
+READS_ON_REUSE: Final = 4
+READS_IN_ALL: Final = 8
+OPERATIONS: Final = 30
+SAMPLES: Final = 7
+
+Places = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One access to a buffer: which, in which order (places at the samples), how much [B]."""
+
+    buffer: int
+    places: tuple[int, ...]
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """A value with memory.
+
+    Parameters
+    ----------
+    value : Value
+    numel, reduced : int
+        Iteration: results, and elements that each of them sums (1 for a map).
+    reads : tuple of Read
+        What its loop loads.
+    operations : float
+        FLOP of the whole loop.
+    steps : tuple of str
+        Names of the steps that are computed in it.
+    nodes : tuple of int
+        The program's nodes that these steps belong to.
+    written : int
+        Bytes stored [B].
+    """
+
+    value: Value
+    numel: int
+    reduced: int
+    reads: tuple[Read, ...]
+    operations: float
+    steps: tuple[str, ...]
+    nodes: tuple[int, ...]
+    written: int
+
+    @property
+    def fusable(self) -> bool:
+        """Whether it is a generated loop, not a library call."""
+        return self.value.kind in ("map", "reduce")
+
+
+def samples(count: int) -> Places:
+    """The sample points of an iteration over ``count`` elements."""
+    fractions = np.array([0.0, 0.0371, 0.2113, 0.3917, 0.5237, 0.7411, 0.9973])
+    return np.minimum((fractions * count).astype(np.int64), max(0, count - 1))
+
+
+def follow(index: Index | None, places: Places) -> Places:
+    """Places of a view in its parent."""
+    if index is None:
+        return places
+    rest, result = places, np.full_like(places, index.offset)
+    for size, stride in zip(reversed(index.shape), reversed(index.strides), strict=True):
+        if size > 1:
+            if stride:
+                result = result + (rest % size) * stride
+            rest = rest // size
+    return result
+
+
+def base_of(graph: Graph, number: int) -> Value:
+    """The value behind a chain of views."""
+    value = graph.values[number]
+    while value.kind == "view":
+        value = graph.values[value.inputs[0]]
+    return value
+
+
+def users_of(graph: Graph, alive: Iterable[int]) -> dict[int, list[int]]:
+    """Which living values use each value, views looked through."""
+    users: defaultdict[int, list[int]] = defaultdict(list)
+    for number in alive:
+        value = graph.values[number]
+        if value.kind == "view":
+            continue
+        for operand in value.inputs:
+            base = base_of(graph, operand).number
+            if number not in users[base]:
+                users[base].append(number)
+    return users
+
+
+class Realizer:
+    """Walks the living values in order and decides, one after another, which get memory."""
+
+    def __init__(self, graph: Graph, alive: Sequence[int], outputs: Iterable[int]) -> None:
+        self.graph = graph
+        self.alive = alive
+        self.outputs = {base_of(graph, number).number for number in outputs}
+        self.users = users_of(graph, alive)
+        self.real: set[int] = set()
+        self.folded: dict[int, int] = {}
+        self.local = set(alive)
+
+    def buffers(self) -> list[Buffer]:
+        """Buffers in order."""
+        found = []
+        for number in self.alive:
+            value = self.graph.values[number]
+            if value.kind in ("view", "result"):
+                if value.kind == "result":
+                    self.real.add(number)
+                continue
+            if self._stays_in_call(value):
+                self.folded[number] = value.inputs[0]
+                self.real.add(number)
+                continue
+            if value.kind == "map" and not self._needs_memory(value):
+                continue
+            self.real.add(number)
+            if value.kind != "source":
+                found.append(self._buffer(value))
+        return found
+
+    def _stays_in_call(self, value: Value) -> bool:
+        """Whether a bias is added by the library: not all users are element-wise."""
+        if value.kind != "map" or not value.name.endswith(" bias"):
+            return False
+        users = self.users.get(value.number, [])
+        plain = all(self.graph.values[user].kind == "map" for user in users)
+        return value.number in self.outputs or not users or not plain
+
+    def _needs_memory(self, value: Value) -> bool:
+        if value.scatter or value.heavy or value.random or value.number in self.outputs:
+            return True
+        users = self.users.get(value.number, [])
+        if any(self.graph.values[user].kind == "extern" or self.graph.values[user].scatter
+               for user in users):  # fmt: skip
+            return True
+        reads, work = self._cost(value)
+        if len(users) > 1 and (reads > READS_ON_REUSE or work > OPERATIONS):
+            return bool(reads)
+        return reads > READS_IN_ALL or (work > OPERATIONS and reads > 0)
+
+    def _cost(self, value: Value) -> tuple[int, int]:
+        """Distinct buffers that the inlined expression reads, and its operations."""
+        read: set[int] = set()
+        work, stack, seen = 0, [value.number], set()
+        while stack:
+            number = stack.pop()
+            if number in seen:
+                continue
+            seen.add(number)
+            current = self.graph.values[number]
+            if current.kind == "view":
+                stack.append(current.inputs[0])
+            elif number in self.real or not current.lazy or number not in self.local:
+                read.add(number)
+            else:
+                work += max(1, min(current.operations, 12))
+                stack += current.inputs
+        return len(read), work
+
+    def _buffer(self, value: Value) -> Buffer:
+        if value.kind == "extern":
+            reads = tuple(
+                Read(self.memory(operand), (), self._extern_bytes(operand))
+                for operand in value.inputs
+            )
+            return Buffer(value, value.numel, 1, reads, 0.0, (value.name,), (value.node,),
+                          value.bytes)  # fmt: skip
+        numel, reduced = value.numel, 1
+        if value.kind == "reduce":
+            reduced = max(1, self.graph.values[value.inputs[0]].numel // max(1, numel))
+        leaves: dict[tuple[int, tuple[int, ...]], int] = {}
+        steps: list[str] = [value.name]
+        nodes: list[int] = [value.node]
+        total = numel * reduced
+        points = samples(total)
+        work = float(value.operations * total)
+        if value.kind == "reduce":
+            operand = self.graph.values[value.inputs[0]]
+            points = follow(_reduction_order(operand.shape, value.over), points)
+            work += self._visit(value.inputs[0], points, total, leaves, steps, nodes)
+        else:
+            skip = 1 if value.scatter else 0
+            for operand_number in value.inputs[skip:]:
+                work += self._operand(value, operand_number, points, leaves, steps, nodes)
+        written = numel * item_bytes(value.dtype)
+        if value.scatter:
+            moved = max((self.graph.values[n].bytes for n in value.inputs[1:]), default=0)
+            written = min(written, moved)
+            numel = max((self.graph.values[n].numel for n in value.inputs[1:]), default=1)
+        reads = tuple(Read(buffer, key, size) for (buffer, key), size in leaves.items())
+        return Buffer(
+            value, max(1, numel), reduced, reads, work, tuple(dict.fromkeys(steps)),
+            tuple(dict.fromkeys(nodes)), written,
+        )  # fmt: skip
+
+    def memory(self, number: int) -> int:
+        """The number of the buffer that holds (the base of) a value."""
+        base = base_of(self.graph, number).number
+        base = self.folded.get(base, base)
+        return base_of(self.graph, base).number
+
+    def inner(self, buffer: Buffer) -> bool:
+        """Whether neighbouring terms of a sum are neighbours in memory."""
+        if buffer.value.kind != "reduce":
+            return True
+        shape = self.graph.values[buffer.value.inputs[0]].shape
+        places = follow(_reduction_order(shape, buffer.value.over), np.array([0, 1]))
+        return bool(places[1] - places[0] == 1)
+
+    def aliases(self, number: int) -> list[int]:
+        """Values that live in the memory of this one: a bias that the library adds."""
+        return [value for value, call in self.folded.items() if call == number]
+
+    def _extern_bytes(self, number: int) -> int:
+        value = self.graph.values[number]
+        return min(value.bytes, base_of(self.graph, number).bytes)
+
+    def _operand(
+        self,
+        value: Value,
+        number: int,
+        points: Places,
+        leaves: dict[tuple[int, tuple[int, ...]], int],
+        steps: list[str],
+        nodes: list[int],
+    ) -> float:
+        """An operand of a map: broadcast where shapes say so, else spread evenly."""
+        shape = self.graph.values[number].shape
+        count = self.graph.values[number].numel
+        if count == value.numel:
+            inner = points
+        elif _broadcasts(shape, value.shape):
+            inner = follow(expanded(shape, value.shape), points)
+        else:
+            inner = points * count // max(1, value.numel) + 1
+        return self._visit(number, inner, min(count, value.numel), leaves, steps, nodes)
+
+    def _visit(
+        self,
+        number: int,
+        points: Places,
+        count: int,
+        leaves: dict[tuple[int, tuple[int, ...]], int],
+        steps: list[str],
+        nodes: list[int],
+    ) -> float:
+        """Follow an operand to the buffers behind it; answers the FLOP met on the way."""
+        value = self.graph.values[number]
+        count = min(count, value.numel)
+        if value.kind == "view":
+            return self._visit(
+                value.inputs[0], follow(value.index, points), count, leaves, steps, nodes
+            )
+        if number in self.real or not value.lazy or number not in self.local:
+            key = (self.memory(number), tuple(points.tolist()))
+            size = min(count * item_bytes(value.dtype), value.bytes)
+            leaves[key] = max(leaves.get(key, 0), size)
+            return 0.0
+        steps.append(value.name)
+        nodes.append(value.node)
+        work = float(value.operations * count)
+        for operand in value.inputs:
+            work += self._operand(value, operand, points, leaves, steps, nodes)
+        return work
+
+
+def _broadcasts(shape: Sequence[int], target: Sequence[int]) -> bool:
+    lead = len(target) - len(shape)
+    return lead >= 0 and all(
+        size in (1, target[lead + axis]) for axis, size in enumerate(shape)
+    )  # fmt: skip
+
+
+def _reduction_order(shape: tuple[int, ...], over: tuple[int, ...]) -> Index | None:
+    """The index that walks an operand results first, summed elements within."""
+    kept = [axis for axis in range(len(shape)) if axis not in over]
+    order = [*kept, *over]
+    return None if order == sorted(order) else permuted(shape, order)

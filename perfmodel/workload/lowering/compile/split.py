@@ -1,0 +1,84 @@
+"""Reductions with few results and many terms run in two stages.
+
+References
+----------
+torch/_inductor/choices.py, ``reduction_split_factor``; torch/_inductor/ir.py, ``num_splits``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from perfmodel.workload.lowering.compile.realize import Buffer, Read, samples
+
+UNITS: Final = 132
+THREADS_PER_UNIT: Final = 2048
+WARP: Final = 32
+MOST_EACH: Final = 512
+NO_SPLIT: Final = 8192
+
+
+def stages(numel: int, reduced: int, *, inner: bool) -> int:
+    """Parts that each sum is split into; 1 where one kernel does it all."""
+    if numel > 1 and (reduced <= WARP or numel >= UNITS * 2 * 32):
+        return 1
+    total, device = numel * reduced, UNITS * THREADS_PER_UNIT
+    if inner or numel == 1:
+        if numel >= 2 * UNITS or reduced <= NO_SPLIT:
+            return 1
+        threads = 8 * WARP
+        if total <= WARP * device:
+            size = WARP
+        elif total < MOST_EACH * device:
+            blocks = -(-(device // (2 * threads)) // numel)
+            size = _even(reduced, -(-reduced // (threads * blocks)), 30)
+        else:
+            size = _even(reduced, MOST_EACH, 50)
+        return max(1, -(-reduced // (size * threads)))
+    each, blocks_of = 4, -(-numel // 128)
+    if total < WARP * device:
+        size = WARP
+    elif total < MOST_EACH * device:
+        blocks = -(-(device // (8 * WARP)) // blocks_of)
+        size = _even(reduced, -(-reduced // (each * blocks)), 20)
+    else:
+        size = _even(reduced, MOST_EACH, 50)
+    return max(1, -(-reduced // (each * size)))
+
+
+def _even(total: int, wanted: int, reach: int) -> int:
+    """The divisor of ``total`` nearest to ``wanted`` if it is within reach."""
+    for distance in range(reach):
+        for candidate in (wanted - distance, wanted + distance):
+            if candidate > 0 and total % candidate == 0:
+                return max(candidate, WARP)
+    return max(1, wanted)
+
+
+def staged(buffer: Buffer, *, inner: bool) -> list[Buffer]:
+    """A reduction as its stages."""
+    if buffer.reduced == 1:
+        return [buffer]
+    parts = stages(buffer.numel, buffer.reduced, inner=inner)
+    if parts == 1:
+        return [buffer]
+    numel, width = buffer.numel * parts, 4
+    first = replace(buffer.value, number=-buffer.value.number - 1, name=f"{buffer.value.name} part")
+    partial = replace(
+        buffer,
+        value=first,
+        numel=numel,
+        reduced=max(2, -(-buffer.reduced // parts)),
+        written=numel * width,
+    )
+    places = tuple(samples(numel).tolist())
+    final = replace(
+        buffer,
+        reduced=parts,
+        reads=(Read(first.number, places, numel * width),),
+        operations=float(numel),
+        steps=(buffer.value.name,),
+        nodes=(buffer.value.node,),
+    )
+    return [partial, final]

@@ -1,0 +1,328 @@
+"""From a program to a graph without mutation or aliases.
+
+An operator that writes in place makes a new value; every other view of the memory is made again
+from it when it is next asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from perfmodel.workload.lowering.compile import decompositions as parts
+from perfmodel.workload.lowering.compile.graph import Graph
+from perfmodel.workload.lowering.compile.views import view_value
+from perfmodel.workload.lowering.eager.conv import convolution_backward
+from perfmodel.workload.lowering.eager.names import base_name, group_of, operations
+from perfmodel.workload.lowering.eager.pointwise import flops_each
+from perfmodel.workload.lowering.eager.reduction import taps
+from perfmodel.workload.lowering.eager.table import eager_work
+from perfmodel.workload.lowering.site import Site, Work, numel
+from perfmodel.workload.program import Program, Tensor
+
+_MAPS = ("pointwise", "cast", "move", "join", "view_gradient", "lookup", "gather")
+_EXTERN_RESAMPLING = ("bilinear", "bicubic", "linear1d", "trilinear", "grid_sampler")
+
+
+@dataclass(slots=True)
+class Names:
+    """Which value each tensor of the program holds at this moment."""
+
+    program: Program
+    graph: Graph
+    current: dict[str, int] = field(default_factory=dict)
+    made_by: dict[str, tuple[str, Site, int]] = field(default_factory=dict)
+    changes: dict[str, int] = field(default_factory=dict)
+    seen: dict[str, int] = field(default_factory=dict)
+    owner: dict[int, str] = field(default_factory=dict)
+    mutated: dict[int, str] = field(default_factory=dict)
+
+    def root(self, name: str) -> str:
+        """The tensor that a chain of views starts from."""
+        while name in self.made_by:
+            name = self.made_by[name][0]
+        return name
+
+    def get(self, name: str) -> int:
+        """The value of a tensor now."""
+        if name not in self.current:
+            self._adopt(name)
+        root = self.root(name)
+        if self.seen.get(name, 0) < self.changes.get(root, 0) and name in self.made_by:
+            parent, site, place = self.made_by[name]
+            self.current[name] = self._again(parent, site, place)
+            self.seen[name] = self.changes[root]
+        return self.current[name]
+
+    def _again(self, parent: str, site: Site, place: int) -> int:
+        return view_value(self.graph, site, self.get(parent), place)
+
+    def _adopt(self, name: str) -> None:
+        """A tensor that no node made: a source, one for each storage."""
+        tensor = self.program.tensor(name)
+        first = self.owner.get(tensor.storage)
+        if first is not None and first != name:
+            base = self.get(first)
+            index = None
+            self.current[name] = self.graph.view(base, tensor.shape, index) if (
+                self.graph.values[base].numel == numel(tensor.shape)
+            ) else self._part(base, tensor)  # fmt: skip
+            return
+        self.owner[tensor.storage] = name
+        self.current[name] = self.graph.add(
+            "source", (), tensor.shape, tensor.dtype, name, storage=tensor.storage
+        )
+
+    def _part(self, base: int, tensor: Tensor) -> int:
+        return self.graph.map("part", (base,), tensor.shape, tensor.dtype, 0)
+
+    def put(self, name: str, value: int) -> None:
+        """A new tensor."""
+        self.current[name] = value
+        self.owner.setdefault(self.program.tensor(name).storage, name)
+        self.seen[name] = self.changes.get(name, 0)
+
+    def put_view(self, name: str, parent: str, site: Site, place: int, value: int) -> None:
+        """A new view of ``parent``."""
+        if name == parent:
+            return
+        self.made_by[name] = (parent, site, place)
+        self.current[name] = value
+        self.seen[name] = self.changes.get(self.root(name), 0)
+
+    def write(self, name: str, value: int) -> None:
+        """A tensor changed in place; so does whatever it is a view of."""
+        self.get(name)
+        graph = self.graph
+        if name in self.made_by:
+            parent = self.made_by[name][0]
+            old = self.get(parent)
+            shape, dtype = graph.values[old].shape, graph.values[old].dtype
+            if graph.values[old].numel == graph.values[value].numel:
+                self.write(parent, graph.view(value, shape))
+            else:
+                self.write(
+                    parent,
+                    graph.map("slice_scatter", (old, value), shape, dtype, 1,
+                              scatter=self._in_memory(old)),
+                )  # fmt: skip
+            self.current[name] = value
+            self.seen[name] = self.changes.get(self.root(name), 0)
+            return
+        self.changes[name] = self.changes.get(name, 0) + 1
+        self.current[name] = value
+        self.seen[name] = self.changes[name]
+        storage = self.program.tensor(name).storage
+        self.mutated[storage] = name
+
+    def _in_memory(self, value: int) -> bool:
+        """Whether a value is (a view of, or an update of) memory that stood before."""
+        found = self.graph.values[value]
+        while found.kind == "view" or found.scatter:
+            found = self.graph.values[found.inputs[0]]
+        return found.kind == "source"
+
+
+def trace(program: Program, sites: Iterable[Site], *, channels_last: bool) -> tuple[Graph, Names]:
+    """Forward and backward of a program as one graph."""
+    graph = Graph()
+    names = Names(program, graph)
+    for site in sites:
+        if any(t.host for t in (*site.inputs, *site.outputs)) and all(
+            t.host for t in (*site.inputs, *site.outputs)
+        ):
+            continue
+        graph.node, graph.backward = site.index, site.node.phase == "backward"
+        _node(names, site, channels_last=channels_last)
+    return graph, names
+
+
+def _node(names: Names, site: Site, *, channels_last: bool) -> None:
+    graph, name = names.graph, site.name
+    group = group_of(name).rstrip("_0123456789")
+    if group == "view" and site.inputs:
+        for place, tensor in enumerate(site.outputs):
+            parent = site.node.inputs[0]
+            value = view_value(graph, site, names.get(parent), place)
+            names.put_view(tensor.name, parent, site, place, value)
+        return
+    if group == "alias" and site.inputs:
+        for tensor in site.outputs[:1]:
+            parent = site.node.inputs[0]
+            if tensor.name != parent:
+                same = replace(site, node=replace(site.node, target="aten.view"))
+                value = graph.view(names.get(parent), tensor.shape)
+                names.put_view(tensor.name, parent, same, 0, value)
+        return
+    args = [names.get(tensor) for tensor in site.node.inputs]
+    results = _values(names, site, group, args, channels_last=channels_last)
+    in_place = name.endswith("_") and not name.endswith("__") and site.inputs
+    if in_place:
+        names.write(site.node.inputs[0], results[0])
+        targets: Sequence[str] = [n for n in site.node.outputs if n != site.node.inputs[0]]
+        for target in targets[:1]:
+            same = replace(site, node=replace(site.node, target="aten.view"))
+            names.put_view(target, site.node.inputs[0], same, 0, results[0])
+        return
+    for tensor, value in zip(site.outputs, results, strict=False):
+        names.put(tensor.name, value)
+
+
+def _values(  # noqa: PLR0911 - one answer for each sort of operator
+    names: Names, site: Site, group: str, args: list[int], *, channels_last: bool
+) -> Sequence[int]:
+    graph, name = names.graph, site.name
+    outs = site.outputs or site.inputs[:1]
+    if group in ("allocate", "fill", "random"):
+        more = {"random": True} if group == "random" else {}
+        return [
+            graph.map(base_name(name), (), t.shape, t.dtype, 10 if more else 0, **more)
+            for t in outs[:1]
+        ]
+    if group in _MAPS or (group == "sync" and not outs):
+        return _map(graph, site, group, args)
+    if group in ("layer_norm", "rms_norm"):
+        return parts.layer_norm(graph, site, args)
+    if group == "norm_backward":
+        return parts.norm_backward(graph, site, args)
+    if group == "batch_norm":
+        results, running = parts.batch_norm(graph, site, args)
+        for tensor, value in zip(site.node.inputs[3:5], running, strict=False):
+            names.write(tensor, value)
+        return results
+    if group == "batch_norm_backward":
+        return parts.batch_norm_backward(graph, site, args)
+    if group == "group_norm":
+        return parts.group_norm(graph, site, args)
+    if group == "group_norm_backward":
+        return parts.group_norm_backward(graph, site, args)
+    if group in ("softmax", "safe_softmax"):
+        return parts.softmax(graph, site, args)
+    if group == "softmax_backward":
+        return parts.softmax_backward(graph, site, args)
+    if group == "nll":
+        return parts.nll(graph, site, args)
+    if group == "loss":
+        return parts.loss(graph, site, args, operations(name))
+    if group == "reduction":
+        return parts.reduction(graph, site, args, operations(name))
+    if group in ("pool", "pool_gradient") and not any(w in name for w in _EXTERN_RESAMPLING):
+        each = 2 * min(taps(site), 16)
+        return [graph.map(name, args, t.shape, t.dtype, each) for t in outs]
+    if group == "lookup_gradient":
+        zero = graph.map("zeros", (), outs[0].shape, outs[0].dtype, 0)
+        return [_scatter(graph, zero, args[:2], outs[0].dtype)]
+    if group == "scatter":
+        base = args[0]
+        if not name.endswith("_"):
+            base = graph.map("clone", (base,), graph.values[base].shape, outs[0].dtype, 0)
+        return [_scatter(graph, base, args[1:], outs[0].dtype)]
+    if group == "convolution":
+        return _convolution(graph, site, args, channels_last=channels_last)
+    if group == "convolution_backward":
+        return _convolution_backward(graph, site, args, channels_last=channels_last)
+    if group == "product":
+        return _product(graph, site, args)
+    return extern(graph, site, args, eager_work(site))
+
+
+def extern(graph: Graph, site: Site, args: Sequence[int], work: Work) -> list[int]:
+    """A library call and its outputs."""
+    outs = site.outputs or site.inputs[:1]
+    first = graph.add(
+        "extern", args, outs[0].shape, outs[0].dtype, site.name, work=work, heavy=True
+    )
+    rest = [graph.add("result", (first,), t.shape, t.dtype, site.name, heavy=True)
+            for t in outs[1:]]  # fmt: skip
+    return [first, *rest]
+
+
+def _map(graph: Graph, site: Site, group: str, args: list[int]) -> list[int]:
+    outs = site.outputs or site.inputs[:1]
+    name = base_name(site.name)
+    if name == "native_dropout":
+        rand = graph.map("rand", (), outs[0].shape, "fp32", 10, random=True)
+        keep = graph.map("gt", (rand,), outs[0].shape, "bool", 1)
+        return [graph.map("dropout", (args[0], keep), outs[0].shape, outs[0].dtype, 2), keep]
+    if name in ("copy", "_copy_from") and len(args) > 1:
+        args = args[1:2]
+    each = flops_each(site.name, site.attribute("exponent")) if group == "pointwise" else 1
+    if group == "cast":
+        each = 0
+    return [graph.map(name, args, t.shape, t.dtype, each) for t in outs]
+
+
+def _scatter(graph: Graph, base: int, others: Sequence[int], dtype: str) -> int:
+    return graph.map(
+        "scatter", (base, *others), graph.values[base].shape, dtype, 2, scatter=True
+    )  # fmt: skip
+
+
+def _product(graph: Graph, site: Site, args: list[int]) -> list[int]:
+    """A product; a bias is a map behind it, which may or may not stay in the library call."""
+    work = eager_work(site)
+    work = replace(work, kernels=tuple(k for k in work.kernels if k.kind == "gemm"))
+    base = base_name(site.name)
+    if base in ("addmm", "baddbmm", "addmv") and len(args) > 2:
+        out = site.outputs[0] if site.outputs else site.inputs[0]
+        (first,) = extern(graph, site, args[1:], work)[:1]
+        return [graph.map(f"{base} bias", (first, args[0]), out.shape, out.dtype, 1)]
+    return extern(graph, site, args, work)
+
+
+def _last(tensor: Tensor) -> Tensor:
+    return replace(tensor, layout="channels_last") if len(tensor.shape) == 4 else tensor
+
+
+def _convolution(graph: Graph, site: Site, args: list[int], *, channels_last: bool) -> list[int]:
+    """The library call without bias; operands that stood before are turned to channels last."""
+    operands = list(args[:2])
+    if channels_last:
+        site = replace(
+            site, inputs=tuple(map(_last, site.inputs)), outputs=tuple(map(_last, site.outputs))
+        )
+        for place, arg in enumerate(operands):
+            value = graph.values[arg]
+            stood = value
+            while stood.kind == "view":
+                stood = graph.values[stood.inputs[0]]
+            turned = len(value.shape) == 4 and value.shape[1] > 1 and numel(value.shape[2:]) > 1
+            if stood.kind == "source" and turned:
+                operands[place] = graph.map(
+                    "channels_last", (arg,), value.shape, value.dtype, 0, heavy=True
+                )
+    work = eager_work(replace(site, inputs=site.inputs[:2]))
+    outputs = extern(graph, site, operands, work)
+    if len(args) > 2:
+        shape = graph.values[outputs[0]].shape
+        bias = graph.view(args[2], (shape[1], *(1 for _ in shape[2:])))
+        out = graph.map("bias", (outputs[0], bias), shape, site.outputs[0].dtype, 1)
+        return [out]
+    return outputs
+
+
+def _convolution_backward(
+    graph: Graph, site: Site, args: list[int], *, channels_last: bool
+) -> list[int]:
+    """Both gradients in one call; the bias gradient is a sum of its own."""
+    if channels_last:
+        site = replace(site, inputs=tuple(map(_last, site.inputs)))
+    mask = list(site.attribute("output_mask", (True, True, False)))
+    attributes: Mapping[str, object] = dict(site.node.attributes) | {
+        "output_mask": [*mask[:2], False]
+    }
+    plain = replace(site, node=replace(site.node, attributes=attributes))
+    count = sum(mask[:2])
+    results: list[int] = []
+    if count:
+        cut = replace(plain, outputs=site.outputs[:count])
+        results += extern(graph, cut, args[:3], convolution_backward(cut))
+    if len(mask) > 2 and mask[2]:
+        out = site.outputs[count]
+        shape = graph.values[args[0]].shape
+        over = [axis for axis in range(len(shape)) if axis != 1]
+        total = graph.reduce("sum", args[0], over, parts.compute_dtype(out.dtype), keepdim=False)
+        if graph.values[total].dtype != out.dtype:
+            total = graph.map("cast", (total,), out.shape, out.dtype, 0)
+        results.append(total)
+    return results
