@@ -164,7 +164,7 @@ def from_dict(data: Any, *, where: str = "program") -> Program:
         )
         for entry in file.nodes
     )
-    return Program(
+    program = Program(
         name=file.name,
         tensors=tuple(tensors),
         nodes=nodes,
@@ -175,6 +175,25 @@ def from_dict(data: Any, *, where: str = "program") -> Program:
         storages=file.storages,
         assumptions=file.assumptions,
     )
+    _check_order(program, where)
+    return program
+
+
+def _check_order(program: Program, where: str) -> None:
+    """Every tensor is made once, before it is read; so there are no cycles."""
+    seen: set[str] = set(program.inputs)
+    for index, node in enumerate(program.nodes):
+        seen.update(node.inputs)
+        for name in node.outputs:
+            if name in seen:
+                raise WorkloadError(
+                    f"{where}: nodes.{index} ({node.name}): outputs",
+                    name,
+                    "a tensor that no node up to here reads or makes",
+                    repair="list the nodes in the order of the calls; a result of an in-place"
+                    " operator is a tensor of its own with the same storage",
+                )
+            seen.add(name)
 
 
 def save(program: Program, path: Path) -> None:
