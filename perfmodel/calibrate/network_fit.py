@@ -77,9 +77,9 @@ def domain_shape(in_network_from: int | None = None, *, tree: bool = False) -> S
 
 
 def fabric_shape() -> Shape:
-    """Coefficients between nodes."""
+    """Coefficients between nodes; start-up is what the fabric adds to that inside."""
     start = {
-        "ll.base": (4e-5, 5e-6, 4e-4),
+        "ll.base": (1e-5, 1e-7, 4e-4),
         "ll.step": (5e-6, 5e-7, 1e-4),
         "ll.share": (0.1, 0.002, 0.6),
         "ll128.base": (2e-5, 1e-8, 6e-4),
@@ -89,7 +89,7 @@ def fabric_shape() -> Shape:
         "simple.step": (5e-6, 1e-9, 5e-4),
         "simple.share": (0.85, 0.1, 1.0),
         "simple.saturation": (1e6, 1.0, 1e9),
-        "direct.base": (4e-5, 5e-6, 4e-4),
+        "direct.base": (2e-5, 1e-7, 4e-4),
         "direct.step": (1e-6, 1e-8, 1e-4),
         "direct.share": (0.8, 0.05, 1.0),
     }
@@ -116,37 +116,12 @@ def fit_domain(
     """
 
     def predict(link: LinkCoefficients) -> Floats:
-        return predict_rows(rows, _with_share(reach, link, rows.ranks), link, None)
+        return predict_rows(rows, with_share(reach, link, rows.ranks), link, None)
 
     link = _solve(key, rows, shape, sources, predict)
     ops = tuple(op for op in OPS if (rows.op == op).any())
     link = _corrected(link, rows, predict(link), rows.ranks, ops)
     return never_faster_with_size(link, domain_mechanism(link, float(reach.bandwidth_in.max())))
-
-
-def fit_common(
-    key: str,
-    rows: Rows,
-    reach: Reach,
-    shape: Shape,
-    sources: tuple[str, ...],
-    kinds: NDArray[np.str_],
-) -> LinkCoefficients:
-    """What several kinds of link have in common: each kind counts alike, and no residual is kept.
-
-    Parameters
-    ----------
-    kinds : array
-        The kind of every row.
-    """
-    names, inverse, counts = np.unique(kinds, return_inverse=True, return_counts=True)
-    weights = np.sqrt(len(kinds) / (len(names) * counts[inverse]))
-
-    def predict(link: LinkCoefficients) -> Floats:
-        return predict_rows(rows, _with_share(reach, link, rows.ranks), link, None)
-
-    link = _solve(key, rows, shape, sources, predict, np.asarray(weights, dtype=np.float64))
-    return replace(link, fitted=False)
 
 
 def fit_fabric(
@@ -167,7 +142,9 @@ def fit_fabric(
     if not ops:
         return link
     some = np.isin(rows.op, ops)
-    return _corrected(link, rows.where(some), predict(link)[some], rows.groups[some], ops)
+    link = _corrected(link, rows.where(some), predict(link)[some], rows.groups[some], ops)
+    # Larger groups are bound by latency up to larger sizes: there only the residual has a slope.
+    return never_faster_with_size(link, lambda _op, size, _count: np.ones_like(size))
 
 
 def predict_rows(
@@ -201,7 +178,8 @@ def predict_rows(
     return seconds
 
 
-def _with_share(reach: Reach, link: LinkCoefficients, ranks: Floats) -> Reach:
+def with_share(reach: Reach, link: LinkCoefficients, ranks: Floats) -> Reach:
+    """The reach of groups that see only a share of the wire (PCIe)."""
     return replace(reach, share_in=link.group_share(ranks))
 
 
@@ -211,7 +189,6 @@ def _solve(
     shape: Shape,
     sources: tuple[str, ...],
     predict: Callable[[LinkCoefficients], Floats],
-    weights: Floats | float = 1.0,
 ) -> LinkCoefficients:
     names = list(shape.start)
     start, low, high = (np.log([shape.start[name][i] for name in names]) for i in range(3))
@@ -221,10 +198,10 @@ def _solve(
     high = np.concatenate([high, np.zeros(extra)])
 
     def build(theta: Floats) -> LinkCoefficients:
-        return _build(key, dict(zip(names, np.exp(theta), strict=False)), theta, shape, sources)
+        return build_link(key, dict(zip(names, np.exp(theta), strict=False)), theta, shape, sources)
 
     def residuals(theta: Floats) -> Floats:
-        misses = weights * np.log(predict(build(theta)) / rows.seconds)
+        misses = np.log(predict(build(theta)) / rows.seconds)
         return np.concatenate([misses, _PULL * (theta - start)])
 
     best = None
@@ -248,9 +225,10 @@ def _solve(
     return replace(link, spread=spread, doubt=doubt)
 
 
-def _build(
+def build_link(
     key: str, values: dict[str, float], theta: Floats, shape: Shape, sources: tuple[str, ...]
 ) -> LinkCoefficients:
+    """Coefficients from the values of a shape's names; later ones of ``theta`` are of the group."""
     ways: dict[str, Way] = {}
     for name, under in (
         ("ll", None), ("ll128", "ll"), ("simple", "ll128"), ("direct_ll", None),
@@ -265,6 +243,7 @@ def _build(
                 float(values.get(f"{name}.saturation", 0.0)),
                 copy=float(values.get(f"{name}.copy", np.inf)),
                 peer=float(values.get(f"{name}.peer", np.inf)),
+                peer_rate=float(values.get(f"{name}.peer_rate", np.inf)),
             )
     shares: tuple[tuple[int, float], ...] = ()
     if shape.ranks_share:

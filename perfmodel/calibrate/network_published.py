@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.calibrate.network_family import fit_common
 from perfmodel.calibrate.network_fit import (
     Shape,
     domain_shape,
     fabric_shape,
-    fit_common,
     fit_domain,
     fit_fabric,
 )
@@ -57,6 +58,20 @@ TARGETS: Final = (
     Target("nccl-efa-v2-100", ("H100-SXM5 (p5)",), fabric_shape(), _AWS, "nccl-nvlink4"),
     Target("nccl-efa-v4-400", ("B200-SXM",), fabric_shape(), _NCCL[1:], "nccl-nvlink5"),
     Target(
+        "nccl-ndr400",
+        ("H100-SXM5 (NDR400)",),
+        fabric_shape(),
+        ("nccl-tests-issue-309",),
+        "nccl-nvlink4",
+    ),
+    Target(
+        "nccl-hdr200",
+        ("A100-SXM4-80GB (HDR200)",),
+        fabric_shape(),
+        ("dstack-guides-2026",),
+        "nccl-nvlink3",
+    ),
+    Target(
         "rccl-roce400",
         ("MI300X",),
         fabric_shape(),
@@ -65,13 +80,24 @@ TARGETS: Final = (
     ),
     Target("rccl-slingshot11", ("MI250X (GCD)",), fabric_shape(), ("lumi-llm-scaling-2024",), ""),
 )
+# Clusters that are only predicted: (fabric, inside) by hardware.
+ABROAD: Final = {
+    "H100-SXM5 (NDR400, second site)": ("nccl-ndr400", "nccl-nvlink4"),
+    "H200-SXM (NDR400)": ("nccl-ndr400", "nccl-nvlink4"),
+    "B200-SXM (NDR400)": ("nccl-ndr400", "nccl-nvlink5"),
+    "A100-SXM4-80GB (HDR200, Azure)": ("nccl-hdr200", "nccl-nvlink3"),
+    "A100-SXM4-40GB (RoCE 16x100G)": ("nccl-hdr200", "nccl-nvlink3"),
+}
 # A link of a generation that nobody measured: what the measured ones have in common.
 FAMILY: Final = "nccl-nvlink"
+IN_NETWORK_FROM: Final = 5  # the earliest that any generation is known to use its switch
 GENERATIONS: Final = {
     "ampere": ("A100-SXM4-80GB",),
     "hopper": ("H100-SXM5-80GB", "H200-SXM"),
     "blackwell": ("B200-SXM", "GB200"),
 }
+# Cards on other links whose start-up counts for the family, by generation.
+CARDS: Final = {"nccl-pcie4": "ada", "nccl-pcie5": "blackwell"}
 # Slices that the published text names: axes, and whether each closes.
 SLICES: Final[dict[str, tuple[tuple[int, ...], tuple[bool, ...]]]] = {
     "TPU v5e": ((4,), (False,)),
@@ -112,16 +138,37 @@ def fit_published(rows: Rows) -> dict[str, LinkCoefficients]:
             fitted[target.key] = fit_fabric(
                 target.key, mine, links, inside, target.shape, target.sources
             )
-    fitted[FAMILY] = fit_family(rows.where(~rows.held), tuple(GENERATIONS))
+    fitted[FAMILY] = fit_family(rows.where(~rows.held), fitted)
     return fitted
 
 
-def fit_family(rows: Rows, generations: tuple[str, ...]) -> LinkCoefficients:
-    """Coefficients common to some generations of NVLink; no residual, a wider spread."""
-    kind = {name: each for each in generations for name in GENERATIONS[each]}
+def fit_family(
+    rows: Rows, cards: Mapping[str, LinkCoefficients], without: str | None = None
+) -> LinkCoefficients:
+    """Coefficients common to generations of NVLink; no residual, the generations' spread.
+
+    Parameters
+    ----------
+    rows : Rows
+        What may be fitted on.
+    cards : mapping of str to LinkCoefficients
+        Fitted links; those of :data:`CARDS` tell their start-up.
+    without : str, optional
+        A generation of which nothing may be seen, on whatever link.
+    """
+    kind = {
+        name: generation
+        for generation, hardware in GENERATIONS.items()
+        for name in hardware
+        if generation != without
+    }
     mine = rows.where(np.isin(rows.hardware, list(kind)) & (rows.groups == 1) & (rows.ranks > 1))
     kinds = np.array([kind[str(name)] for name in mine.hardware])
-    return fit_common(FAMILY, mine, situation(mine), domain_shape(5), _NCCL, kinds)
+    start_ups: dict[str, list[float]] = {}
+    for key, generation in CARDS.items():
+        if generation != without:
+            start_ups.setdefault(generation, []).append(cards[key].ways["ll"].base)
+    return fit_common(FAMILY, mine, situation(mine), kinds, start_ups, _NCCL, IN_NETWORK_FROM)
 
 
 def situation(rows: Rows) -> Reach:

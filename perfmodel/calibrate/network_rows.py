@@ -25,6 +25,13 @@ NODES = {
     "H200-SXM": "hgx-h200",
     "B200-SXM": "dgx-b200",
     "GB200": "gb200-nvl72",
+    "H100-SXM5 (NDR400)": "dgx-h100",
+    "H100-SXM5 (NDR400, second site)": "dgx-h100",
+    "H200-SXM (NDR400)": "dgx-h200",
+    "B200-SXM (NDR400)": "dgx-b200",
+    "A100-SXM4-80GB (HDR200)": "dgx-a100",
+    "A100-SXM4-80GB (HDR200, Azure)": "dgx-a100",
+    "A100-SXM4-40GB (RoCE 16x100G)": "hgx-a100-40gb-roce",  # the same rate a GPU from two ports
     "L40S": "l40s-x8",
     "RTX-PRO-6000-Server": "h100-pcie-x8",  # other cards, the same link: eight on PCIe 5 x16
     "MI300X": "mi300x-platform",
@@ -33,6 +40,14 @@ NODES = {
     "TPU7x 2x2x1": "tpu-v7x-pod",
     "TPU7x 2x2x2": "tpu-v7x-pod",
 }
+# Clusters that no fit may see any row of: other sites, other chips on a fitted fabric.
+UNSEEN = (
+    "H100-SXM5 (NDR400, second site)",
+    "H200-SXM (NDR400)",
+    "B200-SXM (NDR400)",
+    "A100-SXM4-80GB (HDR200, Azure)",
+    "A100-SXM4-40GB (RoCE 16x100G)",
+)
 # ... where its several nodes are joined by another fabric than that file's.
 FABRICS = {("B200-SXM", True): "aws-p6-b200"}
 
@@ -99,7 +114,7 @@ def published_rows(path: Path) -> tuple[Rows, list[tuple[dict[str, str], str]]]:
                 "source": row["source"],
                 "hardware": row["hardware"],
                 "forced": "ring" if "NVLS disabled" in row["note"] else "",
-                "held": half(*key),
+                "held": row["hardware"] in UNSEEN or half(*key),
             }
         )
     return as_rows(kept, str(path)), refused

@@ -9,23 +9,28 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.calibrate.network_beside import fit_beside, write_beside
+from perfmodel.calibrate.network_beside import (
+    beside_rows,
+    fit_beside,
+    predict_beside,
+    write_beside,
+)
 from perfmodel.calibrate.network_file import write_links
 from perfmodel.calibrate.network_fit import predict_rows
 from perfmodel.calibrate.network_measured import (
     KEY,
-    SOURCE,
     fit_measured,
     measured_rows,
     predict_measured,
 )
 from perfmodel.calibrate.network_published import (
+    ABROAD,
     FAMILY,
     GENERATIONS,
     TARGETS,
@@ -34,14 +39,21 @@ from perfmodel.calibrate.network_published import (
     fit_published,
     situation,
 )
-from perfmodel.calibrate.network_rows import Rows, published_rows
+from perfmodel.calibrate.network_rows import UNSEEN, Rows, published_rows
 from perfmodel.errors import CalibrationError
 from perfmodel.hardware.load import spec_folders
 from perfmodel.network.algorithms import busbw
-from perfmodel.network.coefficients import LinkCoefficients, fitted, tier_coefficients
+from perfmodel.network.coefficients import (
+    LinkCoefficients,
+    fitted,
+    has_multicast,
+    tier_coefficients,
+)
+from perfmodel.network.interference import Interference
 from perfmodel.network.placement import Reach, domain_tier
 
 Floats = NDArray[np.float64]
+_NVLINKS = {"ampere": "nvlink3", "hopper": "nvlink4", "blackwell": "nvlink5"}
 SINGLE_NODE = ("A100-SXM4-80GB", "H100-SXM5-80GB", "H200-SXM", "B200-SXM")
 SIZE_CLASSES = ((0.0, 2.0**16, "up to 64 KiB"), (2.0**16, 2.0**23, "to 8 MiB"),
                 (2.0**23, np.inf, "above"))  # fmt: skip
@@ -96,6 +108,11 @@ def predict_published(rows: Rows, links: Mapping[str, LinkCoefficients]) -> Floa
         else:
             inside = links.get(target.inside, links["rccl-infinity-fabric"])
             predicted[mask] = predict_rows(mine, situation(mine), inside, links[target.key])
+    for hardware, (fabric, inner) in ABROAD.items():
+        mask = rows.hardware == hardware
+        if mask.any():
+            mine = rows.where(mask)
+            predicted[mask] = predict_rows(mine, situation(mine), links[inner], links[fabric])
     rest = np.isnan(predicted) & (rows.groups == 1)
     for hardware in np.unique(rows.hardware[rest]):
         mask = rest & (rows.hardware == hardware)
@@ -142,13 +159,22 @@ def _inside(rows: Rows, link: LinkCoefficients) -> Floats:
     return predict_rows(rows, links, link, None)
 
 
-def left_out(rows: Rows) -> Iterator[Score]:
-    """Each generation predicted from the others alone."""
+def left_out(rows: Rows, cards: Mapping[str, LinkCoefficients]) -> Iterator[Score]:
+    """Each generation predicted from the others alone, all and by class of size.
+
+    Nothing of the generation is seen, on whatever link; starting values are constants of NCCL's
+    source. A switch that cannot add (before NVLink 4) does not.
+    """
     for generation, hardware in GENERATIONS.items():
-        others = tuple(each for each in GENERATIONS if each != generation)
-        link = fit_family(rows.where(~rows.held), others)
+        link = fit_family(rows.where(~rows.held), cards, without=generation)
         mine = rows.where(np.isin(rows.hardware, hardware) & (rows.groups == 1) & (rows.ranks > 1))
-        yield score(f"{generation}, from {' and '.join(others)}", _inside(mine, link), mine.seconds)
+        if not has_multicast(_NVLINKS[generation]):
+            link = replace(link, in_network_from=None)
+        there = _inside(mine, link)
+        yield score(f"{generation}, from the others", there, mine.seconds)
+        for low, high, name in SIZE_CLASSES:
+            some = (mine.size > low) & (mine.size <= high)
+            yield score(f"{generation}, {name}", there[some], mine.seconds[some])
 
 
 def shipped_report(table: Path, measured: Path | None = None) -> list[tuple[str, list[Score]]]:
@@ -195,6 +221,7 @@ def report(
     held, predicted = held.where(known), predicted[known]
     single = (held.groups == 1) & np.isin(held.hardware, SINGLE_NODE)
     several = (held.groups > 1) & (held.hardware != "MI250X (GCD)")
+    several &= ~np.isin(held.hardware, UNSEEN)
     rings = single & (held.op != "all_to_all")
 
     def scores(mask: NDArray[np.bool_], label: Callable[[Rows], NDArray[np.str_]]) -> list[Score]:
@@ -217,6 +244,8 @@ def report(
         ("Single node: A100, H100, H200, B200", scores(single, everything("all operations"))
          + scores(rings, everything("without all-to-all"))),
         ("Between nodes (without LUMI)", scores(several, everything("all"))),
+        ("Between nodes, whole clusters that no fit saw",
+         scores(np.isin(held.hardware, UNSEEN), everything("all"))),
         ("By chip, single node", scores(held.groups == 1, lambda part: part.hardware)),
         ("By chip, between nodes", scores(held.groups > 1, lambda part: part.hardware)),
         ("By operation", scores(single, lambda part: part.op)),
@@ -224,7 +253,7 @@ def report(
         ("By size", scores(single, size_class)),
     ]  # fmt: skip
     if without_generation:
-        sections.append(("A generation left out", list(left_out(rows))))
+        sections.append(("A generation left out", list(left_out(rows, links))))
     return sections
 
 
@@ -255,6 +284,36 @@ def measured_report(
     ]
 
 
+def drawn_report(
+    path: Path, own: LinkCoefficients, factors: Interference
+) -> list[tuple[str, list[Score]]]:
+    """A later draw of sizes that no fit reads: alone, and among kernels."""
+    rows = measured_rows(path)
+    there = predict_measured(rows, own)
+    rest = rows.op != "p2p"
+    alone = [
+        score("all operations", there, rows.seconds),
+        score("without p2p", there[rest], rows.seconds[rest]),
+    ]
+    alone += [
+        score(str(op), there[rows.op == op], rows.seconds[rows.op == op])
+        for op in np.unique(rows.op)
+    ]
+    beside, _ = beside_rows([path])
+    among = predict_beside(beside, factors)
+    both = [
+        score(f"collective among {kind} kernels{label}", among[mask], beside.both[mask])
+        for kind in ("gemm", "copy")
+        for label, part in (("", beside.op != ""), (", without p2p", beside.op != "p2p"))
+        for mask in ((beside.kind == kind) & part,)
+    ]
+    return [("Sizes drawn later, 2 H200", alone), ("The same, beside compute", both)]
+
+
+def _source(table: Path) -> str:
+    return f"validate/measurements/{table.parent.name}"
+
+
 def markdown(sections: list[tuple[str, list[Score]]]) -> str:
     """The report as tables."""
     lines = []
@@ -277,6 +336,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--measured", type=Path, help="validate/measurements/h200-sxm-141gb-x4/collectives.csv"
     )
+    parser.add_argument(
+        "--beside", type=Path, nargs="*", default=[], help="further tables with work beside"
+    )
+    parser.add_argument(
+        "--drawn", type=Path, help="validate/measurements/h200-sxm-141gb-x2/collectives-drawn.csv"
+    )
     parser.add_argument("--write", action="store_true", help="write the fitted files")
     parser.add_argument("--out", type=Path, default=None, help="folder of the fitted files")
     options = parser.parse_args(arguments)
@@ -289,10 +354,13 @@ def main(arguments: list[str] | None = None) -> int:
         own = fit_measured(mine, links["nccl-nvlink4"])
         links[own.key] = own
         sections += measured_report(mine, own, links["nccl-nvlink4"])
-        factors, counts = fit_beside(options.measured, SOURCE)
+        tables = [options.measured, *options.beside]
+        factors, counts = fit_beside(tables, tuple(_source(table) for table in tables))
         sys.stdout.write(f"Beside compute: {factors}\n(rows, spread): {counts}\n\n")
         if options.write:
             write_beside(factors, folder / "beside-nccl-nvlink4.toml")
+        if options.drawn:
+            sections += drawn_report(options.drawn, own, factors)
     if options.write:
         write_links(links, folder)
     sys.stdout.write(markdown(sections))

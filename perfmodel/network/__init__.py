@@ -5,7 +5,12 @@ from perfmodel.network.collectives import Priced, collective_seconds, price_coll
 from perfmodel.network.contention import FlowNetwork, max_min_rates
 from perfmodel.network.explain import collective, curve, default_ranks_per_node
 from perfmodel.network.groups import Group, concurrent_seconds, crossed, link_bytes
-from perfmodel.network.interference import Interference, interference, run_beside
+from perfmodel.network.interference import (
+    Interference,
+    among_kernels,
+    interference,
+    run_beside,
+)
 from perfmodel.network.topology import Topology
 from perfmodel.network.wiring import of_cluster
 
@@ -17,6 +22,7 @@ __all__ = [
     "Topology",
     "Traffic",
     "algbw",
+    "among_kernels",
     "bus_factor",
     "busbw",
     "collective",

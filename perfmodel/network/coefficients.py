@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -45,7 +45,7 @@ class Way:
     Parameters
     ----------
     base : float
-        Start-up of the collective [s].
+        Start-up of the collective; of a fabric, what it adds to that inside [s].
     step : float
         One step, the link's own latency included [s].
     share : float
@@ -58,6 +58,8 @@ class Way:
         Rate at which a rank handles the part that never leaves it, as a share of the wire.
     peer : float
         Share of the wire that one peer alone can be sent.
+    peer_rate : float
+        The same as a rate [B/s]: what the channels of one peer copy, whatever the wire.
     """
 
     base: float
@@ -67,6 +69,7 @@ class Way:
     cap: float = float("inf")
     copy: float = float("inf")
     peer: float = float("inf")
+    peer_rate: float = float("inf")
 
     def moving(self, wire: Floats, size: Floats, bandwidth: Floats, peers: Floats) -> Floats:
         """Time on the wire of ``wire`` bytes of a collective on ``size`` bytes [s]."""
@@ -74,6 +77,8 @@ class Way:
         if np.isfinite(self.peer):
             share = np.minimum(share, self.peer * np.maximum(peers, 1.0))
         rate = np.minimum(share * bandwidth, self.cap)
+        if np.isfinite(self.peer_rate):
+            rate = np.minimum(rate, self.peer_rate * np.maximum(peers, 1.0))
         if self.saturation == 0.0:
             return np.asarray(wire / rate, dtype=np.float64)
         slow = 1.0 + np.sqrt(self.saturation / np.maximum(size, 1.0))
@@ -153,8 +158,15 @@ def tier_coefficients(cluster: Cluster, tier: Tier) -> LinkCoefficients:
     for name in names:
         found = fitted(name)
         if found is not None:
-            return found
+            common = name == f"{library}-nvlink" and not has_multicast(tier.name)
+            return replace(found, in_network_from=None) if common else found
     return defaults(kind, tier)
+
+
+def has_multicast(link: str) -> bool:
+    """Whether switches of this link can add: NVLink has from its fourth generation on."""
+    generation = link.removeprefix("nvlink").partition("-")[0]
+    return link.startswith("nvlink") and generation.isdigit() and int(generation) >= 4
 
 
 def fitted(key: str) -> LinkCoefficients | None:
@@ -184,6 +196,7 @@ def from_dict(data: Mapping[str, Any], where: str = "coefficients") -> LinkCoeff
                 table.get("cap_bytes_per_s", float("inf")),
                 table.get("copy_share", float("inf")),
                 table.get("peer_share", float("inf")),
+                table.get("peer_bytes_per_s", float("inf")),
             )
             for name, table in data["ways"].items()
         }
@@ -222,6 +235,7 @@ def to_dict(link: LinkCoefficients) -> dict[str, Any]:
         | ({"cap_bytes_per_s": way.cap} if np.isfinite(way.cap) else {})
         | ({"copy_share": way.copy} if np.isfinite(way.copy) else {})
         | ({"peer_share": way.peer} if np.isfinite(way.peer) else {})
+        | ({"peer_bytes_per_s": way.peer_rate} if np.isfinite(way.peer_rate) else {})
         for name, way in link.ways.items()
     }
     if link.doubt:
@@ -249,11 +263,12 @@ def defaults(kind: str, tier: Tier | None = None) -> LinkCoefficients:
         ways = {"simple": Way(0.0, simple, usable)}
         ways["direct"] = ways["simple"]
     else:
+        once = 0.0 if kind == "net" else 1.0  # the tuner counts start-up once, inside
         ways = {
-            "ll": Way(6.6e-6, ll, 0.5 * usable, cap=cap),
-            "ll128": Way(14e-6, ll128, 0.92 * usable),
-            "simple": Way(8.4e-6, simple, usable),
-            "direct": Way(8.4e-6, ll, usable),
+            "ll": Way(6.6e-6 * once, ll, 0.5 * usable, cap=cap),
+            "ll128": Way(14e-6 * once, ll128, 0.92 * usable),
+            "simple": Way(8.4e-6 * once, simple, usable),
+            "direct": Way(8.4e-6 * once, ll, usable),
             "in_network": Way(8.4e-6, 25e-6, 0.85),
         }
     return LinkCoefficients(f"default-{kind}", ways)

@@ -269,7 +269,7 @@ def _terms(
     if across is within and not (groups > 1).any():
         return chain, time_in
     time_out = across.moving(sides.wire_out, size, links.bandwidth_out, sides.steps_out)
-    chain = np.where(groups > 1, np.maximum(within.base, across.base), within.base)
+    chain = np.where(groups > 1, within.base + across.base, within.base)
     chain = chain + sides.steps_in * within.step + sides.steps_out * across.step
     return chain, (time_in + time_out if sides.serial else np.maximum(time_in, time_out))
 

@@ -28,12 +28,16 @@ class Group:
         Devices, in the order of the ring.
     start : float
         When it begins [s].
+    alone : float or None
+        What it takes by itself [s], the closed form's answer: it never moves faster than that.
+        Without it the links alone decide.
     """
 
     op: str
     size: float | Floats
     ranks: tuple[int, ...]
     start: float = 0.0
+    alone: float | None = None
 
 
 def ring_usage(topology: Topology, ranks: Sequence[int]) -> dict[int, float]:
@@ -114,6 +118,15 @@ def _number(group: Group) -> float:
     return float(group.size)
 
 
+def _positive(group: Group) -> float:
+    if group.alone is None or not (np.isfinite(group.alone) and group.alone > 0.0):
+        raise NetworkError(
+            f"group {group.op}: alone", group.alone, "a positive number of seconds",
+            repair="give what `collective_seconds` says, or leave it out",
+        )  # fmt: skip
+    return group.alone
+
+
 def _personal(topology: Topology, group: Group) -> dict[int, float]:
     """Even or uneven all-to-all."""
     count = len(group.ranks)
@@ -140,7 +153,8 @@ def concurrent_seconds(topology: Topology, groups: Sequence[Group]) -> Floats:
     """When collectives that share links end, each from its own start [s].
 
     Every collective is one flow: all of its hops advance together, and it takes of every link what
-    they take in sum; rates are max-min fair. Wire time only: latencies belong to the closed forms.
+    they take in sum; rates are max-min fair. Wire time only, unless a group says what it takes
+    ``alone``: then that, latencies included, is the least.
 
     Parameters
     ----------
@@ -149,7 +163,14 @@ def concurrent_seconds(topology: Topology, groups: Sequence[Group]) -> Floats:
     groups : sequence of Group
         What runs, and from when.
     """
-    network = FlowNetwork(topology.capacity)
+    loads = [link_bytes(topology, group) for group in groups]
+    tops = [max(load.values(), default=0.0) for load in loads]
+    # A group's own pace is a link of its own.
+    paces = [
+        top / _positive(group) if group.alone is not None and top > 0.0 else 1.0
+        for group, top in zip(groups, tops, strict=True)
+    ]
+    network = FlowNetwork([*topology.capacity, *paces])
     waiting = sorted(range(len(groups)), key=lambda i: groups[i].start)
     numbers: dict[int, int] = {}
     ends = np.zeros(len(groups))
@@ -162,11 +183,12 @@ def concurrent_seconds(topology: Topology, groups: Sequence[Group]) -> Floats:
             network.advance(begins - now)
             now = begins
             index = waiting.pop(0)
-            load = link_bytes(topology, groups[index])
-            most = max(load.values(), default=0.0)
+            load, most = loads[index], tops[index]
             if most == 0.0:
                 continue
             usage = {link: amount / most for link, amount in load.items() if amount > 0}
+            if groups[index].alone is not None:
+                usage[len(topology.capacity) + index] = 1.0
             numbers[network.add(usage, most)] = index
         elif found is not None:
             network.advance(found[0])

@@ -32,8 +32,12 @@ class Interference:
         A compute-bound, and a memory-bound, kernel takes so many times as long.
     collective_by_compute, collective_by_memory : float
         The collective's time on the wire, beside either.
-    wait : float
-        How long a collective waits to begin, as a share of the kernel that is running.
+    wait, wait_memory : float
+        How long a collective waits to begin, as a share of the kernel that is running, beside
+        either kind.
+    entry : float
+        What a compute-bound kernel takes longer besides, however short: some of its blocks wait for
+        the units that the collective holds [s].
     fitted : bool
         Whether it was measured.
     sources : tuple of str
@@ -47,6 +51,8 @@ class Interference:
     wait: float
     fitted: bool = True
     sources: tuple[str, ...] = ()
+    wait_memory: float = 0.0
+    entry: float = 0.0
 
     @property
     def unit_share(self) -> float:
@@ -79,6 +85,8 @@ def _read(path: Path, _changed: int) -> Interference:
             data["wait"],
             True,
             tuple(data["sources"]),
+            data["wait_memory"],
+            data["entry_s"],
         )
     except KeyError as error:
         raise NetworkError(
@@ -121,3 +129,44 @@ def run_beside(
     first = together + np.maximum(a - together / slower, 0.0)
     second = together + np.maximum(b - together / held, 0.0)
     return np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+
+
+def among_kernels(
+    collective: ArrayLike,
+    kernel: ArrayLike,
+    factors: Interference,
+    *,
+    memory_bound: ArrayLike = 0.0,
+) -> tuple[Floats, Floats]:
+    """A collective, and a kernel, while kernels of one kind follow each other all along [s].
+
+    Parameters
+    ----------
+    collective, kernel : array_like
+        Times alone [s].
+    factors : Interference
+        What they do to each other.
+    memory_bound : array_like
+        Share of the kernel's time that memory decides, 0 to 1.
+
+    Returns
+    -------
+    (collective, kernel) : arrays
+        A collective that is called when a kernel has just filled the device waits for (most of) it
+        and then shares: ``wait * kernel + factor * collective``. A kernel beside which a collective
+        runs all the time takes ``factor * kernel + entry``.
+    """
+    b, a, share = np.broadcast_arrays(
+        np.asarray(collective, float), np.asarray(kernel, float), np.asarray(memory_bound, float)
+    )
+
+    def between(compute: float, memory: float) -> Floats:
+        return np.asarray(compute + share * (memory - compute), dtype=np.float64)
+
+    waits = between(factors.wait, factors.wait_memory) * a
+    held = between(factors.collective_by_compute, factors.collective_by_memory) * b
+    slowed = between(factors.compute, factors.memory) * a + between(factors.entry, 0.0)
+    return (
+        np.asarray(np.where(b > 0.0, waits + held, 0.0), dtype=np.float64),
+        np.asarray(np.where((a > 0.0) & (b > 0.0), slowed, a), dtype=np.float64),
+    )

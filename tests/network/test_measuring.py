@@ -80,4 +80,4 @@ def test_a_table_that_is_not_one_is_refused(tmp_path):
     with pytest.raises(CalibrationError):
         measured_rows(table)
     with pytest.raises(CalibrationError):
-        fit_beside(table, "nowhere")
+        fit_beside([table], ("nowhere",))
