@@ -31,7 +31,14 @@ from perfmodel.optimize.grouped.problem import (
     equal_groups,
 )
 from perfmodel.optimize.grouped.result import GroupedSchedule, Spans
-from perfmodel.optimize.grouped.tiles import VARIANTS, TileTimes, datasheet_times, usable
+from perfmodel.optimize.grouped.sharing import PLAIN
+from perfmodel.optimize.grouped.tiles import (
+    VARIANTS,
+    TileTimes,
+    datasheet_times,
+    linked,
+    usable,
+)
 from perfmodel.optimize.grouped.waves import Waves, rectangles, wave_plan
 
 __all__ = [
@@ -91,7 +98,7 @@ def tile_times(accelerator: Accelerator, *, folder: Path | None = None) -> tuple
         for times in full
         if times.residency > 1
     ]
-    return (*full, *alone)
+    return linked((*full, *alone), PLAIN)
 
 
 def schedule(

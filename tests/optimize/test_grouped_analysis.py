@@ -5,13 +5,14 @@ import pandas as pd
 import pytest
 
 from perfmodel.hardware.load import load_accelerator
-from perfmodel.optimize.grouped.candidates import candidate
+from perfmodel.optimize.grouped.candidates import candidate, layer_seconds
 from perfmodel.optimize.grouped.heuristics import in_order, longest_first
 from perfmodel.optimize.grouped.problem import GroupedConv, contiguous_groups
+from perfmodel.optimize.grouped.sharing import PLAIN
 from perfmodel.optimize.grouped.tiles import TileTimes, variant_named
 from perfmodel.optimize.grouped_conv import tile_times
 from validate.grouped_conv.dataset import Run, Scheduled, in_tune_half
-from validate.grouped_conv.plans import held, ladder, planned_seconds
+from validate.grouped_conv.plans import busy_seconds, held, ladder, planned_seconds
 from validate.grouped_conv.refit import refit, slot_seconds
 from validate.grouped_conv.scores import kendall, pairs
 
@@ -40,9 +41,9 @@ def synthetic_run():
         for label, pick in (("knapsack+lpt", None), ("mixed", rng.integers(0, 3, 12))):
             one = candidate(conv, TRUE, 132, pick=pick, place=longest_first)
             load = held(one, one.tables())
-            seconds = planned_seconds(one, load)
+            seconds = planned_seconds(one.times, load)
             measured = float(seconds.max()) + TRUE.launch
-            schedules.append(Scheduled(conv, label, TRUE.name, measured, measured, load))
+            schedules.append(Scheduled(conv, label, TRUE.name, measured, measured, load, ""))
             slots += [
                 {"layer": conv.name, "variant": TRUE.name, "placement": label, "slot": slot,
                  "measured_s": seconds[slot]}
@@ -57,12 +58,12 @@ def synthetic_run():
 
 def test_refit_finds_what_made_the_times():
     run = synthetic_run()
-    (found,) = refit(run)
+    (found,) = refit(run, PLAIN)
     assert found.launch == pytest.approx(TRUE.launch, rel=0.02)
     unseen = [one for one in run.schedules if not in_tune_half(one.conv.name)]
     assert unseen
     for one in unseen:
-        predicted = slot_seconds(found, one.load).max() + found.launch
+        predicted = layer_seconds(found, slot_seconds(found, one.load))
         assert predicted == pytest.approx(one.measured_s, rel=0.01)
 
 
@@ -101,5 +102,6 @@ def test_what_slots_hold_adds_up():
         if label != "round-robin":
             # one slot's tiles are the same set, in another order
             expected = np.sort(one.slot_seconds)
-            assert np.sort(planned_seconds(one, load)) == pytest.approx(expected)
+            assert np.sort(busy_seconds(one.times, load)) == pytest.approx(expected)
+            assert np.sort(planned_seconds(one.times, load)) == pytest.approx(np.sort(one.planned))
     assert in_order(np.array([1.0]), np.array([3]), 2).sum() == 3

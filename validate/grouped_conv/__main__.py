@@ -43,11 +43,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _analyse(command: str, out: Path) -> int:
     from validate.grouped_conv.dataset import load_run
+    from validate.grouped_conv.dealing import dealing_of
     from validate.grouped_conv.refit import coefficients_by_name, refit
     from validate.grouped_conv.sidecar import write_atomic, write_coefficients
 
     run = load_run()
-    fitted = refit(run)
+    fitted = refit(run, dealing_of(run))
     if command == "fit":
         write_coefficients(out, fitted)
         return 0

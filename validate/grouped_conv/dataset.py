@@ -13,11 +13,10 @@ from pathlib import Path
 import pandas as pd
 
 from perfmodel.errors import CalibrationError
-from perfmodel.optimize.grouped.candidates import candidates
 from perfmodel.optimize.grouped.files import read_times
 from perfmodel.optimize.grouped.problem import GroupedConv
 from validate.grouped_conv.cases import layer_cases
-from validate.grouped_conv.plans import Held, held, ladder, planned_seconds
+from validate.grouped_conv.plans import Held, busy_seconds, held, remade
 
 RUN = Path(__file__).parents[1] / "measurements" / "h100-sxm5-80gb" / "grouped_conv"
 UNITS = 132
@@ -25,7 +24,10 @@ UNITS = 132
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scheduled:
-    """One schedule of a layer that was run: what its slots hold, what it was measured to take."""
+    """One schedule of a layer that was run: what its slots hold, what it was measured to take.
+
+    ``digest`` is that of its tables: two rungs of the ladder may be one schedule.
+    """
 
     conv: GroupedConv
     placement: str
@@ -33,6 +35,7 @@ class Scheduled:
     first_predicted_s: float
     measured_s: float
     load: Held
+    digest: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,25 +65,26 @@ def load_run(folder: Path = RUN) -> Run:
     layers = pd.read_csv(folder / "grouped_layers.csv")
     convs = {case.conv.name: case.conv for case in layer_cases()}
     times = read_times(folder / "grouped_coefficients.toml")
-    ran = dict(iter(layers[layers.method == "schedule"].groupby("layer")))
+    by_name = {one.name: one for one in times}
     schedules = []
-    for name, conv in convs.items():
-        made = ladder(conv, candidates(conv, times, UNITS), UNITS)
-        for (placement, one, table), row in zip(made, ran[name].itertuples(), strict=True):
-            load = held(one, table)
-            predicted = float(planned_seconds(one, load).max()) + one.times.launch
-            if (placement, one.times.name) != (row.placement, row.variant) or abs(
-                predicted * 1e6 / row.predicted_us - 1
-            ) > 1e-4:
-                raise CalibrationError(
-                    f"{name}: {placement}",
-                    f"{one.times.name}, {predicted * 1e6:.6g} us",
-                    f"{row.variant}, {row.predicted_us:.6g} us, as it ran",
-                    repair="the scheduler changed: measure again",
-                )
-            schedules.append(
-                Scheduled(conv, placement, one.times.name, predicted, row.latency_us * 1e-6, load)
+    for row in layers[layers.method == "schedule"].itertuples():
+        conv = convs[row.layer]
+        one, table = remade(conv, by_name[row.variant], UNITS, row.placement)
+        load = held(one, table)
+        predicted = float(busy_seconds(one.times, load).max()) + one.times.launch
+        if abs(predicted * 1e6 / row.predicted_us - 1) > 1e-4:
+            raise CalibrationError(
+                f"{row.layer}: {row.placement}",
+                f"{predicted * 1e6:.6g} us",
+                f"{row.predicted_us:.6g} us, as it ran",
+                repair="the scheduler changed: measure again",
             )
+        digest = hashlib.sha256(table.first.tobytes() + table.tiles.tobytes()).hexdigest()
+        schedules.append(
+            Scheduled(
+                conv, row.placement, row.variant, predicted, row.latency_us * 1e-6, load, digest
+            )
+        )
     return Run(
         layers,
         pd.read_csv(folder / "grouped_slots.csv"),

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from perfmodel.optimize.grouped.candidates import layer_seconds
 from perfmodel.optimize.grouped.files import read_times
 from perfmodel.optimize.grouped.form_choice import Packing
 from perfmodel.optimize.grouped.tiles import TileTimes
@@ -85,12 +86,12 @@ class FreshLayers(Layers):
             ]
         )
         load = held(one.candidate, one.tables)
-        planned = planned_seconds(one.candidate, load)
+        planned = planned_seconds(times, load)
         self.row(
             case, len(inputs), method="schedule", form=one.form.name, variant=times.name,
             placement=one.label, slots=len(one.tables.first) - 1, tiles=len(one.tables.tiles),
             calls=timed.calls, latency_us=timed.us, p10_us=timed.p10, p90_us=timed.p90,
-            predicted_us=float(planned.max() + times.launch + one.packing) * 1e6,
+            predicted_us=(layer_seconds(times, planned) + one.packing) * 1e6,
             packing_us=one.packing * 1e6, bound_us=one.candidate.bound * 1e6, error=error,
         )  # fmt: skip
         if formed.index is not None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from perfmodel.optimize.grouped.candidates import Candidate, candidates
+from perfmodel.optimize.grouped.candidates import Candidate, candidates, layer_seconds
 from perfmodel.optimize.grouped.tables import Tables
 from perfmodel.optimize.grouped.tiles import TileTimes
 from validate.grouped_conv import baselines, timing
@@ -100,12 +100,12 @@ class Layers:
             ]
         )
         load = held(one, made)
-        planned = planned_seconds(one, load)
+        planned = planned_seconds(one.times, load)
         self.row(
             case, len(inputs), method="schedule", variant=one.times.name, placement=label,
             slots=one.slots, tiles=len(made.tiles), calls=timed.calls, latency_us=timed.us,
             p10_us=timed.p10, p90_us=timed.p90,
-            predicted_us=float(planned.max() + one.times.launch) * 1e6,
+            predicted_us=layer_seconds(one.times, planned) * 1e6,
             bound_us=one.bound * 1e6, error=error,
         )  # fmt: skip
         if label in ("knapsack+lpt", "round-robin"):

@@ -10,7 +10,11 @@ import numpy.typing as npt
 from perfmodel.optimize.grouped.candidates import Candidate, candidate
 from perfmodel.optimize.grouped.heuristics import in_order, longest_first
 from perfmodel.optimize.grouped.problem import GroupedConv
+from perfmodel.optimize.grouped.sharing import finish
 from perfmodel.optimize.grouped.tables import Tables, tables_in_order
+from perfmodel.optimize.grouped.tiles import TileTimes
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +56,19 @@ def ladder(
     return ranked
 
 
+def remade(conv: GroupedConv, times: TileTimes, units: int, label: str) -> tuple[Candidate, Tables]:
+    """A schedule of :func:`ladder` again, from its label and the coefficients it was made with."""
+    one = candidate(conv, times, units)
+    if label.endswith("round-robin"):
+        return one, tables_in_order(conv, times.variant, one.pick, one.slots)
+    if label == "in-order":
+        one = candidate(conv, times, units, pick=one.pick, place=in_order)
+    elif label.startswith("all-"):
+        pick = np.full(len(conv.groups), int(label[4]))
+        one = candidate(conv, times, units, pick=pick, place=longest_first)
+    return one, one.tables()
+
+
 def held(one: Candidate, made: Tables) -> Held:
     """Tiles, steps and filled steps of each slot that the tables hold."""
     conv, variant = one.conv, one.times.variant
@@ -67,8 +84,21 @@ def held(one: Candidate, made: Tables) -> Held:
     return Held(tiles, steps, filled)
 
 
-def planned_seconds(one: Candidate, load: Held) -> npt.NDArray[np.float64]:
-    """Time of each slot by the candidate's coefficients [s]."""
-    times = one.times
+def busy_seconds(times: TileTimes, load: Held) -> Floats:
+    """Time of each slot if all slots are busy throughout [s]."""
     work = load.tiles @ times.alpha + load.steps @ times.beta + load.filled @ times.fill
     return np.asarray(np.where(load.busy, work + times.begin, 0.0))
+
+
+def planned_seconds(times: TileTimes, load: Held) -> Floats:
+    """Finish of each slot by these coefficients, neighbours on the SM considered [s]."""
+    return finish(paces(times, load), times.dealing, len(load.tiles) // times.residency)[0]
+
+
+def paces(times: TileTimes, load: Held) -> Floats:
+    """Time of each slot's work in company of 1, 2, ... busy programs, (slots, residency) [s]."""
+    columns = [
+        sum((weight * busy_seconds(one, load) for one, weight in times.mix(programs)), 0.0)
+        for programs in range(1, times.residency + 1)
+    ]
+    return np.column_stack(columns)

@@ -1,12 +1,14 @@
 """Coefficients from solo shapes and one half of the layers; the other half stays unseen.
 
-One non-negative least-squares problem per variant and residency. Rows are slot times
+One non-negative least-squares problem per variant, over all its residencies together. Rows are slot
+times
 
-    t = begin + sum over tiles (alpha + steps beta + filled gamma)
+    t = sum over programs p that shared the SM:  share_p (begin_p + sum over tiles
+        (alpha_p + steps beta_p + filled gamma_p))
 
-and layer times ``t(fullest slot) + launch``; each is divided by what was measured, so that errors
-are relative. Which slot is the fullest depends on the coefficients, so layers enter again after
-every solution, three times.
+and layer times ``t(last slot) + spread lateness + launch``; each is divided by what was measured,
+so that errors are relative. How much of its work a slot did in which company, and which slot is the
+last, depend on the coefficients, so rows are made again after every solution.
 """
 
 from __future__ import annotations
@@ -17,13 +19,18 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import nnls
 
-from perfmodel.optimize.grouped.tiles import TileTimes, variant_named
-from validate.grouped_conv.dataset import Run, Scheduled, in_tune_half
-from validate.grouped_conv.plans import Held
+from perfmodel.optimize.grouped.sharing import Dealing, finish, lateness
+from perfmodel.optimize.grouped.tiles import TileTimes, linked, variant_named
+from validate.grouped_conv.dataset import UNITS, Run, Scheduled, in_tune_half
+from validate.grouped_conv.plans import Held, paces, planned_seconds
 
 Floats = npt.NDArray[np.float64]
+Block = tuple[Floats, Floats, Floats]
+Sampled = dict[tuple[str, ...], tuple[npt.NDArray[np.int64], Floats]]
 LAYER_WEIGHT = 2.0
-ROUNDS = 3
+ROUNDS = 5
+COLUMNS = 10
+"""Of one residency: begin, then alpha, beta and gamma of three shapes."""
 
 
 def columns(load: Held) -> Floats:
@@ -31,10 +38,15 @@ def columns(load: Held) -> Floats:
     return np.column_stack([load.busy, load.tiles, load.steps, load.filled]).astype(float)
 
 
-def refit(run: Run) -> list[TileTimes]:
-    """One :class:`TileTimes` per variant and residency that the layers used."""
-    names = sorted({one.name for one in run.schedules})
-    return [_one(run, name) for name in names]
+def refit(run: Run, dealing: Dealing) -> list[TileTimes]:
+    """One :class:`TileTimes` per variant and residency that the layers used, linked."""
+    names = sorted({one.name.rsplit(" x", 1)[0] for one in run.schedules})
+    sampled = {
+        tuple(map(str, key)): (rows.slot.to_numpy(), rows.measured_s.to_numpy() * 1e6)
+        for key, rows in run.slots.groupby(["layer", "variant", "placement"])
+    }
+    found = [times for name in names for times in _one(run, name, dealing, sampled)]
+    return list(linked(found, dealing))
 
 
 def coefficients_by_name(fitted: Sequence[TileTimes]) -> dict[str, TileTimes]:
@@ -43,77 +55,91 @@ def coefficients_by_name(fitted: Sequence[TileTimes]) -> dict[str, TileTimes]:
 
 
 def slot_seconds(times: TileTimes, load: Held) -> Floats:
-    """Time of each slot [s]."""
-    return np.asarray(columns(load) @ _vector(times))
+    """Finish of each slot [s]."""
+    return planned_seconds(times, load)
 
 
-def _vector(times: TileTimes) -> Floats:
-    return np.concatenate([[times.begin], times.alpha, times.beta, times.fill])
-
-
-def _one(run: Run, name: str) -> TileTimes:
-    mine = [s for s in run.schedules if s.name == name and in_tune_half(s.conv.name)]
-    variant_name, residency = name.rsplit(" x", 1)
-    blocks = [_solo_rows(run, variant_name, int(residency)), *_slot_rows(run, mine)]
-    found = np.concatenate([np.zeros(4), np.ones(3), np.zeros(4)])  # first guess: steps decide
+def _one(run: Run, variant: str, dealing: Dealing, sampled: Sampled) -> list[TileTimes]:
+    mine = [one for one in run.schedules if one.name.rsplit(" x", 1)[0] == variant]
+    levels = sorted({_programs(one) for one in mine})
+    mine = [one for one in mine if in_tune_half(one.conv.name)]
+    solo = _solo_rows(run, variant, levels)
+    found = _times(variant, levels, _first_guess(levels), dealing)
     for _ in range(ROUNDS):
-        every = [*blocks, *(_layer_row(one, found[:-1]) for one in mine)]
-        rows = np.concatenate([block[0] for block in every])
-        time = np.concatenate([block[1] for block in every])
-        weight = np.concatenate([block[2] for block in every])
-        found, _ = nnls(rows / time[:, None] * weight[:, None], weight)
-    seconds = found * 1e-6
-    return TileTimes(
-        variant_named(variant_name),
-        seconds[1:4],
-        seconds[4:7],
-        int(residency),
-        float(seconds[10]),
-        calibrated=True,
-        begin=float(seconds[0]),
-        gamma=seconds[7:10],
-    )
-
-
-Block = tuple[Floats, Floats, Floats]
-
-
-def _solo_rows(run: Run, variant_name: str, residency: int) -> Block:
-    """Slots of the solo shapes; microseconds keep the problem well scaled."""
-    variant = variant_named(variant_name)
-    table = run.solo[(run.solo.variant == variant_name) & (run.solo.residency == residency)]
-    rows = np.zeros((len(table), 11))
-    for row, one in zip(rows, table.to_dict("records"), strict=True):
-        shape, tiles = int(one["shape"]), int(one["tiles"])
-        channels = int(str(one["layer"]).split("-c")[1].split("-")[0])
-        row[0] = 1.0
-        row[1 + shape] = tiles
-        row[4 + shape] = tiles * int(one["steps"])
-        row[7 + shape] = tiles * float(variant.filled(np.array([channels]), 3)[0, shape])
-    return rows, table.slot_s.to_numpy() * 1e6, np.ones(len(table))
-
-
-def _slot_rows(run: Run, mine: list[Scheduled]) -> list[Block]:
-    """Sampled slots of layers; a layer weighs as four slots however many were sampled."""
-    found = []
-    for one in mine:
-        table = run.slots[
-            (run.slots.layer == one.conv.name)
-            & (run.slots.variant == one.name)
-            & (run.slots.placement == one.placement)
-        ]
-        if len(table):
-            rows = np.pad(columns(one.load)[table.slot.to_numpy()], ((0, 0), (0, 1)))
-            weight = np.full(len(table), 2 / np.sqrt(len(table)))
-            found.append((rows, table.measured_s.to_numpy() * 1e6, weight))
+        blocks = [solo]
+        for one in mine:
+            blocks += _rows(sampled, one, found, levels)
+        rows, time, weight = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+        solved, _ = nnls(rows / time[:, None] * weight[:, None], weight, maxiter=20_000)
+        found = _times(variant, levels, solved, dealing)
     return found
 
 
-def _layer_row(one: Scheduled, coefficients: Floats) -> Block:
-    every = columns(one.load)
-    fullest = every[int((every @ coefficients).argmax())]
-    return (
-        np.append(fullest, 1.0)[None],
-        np.array([one.measured_s * 1e6]),
-        np.array([LAYER_WEIGHT]),
-    )
+def _programs(one: Scheduled) -> int:
+    return int(one.name.rsplit(" x", 1)[1])
+
+
+def _first_guess(levels: list[int]) -> Floats:
+    """Microseconds: steps decide, and cost in proportion to the programs that share an SM."""
+    each = [[0.0, 1.0, 1.0, 1.0, *([0.3 * level] * 3), 0.0, 0.0, 0.0] for level in levels]
+    return np.concatenate([*each, np.ones(len(levels)), np.zeros(len(levels))])
+
+
+def _times(variant: str, levels: list[int], solved: Floats, dealing: Dealing) -> list[TileTimes]:
+    seconds = solved * 1e-6
+    found = []
+    for index, level in enumerate(levels):
+        own = seconds[index * COLUMNS : (index + 1) * COLUMNS]
+        found.append(
+            TileTimes(
+                variant_named(variant),
+                own[1:4],
+                own[4:7],
+                level,
+                float(seconds[len(levels) * COLUMNS + index]),
+                calibrated=True,
+                spread=float(solved[len(levels) * (COLUMNS + 1) + index]),
+                begin=float(own[0]),
+                gamma=own[7:10],
+            )
+        )
+    return list(linked(found, dealing))
+
+
+def _solo_rows(run: Run, variant_name: str, levels: list[int]) -> Block:
+    """Slots of the solo shapes, all busy; microseconds keep the problem well scaled."""
+    variant = variant_named(variant_name)
+    table = run.solo[(run.solo.variant == variant_name) & run.solo.residency.isin(levels)]
+    rows = np.zeros((len(table), len(levels) * (COLUMNS + 2)))
+    for row, one in zip(rows, table.to_dict("records"), strict=True):
+        at = levels.index(int(one["residency"])) * COLUMNS
+        shape, tiles = int(one["shape"]), int(one["tiles"])
+        channels = int(str(one["layer"]).split("-c")[1].split("-")[0])
+        row[at] = 1.0
+        row[at + 1 + shape] = tiles
+        row[at + 4 + shape] = tiles * int(one["steps"])
+        row[at + 7 + shape] = tiles * float(variant.filled(np.array([channels]), 3)[0, shape])
+    return rows, table.slot_s.to_numpy() * 1e6, np.ones(len(table))
+
+
+def _rows(
+    sampled: Sampled, one: Scheduled, found: list[TileTimes], levels: list[int]
+) -> list[Block]:
+    """Sampled slots (a layer weighs as four however many were sampled), and the layer itself."""
+    times = next(t for t in found if t.residency == _programs(one))
+    seconds, company = finish(paces(times, one.load), times.dealing, UNITS)
+    shares = np.zeros((len(seconds), len(levels)))
+    for programs in range(1, times.residency + 1):
+        for level, weight in times.mix(programs):
+            shares[:, levels.index(level.residency)] += weight * company[:, programs - 1]
+    held = columns(one.load)
+    wide = (shares[:, :, None] * held[:, None, :]).reshape(len(held), -1)
+    ends = np.zeros((2, len(levels)))
+    ends[:, levels.index(times.residency)] = 1.0, lateness(seconds) * 1e6
+    last = np.concatenate([wide[int(seconds.argmax())], ends.reshape(-1)])
+    blocks = [(last[None], np.array([one.measured_s * 1e6]), np.array([LAYER_WEIGHT]))]
+    slots, measured = sampled.get((one.conv.name, one.name, one.placement), (None, None))
+    if slots is not None and measured is not None:
+        rows = np.pad(wide[slots], ((0, 0), (0, 2 * len(levels))))
+        blocks.append((rows, measured, np.full(len(slots), 2 / np.sqrt(len(slots)))))
+    return blocks

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.stats import kendalltau
 
 from perfmodel.hardware.accelerator import Accelerator
+from perfmodel.optimize.grouped.candidates import layer_seconds
 from perfmodel.optimize.grouped.tiles import TileTimes
 from validate.grouped_conv.baseline_times import expected, fit_launches
 from validate.grouped_conv.dataset import Run, in_tune_half
@@ -51,7 +52,7 @@ def schedule_table(run: Run, fitted: Mapping[str, TileTimes]) -> pd.DataFrame:
                 "name": one.name,
                 "measured": one.measured_s,
                 "first": one.first_predicted_s,
-                "predicted": float(slots.max()) + times.launch,
+                "predicted": layer_seconds(times, slots),
                 "used": float(slots.mean() / slots.max()),
                 "tiles_per_slot": float(load.tiles.sum()) / len(load.tiles),
                 "tune": in_tune_half(one.conv.name),

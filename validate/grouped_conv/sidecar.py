@@ -101,6 +101,14 @@ def write_coefficients(path: Path, fitted: Sequence[TileTimes]) -> None:
         "# Written by `python3 -m validate.grouped_conv`.",
         "# A tile takes alpha + steps * beta + filled steps * gamma [s].",
     ]
+    dealing = fitted[0].dealing
+    if dealing.early:
+        lines += [
+            "",
+            "[dealing]",
+            f"early_units = {dealing.early}",
+            f"early_slots = {list(dealing.starts)}",
+        ]
     for times in fitted:
         lines += [
             "",
@@ -109,6 +117,7 @@ def write_coefficients(path: Path, fitted: Sequence[TileTimes]) -> None:
             f"residency = {times.residency}",
             f"begin_s = {times.begin:.6g}",
             f"launch_s = {times.launch:.6g}",
+            f"spread = {times.spread:.6g}",
             "alpha_s = [" + ", ".join(f"{v:.6g}" for v in times.alpha) + "]",
             "beta_s = [" + ", ".join(f"{v:.6g}" for v in times.beta) + "]",
             "gamma_s = [" + ", ".join(f"{v:.6g}" for v in times.fill) + "]",

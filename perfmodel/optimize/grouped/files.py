@@ -11,7 +11,8 @@ import numpy as np
 
 from perfmodel.errors import CalibrationError, WorkloadError, nearest_name
 from perfmodel.optimize.grouped.problem import Group, GroupedConv, equal_groups
-from perfmodel.optimize.grouped.tiles import TileTimes, variant_named
+from perfmodel.optimize.grouped.sharing import Dealing
+from perfmodel.optimize.grouped.tiles import TileTimes, linked, variant_named
 
 _INTEGERS = ("batch", "height", "width", "in_channels", "kernel", "stride", "padding", "dilation")
 _REQUIRED = ("batch", "height", "width", "in_channels", "groups")
@@ -146,8 +147,12 @@ def read_times(path: Path) -> tuple[TileTimes, ...]:
         If the file is not what the measuring script writes.
     """
     try:
-        rows = tomllib.loads(path.read_text(encoding="utf-8"))["times"]
-        return tuple(
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        dealt = data.get("dealing", {})
+        dealing = Dealing(
+            int(dealt.get("early_units", 0)), tuple(map(int, dealt.get("early_slots", ())))
+        )
+        times = tuple(
             TileTimes(
                 variant_named(row["variant"]),
                 np.array(row["alpha_s"], dtype=float),
@@ -157,9 +162,11 @@ def read_times(path: Path) -> tuple[TileTimes, ...]:
                 calibrated=True,
                 begin=float(row["begin_s"]),
                 gamma=np.array(row["gamma_s"], dtype=float) if "gamma_s" in row else None,
+                spread=float(row.get("spread", 0.0)),
             )
-            for row in rows
+            for row in data["times"]
         )
+        return linked(times, dealing)
     except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
         raise CalibrationError(
             path.name,

@@ -7,12 +7,14 @@ group takes ``alpha + steps * beta`` [s] while all slots of the device are busy.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from perfmodel.errors import SpecError
 from perfmodel.optimize.grouped.problem import ELEMENT_BYTES, Floats, GroupedConv, Integers
+from perfmodel.optimize.grouped.sharing import PLAIN, Dealing
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,12 @@ class TileTimes:
     gamma : (tiles,) float array, optional
         Time of a step whose lanes all hold a channel, beyond an empty one [s]. Matters where a step
         is one filter tap: lanes past the group's last channel load nothing.
+    fewer : tuple of TileTimes
+        The same variant with fewer programs an SM, where that was measured.
+    dealing : Dealing
+        Which programs of a launch share an SM.
+    spread : float
+        Standard deviation of a slot's time as a share of it.
     """
 
     variant: Variant
@@ -123,6 +131,9 @@ class TileTimes:
     calibrated: bool
     begin: float = 0.0
     gamma: Floats | None = None
+    fewer: tuple[TileTimes, ...] = ()
+    dealing: Dealing = PLAIN
+    spread: float = 0.0
 
     @property
     def fill(self) -> Floats:
@@ -142,6 +153,35 @@ class TileTimes:
             + variant.steps(conv.inputs, conv.kernel) * self.beta
             + variant.filled(conv.inputs, conv.kernel) * self.fill
         )
+
+    def mix(self, programs: int) -> list[tuple[TileTimes, float]]:
+        """Measured numbers of programs an SM, and their weights, for a number between them."""
+        known = {one.residency: one for one in (*self.fewer, self)}
+        if programs in known:
+            return [(known[programs], 1.0)]
+        below = [number for number in known if number < programs]
+        above = [number for number in known if number > programs]
+        if not below or not above:
+            return [(known[min(above) if above else max(below)], 1.0)]
+        low, high = max(below), min(above)
+        part = (programs - low) / (high - low)
+        return [(known[low], 1 - part), (known[high], part)]
+
+
+def linked(times: Sequence[TileTimes], dealing: Dealing) -> tuple[TileTimes, ...]:
+    """The same coefficients, each knowing those of its variant with fewer programs an SM."""
+    return tuple(
+        replace(
+            one,
+            dealing=dealing,
+            fewer=tuple(
+                other
+                for other in times
+                if other.variant.name == one.variant.name and other.residency < one.residency
+            ),
+        )
+        for one in times
+    )
 
 
 # Until a device is measured. Latency of a dependent device-memory access; three stand in a row
