@@ -50,6 +50,7 @@ class Builder:
     module: str = ""
     source: str = ""
     _names: dict[str, int] = field(default_factory=dict)
+    _bases: dict[int, Value] = field(default_factory=dict)
     _renamed: dict[str, str] = field(default_factory=dict)
     _node_names: dict[str, int] = field(default_factory=dict)
 
@@ -92,7 +93,7 @@ class Builder:
         if storage is None:
             storage = len(self.storages)
             self.storages.append(ceil(prod(spec.shape) * ELEMENT_BYTES[spec.dtype]))
-        return Value(
+        made = Value(
             _unique(name or f"{self.node_name}:out", self._names),
             spec.shape,
             spec.dtype,
@@ -101,6 +102,8 @@ class Builder:
             contiguous(spec.shape) if strides is None else strides,
             array,
         )
+        self._bases.setdefault(storage, made)
+        return made
 
     def rename(self, value: Value, name: str) -> None:
         """Give a tensor that a rule made the name that it has in the file."""
@@ -111,11 +114,13 @@ class Builder:
         """Note what had to be assumed."""
         self.assumptions[sentence] = None
 
-    def constant(self, array: Array, *, name: str | None = None) -> Value:
+    def constant(
+        self, array: Array, *, name: str | None = None, role: str = "constant"
+    ) -> Value:
         """A tensor whose content is known."""
         dtype = _ARRAY_DTYPES.get(array.dtype.str[1:], str(array.dtype))
         spec = Spec(tuple(int(size) for size in array.shape), dtype)
-        return self.value(spec, "constant", name=name or f"{self.node_name}:const", array=array)
+        return self.value(spec, role, name=name or f"{self.node_name}:const", array=array)
 
     def emit(
         self,
@@ -351,6 +356,9 @@ class Builder:
 
     def _register(self, value: Value) -> None:
         if value.name not in self.tensors:
+            base = self._bases.get(value.storage)
+            if value.constant and base is not None and base is not value:
+                self._register(base)
             self.tensors[value.name] = Tensor(
                 name=value.name,
                 shape=value.shape,

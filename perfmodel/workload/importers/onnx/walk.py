@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import onnx
 
 _BOUNDED: Final = frozenset({"NonZero", "Compress", "Unique"})
+_SMALLEST_WEIGHT: Final = 64  # fewer numbers may as well be sizes or scales
 _BUFFERS: Final = {"BatchNormalization": (3, 4)}
 
 Env = dict[str, "Value | list[Value] | None"]
@@ -150,8 +151,10 @@ class Walk:
             arrays = self.fold(node, inputs, attributes, specs)
             if arrays is not None:
                 wanted = [name for name in node.output if name]
+                trained = any(value is not None and value.role == "parameter" for value in inputs)
+                role = "parameter" if trained else "constant"
                 for name, array in zip(wanted, arrays, strict=False):
-                    env[name] = self.build.constant(array, name=name)
+                    env[name] = self.build.constant(array, name=name, role=role)
                 return
         op = node.op_type if default else f"{node.domain}.{node.op_type}"
         call = Call(
@@ -202,7 +205,10 @@ class Walk:
         specs: Sequence[Spec | None],
     ) -> list[Any] | None:
         """The outputs of a small operator on known constants."""
-        if any(value is not None and value.array is None for value in inputs):
+        present = [value for value in inputs if value is not None]
+        if any(value.array is None for value in present):
+            return None
+        if any(value.role == "parameter" and value.numel > _SMALLEST_WEIGHT for value in present):
             return None
         if any(
             prod(spec.shape) > LARGEST_FOLDED if spec else node.op_type not in _BOUNDED
