@@ -152,7 +152,7 @@ def measured_cases(
             if lowered_from is None or lowered_from[0] != row.recorded:
                 path = programs / f"{row.recorded}.json.gz"
                 lowered_from = (row.recorded, load_program(path))
-            lowered = lower(lowered_from[1], load_stack(row.stack))
+            lowered = lower(lowered_from[1], row.stack())
             cases.append(Measured(row, prepare(lowered, accelerator)))
         except PerfmodelError as error:
             refused.append(replace(_blank(row), refused=" ".join(str(error).split())))

@@ -62,7 +62,7 @@ def measured(number, graph):
     prepared = prepare(network(number, graph), H100)
     done = step(prepared, TRUTH)
     row = ModelRow(
-        f"infer/net{number}", "infer", f"net{number}", "graph" if graph else "eager", 1, 0,
+        f"infer/net{number}", "infer", f"net{number}", "graph" if graph else "eager", 1, 0, "bf16",
         done.seconds, done.synchronised, done.host,
     )  # fmt: skip
     return Measured(row, prepared)
@@ -108,10 +108,10 @@ def test_a_file_is_read_back_as_it_was_written(tmp_path):
     assert other.device == ""
 
 
-TABLE = """case,kind,model,mode,batch,seq,step_us,latency_us,host_us,kernel_us,peak_allocated,error
-infer/a/eager/b1/s0/bf16/nhwc,infer,a,eager,1,0,120.5,140,118,60,1024,
-infer/a/graph/b1/s0/bf16/nhwc,infer,a,graph,1,0,80,,,,,
-infer/b/eager/b1/s0/bf16/nhwc,infer,b,eager,1,0,,,,,,out of memory
+TABLE = """case,kind,model,mode,batch,seq,dtype,step_us,latency_us,host_us,kernel_us,peak_allocated
+infer/a/eager/b1/s0/bf16/nhwc,infer,a,eager,1,0,bf16,120.5,140,118,60,1024
+infer/a/graph/b1/s0/bf16/nhwc,infer,a,graph,1,0,bf16,80,,,,
+infer/b/eager/b1/s0/bf16/nhwc,infer,b,eager,1,0,bf16,,,,,
 """
 
 

@@ -22,7 +22,7 @@ from perfmodel.study.programs_report import WORDS, markdown, table_csv
 from perfmodel.workload.program import Node, Program, Tensor, load_program, save_program
 
 H100 = load_accelerator("h100-sxm5-80gb")
-HEAD = "case,kind,model,mode,batch,seq,step_us,latency_us,host_us,kernel_us,peak_allocated\n"
+HEAD = "case,kind,model,mode,batch,seq,dtype,step_us,latency_us,host_us,kernel_us,peak_allocated\n"
 
 
 def layered(name, layers, rows, width):
@@ -66,9 +66,9 @@ def folders(tmp_path_factory):
             step, host = (1.1e6 * x for x in (found.seconds, found.host_seconds))
             peak = found.peak_allocated
             lines.append(
-                f"infer/{name}/{mode}/b8/s0/bf16/nhwc,infer,{name},{mode},8,0,{step},,{host},,{peak}\n"
+                f"infer/{name}/{mode}/b8/s0/bf16/nhwc,infer,{name},{mode},8,0,bf16,{step},,{host},,{peak}\n"
             )
-    lines.append("infer/lost/eager/b8/s0/bf16/nhwc,infer,lost,eager,8,0,10,,,,\n")
+    lines.append("infer/lost/eager/b8/s0/bf16/nhwc,infer,lost,eager,8,0,bf16,10,,,,\n")
     (root / "cases.csv").write_text("".join(lines))
     return root
 

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from perfmodel.errors import CalibrationError
+from perfmodel.workload.stack import Stack, load_stack
 
 STACKS: Final = {
     "eager": "torch-eager",
     "graph": "cuda-graph",
     "compiled": "torch-compile",
+    "compiled-graph": "torch-compile",
 }
 """Measured mode -> the stack that describes it."""
 TABLE: Final = "cases.csv"
@@ -35,6 +37,8 @@ class ModelRow:
         Name in the zoo; ``eager``, ``graph`` (a captured eager step) or ``compiled``.
     batch, seq : int
         Sizes; ``seq`` is 0 for images.
+    dtype : str
+        Format of the arithmetic; ``tf32`` and ``fp32`` are fp32 tensors with and without it.
     step_s : float
         A step of a steady stream without waiting [s].
     latency_s, host_s : float or None
@@ -53,6 +57,7 @@ class ModelRow:
     mode: str
     batch: int
     seq: int
+    dtype: str
     step_s: float
     latency_s: float | None = None
     host_s: float | None = None
@@ -69,10 +74,16 @@ class ModelRow:
         parts = self.case.split("/")
         return "-".join(part for part in [*parts[:2], *parts[3:]] if part != "nobench")
 
-    @property
-    def stack(self) -> str:
-        """Name of the stack that describes the mode."""
-        return STACKS[self.mode]
+    def stack(self) -> Stack:
+        """The stack that describes the mode and the library's switches."""
+        rate = "fp32" if self.dtype == "fp32" else "tf32"
+        changes = {
+            "mode": "compile" if self.mode.startswith("compiled") else "eager",
+            "graph": self.mode.endswith("graph"),
+            "matmul_fp32": rate,
+            "convolution_fp32": rate,
+        }
+        return load_stack(STACKS[self.mode]).model_copy(update=changes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +163,7 @@ def _row(record: dict[str, Any]) -> ModelRow:
         mode=record["mode"],
         batch=int(record["batch"]),
         seq=int(record["seq"]),
+        dtype=record["dtype"],
         step_s=float(record["step_us"]) * 1e-6,
         latency_s=seconds("latency_us"),
         host_s=seconds("host_us"),
