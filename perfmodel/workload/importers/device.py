@@ -18,6 +18,7 @@ from torch._prims_common import suggest_memory_format
 from perfmodel.workload.importers.attention import attend
 
 _ATEN: Final = torch.ops.aten
+_IN_PLACE: Final = ("_fused_sgd_", "_fused_adam_", "_fused_adamw_", "_fused_adagrad_")
 _LIMIT_TRAINING: Final = 880_801  # rows that cuDNN's batch norm accepts
 _LIMIT_EVAL: Final = 65_535
 
@@ -41,6 +42,9 @@ def as_cuda(table: Mapping[Any, Callable[..., Any]]) -> Iterator[None]:
     for operator, function in table.items():
         name = str(operator).removeprefix("aten.").removesuffix(".default")
         library.impl(name, function, "AutogradMeta")
+    for name in _IN_PLACE:
+        if not torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name}", "Meta"):
+            library.impl(name, lambda *args, **kwargs: None, "Meta")
     names = ("_get_foreach_kernels_supported_devices", "_get_fused_kernels_supported_devices")
     originals = {name: getattr(optimizer, name) for name in names}
     from torch.nn.utils import clip_grad

@@ -11,6 +11,8 @@ from perfmodel.workload.importers.values import Unknown
 _WAYS: Final = {
     "aten.nonzero": "use torch.where(mask, a, b) with fixed shapes, or give the mask as an input "
     "on the CPU so that its value is known",
+    "aten.index": "use torch.where(mask, a, b) with fixed shapes instead of a boolean mask as an "
+    "index, or give the mask as an input on the CPU so that its value is known",
     "aten.masked_select": "multiply by the mask, or use torch.where, which keeps the shape",
     "aten._unique2": "pass the unique values as an input",
     "aten.unique_dim": "pass the unique values as an input",
@@ -87,6 +89,7 @@ def _needs_data(fault: Exception) -> bool:
             "DataDependent",
             "can't convert meta",
             "on a meta tensor",
+            "with unallocated storage",
             "Cannot access data pointer of Tensor",
         )
     )
@@ -95,6 +98,6 @@ def _needs_data(fault: Exception) -> bool:
 def _repair(text: str) -> str:
     if "same device" in text or ("device" in text and "meta" in text and "cpu" in text):
         return "make the tensor on the device of the inputs (device=x.device)"
-    if any(word in text for word in ("shape", "size", "dimension", "dtype", "scalar type")):
+    if any(word in text for word in ("shape", "size", " dim", "dtype", "scalar type")):
         return "make the shapes and formats of the example inputs those that forward expects"
     return "run the module once on these inputs; what fails there fails here"

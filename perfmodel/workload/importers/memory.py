@@ -29,7 +29,7 @@ class Storages:
         A sparse tensor counts as one storage: its values and its indices.
         """
         dense = is_strided(tensor)
-        storage = (tensor if dense else _parts(tensor)[0]).untyped_storage()
+        storage = (tensor if dense else parts(tensor)[0]).untyped_storage()
         key = storage._cdata
         number = self._numbers.get(key)
         if number is None:
@@ -41,7 +41,7 @@ class Storages:
 
     def find(self, tensor: Tensor) -> int | None:
         """Number of the tensor's storage, None where it has none yet."""
-        held = tensor if is_strided(tensor) else _parts(tensor)[0]
+        held = tensor if is_strided(tensor) else parts(tensor)[0]
         return self._numbers.get(held.untyped_storage()._cdata)
 
     def flush(self) -> tuple[int, ...]:
@@ -73,15 +73,15 @@ def is_strided(tensor: Tensor) -> bool:
 
 def sparse_bytes(tensor: Tensor) -> int:
     """Bytes of the values and the indices of a sparse tensor [B]."""
-    return sum(part.numel() * part.element_size() for part in _parts(tensor))
+    return sum(part.numel() * part.element_size() for part in parts(tensor))
 
 
 def nonzeros(tensor: Tensor) -> int:
     """Stored values of a sparse tensor."""
-    return int(_parts(tensor)[0].numel())
+    return int(parts(tensor)[0].numel())
 
 
-def _parts(tensor: Tensor) -> tuple[Tensor, ...]:
+def parts(tensor: Tensor) -> tuple[Tensor, ...]:
     """Values first, then the indices."""
     if tensor.layout in (sparse_csr, sparse_bsr):
         return tensor.values(), tensor.crow_indices(), tensor.col_indices()

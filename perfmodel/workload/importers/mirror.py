@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from perfmodel.errors import WorkloadError
+from perfmodel.workload.importers.memory import parts
 from perfmodel.workload.importers.schema import tensors_in
 from perfmodel.workload.importers.values import LARGEST
 
@@ -87,15 +88,23 @@ def _copied(value: Any, values: Values, memo: dict[int, Any]) -> Any:
 
 
 def _meta(tensor: torch.Tensor) -> torch.Tensor:
-    if tensor.is_meta:
-        return tensor.detach().requires_grad_(tensor.requires_grad and tensor.is_leaf)
+    """A fresh storage, so that a step may let go of what the caller keeps."""
     with torch.no_grad():
         if tensor.layout != torch.strided:
-            return tensor.to("meta")
+            return _sparse(tensor)
         twin = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
     if tensor.requires_grad and tensor.is_leaf:
         twin.requires_grad_()
     return twin
+
+
+def _sparse(tensor: torch.Tensor) -> torch.Tensor:
+    """``to("meta")`` would drop the stored values."""
+    values, *indices = (torch.empty_like(part, device="meta") for part in parts(tensor))
+    if tensor.layout == torch.sparse_coo:
+        done = tensor.is_coalesced()
+        return torch.sparse_coo_tensor(*indices, values, tensor.shape, is_coalesced=done)
+    return torch.sparse_compressed_tensor(*indices, values, tensor.shape, layout=tensor.layout)
 
 
 def _remember(values: Values, twin: torch.Tensor, tensor: torch.Tensor) -> None:

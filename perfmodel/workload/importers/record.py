@@ -138,10 +138,9 @@ def record(
     table = composites(tuple(attention))
     stream = Stream(table)
     inputs = _hold(stream, model, *call, targets)
-    for twin, value in values:
-        stream.knows(twin, value)
-    values.clear()
-    memo.clear()  # a cache that grows lets go of what it held
+    while values:
+        stream.knows(*values.pop())
+    memo.clear()  # so that a cache that grows lets go of what it held
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(autocast or "")
     assumptions = _assumptions(model, training)
     with (
@@ -254,26 +253,29 @@ def _hold(
 
 @contextlib.contextmanager
 def _module_calls(stream: Stream, model: Any) -> Iterator[None]:
-    """Keep the path of the running module, and count calls."""
-    from torch.nn.modules import module as hooks
+    """Keep the path of the running module, and count calls.
+
+    Not by module hooks: they take a slower way whose frames keep tensors alive after an exception,
+    and stopping a recomputation early is one.
+    """
+    from torch import nn
 
     paths = {id(part): path for path, part in model.named_modules()}
+    original = nn.Module.__call__
 
-    def enter(part: Any, _: Any) -> None:
-        stream.modules.append(paths.get(id(part), stream.modules[-1]))
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        stream.modules.append(paths.get(id(self), stream.modules[-1]))
         stream.module_calls += 1
-
-    def leave(part: Any, _: Any, __: Any) -> None:
-        if len(stream.modules) > 1:
+        try:
+            return original(self, *args, **kwargs)
+        finally:
             stream.modules.pop()
 
-    before = hooks.register_module_forward_pre_hook(enter)
-    after = hooks.register_module_forward_hook(leave, always_call=True)
+    nn.Module.__call__ = call
     try:
         yield
     finally:
-        before.remove()
-        after.remove()
+        nn.Module.__call__ = original
 
 
 @contextlib.contextmanager

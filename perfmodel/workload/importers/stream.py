@@ -63,6 +63,7 @@ class Stream(TorchDispatchMode):  # type: ignore[misc]
         self.detaching = False
         self.assumptions: dict[str, None] = {}
         self.failed: tuple[str, str] | None = None
+        self._fault = 0
         self._table = table
         self._composite: dict[Any, bool] = {}
         self._names: dict[int | None, dict[Any, str]] = {}
@@ -112,6 +113,11 @@ class Stream(TorchDispatchMode):  # type: ignore[misc]
             nodes.append(Node(*parts, tuple(frees)))  # type: ignore[call-arg]
         return tensors, tuple(nodes)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled here; saying so spares every call a wrapper."""
+        return False
+
     # --- dispatch --------------------------------------------------------------------------------
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -128,8 +134,9 @@ class Stream(TorchDispatchMode):  # type: ignore[misc]
         self.seal()
         try:
             return self._run(func, args, kwargs)
-        except Exception:
-            if self.failed is None:
+        except Exception as fault:
+            if self._fault != id(fault):  # the innermost operator; one that was caught is forgotten
+                self._fault = id(fault)
                 self.failed = (self.modules[-1], target_of(func))
             raise
 
@@ -139,11 +146,10 @@ class Stream(TorchDispatchMode):  # type: ignore[misc]
             return self._table[func]
         known = self._composite.get(func)
         if known is None:
-            known = self._composite[func] = bool(
-                torch._C._dispatch_has_kernel_for_dispatch_key(
-                    func.name(), "CompositeImplicitAutograd"
-                )
-            )
+            has = torch._C._dispatch_has_kernel_for_dispatch_key
+            name = func.name()  # one with kernels of its own, silu_backward say, is left whole
+            known = has(name, "CompositeImplicitAutograd") and not has(name, "CPU")
+            self._composite[func] = known
         return func.decompose if known else None
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

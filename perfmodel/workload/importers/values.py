@@ -117,12 +117,16 @@ def shaped_on_host(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
 
     Raises
     ------
+    Unknown
+        If its shapes depend on values.
     NotImplementedError
-        If its shapes depend on values, or the operands are too big to try.
+        If the operands are too big to try.
     """
+    if any(tag in func.tags for tag in _BLOCKED):
+        raise Unknown(str(func))
     flat, _ = tree_flatten((args, dict(kwargs)))
     size = sum(leaf.numel() for leaf in flat if _dense_meta(leaf))
-    if size > 16 * LARGEST or any(tag in func.tags for tag in _BLOCKED):
+    if size > 16 * LARGEST:
         raise NotImplementedError(f"{func} has no meta kernel")
 
     def host(leaf: Any) -> Any:
