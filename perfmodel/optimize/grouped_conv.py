@@ -21,8 +21,11 @@ from perfmodel.optimize.grouped.candidates import Candidate, candidates
 from perfmodel.optimize.grouped.files import (
     grouped_conv_from_dict,
     groups_from_json,
+    read_packing,
     read_times,
 )
+from perfmodel.optimize.grouped.form_choice import Formed, formed
+from perfmodel.optimize.grouped.forms import Form, Packing, as_given
 from perfmodel.optimize.grouped.placement import Placement, place
 from perfmodel.optimize.grouped.problem import (
     Group,
@@ -33,6 +36,7 @@ from perfmodel.optimize.grouped.problem import (
 from perfmodel.optimize.grouped.result import GroupedSchedule, Spans
 from perfmodel.optimize.grouped.sharing import PLAIN
 from perfmodel.optimize.grouped.tiles import (
+    LAUNCH_S,
     VARIANTS,
     TileTimes,
     datasheet_times,
@@ -42,9 +46,11 @@ from perfmodel.optimize.grouped.tiles import (
 from perfmodel.optimize.grouped.waves import Waves, rectangles, wave_plan
 
 __all__ = [
+    "Form",
     "Group",
     "GroupedConv",
     "GroupedSchedule",
+    "Packing",
     "Placement",
     "Spans",
     "TileTimes",
@@ -53,6 +59,7 @@ __all__ = [
     "equal_groups",
     "grouped_conv_from_dict",
     "groups_from_json",
+    "packing_times",
     "place",
     "schedule",
     "tile_times",
@@ -109,6 +116,8 @@ def schedule(
     time_limit_s: float = 20.0,
     gap: float = 1e-3,
     waves: bool = True,
+    forms: bool = True,
+    packing: Packing | None = None,
 ) -> GroupedSchedule:
     """Schedule a grouped convolution on a device.
 
@@ -126,6 +135,11 @@ def schedule(
         Relative gap at which the placement stops.
     waves : bool
         Also plan waves of streams.
+    forms : bool
+        Also weigh merging neighbouring groups under zero weights and packing channels first; the
+        fastest by planned time, packing included, is scheduled.
+    packing : Packing, optional
+        Time of the packing kernel; measured or from the datasheet if left out.
 
     Raises
     ------
@@ -140,28 +154,46 @@ def schedule(
             "the number of SMs or CUs",
             repair="add units to the chip's file",
         )
-    found = candidates(groups, times, accelerator.units)
-    if not found:
+    kernel = packing_times(accelerator) if packing is None else packing
+    ways = (
+        formed(groups, times, accelerator.units, kernel)
+        if forms
+        else [
+            Formed(as_given(groups), one, 0.0)
+            for one in candidates(groups, times, accelerator.units)
+        ]
+    )
+    if not ways:
         raise Infeasible(
             groups.name or "groups",
             ", ".join(sorted({one.variant.name for one in times})) or "<no coefficients>",
             "coefficients of one of " + ", ".join(v.name for v in usable(groups)),
             repair="measure the missing variants, or leave coefficients out",
         )
-    best = found[0]
+    best = ways[0].candidate
     placed = place(
         best.kinds.seconds, best.kinds.number, best.slots, time_limit_s=time_limit_s, gap=gap
     )
     chosen = replace(best, counts=placed.counts)
-    others = tuple((one.times.name, one.seconds) for one in found[1:])
     return GroupedSchedule(
         accelerator.name,
+        groups,
+        ways[0].form,
+        ways[0].packing,
         chosen,
         placed,
         _bounds(groups, accelerator, chosen, placed),
-        _waves(chosen, time_limit_s / 2) if waves else None,
-        others,
+        _waves(groups, times, accelerator.units, time_limit_s / 2) if waves else None,
+        tuple((one.name, one.seconds) for one in ways[1:]),
     )
+
+
+def packing_times(accelerator: Accelerator, *, folder: Path | None = None) -> Packing:
+    """The packing kernel of a device: measured, else a launch and half the memory rate."""
+    root = efficiency_folder() if folder is None else folder
+    fitted = root / "grouped_conv" / f"{accelerator.name.lower()}.toml"
+    found = read_packing(fitted) if fitted.is_file() else None
+    return found or Packing(LAUNCH_S, accelerator.memory_bandwidth / 2)
 
 
 def _bounds(
@@ -175,9 +207,18 @@ def _bounds(
     }
 
 
-def _waves(chosen: Candidate, time_limit_s: float) -> Waves:
-    """Each group a kernel of its own with its shape; a join costs one launch."""
-    conv, times = chosen.conv, chosen.times
+def _waves(
+    conv: GroupedConv, coefficients: Sequence[TileTimes], units: int, time_limit_s: float
+) -> Waves | None:
+    """Each group of the layer as given a kernel of its own with its shape; a join costs one launch.
+
+    Streams find the channels of each group split beforehand.
+    """
+    found = candidates(conv, coefficients, units)
+    if not found:
+        return None
+    chosen = found[0]
+    times = chosen.times
     rows = np.arange(len(chosen.pick))
     number = times.variant.counts(conv)[rows, chosen.pick]
     tau = times.seconds(conv)[rows, chosen.pick]

@@ -196,7 +196,9 @@ def test_round_robin_is_by_position():
 def test_schedule_is_consistent():
     conv = lognormal(24, 4, 14)
     found = schedule(conv, H100, time_limit_s=3)
-    assert found.seconds >= max(found.bounds.values())
+    assert found.seconds >= max(found.bounds["compute"], found.bounds["memory"])
+    # the other two are of slots that are all busy
+    assert found.chosen.makespan >= max(found.bounds["knapsack"], found.bounds["placement"])
     assert found.chosen.makespan == pytest.approx(found.chosen.slot_seconds.max())
     spans = found.spans()
     ends = np.zeros(found.chosen.slots)

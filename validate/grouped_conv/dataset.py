@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from perfmodel.errors import CalibrationError
+from perfmodel.optimize.grouped.candidates import Candidate, candidate
 from perfmodel.optimize.grouped.files import read_times
 from perfmodel.optimize.grouped.problem import GroupedConv
 from validate.grouped_conv.cases import layer_cases
@@ -66,10 +67,14 @@ def load_run(folder: Path = RUN) -> Run:
     convs = {case.conv.name: case.conv for case in layer_cases()}
     times = read_times(folder / "grouped_coefficients.toml")
     by_name = {one.name: one for one in times}
+    best: dict[tuple[str, str], Candidate] = {}
     schedules = []
     for row in layers[layers.method == "schedule"].itertuples():
         conv = convs[row.layer]
-        one, table = remade(conv, by_name[row.variant], UNITS, row.placement)
+        key = (row.layer, row.variant)
+        if key not in best:
+            best[key] = candidate(conv, by_name[row.variant], UNITS)
+        one, table = remade(best[key], row.placement)
         load = held(one, table)
         predicted = float(busy_seconds(one.times, load).max()) + one.times.launch
         if abs(predicted * 1e6 / row.predicted_us - 1) > 1e-4:

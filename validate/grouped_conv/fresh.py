@@ -18,7 +18,7 @@ import torch
 
 from perfmodel.optimize.grouped.candidates import layer_seconds
 from perfmodel.optimize.grouped.files import read_times
-from perfmodel.optimize.grouped.form_choice import Packing
+from perfmodel.optimize.grouped.forms import Packing
 from perfmodel.optimize.grouped.tiles import TileTimes
 from validate.grouped_conv import baselines, timing
 from validate.grouped_conv.cases import Case

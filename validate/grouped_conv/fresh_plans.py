@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from perfmodel.optimize.grouped.candidates import Candidate, candidates
-from perfmodel.optimize.grouped.form_choice import Formed, Packing, formed
-from perfmodel.optimize.grouped.forms import Form
+from perfmodel.optimize.grouped.form_choice import Formed, formed
+from perfmodel.optimize.grouped.forms import Form, Packing
 from perfmodel.optimize.grouped.problem import GroupedConv
 from perfmodel.optimize.grouped.tables import Tables, tables_in_order
 from perfmodel.optimize.grouped.tiles import TileTimes

@@ -56,9 +56,10 @@ def ladder(
     return ranked
 
 
-def remade(conv: GroupedConv, times: TileTimes, units: int, label: str) -> tuple[Candidate, Tables]:
-    """A schedule of :func:`ladder` again, from its label and the coefficients it was made with."""
-    one = candidate(conv, times, units)
+def remade(one: Candidate, label: str) -> tuple[Candidate, Tables]:
+    """A schedule of :func:`ladder` again, from its label and its kernel's candidate."""
+    conv, times = one.conv, one.times
+    units = one.slots // times.residency
     if label.endswith("round-robin"):
         return one, tables_in_order(conv, times.variant, one.pick, one.slots)
     if label == "in-order":

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from perfmodel.optimize.grouped.heuristics import longest_first, makespan
-from perfmodel.optimize.grouped.knapsack import Kinds, choose_placed, merge
+from perfmodel.optimize.grouped.knapsack import Kinds, choose, choose_placed, merge
 from perfmodel.optimize.grouped.problem import Floats, GroupedConv, Integers
 from perfmodel.optimize.grouped.sharing import finish, lateness
 from perfmodel.optimize.grouped.tables import Tables, tables
@@ -89,8 +89,9 @@ def candidate(
     """A schedule of one variant: tile shapes by knapsack (or as given), placement by ``place``."""
     slots = units * times.residency
     number, tau = times.variant.counts(conv), times.seconds(conv)
-    choice = choose_placed(number, tau, slots, most)
+    choice = choose(number, tau, slots)
     if pick is None:
+        choice = choose_placed(number, tau, slots, most)
         pick = choice.pick
     kinds = merge(number, tau, pick)
     counts = place(kinds.seconds, kinds.number, slots)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from perfmodel.errors import CalibrationError, WorkloadError, nearest_name
+from perfmodel.optimize.grouped.forms import Packing
 from perfmodel.optimize.grouped.problem import Group, GroupedConv, equal_groups
 from perfmodel.optimize.grouped.sharing import Dealing
 from perfmodel.optimize.grouped.tiles import TileTimes, linked, variant_named
@@ -136,6 +137,14 @@ def _integer(value: Any, where: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) > 2**31 - 1:
         raise WorkloadError(where, value, "a whole number below 2^31", repair="write an integer")
     return value
+
+
+def read_packing(path: Path) -> Packing | None:
+    """The packing kernel of a chip, from the same file; ``None`` if it was not measured."""
+    row = tomllib.loads(path.read_text(encoding="utf-8")).get("packing")
+    if row is None:
+        return None
+    return Packing(float(row["start_s"]), float(row["bytes_per_s"]), calibrated=True)
 
 
 def read_times(path: Path) -> tuple[TileTimes, ...]:

@@ -6,29 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from perfmodel.optimize.grouped.candidates import Candidate, candidate
-from perfmodel.optimize.grouped.forms import Form, forms
+from perfmodel.optimize.grouped.forms import Form, Packing, forms
 from perfmodel.optimize.grouped.knapsack import choose
-from perfmodel.optimize.grouped.problem import ELEMENT_BYTES, GroupedConv
+from perfmodel.optimize.grouped.problem import GroupedConv
 from perfmodel.optimize.grouped.tiles import TileTimes, usable
-
-
-@dataclass(frozen=True, slots=True)
-class Packing:
-    """The kernel that packs channels: ``start + bytes / rate`` [s], [B/s]."""
-
-    start: float
-    rate: float
-    calibrated: bool = False
-
-    def seconds(self, form: Form) -> float:
-        """Time of the packing that a form needs [s]; 0 without one."""
-        if form.gather is None:
-            return 0.0
-        conv = form.conv
-        pixels = conv.batch * conv.height * conv.width
-        read = int((form.gather >= 0).sum())
-        moved = ELEMENT_BYTES[conv.dtype] * pixels * (read + len(form.gather))
-        return self.start + moved / self.rate
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +19,11 @@ class Formed:
     form: Form
     candidate: Candidate
     packing: float
+
+    @property
+    def name(self) -> str:
+        """Form and kernel: ``"merged 64: small-flat-8 x2"``."""
+        return f"{self.form.name}: {self.candidate.times.name}"
 
     @property
     def seconds(self) -> float:

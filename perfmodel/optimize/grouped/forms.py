@@ -20,7 +20,13 @@ from typing import Final
 
 import numpy as np
 
-from perfmodel.optimize.grouped.problem import Group, GroupedConv, Integers, contiguous_groups
+from perfmodel.optimize.grouped.problem import (
+    ELEMENT_BYTES,
+    Group,
+    GroupedConv,
+    Integers,
+    contiguous_groups,
+)
 
 WIDTHS: Final = (8, 16, 32, 64, 128, 256, 2**31)
 """Widest merged groups that are tried."""
@@ -138,3 +144,22 @@ def _packed(conv: GroupedConv, width: int) -> Form:
 
 def _outputs(conv: GroupedConv, part: list[int]) -> int:
     return sum(conv.groups[index].outputs for index in part)
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """The kernel that packs channels: ``start + bytes / rate`` [s], [B/s]."""
+
+    start: float
+    rate: float
+    calibrated: bool = False
+
+    def seconds(self, form: Form) -> float:
+        """Time of the packing that a form needs [s]; 0 without one."""
+        if form.gather is None:
+            return 0.0
+        conv = form.conv
+        pixels = conv.batch * conv.height * conv.width
+        read = int((form.gather >= 0).sum())
+        moved = ELEMENT_BYTES[conv.dtype] * pixels * (read + len(form.gather))
+        return self.start + moved / self.rate

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from perfmodel.optimize.grouped.candidates import Candidate
+from perfmodel.optimize.grouped.forms import Form
 from perfmodel.optimize.grouped.placement import Placement
 from perfmodel.optimize.grouped.problem import Floats, GroupedConv, Integers
 from perfmodel.optimize.grouped.tables import Tables
@@ -32,8 +33,14 @@ class GroupedSchedule:
 
     Parameters
     ----------
+    layer : GroupedConv
+        What was asked for.
+    form : Form
+        What runs: the layer as given, with groups merged, or on packed channels.
+    packing : float
+        Time of the kernel that packs the channels, 0 without one [s].
     chosen : Candidate
-        Variant, tile shape of each group and placement.
+        Variant, tile shape of each group and placement, of the form.
     placement : Placement
         The ladder, and the proven bound of the placement.
     bounds : dict of str to float
@@ -42,10 +49,13 @@ class GroupedSchedule:
     waves : Waves or None
         The plan for streams alone, with its own bound.
     others : tuple of (str, float)
-        Other variants and what they would take [s], fastest first.
+        Other forms and variants and what they would take [s], fastest first.
     """
 
     device: str
+    layer: GroupedConv
+    form: Form
+    packing: float
     chosen: Candidate
     placement: Placement
     bounds: dict[str, float]
@@ -54,13 +64,13 @@ class GroupedSchedule:
 
     @property
     def conv(self) -> GroupedConv:
-        """The layer."""
+        """The layer that runs: that of the form."""
         return self.chosen.conv
 
     @property
     def seconds(self) -> float:
-        """Time of the layer: the fullest slot, and the launch [s]."""
-        return self.chosen.seconds
+        """Time of the layer: packing if any, the last slot, and the launch [s]."""
+        return self.chosen.seconds + self.packing
 
     @property
     def calibrated(self) -> bool:
@@ -100,7 +110,7 @@ class GroupedSchedule:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        chosen, conv = self.chosen, self.conv
+        chosen, conv = self.chosen, self.layer
         return {
             "device": self.device,
             "name": conv.name,
@@ -108,6 +118,9 @@ class GroupedSchedule:
             "flops": conv.flops,
             "compulsory_bytes": conv.compulsory_bytes,
             "latency_s": self.seconds,
+            "form": self.form.name,
+            "groups_of_form": [list(part) for part in self.form.parts],
+            "packing_s": self.packing,
             "makespan_s": chosen.makespan,
             "launch_s": chosen.times.launch,
             "calibrated": self.calibrated,
@@ -118,6 +131,7 @@ class GroupedSchedule:
             "tile_shapes": [[tile.bm, tile.bn, tile.bk] for tile in chosen.times.variant.tiles],
             "shape_of_group": chosen.pick.tolist(),
             "slot_s": chosen.slot_seconds.tolist(),
+            "planned_slot_s": chosen.planned.tolist(),
             "method": self.placement.method,
             "proof": self.placement.proof,
             "placement_bound_s": self.placement.bound,
@@ -139,7 +153,7 @@ class GroupedSchedule:
 
     def explain(self) -> str:
         """The schedule, its ladder and its proof as text."""
-        chosen, conv = self.chosen, self.conv
+        chosen, conv = self.chosen, self.layer
         shapes = chosen.times.variant.tiles
         used = Counter(int(shape) for shape in chosen.pick)
         load = chosen.slot_seconds
@@ -148,6 +162,8 @@ class GroupedSchedule:
             f"{conv.name or 'layer'}: {len(conv.groups)} groups, {conv.rows} pixels,"
             f" {format_seconds(self.seconds)} on {self.device}"
             + ("" if self.calibrated else " (tile times from the datasheet, not calibrated)"),
+            f"  {self.form.name}: {len(self.conv.groups)} groups run"
+            + (f", channels packed in {format_seconds(self.packing)}" if self.packing else ""),
             f"  kernel {chosen.times.name}: {int(chosen.counts.sum())} tiles on {chosen.slots}"
             f" slots, busy {busy:.0%}",
             "  shapes: "
