@@ -80,6 +80,7 @@ def test_shape_arithmetic_costs_nothing_and_a_bias_joins_its_product(mlp):
     addmm = program.nodes[1]
     assert addmm.inputs[0] == "b1"
     assert addmm.module == "fc1"
+    assert program.module_calls == len({"", "fc1", "act", "fc2"})
     assert program.parameters == 8 * 32 + 32 + 32 * 8
 
 

@@ -114,9 +114,7 @@ class Builder:
         """Note what had to be assumed."""
         self.assumptions[sentence] = None
 
-    def constant(
-        self, array: Array, *, name: str | None = None, role: str = "constant"
-    ) -> Value:
+    def constant(self, array: Array, *, name: str | None = None, role: str = "constant") -> Value:
         """A tensor whose content is known."""
         dtype = _ARRAY_DTYPES.get(array.dtype.str[1:], str(array.dtype))
         spec = Spec(tuple(int(size) for size in array.shape), dtype)
@@ -318,7 +316,7 @@ class Builder:
             inputs=tuple(value.name for value in inputs),
             outputs=tuple(dict.fromkeys(new.get(one.name, one.name) for one in outputs)),
             origin=origin,
-            module_calls=0,
+            module_calls=_modules(self.nodes),
             storages=tuple(self.storages[storage] for storage in number),
             assumptions=tuple(self.assumptions),
         )
@@ -383,6 +381,13 @@ def _numbering(tensors: Iterable[Tensor]) -> dict[int, int]:
     for tensor in tensors:
         number.setdefault(tensor.storage, len(number))
     return number
+
+
+def _modules(nodes: Iterable[Node]) -> int:
+    """Modules that the file names, their parents included: each is called once."""
+    paths = {node.module for node in nodes if node.module}
+    parents = {path[:k] for path in paths for k, letter in enumerate(path) if letter == "."}
+    return len(paths | parents) + 1 if paths else 0
 
 
 def _format(shape: Shape, like: Value | None) -> Shape | None:

@@ -146,6 +146,13 @@ class Call:
         return WorkloadError(self.where, f"<{got}>", accepted, repair=repair)
 
 
+def nonzero(bias: Value | None) -> Value | None:
+    """``None`` for a bias of computed zeros, which exporters write where there is none."""
+    if bias is not None and bias.role == "constant" and bias.array is not None:
+        return bias if bias.array.any() else None
+    return bias
+
+
 def same(value: Value, shape: Shape | None = None, dtype: str | None = None) -> Spec:
     """The type of ``value``, with another shape or format where given."""
     return Spec(value.shape if shape is None else shape, dtype or value.dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Any, Final
 
-from perfmodel.workload.importers.onnx.call import Call, same
+from perfmodel.workload.importers.onnx.call import Call, nonzero, same
 from perfmodel.workload.importers.onnx.rules.pointwise import combine, scaled
 from perfmodel.workload.importers.onnx.values import Spec, Value, view_strides
 
@@ -13,7 +13,7 @@ from perfmodel.workload.importers.onnx.values import Spec, Value, view_strides
 def conv(call: Call) -> list[Value]:
     """``Conv``: uneven padding is a padded copy before it."""
     x, weight = call.x, call.input(1)
-    return [convolve(call, x, weight, call.get(2), call.spec())]
+    return [convolve(call, x, weight, nonzero(call.get(2)), call.spec())]
 
 
 def convolve(call: Call, x: Value, weight: Value, bias: Value | None, spec: Spec) -> Value:
@@ -60,7 +60,7 @@ def conv_transpose(call: Call) -> list[Value]:
         "output_padding": [e + 2 * p - c for e, p, c in zip(extra, padding, cut, strict=True)],
         "groups": int(call.attributes.get("group", 1)),
     }
-    inputs = [x, weight, call.get(2)]
+    inputs = [x, weight, nonzero(call.get(2))]
     return [call.build.one("aten.convolution", inputs, spec, attributes, like=x)]
 
 

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from perfmodel.workload.importers.onnx.builder import Builder
-from perfmodel.workload.importers.onnx.call import Call, same
+from perfmodel.workload.importers.onnx.call import Call, nonzero, same
 from perfmodel.workload.importers.onnx.rules.pointwise import combine, scaled
 from perfmodel.workload.importers.onnx.values import Shape, Spec, Value, broadcast
 
@@ -87,7 +87,7 @@ def linear(call: Call, bias: Value) -> Value:
 
 def gemm(call: Call) -> list[Value]:
     """``Gemm``: ``aten.addmm``, or ``aten.mm`` without a third operand."""
-    a, b, c = call.input(0), call.input(1), call.get(2)
+    a, b, c = call.input(0), call.input(1), nonzero(call.get(2))
     if call.attributes.get("transA"):
         a = transposed(call.build, a)
     if call.attributes.get("transB"):
