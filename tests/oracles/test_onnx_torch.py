@@ -1,6 +1,7 @@
 """ONNX imports run by PyTorch: numbers of the reference evaluator, shapes and views of aten."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -129,3 +130,53 @@ def test_runs_as_the_reference_does(case, tmp_path):
             got.astype(np.float64), np.asarray(want, dtype=np.float64), rtol=2e-3, atol=2e-3
         )
     assert math.prod(program.tensor(program.outputs[0]).shape) == held[program.outputs[0]].numel()
+
+
+class Block(torch.nn.Module):
+    """Convolutions, norms, a residual, attention spelt out, a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 32, 4, 4)
+        self.norm = torch.nn.LayerNorm(32)
+        self.qkv = torch.nn.Linear(32, 96)
+        self.proj = torch.nn.Linear(32, 32)
+        self.head = torch.nn.Linear(32, 10)
+
+    def forward(self, image):
+        x = torch.relu(self.conv(image)).flatten(2).transpose(1, 2)
+        batch, tokens, width = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(batch, tokens, 3, 4, width // 4).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        scores = torch.softmax(q @ k.transpose(-2, -1), -1)
+        x = x + self.proj((scores @ v).transpose(1, 2).reshape(batch, tokens, width))
+        return self.head(torch.nn.functional.gelu(x).mean(1))
+
+
+def test_an_export_becomes_the_kernels_of_its_module(tmp_path):
+    """The same kernels, one by one, as recording the module gives."""
+    pytest.importorskip("onnxscript")
+    from perfmodel.workload.importers.record import trace
+    from perfmodel.workload.lowering import lower
+    from perfmodel.workload.stack import load_stack
+
+    module, image = Block().eval(), torch.randn(4, 3, 32, 32)
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter)
+    path = tmp_path / "block.onnx"
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        recorded = trace(module, (image,))
+        torch.onnx.export(
+            module, (image,), path, dynamo=True, dynamic_shapes=({0: "batch"},),
+            opset_version=20, verbose=False, optimize=True,
+        )  # fmt: skip
+    read = load_onnx(path, batch_size=4)
+    assert read.parameters == recorded.parameters
+    stack = load_stack("torch-eager")
+    kinds = ("gemm", "conv", "norm", "softmax", "reduction", "pointwise")
+    one, other = (
+        [(k.kind, k.flops) for k in lower(p, stack).kernels if k.kind in kinds]
+        for p in (recorded, read)
+    )
+    assert sorted(one) == sorted(other)
