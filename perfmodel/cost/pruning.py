@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
-from perfmodel.cost.efficiency import efficiency_of
 from perfmodel.cost.price import price
+from perfmodel.cost.structured import structured_product
 from perfmodel.errors import SpecError, WorkloadError
 from perfmodel.hardware import Accelerator
-from perfmodel.workload.dtype import bytes_per_element
 from perfmodel.workload.ops.conv import Conv2d
 from perfmodel.workload.ops.dense import Gemm, Spmm
 from perfmodel.workload.pruning import QUANTISED_BITS, quantised
-
-_STRUCTURED_SPEEDUP: Final = 2.0
-"""Matrix rate of 2:4 sparse operands against dense (NVIDIA Ampere architecture white paper)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,32 +141,16 @@ def crossover_density(op: Conv2d, accelerator: Accelerator) -> float:
 def structured_seconds(op: Conv2d, accelerator: Accelerator) -> float:
     """A layer with two of four weights kept, on matrix units that skip the others [s].
 
-    The arithmetic share of the time shrinks by the rate, weights to half their bytes plus two bits
-    of index for each kept one; what the kernel's floor and the maps take stays.
+    Like the unstructured product, it takes the patches as a matrix; groups run one by one.
 
     Raises
     ------
     SpecError
         If the chip has no 2:4 sparsity.
     """
-    if accelerator.vendor.upper() != "NVIDIA" or (accelerator.year or 0) < 2020:
-        raise SpecError(
-            f"{accelerator.name}: 2:4 sparsity",
-            accelerator.family,
-            "an NVIDIA GPU of the Ampere generation or newer",
-            repair="use unstructured or channel pruning on this chip",
-        )
-    coefficients = efficiency_of(accelerator).of("gemm-half")
-    floor = coefficients["floor_seconds"]
-    dense = max(float(price(op, accelerator).seconds) - floor, 0.0)
-    arithmetic = int(op.flops) / accelerator.matrix_peak(op.dtype)
-    weights = int(op.weight_elements) * bytes_per_element(op.dtype)
-    index = int(op.weight_elements) / 2 * 2 / 8
-    memory = (float(op.bytes_moved) - weights / 2 + index) / float(accelerator.memory_bandwidth)
-    # the share of the dense time that was arithmetic goes twice as fast, but not below memory
-    share = min(1.0, arithmetic / dense) if dense > 0.0 else 0.0
-    faster = dense * (1.0 - share) + dense * share / _STRUCTURED_SPEEDUP
-    return floor + max(faster, memory)
+    product = as_product(op)
+    one = structured_product(product.m, product.n, product.k, op.dtype, accelerator)
+    return float(one) * int(product.batch)
 
 
 def quantised_seconds(

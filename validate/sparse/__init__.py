@@ -1,0 +1,1 @@
+"""Sparse products: fit and score of what was measured."""
