@@ -92,6 +92,7 @@ def fabric_shape() -> Shape:
         "direct.base": (2e-5, 1e-7, 4e-4),
         "direct.step": (1e-6, 1e-8, 1e-4),
         "direct.share": (0.8, 0.05, 1.0),
+        "direct.saturation": (1e5, 1.0, 1e9),
     }
     return Shape(start)
 
@@ -145,6 +146,20 @@ def fit_fabric(
     link = _corrected(link, rows.where(some), predict(link)[some], rows.groups[some], ops)
     # Larger groups are bound by latency up to larger sizes: there only the residual has a slope.
     return never_faster_with_size(link, lambda _op, size, _count: np.ones_like(size))
+
+
+def fit_direct(
+    link: LinkCoefficients, rows: Rows, reach: Reach, inside: LinkCoefficients
+) -> LinkCoefficients:
+    """A fabric with its way of sending blocks to chosen peers fitted to an all-to-all's rows."""
+    start = {name: each for name, each in fabric_shape().start.items() if "direct" in name}
+
+    def predict(found: LinkCoefficients) -> Floats:
+        return predict_rows(rows, reach, inside, replace(link, ways=link.ways | found.ways))
+
+    found = _solve(link.key, rows, Shape(start), link.sources, predict)
+    doubt = link.doubt | {name: found.doubt[name] for name in found.doubt if "direct" in name}
+    return replace(link, ways={**link.ways, **found.ways}, doubt=doubt)
 
 
 def predict_rows(

@@ -14,6 +14,7 @@ from perfmodel.calibrate.network_fit import (
     Shape,
     domain_shape,
     fabric_shape,
+    fit_direct,
     fit_domain,
     fit_fabric,
 )
@@ -85,9 +86,12 @@ ABROAD: Final = {
     "H100-SXM5 (NDR400, second site)": ("nccl-ndr400", "nccl-nvlink4"),
     "H200-SXM (NDR400)": ("nccl-ndr400", "nccl-nvlink4"),
     "B200-SXM (NDR400)": ("nccl-ndr400", "nccl-nvlink5"),
+    "B200-SXM (NDR400, second site)": ("nccl-ndr400", "nccl-nvlink5"),
     "A100-SXM4-80GB (HDR200, Azure)": ("nccl-hdr200", "nccl-nvlink3"),
     "A100-SXM4-40GB (RoCE 16x100G)": ("nccl-hdr200", "nccl-nvlink3"),
 }
+# Where all-to-all between nodes was published: its rows, by the fabric's file.
+PERSONAL: Final = {"nccl-ndr400": "B200-SXM (NDR400, second site)"}
 # A link of a generation that nobody measured: what the measured ones have in common.
 FAMILY: Final = "nccl-nvlink"
 IN_NETWORK_FROM: Final = 5  # the earliest that any generation is known to use its switch
@@ -138,6 +142,10 @@ def fit_published(rows: Rows) -> dict[str, LinkCoefficients]:
             fitted[target.key] = fit_fabric(
                 target.key, mine, links, inside, target.shape, target.sources
             )
+    for key, hardware in PERSONAL.items():
+        mine = rows.where((rows.hardware == hardware) & (rows.op == "all_to_all") & ~rows.held)
+        inside = fitted[ABROAD[hardware][1]]
+        fitted[key] = fit_direct(fitted[key], mine, situation(mine), inside)
     fitted[FAMILY] = fit_family(rows.where(~rows.held), fitted)
     return fitted
 

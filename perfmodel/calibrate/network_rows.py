@@ -29,6 +29,8 @@ NODES = {
     "H100-SXM5 (NDR400, second site)": "dgx-h100",
     "H200-SXM (NDR400)": "dgx-h200",
     "B200-SXM (NDR400)": "dgx-b200",
+    "B200-SXM (second site)": "dgx-b200",
+    "B200-SXM (NDR400, second site)": "dgx-b200",
     "A100-SXM4-80GB (HDR200)": "dgx-a100",
     "A100-SXM4-80GB (HDR200, Azure)": "dgx-a100",
     "A100-SXM4-40GB (RoCE 16x100G)": "hgx-a100-40gb-roce",  # the same rate a GPU from two ports
@@ -40,8 +42,11 @@ NODES = {
     "TPU7x 2x2x1": "tpu-v7x-pod",
     "TPU7x 2x2x2": "tpu-v7x-pod",
 }
-# Clusters that no fit may see any row of: other sites, other chips on a fitted fabric.
+# Clusters that no fit may see any row of: other sites, other chips on a fitted fabric. The
+# all-to-all between nodes, published once, is split like the rest.
 UNSEEN = (
+    "B200-SXM (second site)",
+    "B200-SXM (NDR400, second site)",
     "H100-SXM5 (NDR400, second site)",
     "H200-SXM (NDR400)",
     "B200-SXM (NDR400)",
@@ -114,10 +119,14 @@ def published_rows(path: Path) -> tuple[Rows, list[tuple[dict[str, str], str]]]:
                 "source": row["source"],
                 "hardware": row["hardware"],
                 "forced": "ring" if "NVLS disabled" in row["note"] else "",
-                "held": row["hardware"] in UNSEEN or half(*key),
+                "held": _unseen(row["hardware"], op, nodes) or half(*key),
             }
         )
     return as_rows(kept, str(path)), refused
+
+
+def _unseen(hardware: str, op: str, nodes: int) -> bool:
+    return hardware in UNSEEN and not (op == "all_to_all" and nodes > 1)
 
 
 def as_rows(kept: list[dict[str, Any]], where: str) -> Rows:

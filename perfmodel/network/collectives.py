@@ -9,7 +9,7 @@ Where the link was measured, a smooth residual corrects what the mechanism misse
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -19,7 +19,7 @@ from perfmodel.errors import NetworkError, nearest_name
 from perfmodel.network.algorithms import ALGORITHMS, Floats, check_op
 from perfmodel.network.coefficients import PROTOCOLS, LinkCoefficients, Way, tier_coefficients
 from perfmodel.network.placement import Reach, check_group, domain_tier, reach
-from perfmodel.network.sides import CHOICES, STAGED, Sides, split
+from perfmodel.network.sides import CHOICES, DISPATCH, DISPATCH_SHARE, STAGED, Sides, split
 from perfmodel.network.tori import torus_numbers
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def price(
             choices.append(f"{name}/{label}")
     return _finish(
         op, size, ranks, groups, links, inside, outside, best, latency, moving, choice,
-        tuple(choices), forced=algorithm is not None or protocol is not None,
+        tuple(choices), forced=algorithm not in (None, DISPATCH) or protocol is not None,
     )  # fmt: skip
 
 
@@ -298,6 +298,9 @@ def _algorithms(op: str, algorithm: str | None, links: Reach) -> tuple[str, ...]
     known = list(ALGORITHMS[op])
     known += ["hierarchical"] if op in STAGED else []
     known += ["torus"] if torus else []
+    known += [DISPATCH] if op == "all_to_all" else []
+    if torus and algorithm == DISPATCH and op == "all_to_all":
+        return ("torus",)  # links of a torus have no other library
     if algorithm not in known:
         raise NetworkError(
             f"collective {op}: algorithm",
@@ -318,6 +321,10 @@ def _allowed(
     if inside.in_network_from is None:
         return False
     return np.asarray(local >= inside.in_network_from)
+
+
+def _at_least(way: Way, share: float) -> Way:
+    return way if way.share >= share else replace(way, share=share)
 
 
 def _check_protocol(protocol: str | None) -> None:
@@ -346,10 +353,11 @@ def _ways(
         return link.ways.get(way, link.ways["simple"])
 
     outer = outside if several and outside is not None else inside
-    if name == "direct":
+    if name in ("direct", DISPATCH):
         quick = "direct_ll" in inside.ways or "direct_ll" in outer.ways
+        least = DISPATCH_SHARE if name == DISPATCH and several else 0.0
         return [
-            (way, pick(inside, way), pick(outer, way))
+            (way, pick(inside, way), _at_least(pick(outer, way), least))
             for way in (("direct_ll", "direct") if quick else ("direct",))
         ]
     if name == "in_network":

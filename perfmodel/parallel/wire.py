@@ -29,8 +29,14 @@ def wire_seconds(
     seconds = np.zeros(size.shape)
     several = world > 1
     if several.any():
-        # a cluster of one device may have no links at all: lone groups never ask for them
+        # a cluster of one device may have no links at all: lone groups never ask for them;
+        # training stacks exchange tokens by kernels of their own, not by the library's sends
         seconds[several] = collective_seconds(
-            op, size[several], world[several], cluster, ranks_per_node=local[several]
+            op,
+            size[several],
+            world[several],
+            cluster,
+            ranks_per_node=local[several],
+            algorithm="dispatch" if op == "all_to_all" else None,
         )
     return seconds

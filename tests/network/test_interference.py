@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from perfmodel.network import Interference, interference, run_beside
+from perfmodel.network import Interference, among_kernels, interference, run_beside
 from perfmodel.network.interference import NONE
 
 HALF = Interference(2.0, 4.0, 2.0, 1.0, 0.5)
@@ -44,3 +44,17 @@ def test_measured_share_of_the_units_is_that_of_the_channels():
 
 def test_unit_share():
     assert HALF.unit_share == pytest.approx(0.5)
+
+
+def test_among_kernels_it_waits_and_shares():
+    factors = Interference(1.2, 1.5, 1.5, 1.0, 0.5, wait_memory=1.0, entry=1.0)
+    assert among_kernels(2.0, 10.0, factors) == (8.0, 13.0)  # 0.5 * 10 + 1.5 * 2; 1.2 * 10 + 1
+    assert among_kernels(2.0, 10.0, factors, memory_bound=1.0) == (12.0, 15.0)
+    assert among_kernels(0.0, 10.0, factors) == (0.0, 10.0)
+
+
+def test_short_kernels_lose_more_of_their_time():
+    measured = interference("nccl-nvlink4")
+    slowed = among_kernels(1.0, [90e-6, 760e-6], measured)[1] / [90e-6, 760e-6]
+    assert 1.5 < slowed[0] < 1.8  # measured 1.63
+    assert 1.15 < slowed[1] < 1.25  # measured 1.20

@@ -153,3 +153,24 @@ def test_bad_groups_are_refused():
         link_bytes(MADE["switch"], Group("all_reduce", 1.0, (0, 0)))
     with pytest.raises(NetworkError):
         link_bytes(MADE["switch"], Group("all_to_all", np.ones((2, 3)), (0, 1)))
+
+
+def test_a_group_never_moves_faster_than_alone():
+    wires = topo.switch(4, 10.0)
+    lone = Group("p2p", 100.0, (0, 1), alone=20.0)
+    assert concurrent_seconds(wires, [lone]) == pytest.approx([20.0])
+    # two whose own pace is below the link's share do not meet; a quick one takes what is left
+    ends = concurrent_seconds(wires, [lone, Group("p2p", 30.0, (0, 1))])
+    assert ends == pytest.approx([20.0, 6.0])
+    with pytest.raises(NetworkError):
+        concurrent_seconds(wires, [Group("p2p", 1.0, (0, 1), alone=0.0)])
+
+
+def test_uneven_all_to_all_waits_for_the_busiest_link():
+    wires = topo.switch(3, 10.0)
+    even = np.full((3, 3), 10.0)
+    uneven = even.copy()
+    uneven[:, 2] *= 3.0
+    assert concurrent_seconds(wires, [Group("all_to_all", even, (0, 1, 2))]) == pytest.approx([2.0])
+    ends = concurrent_seconds(wires, [Group("all_to_all", uneven, (0, 1, 2))])
+    assert ends == pytest.approx([6.0])  # two senders of 30 B into the third device
