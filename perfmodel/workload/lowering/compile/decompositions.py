@@ -134,9 +134,10 @@ def group_norm(graph: Graph, site: Site, args: Sequence[int]) -> Values:
     lead = (batch, channels, *(1 for _ in value.shape[2:]))
     spread = [_spread(graph, stat, lead) for stat in (moments, rstd)]
     affine = [graph.view(arg, lead[1:]) for arg in args[1:] if _fits(graph, arg, lead[1:])]
-    out = graph.map(
-        "group_norm", (x, *spread, *affine), value.shape, site.outputs[0].dtype, 4
-    )  # fmt: skip
+    # one scale and one shift for each image and channel
+    scale = graph.map("scale", (spread[1], *affine[:1]), lead, wide, 2, heavy=True)
+    shift = graph.map("shift", (spread[0], scale, *affine[1:]), lead, wide, 2, heavy=True)
+    out = graph.map("group_norm", (x, scale, shift), value.shape, site.outputs[0].dtype, 2)
     stats = tuple(
         graph.view(stat, tensor.shape)
         for stat, tensor in zip((moments, rstd), site.outputs[1:], strict=False)

@@ -56,10 +56,20 @@ def lower_compiled(program: Program, stack: Stack) -> Lowered:
     held = {n for n in saved if graph.values[n].kind != "source"}
     outputs = [*forward_out, *held]
     alive = sorted(needed(graph, outputs))
-    _graph(out, graph, alive, outputs, results, "forward", keep=held)
+    _graph(out, graph, alive, outputs, results, "forward", keep=held, channels_last=last)
     if late:
         again = _order(graph, backward_out, held)
-        _graph(out, graph, again, backward_out, results, "backward", keep=set(), given=held)
+        _graph(
+            out,
+            graph,
+            again,
+            backward_out,
+            results,
+            "backward",
+            keep=set(),
+            given=held,
+            channels_last=last,
+        )
     _eager(out, program, rest)
     return Lowered(
         program.name,
@@ -130,17 +140,19 @@ def _graph(
     *,
     keep: set[int],
     given: Iterable[int] = (),
+    channels_last: bool,
 ) -> None:
     """One compiled graph: its call, kernels and memory."""
     held = set(given)
     local = [n for n in alive if n not in held]
-    realizer = Realizer(graph, local, outputs)
+    realizer = Realizer(graph, local, outputs, channels_last=channels_last)
     buffers = [
         stage
         for buffer in realizer.buffers()
         for stage in staged(buffer, inner=realizer.inner(buffer))
     ]
-    groups = fuse(buffers)
+    further = {n: graph.values[n].inputs[0] for n in local if graph.values[n].kind == "result"}
+    groups = fuse(buffers, further)
     writer = {buffer.value.number: place for place, buffer in enumerate(buffers)}
     home = {place: order for order, group in enumerate(groups) for place in group}
     final = _last_uses(buffers, groups, writer, home)
@@ -218,9 +230,9 @@ def _group(
     for number in dying:
         _free(out, out.storage.get(number, -1), call, results.values())
     for buffer in members:
-        number = buffer.value.number
-        if number not in lasting and final[number] == order and number in out.storage:
-            _free(out, out.storage[number], call, results.values())
+        for number in (buffer.value.number, *_outputs(graph, buffer)):
+            if number not in lasting and final.get(number, order) == order:
+                _free(out, out.storage.get(number, -1), call, results.values())
 
 
 def _reads(members: Sequence[Buffer], made: set[int]) -> dict[int, int]:
@@ -283,20 +295,27 @@ def _place(
     out.fresh += 1
 
 
+def _outputs(graph: Graph, buffer: Buffer) -> list[int]:
+    """The further outputs of a library call."""
+    found = []
+    place = buffer.value.number + 1
+    while 0 < place < len(graph.values) and graph.values[place].kind == "result":
+        if graph.values[place].inputs == (buffer.value.number,):
+            found.append(place)
+        place += 1
+    return found
+
+
 def _further(
     out: Output, graph: Graph, buffer: Buffer, results: Mapping[int, int], call: int
 ) -> None:
     """Storages of the other outputs of a library call."""
-    place = buffer.value.number + 1
-    while place < len(graph.values) and graph.values[place].kind == "result":
-        value = graph.values[place]
-        if value.inputs == (buffer.value.number,):
-            target = results.get(place, out.fresh)
-            out.storage[place] = target
-            if target not in out.alive:
-                _take(out, target, value.bytes, call)
-            out.fresh += target == out.fresh
-        place += 1
+    for number in _outputs(graph, buffer):
+        target = results.get(number, out.fresh)
+        out.storage[number] = target
+        out.fresh += target == out.fresh
+        if target not in out.alive:
+            _take(out, target, graph.values[number].bytes, call)
 
 
 def _take(out: Output, storage: int, size: int, call: int) -> None:

@@ -7,11 +7,12 @@ third kernel, and, for producer and consumer, every element is read where it was
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Final
 
-from perfmodel.workload.lowering.compile.realize import Buffer, samples
+from perfmodel.workload.lowering.compile.realize import DEALT, Buffer, Read, samples
 
 LARGEST: Final = 64
 NEIGHBOURS: Final = 64
@@ -49,13 +50,20 @@ def identity(numel: int, total: int) -> tuple[int, ...]:
     return tuple(points.tolist())
 
 
-def fuse(buffers: Sequence[Buffer], *, mix_orders: bool = True) -> list[list[int]]:
+def fuse(
+    buffers: Sequence[Buffer],
+    further: Mapping[int, int] | None = None,
+    *,
+    mix_orders: bool = True,
+) -> list[list[int]]:
     """Groups of buffers, in an order in which they can run.
 
     Parameters
     ----------
     buffers : sequence of Buffer
         In the order of the graph.
+    further : mapping, optional
+        Further outputs of library calls, each with the number of its call.
     mix_orders : bool
         Whether a row reduction and a column reduction of the same large operand become one kernel.
 
@@ -65,6 +73,7 @@ def fuse(buffers: Sequence[Buffer], *, mix_orders: bool = True) -> list[list[int
         Places in ``buffers``; a library call stands alone.
     """
     writer = {buffer.value.number: place for place, buffer in enumerate(buffers)}
+    writer |= {out: writer[call] for out, call in (further or {}).items() if call in writer}
     groups: dict[int, Group] = {}
     for place, buffer in enumerate(buffers):
         accesses: dict[Key, int] = {}
@@ -221,12 +230,12 @@ def _iterations_fit(one: Group, two: Group) -> bool:
 def _reads_fit(one: Group, two: Group, buffers: Sequence[Buffer]) -> bool:
     """Whether ``two`` reads every result of ``one`` where the same thread has written it.
 
-    A reordered read is accepted while one of the two is a single map, whose loops can be turned.
+    A reordered read is accepted while one of the two is a single map, whose loops can be turned;
+    all its reads must then be turned alike.
     """
     made = {buffers[place].value.number: place for place in one.members}
-    turns = (len(one.members) == 1 and not one.is_reduction) or (
-        len(two.members) == 1 and not two.is_reduction
-    )
+    single = len(two.members) == 1 and not two.is_reduction
+    turns = single or (len(one.members) == 1 and not one.is_reduction)
     for place in two.members:
         buffer = buffers[place]
         total = buffer.numel * buffer.reduced
@@ -236,10 +245,41 @@ def _reads_fit(one: Group, two: Group, buffers: Sequence[Buffer]) -> bool:
             source = buffers[made[read.buffer]]
             if read.places == identity(source.numel, total):
                 continue
+            if read.places[:1] == (DEALT,):
+                return False
             whole = source.numel == total
-            if not (whole and turns):
+            if whole and turns:
+                continue
+            if not (single and _turned_alike(one, source, buffer, read)):
                 return False
     return True
+
+
+def _turned_alike(one: Group, source: Buffer, buffer: Buffer, read: Read) -> bool:
+    """Whether a sum is read wherever the elements that it sums are, in whatever order."""
+    shape, over = source.operand, source.value.over
+    if source.value.number < 0 or buffer.numel != prod(shape) or not over:
+        return False
+    shared = {key[0] for key in one.accesses}
+    return any(
+        other.buffer in shared and _kept(other.places, shape, over) == read.places
+        for other in buffer.reads
+        if other.buffer != read.buffer
+    )
+
+
+def _kept(places: Iterable[int], shape: Sequence[int], over: Sequence[int]) -> tuple[int, ...]:
+    """Which sum each element of an operand belongs to."""
+    found = []
+    for place in places:
+        rest, result, step = place, 0, 1
+        for axis in range(len(shape) - 1, -1, -1):
+            if axis not in over:
+                result += (rest % shape[axis]) * step
+                step *= shape[axis]
+            rest //= shape[axis]
+        found.append(result)
+    return tuple(found)
 
 
 def _cycle(

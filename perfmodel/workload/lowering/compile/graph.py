@@ -54,9 +54,9 @@ class Value:
         What an extern runs.
     storage : int
         The program's storage of a source, else -1.
-    random, scatter, heavy : bool
+    random, scatter, heavy, window : bool
         Random numbers; writes part of its first operand's memory in place; must not be computed
-        twice.
+        twice; looks at its operand many times over (pooling, resampling).
     """
 
     number: int
@@ -75,6 +75,7 @@ class Value:
     random: bool = False
     scatter: bool = False
     heavy: bool = False
+    window: bool = False
 
     @property
     def numel(self) -> int:
@@ -97,9 +98,9 @@ class Graph:
     """Values in an order in which they can be computed, built by appending."""
 
     values: list[Value] = field(default_factory=list)
-    outputs: list[int] = field(default_factory=list)
     node: int = -1
     backward: bool = False
+    known: dict[tuple[object, ...], int] = field(default_factory=dict)
 
     def add(
         self, kind: str, inputs: Sequence[int], shape: Sequence[int], dtype: str, name: str,
@@ -118,14 +119,29 @@ class Graph:
         source = self.values[parent]
         if index is None and tuple(shape) == source.shape:
             return parent
-        return self.add("view", (parent,), shape, source.dtype, "view", index=index)
+        key = ("view", parent, tuple(shape), index)
+        if key not in self.known:
+            self.known[key] = self.add("view", (parent,), shape, source.dtype, "view", index=index)
+        return self.known[key]
 
     def map(
         self, name: str, inputs: Sequence[int], shape: Sequence[int], dtype: str, operations: int,
         **more: object,
     ) -> int:  # fmt: skip
-        """An element-wise step over broadcast operands."""
-        return self.add("map", inputs, shape, dtype, name, operations=operations, **more)
+        """An element-wise step over broadcast operands.
+
+        The same step of the same operands is computed once; ``arguments`` tell apart steps that
+        differ in numbers only.
+        """
+        arguments = more.pop("arguments", "")
+        key = (name, tuple(inputs), tuple(shape), dtype, arguments)
+        once = not (more.get("random") or more.get("scatter"))
+        if once and key in self.known:
+            return self.known[key]
+        number = self.add("map", inputs, shape, dtype, name, operations=operations, **more)
+        if once:
+            self.known[key] = number
+        return number
 
     def reduce(
         self, name: str, operand: int, over: Sequence[int], dtype: str, *, keepdim: bool,
@@ -139,9 +155,12 @@ class Graph:
             for axis, size in enumerate(shape)
             if keepdim or axis not in axes
         )
-        return self.add(
-            "reduce", (operand,), kept, dtype, name, operations=operations, over=axes
-        )  # fmt: skip
+        key = ("reduce", name, operand, kept, dtype, axes)
+        if key not in self.known:
+            self.known[key] = self.add(
+                "reduce", (operand,), kept, dtype, name, operations=operations, over=axes
+            )
+        return self.known[key]
 
 
 def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:

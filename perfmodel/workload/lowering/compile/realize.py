@@ -22,7 +22,8 @@ from perfmodel.workload.lowering.site import item_bytes
 READS_ON_REUSE: Final = 4
 READS_IN_ALL: Final = 8
 OPERATIONS: Final = 30
-SAMPLES: Final = 7
+DEALT: Final = -1
+"""First place of a read whose order no loop can be turned to."""
 
 Places = NDArray[np.int64]
 
@@ -55,6 +56,8 @@ class Buffer:
         The program's nodes that these steps belong to.
     written : int
         Bytes stored [B].
+    operand : tuple of int
+        Shape that a reduction runs over; empty for a map.
     """
 
     value: Value
@@ -65,6 +68,7 @@ class Buffer:
     steps: tuple[str, ...]
     nodes: tuple[int, ...]
     written: int
+    operand: tuple[int, ...] = ()
 
     @property
     def fusable(self) -> bool:
@@ -116,8 +120,16 @@ def users_of(graph: Graph, alive: Iterable[int]) -> dict[int, list[int]]:
 class Realizer:
     """Walks the living values in order and decides, one after another, which get memory."""
 
-    def __init__(self, graph: Graph, alive: Sequence[int], outputs: Iterable[int]) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        alive: Sequence[int],
+        outputs: Iterable[int],
+        *,
+        channels_last: bool = False,
+    ) -> None:
         self.graph = graph
+        self.channels_last = channels_last
         self.alive = alive
         self.outputs = {base_of(graph, number).number for number in outputs}
         self.users = users_of(graph, alive)
@@ -161,6 +173,8 @@ class Realizer:
                for user in users):  # fmt: skip
             return True
         reads, work = self._cost(value)
+        if reads > 1 and any(self.graph.values[user].window for user in users):
+            return True
         if len(users) > 1 and (reads > READS_ON_REUSE or work > OPERATIONS):
             return bool(reads)
         return reads > READS_IN_ALL or (work > OPERATIONS and reads > 0)
@@ -215,9 +229,10 @@ class Realizer:
             written = min(written, moved)
             numel = max((self.graph.values[n].numel for n in value.inputs[1:]), default=1)
         reads = tuple(Read(buffer, key, size) for (buffer, key), size in leaves.items())
+        shape = self.graph.values[value.inputs[0]].shape if value.kind == "reduce" else ()
         return Buffer(
             value, max(1, numel), reduced, reads, work, tuple(dict.fromkeys(steps)),
-            tuple(dict.fromkeys(nodes)), written,
+            tuple(dict.fromkeys(nodes)), written, shape,
         )  # fmt: skip
 
     def memory(self, number: int) -> int:
@@ -231,6 +246,8 @@ class Realizer:
         if buffer.value.kind != "reduce":
             return True
         shape = self.graph.values[buffer.value.inputs[0]].shape
+        if self.channels_last and len(shape) == 4 and 1 not in buffer.value.over:
+            return False
         places = follow(_reduction_order(shape, buffer.value.over), np.array([0, 1]))
         return bool(places[1] - places[0] == 1)
 

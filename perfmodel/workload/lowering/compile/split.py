@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from perfmodel.workload.lowering.compile.realize import Buffer, Read, samples
+from perfmodel.workload.lowering.compile.realize import DEALT, Buffer, Read, samples
 
 UNITS: Final = 132
 THREADS_PER_UNIT: Final = 2048
@@ -65,9 +65,15 @@ def staged(buffer: Buffer, *, inner: bool) -> list[Buffer]:
         return [buffer]
     numel, width = buffer.numel * parts, 4
     first = replace(buffer.value, number=-buffer.value.number - 1, name=f"{buffer.value.name} part")
+    # results of strided sums are dealt out across parts: no producer's loop follows that order
+    turned = tuple(
+        read if inner else Read(read.buffer, (DEALT, *read.places), read.bytes)
+        for read in buffer.reads
+    )
     partial = replace(
         buffer,
         value=first,
+        reads=turned,
         numel=numel,
         reduced=max(2, -(-buffer.reduced // parts)),
         written=numel * width,

@@ -6,8 +6,10 @@ from it when it is next asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Final
 
 from perfmodel.workload.lowering.compile import decompositions as parts
 from perfmodel.workload.lowering.compile.graph import Graph
@@ -168,62 +170,70 @@ def _node(names: Names, site: Site, *, channels_last: bool) -> None:
         names.put(tensor.name, value)
 
 
-def _values(  # noqa: PLR0911 - one answer for each sort of operator
+def _values(
     names: Names, site: Site, group: str, args: list[int], *, channels_last: bool
 ) -> Sequence[int]:
-    graph, name = names.graph, site.name
-    outs = site.outputs or site.inputs[:1]
-    if group in ("allocate", "fill", "random"):
-        more = {"random": True} if group == "random" else {}
-        return [
-            graph.map(base_name(name), (), t.shape, t.dtype, 10 if more else 0, **more)
-            for t in outs[:1]
-        ]
-    if group in _MAPS or (group == "sync" and not outs):
-        return _map(graph, site, group, args)
-    if group in ("layer_norm", "rms_norm"):
-        return parts.layer_norm(graph, site, args)
-    if group == "norm_backward":
-        return parts.norm_backward(graph, site, args)
+    """The values of a node's outputs (of its first operand's successor, if it works in place)."""
+    graph = names.graph
     if group == "batch_norm":
         results, running = parts.batch_norm(graph, site, args)
         for tensor, value in zip(site.node.inputs[3:5], running, strict=False):
             names.write(tensor, value)
         return results
-    if group == "batch_norm_backward":
-        return parts.batch_norm_backward(graph, site, args)
-    if group == "group_norm":
-        return parts.group_norm(graph, site, args)
-    if group == "group_norm_backward":
-        return parts.group_norm_backward(graph, site, args)
-    if group in ("softmax", "safe_softmax"):
-        return parts.softmax(graph, site, args)
-    if group == "softmax_backward":
-        return parts.softmax_backward(graph, site, args)
-    if group == "nll":
-        return parts.nll(graph, site, args)
-    if group == "loss":
-        return parts.loss(graph, site, args, operations(name))
-    if group == "reduction":
-        return parts.reduction(graph, site, args, operations(name))
-    if group in ("pool", "pool_gradient") and not any(w in name for w in _EXTERN_RESAMPLING):
-        each = 2 * min(taps(site), 16)
-        return [graph.map(name, args, t.shape, t.dtype, each) for t in outs]
-    if group == "lookup_gradient":
-        zero = graph.map("zeros", (), outs[0].shape, outs[0].dtype, 0)
-        return [_scatter(graph, zero, args[:2], outs[0].dtype)]
-    if group == "scatter":
-        base = args[0]
-        if not name.endswith("_"):
-            base = graph.map("clone", (base,), graph.values[base].shape, outs[0].dtype, 0)
-        return [_scatter(graph, base, args[1:], outs[0].dtype)]
-    if group == "convolution":
-        return _convolution(graph, site, args, channels_last=channels_last)
-    if group == "convolution_backward":
-        return _convolution_backward(graph, site, args, channels_last=channels_last)
-    if group == "product":
-        return _product(graph, site, args)
+    if group in ("convolution", "convolution_backward"):
+        rule = _convolution if group == "convolution" else _convolution_backward
+        return rule(graph, site, args, channels_last=channels_last)
+    if group in ("pool", "pool_gradient") and any(w in site.name for w in _EXTERN_RESAMPLING):
+        group = ""
+    return _RULES.get(group, _extern)(graph, site, args)
+
+
+def _extern(graph: Graph, site: Site, args: list[int]) -> list[int]:
     return extern(graph, site, args, eager_work(site))
+
+
+def _constant(graph: Graph, site: Site, args: list[int]) -> list[int]:
+    """Memory, a constant or random numbers: nothing is read."""
+    random = group_of(site.name) == "random"
+    numbers = (repr(sorted(site.node.attributes.items(), key=str)), site.node.name)
+    return [
+        graph.map(
+            base_name(site.name), (), t.shape, t.dtype, 10 if random else 0, arguments=numbers,
+            random=random,
+        )
+        for t in (site.outputs or site.inputs)[:1]
+    ]  # fmt: skip
+
+
+def _pool(graph: Graph, site: Site, args: list[int]) -> list[int]:
+    each = 2 * min(taps(site), 16)
+    return [
+        graph.map(site.name, args, t.shape, t.dtype, each, arguments=place, window=True)
+        for place, t in enumerate(site.outputs)
+    ]
+
+
+def _lookup_gradient(graph: Graph, site: Site, args: list[int]) -> list[int]:
+    out = site.outputs[0]
+    zero = graph.map("zeros", (), out.shape, out.dtype, 0, arguments=site.node.name)
+    return [_scatter(graph, zero, args[:2], out.dtype)]
+
+
+def _scattered(graph: Graph, site: Site, args: list[int]) -> list[int]:
+    out = (site.outputs or site.inputs)[0]
+    base = args[0]
+    if not site.name.endswith("_"):
+        base = graph.map("clone", (base,), graph.values[base].shape, out.dtype, 0,
+                         arguments=site.node.name)  # fmt: skip
+    return [_scatter(graph, base, args[1:], out.dtype)]
+
+
+def _loss(graph: Graph, site: Site, args: list[int]) -> Sequence[int]:
+    return parts.loss(graph, site, args, operations(site.name))
+
+
+def _reduction(graph: Graph, site: Site, args: list[int]) -> Sequence[int]:
+    return parts.reduction(graph, site, args, operations(site.name))
 
 
 def extern(graph: Graph, site: Site, args: Sequence[int], work: Work) -> list[int]:
@@ -237,7 +247,7 @@ def extern(graph: Graph, site: Site, args: Sequence[int], work: Work) -> list[in
     return [first, *rest]
 
 
-def _map(graph: Graph, site: Site, group: str, args: list[int]) -> list[int]:
+def _map(graph: Graph, site: Site, args: list[int]) -> list[int]:
     outs = site.outputs or site.inputs[:1]
     name = base_name(site.name)
     if name == "native_dropout":
@@ -246,10 +256,13 @@ def _map(graph: Graph, site: Site, group: str, args: list[int]) -> list[int]:
         return [graph.map("dropout", (args[0], keep), outs[0].shape, outs[0].dtype, 2), keep]
     if name in ("copy", "_copy_from") and len(args) > 1:
         args = args[1:2]
-    each = flops_each(site.name, site.attribute("exponent")) if group == "pointwise" else 1
-    if group == "cast":
-        each = 0
-    return [graph.map(name, args, t.shape, t.dtype, each) for t in outs]
+    group = group_of(site.name)
+    each = flops_each(site.name, site.attribute("exponent")) if "pointwise" in group else 0
+    numbers = repr(sorted(site.node.attributes.items(), key=str))
+    return [
+        graph.map(name, args, t.shape, t.dtype, each, arguments=(numbers, place))
+        for place, t in enumerate(outs)
+    ]
 
 
 def _scatter(graph: Graph, base: int, others: Sequence[int], dtype: str) -> int:
@@ -326,3 +339,31 @@ def _convolution_backward(
             total = graph.map("cast", (total,), out.shape, out.dtype, 0)
         results.append(total)
     return results
+
+
+_RULES: Final[Mapping[str, Callable[[Graph, Site, list[int]], Sequence[int]]]] = MappingProxyType(
+    dict.fromkeys(_MAPS, _map)
+    | {
+        "allocate": _constant,
+        "fill": _constant,
+        "random": _constant,
+        "layer_norm": parts.layer_norm,
+        "rms_norm": parts.layer_norm,
+        "norm_backward": parts.norm_backward,
+        "batch_norm_backward": parts.batch_norm_backward,
+        "group_norm": parts.group_norm,
+        "group_norm_backward": parts.group_norm_backward,
+        "softmax": parts.softmax,
+        "safe_softmax": parts.softmax,
+        "softmax_backward": parts.softmax_backward,
+        "nll": parts.nll,
+        "loss": _loss,
+        "reduction": _reduction,
+        "pool": _pool,
+        "pool_gradient": _pool,
+        "lookup_gradient": _lookup_gradient,
+        "scatter": _scattered,
+        "product": _product,
+    }
+)
+"""Rules by group of ``operators.toml``; whatever is not listed stays a library call."""

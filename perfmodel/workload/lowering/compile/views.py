@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from perfmodel.workload.lowering.compile.graph import (
     Graph,
@@ -15,7 +16,12 @@ from perfmodel.workload.lowering.compile.graph import (
 )
 from perfmodel.workload.lowering.site import Site
 
-_LARGE = 2**40
+_PERMUTATIONS: Final = frozenset(
+    ("t", "numpy_T", "mT", "mH", "adjoint", "transpose", "swapaxes", "permute")
+)
+_PARTS: Final = frozenset(
+    ("slice", "narrow", "select", "unbind", "split", "split_with_sizes", "chunk", "tensor_split")
+)
 
 
 def view_value(graph: Graph, site: Site, parent: int, place: int) -> int:
@@ -31,38 +37,41 @@ def view_value(graph: Graph, site: Site, parent: int, place: int) -> int:
 
 
 def _index(site: Site, shape: Shape, target: Shape, place: int) -> Index | None:
-    name, rank = site.name.rstrip("_"), len(shape)
-    if rank == 0:
+    name = site.name.rstrip("_")
+    if not shape or name in ("expand", "expand_as", "broadcast_to"):
         return expanded(shape, target)
-    if name in ("t", "numpy_T", "mT", "mH", "adjoint"):
-        return permuted(shape, [*range(rank - 2), *reversed(range(max(0, rank - 2), rank))])
-    if name in ("transpose", "swapaxes"):
-        dims = list(range(rank))
-        a, b = (int(site.attribute(key, d)) % rank for key, d in (("dim0", 0), ("dim1", 1)))
-        dims[a], dims[b] = dims[b], dims[a]
-        return permuted(shape, dims)
+    if name in _PERMUTATIONS:
+        return permuted(shape, _dims(site, name, len(shape)))
+    if name in _PARTS and shape != target:
+        return _part(site, name, shape, target, place)
+    return _windows(site, shape, target) if name == "unfold" else None
+
+
+def _dims(site: Site, name: str, rank: int) -> list[int]:
+    """The order of axes after a transposition or permutation."""
     if name == "permute":
-        return permuted(shape, [int(dim) for dim in site.attribute("dims", range(rank))])
-    if name in ("expand", "expand_as", "broadcast_to"):
-        return expanded(shape, target)
+        return [int(dim) for dim in site.attribute("dims", range(rank))]
+    dims = list(range(rank))
+    first, second = -2, -1
+    if name in ("transpose", "swapaxes"):
+        first, second = (int(site.attribute(key, at)) for key, at in (("dim0", 0), ("dim1", 1)))
+    if rank > 1:
+        dims[first], dims[second] = dims[second], dims[first]
+    return dims
+
+
+def _part(site: Site, name: str, shape: Shape, target: Shape, place: int) -> Index:
+    """One of the views that show a part along an axis."""
     dim = int(site.attribute("dim", 0))
-    if name == "slice":
+    if name in ("select", "unbind"):
+        return selected(shape, dim, place if name == "unbind" else int(site.attribute("index", 0)))
+    if name in ("slice", "narrow"):
         size, step = shape[dim], max(1, int(site.attribute("step", 1)))
         start = int(site.attribute("start", 0))
         start = min(max(start + size if start < 0 else start, 0), size)
-        return None if shape == target else sliced(shape, dim, start, step, target[dim])
-    if name == "narrow":
-        return sliced(shape, dim, int(site.attribute("start", 0)), 1, target[dim])
-    if name == "select":
-        return selected(shape, dim, int(site.attribute("index", 0)))
-    if name == "unbind":
-        return selected(shape, dim, place)
-    if name in ("split", "split_with_sizes", "chunk", "tensor_split"):
-        start = sum(tensor.shape[dim] for tensor in site.outputs[:place])
-        return sliced(shape, dim, start, 1, target[dim])
-    if name == "unfold":
-        return _windows(site, shape, target)
-    return None
+        return sliced(shape, dim, start, step, target[dim])
+    start = sum(tensor.shape[dim] for tensor in site.outputs[:place])
+    return sliced(shape, dim, start, 1, target[dim])
 
 
 def _windows(site: Site, shape: Shape, target: Shape) -> Index:
