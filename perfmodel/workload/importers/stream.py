@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from perfmodel.workload.importers.device import corrected, cuda_target
+from perfmodel.workload.importers.engine import in_place
 from perfmodel.workload.importers.frames import user_line
 from perfmodel.workload.importers.memory import Storages, is_strided
 from perfmodel.workload.importers.schema import (
@@ -156,6 +157,10 @@ class Stream(TorchDispatchMode):  # type: ignore[misc]
         tensors, attributes, written = arguments(func, args, kwargs)
         if func is _ATEN.detach.default and not self._real_detach():
             return func(*args, **kwargs)
+        written_anyway = in_place(func, args, kwargs) if self.phase == "backward" else None
+        if written_anyway is not None:
+            self._note(written_anyway, tensors, attributes, [args[0]], [args[0]])
+            return args[0]
         if any(tensor.is_meta for tensor in tensors):
             if func in _READS:
                 known, value = run_on_host(func, args, kwargs, self._value)

@@ -118,7 +118,9 @@ def test_checkpointed_peak():
     training = pm.Training(checkpoint=("model.layers.*",), implementation="fused")
     program = pm.trace(model, args, kwargs, training=training)
     model.train()
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    # the state of the random generator lies in host memory, which the CPU cannot tell apart
+    how = {"use_reentrant": False, "preserve_rng_state": False}
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how)
     real = real_training(model, lambda m: m(*args, **kwargs), training)
     assert recorded(program) == pytest.approx(real, abs=SCALARS)
     plain = recorded(pm.trace(llama()[0], args, kwargs, training=pm.Training()))
