@@ -155,10 +155,10 @@ def fit_direct(
     start = {name: each for name, each in fabric_shape().start.items() if "direct" in name}
 
     def predict(found: LinkCoefficients) -> Floats:
-        return predict_rows(rows, reach, inside, replace(link, ways=link.ways | found.ways))
+        return predict_rows(rows, reach, inside, replace(link, ways={**link.ways, **found.ways}))
 
     found = _solve(link.key, rows, Shape(start), link.sources, predict)
-    doubt = link.doubt | {name: found.doubt[name] for name in found.doubt if "direct" in name}
+    doubt = {**link.doubt, **found.doubt}
     return replace(link, ways={**link.ways, **found.ways}, doubt=doubt)
 
 
