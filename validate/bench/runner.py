@@ -199,22 +199,10 @@ def _keep(out: Path, op: ops.Op, timing: dict[str, Any], device: str, tally: Tal
     reason = gate.refusal(op, device, timing["latency_us"])
     if reason is None:
         store.append(out / "ops.csv", row)
-        _keep_kernels(out, op, timing, tally)
         tally.measured += 1
     else:
         store.append(out / "refused.csv", row | {"note": reason})
         tally.refused += 1
-
-
-def _keep_kernels(out: Path, op: ops.Op, timing: dict[str, Any], tally: Tally) -> None:
-    """Names of the kernels that ran, one operator a line; a few graphs as CUDA printed them."""
-    kernels, text = timing.get("kernels") or [], timing.get("graph_text") or ""
-    if kernels:
-        with (out / "kernels.jsonl").open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps({"op": op, "kernels": kernels}) + "\n")
-    if text and tally.measured % 50 == 0:
-        with (out / "graphs.txt").open("a", encoding="utf-8") as handle:
-            handle.write(f"{json.dumps(op)}\n{text[:20000]}\n")
 
 
 def _fail(out: Path, op: ops.Op, reason: str, tally: Tally) -> None:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from validate.bench import nodes
 from validate.bench.nvml import Board
 
 Call = Callable[[], Any]
@@ -23,7 +19,6 @@ Call = Callable[[], Any]
 MIN_CALLS, MAX_CALLS = 10, 200
 REPLAY_S = 4e-3  # length aimed at for one replay
 MIN_REPLAYS, MIN_TOTAL_S = 5, 25e-3
-_UNNAMED_LIMIT = 8  # calls in a row whose kernels cannot be told, after which none is asked
 LONG_REPLAY_S = 20e-3  # a replay is not stretched past this only to visit every input set
 
 
@@ -42,8 +37,6 @@ class Timing:
     clock_mhz: float | None = None
     temp_c: float | None = None
     note: str = ""
-    kernels: list[tuple[str, str]] = field(default_factory=list)
-    graph_text: str = ""
 
 
 def call_count(seconds: float, sets: int) -> int:
@@ -102,7 +95,6 @@ class CudaClock:
     stream: Any = None
     _pool: Any = None
     _anchor: Any = None
-    _unnamed: int = 0
 
     def __post_init__(self) -> None:
         self.stream = torch.cuda.Stream()
@@ -188,35 +180,7 @@ class CudaClock:
                 for i in range(count):
                     calls[i % len(calls)]()
 
-        timing = self._replay(replay, mode, count, len(calls), power, note)
-        if captured is not None and self._unnamed < _UNNAMED_LIMIT:
-            timing.kernels, timing.graph_text = self._kernels(calls[0])
-        return timing
-
-    def _kernels(self, call: Call) -> tuple[list[tuple[str, str]], str]:
-        """Names and launch shapes of one call's kernels; nothing where they cannot be told."""
-        handle, name = tempfile.mkstemp(suffix=".dot")
-        os.close(handle)
-        graph, capturing = torch.cuda.CUDAGraph(), False
-        try:
-            torch.cuda.synchronize()
-            graph.enable_debug_mode()
-            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
-            capturing = True
-            call()
-            graph.capture_end()
-            capturing = False
-            graph.debug_dump(name)
-            found, text = nodes.read_file(Path(name))
-        except (RuntimeError, OSError, AttributeError) as error:
-            if capturing:
-                with contextlib.suppress(RuntimeError):
-                    graph.capture_end()
-            self._unnamed += 1
-            torch.cuda.synchronize()
-            return [], f"{type(error).__name__}: {error}"[:200]
-        self._unnamed = 0 if found else self._unnamed + 1
-        return [(node.name, node.launch) for node in found], text
+        return self._replay(replay, mode, count, len(calls), power, note)
 
     def _replay(
         self, replay: Call, mode: str, count: int, sets: int, power: bool, note: str

@@ -1,27 +1,9 @@
-"""Kernel names are read from what CUDA prints of a graph; repeats are kept apart."""
+"""Splitting a run into tables keeps repeats apart."""
 
 import json
 import shutil
 
-from validate.bench import nodes, store
-
-VERBOSE = r"""digraph dot {
-subgraph cluster_1 {
-"graph_1_node_0"[style="solid" shape="record" label="{KERNEL
-| {ID | 0 (topoId: 1) | sm90_xmma_tilesize128x128x64\<\<\<\{4,2,1\},384,213504\>\>\>}
-| {{node handle | func handle} | {0x0000 | 0x111}}
-}"];
-"graph_1_node_1"[style="bold" shape="octagon" label="1
-_Z6saxpyfPfS_\<\<\<4,128,0\>\>\>"];
-}}"""
-
-
-def test_names_and_launches_are_read():
-    first, second = nodes.read_dot(VERBOSE)
-    assert first.name == "sm90_xmma_tilesize128x128x64"
-    assert first.launch == "{4,2,1},384,213504"
-    assert (second.name, second.launch) == ("_Z6saxpyfPfS_", "4,128,0")
-    assert nodes.read_dot("digraph dot {}") == []
+from validate.bench import store
 
 
 def test_unpacking_with_a_suffix_keeps_repeats_apart(tmp_path):
