@@ -99,7 +99,7 @@ def batch_norm(graph: Graph, site: Site, args: Sequence[int]) -> tuple[Values, V
 
 def batch_norm_backward(graph: Graph, site: Site, args: Sequence[int]) -> Values:
     """Two sums a channel, then the input gradient."""
-    grad, x = args[0], args[1]
+    grad, x = (args[1], args[0]) if "cudnn" in site.name else (args[0], args[1])
     shape, wide = graph.values[x].shape, compute_dtype(graph.values[x].dtype)
     channels = (1, shape[1], *(1 for _ in shape[2:]))
     over = [axis for axis in range(len(shape)) if axis != 1]

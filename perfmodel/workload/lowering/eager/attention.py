@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from perfmodel.workload.lowering.site import Site, Work, numel
-from perfmodel.workload.op import Attention
+from perfmodel.workload.lowering.stream import stream
+from perfmodel.workload.op import Attention, Op
 from perfmodel.workload.program import Tensor
+
+# share of query, key and value from which a mask is priced as traffic of its own
+_NOTABLE = 0.05
 
 
 def attention(site: Site) -> Work:
@@ -12,8 +16,12 @@ def attention(site: Site) -> Work:
     q, k, v = site.inputs[:3]
     if 0 in q.shape or 0 in k.shape:
         return Work("attention")
-    op = attention_op(site, q, k, v, "fwd")
-    return Work("attention", (site.kernel("attention", op),))
+    ops: tuple[Op, ...] = (attention_op(site, q, k, v, "fwd"),)
+    masks = "attn_bias" not in site.attribute("absent", ()) and "flash" not in site.name
+    mask = sum(site.bytes(tensor) for tensor in site.inputs[3:]) if masks else 0
+    if mask > _NOTABLE * sum(site.bytes(tensor) for tensor in (q, k, v)):
+        ops += (stream("mask", max(1, mask // 2), mask, 0),)
+    return Work("attention", (site.kernel("attention", ops),))
 
 
 def attention_backward(site: Site) -> Work:

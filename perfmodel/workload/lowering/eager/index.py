@@ -89,9 +89,8 @@ def scatter(site: Site) -> Work:
     others = site.inputs[1:]
     width = item_bytes(out.dtype)
     in_place = site.name.endswith("_")
-    values = [tensor for tensor in others if tensor.dtype == target.dtype]
-    moved = max((numel(t.shape) for t in values), default=0)
-    moved = moved or max((numel(t.shape) for t in others), default=0)
+    values = others[-1:] if len(others) > 1 else ()
+    moved = numel(values[0].shape) if values else numel(others[0].shape) if others else 0
     kernels: list[Kernel] = []
     if not in_place and numel(out.shape):
         size = site.bytes(out)
@@ -109,12 +108,12 @@ def scatter(site: Site) -> Work:
     read = sum(site.bytes(tensor) for tensor in others) + (touched if accumulate else 0)
     scratch: tuple[tuple[int, int], ...] = ()
     if accumulate and "index_put" in site.name:
-        rows = max((numel(t.shape) for t in others if t.dtype in ("int64", "int32")), default=moved)
+        rows = max((numel(t.shape) for t in others[:-1]), default=moved)
         scratch = ((site.temporary(), 4 * 8 * max(1, rows)),)
         kernels.append(
             site.kernel(
                 "sort", sort_ops(max(1, rows), 8, 8), name=f"{site.name}: sort",
-                reads=tuple(t for t in others if t not in values), writes=(), extra_writes=scratch,
+                reads=others[:-1], writes=(), extra_writes=scratch,
                 launches=sort_launches(rows, 8) + 3, host="index",
             )
         )  # fmt: skip

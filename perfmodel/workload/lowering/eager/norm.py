@@ -67,7 +67,7 @@ def batch_norm(site: Site) -> Work:
     if not is_training(site):
         return Work("norm", (site.kernel("pointwise", scale, writes=(out,), host="norm"),))
     statistics = stream("moments", elements, size, 0, 3.0 * elements)
-    if uses_cudnn(site, x):
+    if uses_cudnn(site):
         kernel = site.kernel("norm", (statistics, scale), host="norm")
         return Work("norm", (kernel,))
     first = site.kernel(
@@ -85,6 +85,7 @@ def batch_norm(site: Site) -> Work:
 
 def batch_norm_backward(site: Site) -> Work:
     """Two sums a channel over gradient and input, then the input gradient."""
+    # cuDNN's takes the input first; both have the same size
     grad, x, out = site.inputs[0], site.inputs[1], site.outputs[0]
     elements = numel(x.shape)
     if elements == 0:
@@ -92,7 +93,7 @@ def batch_norm_backward(site: Site) -> Work:
     read = site.bytes(grad) + site.bytes(x)
     sums = stream("channel sums", elements, read, 0, 4.0 * elements)
     apply = stream("batch_norm_backward", elements, read, site.bytes(out), 5.0 * elements, x.dtype)
-    if uses_cudnn(site, x):
+    if uses_cudnn(site):
         return Work("norm", (site.kernel("norm", (sums, apply), host="norm"),))
     first = site.kernel(
         "reduction", sums, name=f"{site.name}: sums", reads=(grad, x), writes=site.outputs[1:],

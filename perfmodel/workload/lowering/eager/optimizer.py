@@ -6,7 +6,7 @@ arguments; longer lists take several launches (ATen/native/cuda/MultiTensorApply
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -113,6 +113,9 @@ def _lists(site: Site) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     The counters of steps (scalars, one a weight) and a learning rate in a tensor stand last.
     """
     tensors = list(site.inputs)
+    named = site.attribute("lists", {})
+    if "self" in named:
+        return _named_lists(tensors, named)
     base = site.name.rstrip("_")
     states = _STATE.get(base, 0) + (1 if site.attribute("amsgrad", False) else 0)
     if "sgd" in base:
@@ -126,9 +129,30 @@ def _lists(site: Site) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     return parts[0], parts[1], [tensor for part in parts[2:] for tensor in part]
 
 
+def _named_lists(
+    tensors: list[Tensor], named: Mapping[str, int]
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """The lists by the names that the schema gives them."""
+    parts: dict[str, list[Tensor]] = {}
+    start = 0
+    for name, count in named.items():
+        parts[name] = tensors[start : start + count]
+        start += count
+    states = [
+        tensor
+        for name, part in parts.items()
+        if name not in ("self", "grads", "state_steps")
+        for tensor in part
+    ]
+    return parts["self"], parts.get("grads", []), states
+
+
 def _first_list(site: Site) -> tuple[Tensor, ...]:
     """The list that an in-place operator over lists writes: half or a third of the inputs."""
     tensors = site.inputs
+    named = site.attribute("lists", {})
+    if "self" in named:
+        return tensors[: named["self"]]
     base = site.name.removeprefix("_foreach_").rstrip("_")
     lists = {"addcmul": 3, "addcdiv": 3, "lerp": 2, "copy": 2}.get(base, 1)
     if lists == 1 and len(tensors) % 2 == 0:
