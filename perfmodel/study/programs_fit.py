@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from perfmodel.calibrate.programs import Measured, fit_programs, write_program_file
-from perfmodel.calibrate.programs.rows import TABLE
+from perfmodel.calibrate.programs.rows import tables
 from perfmodel.cost.efficiency import efficiency_folder
 from perfmodel.cost.program.coefficients import ProgramCoefficients, load_program_coefficients
 from perfmodel.errors import PerfmodelError
@@ -54,7 +54,9 @@ def main(arguments: Sequence[str]) -> int:
             fitted,
             rows=len(tuning),
             models=len({one.row.model for one in tuning}),
-            sha256=hashlib.sha256((measurements / TABLE).read_bytes()).hexdigest(),
+            sha256=hashlib.sha256(
+                b"".join(one.read_bytes() for one in tables(measurements))
+            ).hexdigest(),
             held_out={mode: (one.count, one.mape) for mode, one in held.items()},
         )
     except PerfmodelError as error:

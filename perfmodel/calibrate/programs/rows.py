@@ -100,26 +100,43 @@ class KernelRow:
     total_s: float
 
 
-def read_model_rows(folder: Path) -> list[ModelRow]:
-    """All rows with a measured step.
+def tables(folder: Path) -> list[Path]:
+    """The tables of measured models in a folder and below it.
 
     Raises
     ------
     CalibrationError
-        If the table is missing, or a row cannot be read.
+        If there is none.
     """
-    path = folder / TABLE
-    if not path.is_file():
+    found = sorted(folder.rglob(TABLE))
+    if not found:
         raise CalibrationError(
-            str(path), "<no such file>", "a table of measured models", repair="measure some first"
+            str(folder / TABLE),
+            "<no such file>",
+            "a table of measured models",
+            repair="measure some first",
         )
-    rows = []
+    return found
+
+
+def read_model_rows(folder: Path) -> list[ModelRow]:
+    """All rows with a measured step, of all tables.
+
+    Raises
+    ------
+    CalibrationError
+        If there is no table, or a row cannot be read.
+    """
+    return [row for path in tables(folder) for row in _rows(path)]
+
+
+def _rows(path: Path) -> Iterator[ModelRow]:
     with path.open(encoding="utf-8", newline="") as handle:
         for number, record in enumerate(csv.DictReader(handle), start=2):
             if not record.get("step_us") or record.get("mode") not in STACKS:
                 continue
             try:
-                rows.append(_row(record))
+                yield _row(record)
             except (KeyError, ValueError) as error:
                 raise CalibrationError(
                     f"{path}:{number}",
@@ -127,26 +144,23 @@ def read_model_rows(folder: Path) -> list[ModelRow]:
                     "the columns that validate/bench/models writes",
                     repair="measure the row again",
                 ) from None
-    return rows
 
 
 def read_kernel_rows(folder: Path) -> Iterator[KernelRow]:
     """Profiled kernels of all cases; nothing where no step was profiled."""
-    path = folder / KERNEL_TABLE
-    if not path.is_file():
-        return
-    with gzip.open(path, "rt", encoding="utf-8", newline="") as handle:
-        for record in csv.DictReader(handle):
-            yield KernelRow(
-                case=record["case"],
-                first=int(record["first"]),
-                kernel=record["kernel"],
-                op=record["op"],
-                outer=record["outer"],
-                shapes=record["shapes"],
-                count=int(record["count"]),
-                total_s=float(record["total_us"]) * 1e-6,
-            )
+    for path in sorted(folder.rglob(KERNEL_TABLE)):
+        with gzip.open(path, "rt", encoding="utf-8", newline="") as handle:
+            for record in csv.DictReader(handle):
+                yield KernelRow(
+                    case=record["case"],
+                    first=int(record["first"]),
+                    kernel=record["kernel"],
+                    op=record["op"],
+                    outer=record["outer"],
+                    shapes=record["shapes"],
+                    count=int(record["count"]),
+                    total_s=float(record["total_us"]) * 1e-6,
+                )
 
 
 def _row(record: dict[str, Any]) -> ModelRow:

@@ -70,7 +70,8 @@ SECOND = ("googlenet", "resnext50_32x4d", "mobilenet_v3_large", "wide_resnet50_2
           "regnet_x_3_2gf", "squeezenet1_0", "inception_v3", "mnasnet1_0",
           "mixer_b16_224")  # fmt: skip
 BATCHES = {"unet2d": (1, 8, 32), "unet3d": (1, 2, 8), "segformer_b0": (1, 8, 32),
-           "detr_small": (1, 8, 32), "espcn": (1, 8, 32), "efficientnet_b4": (1, 8, 64)}  # fmt: skip
+           "detr_small": (1, 8, 32), "espcn": (1, 8, 32),
+           "efficientnet_b4": (1, 8, 64)}  # fmt: skip
 TOKENS = ("vit_b_16", "swin_t", "deit_small_patch16_224", "mixer_b16_224")
 TEXT = {  # batch, sequence
     "gpt2_small": ((1, 128), (8, 512), (64, 128), (32, 512)),

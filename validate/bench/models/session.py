@@ -167,10 +167,9 @@ class Session:
     def _train(self, case: Case, model: Any, args: Any, kwargs: Any) -> Any:
         optimizer, compute = self._optimizer, COMPUTE.get(case.dtype, torch.bfloat16)
 
-        with torch.no_grad():
-            # A module that only infers decides the shape of the targets.
-            with torch.autocast(self.name, dtype=compute, enabled=case.autocast):
-                loss = loss_of(zoo.logits(self._model(*args, **kwargs)))
+        # A forward pass decides the shape of the targets.
+        with torch.no_grad(), torch.autocast(self.name, dtype=compute, enabled=case.autocast):
+            loss = loss_of(zoo.logits(self._model(*args, **kwargs)))
         self.device.clean()
 
         def train() -> Any:

@@ -88,7 +88,8 @@ def _mixtral(tiny: bool) -> Any:
     from transformers import MixtralConfig, MixtralForCausalLM
 
     config = MixtralConfig(
-        vocab_size=32000, hidden_size=128 if tiny else 1024, intermediate_size=256 if tiny else 3584,
+        vocab_size=32000, hidden_size=128 if tiny else 1024,
+        intermediate_size=256 if tiny else 3584,
         num_hidden_layers=2 if tiny else 8, num_attention_heads=4 if tiny else 16,
         num_key_value_heads=2 if tiny else 8, num_local_experts=8, num_experts_per_tok=2,
         use_cache=False,
@@ -101,11 +102,12 @@ def _qwen_moe(tiny: bool) -> Any:
     from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
     config = Qwen3MoeConfig(
-        vocab_size=32000, hidden_size=128 if tiny else 1024, intermediate_size=256 if tiny else 3072,
+        vocab_size=32000, hidden_size=128 if tiny else 1024,
+        intermediate_size=256 if tiny else 3072,
         moe_intermediate_size=64 if tiny else 384, num_hidden_layers=2 if tiny else 12,
         num_attention_heads=4 if tiny else 16, num_key_value_heads=2 if tiny else 4,
-        head_dim=32 if tiny else 64, num_experts=8 if tiny else 64, num_experts_per_tok=2 if tiny else 8,
-        use_cache=False,
+        head_dim=32 if tiny else 64, num_experts=8 if tiny else 64,
+        num_experts_per_tok=2 if tiny else 8, use_cache=False,
     )  # fmt: skip
     config._experts_implementation = "grouped_mm"
     return Qwen3MoeForCausalLM(config)
@@ -115,7 +117,8 @@ def _hf_llama(tiny: bool) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        vocab_size=32000, hidden_size=128 if tiny else 2048, intermediate_size=256 if tiny else 5632,
+        vocab_size=32000, hidden_size=128 if tiny else 2048,
+        intermediate_size=256 if tiny else 5632,
         num_hidden_layers=2 if tiny else 22, num_attention_heads=4 if tiny else 32,
         num_key_value_heads=4, use_cache=False,
     )  # fmt: skip
