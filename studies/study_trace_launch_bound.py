@@ -1,9 +1,10 @@
 """From which batch on does the GPU, and not its host, decide how long inference takes?
 
 ResNet-50 and ViT-B/16 in fp32, read from ONNX files with a dynamic batch, on an A100 and an H100
-with the same host. In eager PyTorch every operator costs the host microseconds; a captured graph
-costs next to nothing. Below the crossover the device waits, and a faster GPU changes nothing;
-the faster the GPU, the larger the batch at which it is reached.
+with the same host. In eager PyTorch every operator costs the host microseconds; a compiled model
+launches fewer kernels, a captured graph costs the host next to nothing. Below the crossover the
+device waits, and a faster GPU changes nothing; the faster the GPU, the larger the batch at which
+it is reached.
 
 ``python -m studies.study_trace_launch_bound --out out``
 """
@@ -27,7 +28,7 @@ from perfmodel.workload.importers.load import load_graph
 
 MODELS = Path(__file__).parent / "models"
 CHIPS = ("a100-sxm4-80gb", "h100-sxm5-80gb")
-STACKS = ("torch-eager", "cuda-graph")
+STACKS = ("torch-eager", "torch-compile", "cuda-graph")
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -59,12 +60,13 @@ class Sweep:
                 return point.batch
         return None
 
-    def gain(self, model: str, chip: str, batch: int) -> float:
-        """How many times faster the captured graph is."""
-        eager, graph = (
-            next(p for p in self.line(model, chip, stack) if p.batch == batch) for stack in STACKS
+    def gain(self, model: str, chip: str, batch: int, stack: str = "cuda-graph") -> float:
+        """How many times faster than eager a stack is."""
+        eager, other = (
+            next(p for p in self.line(model, chip, one) if p.batch == batch)
+            for one in ("torch-eager", stack)
         )
-        return eager.found.seconds / graph.found.seconds
+        return eager.found.seconds / other.found.seconds
 
 
 def study(
@@ -105,7 +107,11 @@ def report(sweep: Sweep) -> None:
         for chip in CHIPS:
             first = sweep.line(model, chip, "torch-eager")[0].found
             batches = [point.batch for point in sweep.line(model, chip, "torch-eager")]
-            gains = ", ".join(f"{b}: {sweep.gain(model, chip, b):.2f}x" for b in batches)
+            gains = ", ".join(
+                f"{b}: {sweep.gain(model, chip, b):.2f}x"
+                f" ({sweep.gain(model, chip, b, 'torch-compile'):.2f}x compiled)"
+                for b in batches
+            )
             print(
                 f"{model} on {chip}: host {first.host_seconds * 1e3:.2f} ms, device"
                 f" {first.device_seconds * 1e3:.2f} ms at batch {batches[0]}; the device decides"
@@ -128,6 +134,8 @@ def check(sweep: Sweep) -> None:
         gains = np.array([sweep.gain(model, CHIPS[1], point.batch) for point in h100])
         assert gains[0] > 1.3, "a graph pays at batch 1"
         assert abs(gains[-1] - 1) < 0.05, "and not at a large one"
+        compiled = [sweep.gain(model, CHIPS[1], p.batch, "torch-compile") for p in h100]
+        assert min(compiled) > 0.95, "compiling does not slow it down"
 
 
 def main(argv: list[str] | None = None) -> None:
