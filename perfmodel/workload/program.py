@@ -236,7 +236,7 @@ class Program:
         return tuple(series)
 
     def to_dict(self) -> dict[str, Any]:
-        """The graph JSON, as ``docs/workloads.md`` documents it; defaults are left out."""
+        """The graph JSON, as ``docs/importing.md`` documents it; defaults are left out."""
         from perfmodel.workload.program_file import to_dict
 
         return to_dict(self)

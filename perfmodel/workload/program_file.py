@@ -259,7 +259,7 @@ def _explained(fault: ValidationError, where: str) -> WorkloadError:
         None if first["type"] == "missing" else first["input"],
         first["msg"][0].lower() + first["msg"][1:],
         nearest=nearest,
-        repair="follow the graph JSON schema in docs/workloads.md",
+        repair="follow the graph JSON schema in docs/importing.md",
     )
 
 
