@@ -57,6 +57,8 @@ class Value:
     random, scatter, heavy, window : bool
         Random numbers; writes part of its first operand's memory in place; must not be computed
         twice; looks at its operand many times over (pooling, resampling).
+    layout : str
+        How a source lies in memory.
     """
 
     number: int
@@ -76,6 +78,7 @@ class Value:
     scatter: bool = False
     heavy: bool = False
     window: bool = False
+    layout: str = ""
 
     @property
     def numel(self) -> int:

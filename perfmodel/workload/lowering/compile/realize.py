@@ -158,9 +158,14 @@ class Realizer:
         return found
 
     def _stays_in_call(self, value: Value) -> bool:
-        """Whether a bias is added by the library: not all users are element-wise."""
+        """Whether a bias is added by the library.
+
+        It is for half-precision products, and where not all users are element-wise.
+        """
         if value.kind != "map" or not value.name.endswith(" bias"):
             return False
+        if value.dtype in ("bf16", "fp16"):
+            return True
         users = self.users.get(value.number, [])
         plain = all(self.graph.values[user].kind == "map" for user in users)
         return value.number in self.outputs or not users or not plain
@@ -169,8 +174,7 @@ class Realizer:
         if value.scatter or value.heavy or value.random or value.number in self.outputs:
             return True
         users = self.users.get(value.number, [])
-        if any(self.graph.values[user].kind == "extern" or self.graph.values[user].scatter
-               for user in users):  # fmt: skip
+        if any(self._wants_memory(self.graph.values[user], value) for user in users):
             return True
         reads, work = self._cost(value)
         if reads > 1 and any(self.graph.values[user].window for user in users):
@@ -178,6 +182,12 @@ class Realizer:
         if len(users) > 1 and (reads > READS_ON_REUSE or work > OPERATIONS):
             return bool(reads)
         return reads > READS_IN_ALL or (work > OPERATIONS and reads > 0)
+
+    def _wants_memory(self, user: Value, value: Value) -> bool:
+        """Whether a user can only read memory: a library call, or the target of a scatter."""
+        if user.kind == "extern":
+            return True
+        return user.scatter and base_of(self.graph, user.inputs[0]).number == value.number
 
     def _cost(self, value: Value) -> tuple[int, int]:
         """Distinct buffers that the inlined expression reads, and its operations."""

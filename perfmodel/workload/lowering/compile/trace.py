@@ -13,6 +13,8 @@ from typing import Final
 
 from perfmodel.workload.lowering.compile import decompositions as parts
 from perfmodel.workload.lowering.compile.graph import Graph
+from perfmodel.workload.lowering.compile.padding import padded
+from perfmodel.workload.lowering.compile.realize import base_of
 from perfmodel.workload.lowering.compile.views import view_value
 from perfmodel.workload.lowering.eager.conv import convolution_backward
 from perfmodel.workload.lowering.eager.names import base_name, group_of, operations
@@ -72,8 +74,9 @@ class Names:
             return
         self.owner[tensor.storage] = name
         self.current[name] = self.graph.add(
-            "source", (), tensor.shape, tensor.dtype, name, storage=tensor.storage
-        )
+            "source", (), tensor.shape, tensor.dtype, name, storage=tensor.storage,
+            layout=tensor.layout,
+        )  # fmt: skip
 
     def _part(self, base: int, tensor: Tensor) -> int:
         return self.graph.map("part", (base,), tensor.shape, tensor.dtype, 0)
@@ -192,6 +195,13 @@ def _extern(graph: Graph, site: Site, args: list[int]) -> list[int]:
     return extern(graph, site, args, eager_work(site))
 
 
+def _own(graph: Graph, number: int) -> int:
+    value, base = graph.values[number], base_of(graph, number)
+    if base.lazy and not base.name.endswith(" bias") and value.numel < base.numel:
+        return graph.map("copy", (number,), value.shape, value.dtype, 0, heavy=True)
+    return number
+
+
 def _constant(graph: Graph, site: Site, args: list[int]) -> list[int]:
     """Memory, a constant or random numbers: nothing is read."""
     random = group_of(site.name) == "random"
@@ -237,7 +247,11 @@ def _reduction(graph: Graph, site: Site, args: list[int]) -> Sequence[int]:
 
 
 def extern(graph: Graph, site: Site, args: Sequence[int], work: Work) -> list[int]:
-    """A library call and its outputs."""
+    """A library call and its outputs.
+
+    An operand that is a part of something without memory gets memory of its own.
+    """
+    args = [_own(graph, arg) for arg in args]
     outs = site.outputs or site.inputs[:1]
     first = graph.add(
         "extern", args, outs[0].shape, outs[0].dtype, site.name, work=work, heavy=True
@@ -276,11 +290,13 @@ def _product(graph: Graph, site: Site, args: list[int]) -> list[int]:
     work = eager_work(site)
     work = replace(work, kernels=tuple(k for k in work.kernels if k.kind == "gemm"))
     base = base_name(site.name)
-    if base in ("addmm", "baddbmm", "addmv") and len(args) > 2:
+    with_bias = base in ("addmm", "baddbmm", "addmv") and len(args) > 2
+    operands, work = padded(graph, args[1:] if with_bias else args, work)
+    if with_bias:
         out = site.outputs[0] if site.outputs else site.inputs[0]
-        (first,) = extern(graph, site, args[1:], work)[:1]
+        (first,) = extern(graph, site, operands, work)[:1]
         return [graph.map(f"{base} bias", (first, args[0]), out.shape, out.dtype, 1)]
-    return extern(graph, site, args, work)
+    return extern(graph, site, operands, work)
 
 
 def _last(tensor: Tensor) -> Tensor:
@@ -300,7 +316,7 @@ def _convolution(graph: Graph, site: Site, args: list[int], *, channels_last: bo
             while stood.kind == "view":
                 stood = graph.values[stood.inputs[0]]
             turned = len(value.shape) == 4 and value.shape[1] > 1 and numel(value.shape[2:]) > 1
-            if stood.kind == "source" and turned:
+            if stood.kind == "source" and turned and stood.layout != "channels_last":
                 operands[place] = graph.map(
                     "channels_last", (arg,), value.shape, value.dtype, 0, heavy=True
                 )
