@@ -16,9 +16,9 @@ import torch
 from torch._prims_common import suggest_memory_format
 
 from perfmodel.workload.importers.attention import attend
+from perfmodel.workload.importers.fastpath import fused, offered
 
 _ATEN: Final = torch.ops.aten
-_IN_PLACE: Final = ("_fused_sgd_", "_fused_adam_", "_fused_adamw_", "_fused_adagrad_")
 _LIMIT_TRAINING: Final = 880_801  # rows that cuDNN's batch norm accepts
 _LIMIT_EVAL: Final = 65_535
 
@@ -30,6 +30,7 @@ def composites(order: tuple[str, ...]) -> dict[Any, Callable[..., Any]]:
         _ATEN.dropout.default: _dropout,
         _ATEN.softmax.int: partial(_softmax, _ATEN._softmax),
         _ATEN.log_softmax.int: partial(_softmax, _ATEN._log_softmax),
+        **fused(order),
     }
 
 
@@ -42,9 +43,9 @@ def as_cuda(table: Mapping[Any, Callable[..., Any]]) -> Iterator[None]:
     for operator, function in table.items():
         name = str(operator).removeprefix("aten.").removesuffix(".default")
         library.impl(name, function, "AutogradMeta")
-    for name in _IN_PLACE:
+    for name, kernel in _KERNELS.items():
         if not torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name}", "Meta"):
-            library.impl(name, lambda *args, **kwargs: None, "Meta")
+            library.m.impl(name, "Meta", kernel, False)  # the wrapper refuses composites
     names = ("_get_foreach_kernels_supported_devices", "_get_fused_kernels_supported_devices")
     originals = {name: getattr(optimizer, name) for name in names}
     from torch.nn.utils import clip_grad
@@ -54,7 +55,8 @@ def as_cuda(table: Mapping[Any, Callable[..., Any]]) -> Iterator[None]:
         setattr(optimizer, name, lambda original=original: [*original(), "meta"])
     clip_grad._has_foreach_support = lambda tensors, device: True
     try:
-        yield
+        with offered():
+            yield
     finally:
         clip_grad._has_foreach_support = supported
         for name, original in originals.items():
@@ -102,6 +104,33 @@ def _dropout(tensor: torch.Tensor, p: float, train: bool) -> torch.Tensor:
         return tensor.mul(torch.zeros((), dtype=tensor.dtype, device=tensor.device))
     out: torch.Tensor = _ATEN.native_dropout(tensor, p, train)[0]
     return out
+
+
+def _rms_norm(
+    tensor: torch.Tensor, shape: list[int], weight: torch.Tensor | None, eps: float | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    rows = (*tensor.shape[: tensor.dim() - len(shape)], *(1 for _ in shape))
+    kind = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    return torch.empty_like(tensor), tensor.new_empty(rows, dtype=kind)
+
+
+def _like_input(grad: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(tensor)
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    """All the work is done in place."""
+
+
+_KERNELS: Final = {
+    "_fused_rms_norm": _rms_norm,
+    "mish_backward": _like_input,
+    "_fused_sgd_": _nothing,
+    "_fused_adam_": _nothing,
+    "_fused_adamw_": _nothing,
+    "_fused_adagrad_": _nothing,
+}
+"""Kernels that CUDA has and the meta device may lack; there a composite takes their place."""
 
 
 def _softmax(

@@ -142,7 +142,7 @@ def record(
         stream.knows(*values.pop())
     memo.clear()  # so that a cache that grows lets go of what it held
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(autocast or "")
-    assumptions = _assumptions(model, training)
+    assumptions = _assumptions(model)
     with (
         as_cuda(table),
         emulated(dtype) as region,
@@ -316,17 +316,12 @@ def _quiet() -> Iterator[None]:
             gc.enable()
 
 
-def _assumptions(model: Any, training: Training | None) -> tuple[str, ...]:
+def _assumptions(model: Any) -> tuple[str, ...]:
     import torch
 
     notes = []
     kinds = {type(part) for part in model.modules()}
-    if training is None and torch.nn.TransformerEncoderLayer in kinds:
-        notes.append(
-            "nn.TransformerEncoderLayer is recorded operator by operator; in evaluation mode CUDA "
-            "may take its fused path"
-        )
-    if torch.nn.LSTM in kinds or torch.nn.GRU in kinds or torch.nn.RNN in kinds:
+    if kinds & {torch.nn.LSTM, torch.nn.GRU, torch.nn.RNN}:
         notes.append("recurrent layers are recorded cell by cell; CUDA runs them in cuDNN")
     return tuple(notes)
 

@@ -149,8 +149,8 @@ class Stream(TorchDispatchMode):  # type: ignore[misc]
         if known is None:
             has = torch._C._dispatch_has_kernel_for_dispatch_key
             name = func.name()  # one with kernels of its own, silu_backward say, is left whole
-            known = has(name, "CompositeImplicitAutograd") and not has(name, "CPU")
-            self._composite[func] = known
+            own = has(name, "CPU") or has(name, "Meta")
+            known = self._composite[func] = has(name, "CompositeImplicitAutograd") and not own
         return func.decompose if known else None
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

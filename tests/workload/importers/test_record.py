@@ -204,7 +204,43 @@ def test_attention_of_multi_head_modules_is_caught_and_has_a_backward():
     names = targets(program)
     assert "_scaled_dot_product_cudnn_attention" in names
     assert "_scaled_dot_product_cudnn_attention_backward" in names
-    assert "fused path" in " ".join(pm.trace(model, x).assumptions)
+
+
+FUSED = {
+    "encoder layer": "view transpose view transpose view transpose view t addmm view split view "
+    "transpose view transpose view transpose _scaled_dot_product_cudnn_attention transpose view "
+    "view t addmm view add_ native_layer_norm view t _addmm_activation view view t addmm view add_ "
+    "native_layer_norm",
+    "attention": "view transpose view transpose view transpose view t addmm view split view "
+    "transpose view transpose view transpose _scaled_dot_product_cudnn_attention transpose view "
+    "view t addmm view",
+}
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_the_fused_path_of_evaluation(name):
+    """The operators inside ``aten::_native_multi_head_attention`` in a profile of an H100."""
+    x = meta(2, 8, 32, dtype=torch.bfloat16)
+    if name == "attention":
+        model = nn.MultiheadAttention(32, 4, batch_first=True, dtype=torch.bfloat16)
+        program = pm.trace(model, (x, x, x), {"need_weights": False})
+    else:
+        model = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True, dtype=torch.bfloat16)
+        program = pm.trace(model, x)
+    assert targets(program) == FUSED[name].split()
+
+
+def test_the_fused_path_with_weights_and_masks():
+    model = nn.MultiheadAttention(32, 4, batch_first=True)
+    x, y = meta(2, 8, 32), meta(2, 6, 32)
+    names = targets(pm.trace(model, (x, x, x)))
+    assert "_transform_bias_rescale_qkv" in names
+    assert names.count("bmm") == 2
+    layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True, norm_first=True)
+    masked = pm.trace(layer, x, {"src_mask": meta(8, 8, dtype=torch.bool)})
+    assert "_masked_softmax" in targets(masked)
+    assert masked.tensor(masked.outputs[0]).shape == (2, 8, 32)
+    assert "cat" in targets(pm.trace(model, (x, y, y))) or len(names) > 10
 
 
 def test_flash_keeps_the_logsumexp_for_backward_only():
