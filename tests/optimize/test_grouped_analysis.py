@@ -46,7 +46,7 @@ def synthetic_run():
             schedules.append(Scheduled(conv, label, TRUE.name, measured, measured, load, ""))
             slots += [
                 {"layer": conv.name, "variant": TRUE.name, "placement": label, "slot": slot,
-                 "measured_s": seconds[slot]}
+                 "measured_s": seconds[slot], "form": ""}
                 for slot in range(0, len(seconds), 20) if seconds[slot] > 0
             ]  # fmt: skip
     solo = pd.DataFrame(

@@ -42,22 +42,21 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _analyse(command: str, out: Path) -> int:
-    from validate.grouped_conv.dataset import load_run
+    from validate.grouped_conv.dataset import load_fresh, load_run, together
     from validate.grouped_conv.dealing import dealing_of
-    from validate.grouped_conv.refit import coefficients_by_name, refit
+    from validate.grouped_conv.refit import fit_all
     from validate.grouped_conv.sidecar import write_atomic, write_coefficients
 
-    run = load_run()
-    fitted = refit(run, dealing_of(run))
+    first = load_run()
+    run = together(first, load_fresh())
+    fitted = fit_all(run, dealing_of(first))
     if command == "fit":
-        write_coefficients(out, fitted)
+        write_coefficients(out, list(fitted.times.values()), fitted.packing)
         return 0
     from perfmodel.hardware.load import load_accelerator
     from validate.grouped_conv.report import document
 
-    write_atomic(
-        out, document(run, coefficients_by_name(fitted), load_accelerator("h100-sxm5-80gb"))
-    )
+    write_atomic(out, document(run, fitted, load_accelerator("h100-sxm5-80gb")))
     return 0
 
 

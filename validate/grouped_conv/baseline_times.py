@@ -44,6 +44,20 @@ def fit_launches(layers: pd.DataFrame) -> Launches:
     return Launches(float(found[0]), float(found[1]))
 
 
+def aligned(conv: GroupedConv, method: str) -> bool:
+    """Whether the channels that a method hands to the library are multiples of eight.
+
+    The library's fast kernels want them; others copy or take another path.
+    """
+    if method == "dense":
+        sizes = (conv.in_channels, conv.out_channels)
+    elif method.startswith("padded"):
+        sizes = (int(conv.inputs.max()), int(conv.outputs.max()))
+    else:
+        sizes = (int(conv.inputs[0]), int(conv.outputs[0]))
+    return all(size % 8 == 0 for size in sizes)
+
+
 def expected(conv: GroupedConv, accelerator: Accelerator, launches: Launches) -> dict[str, float]:
     """Expected time of each method that the layer was run with [s]."""
     many = len(conv.groups)

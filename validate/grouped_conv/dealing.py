@@ -24,7 +24,7 @@ def dealing_of(run: Run) -> Dealing:
     slots = run.slots[[in_tune_half(layer) for layer in run.slots.layer]]
     programs = slots.variant.str.rsplit(" x").str[1].astype(int)
     group = _first_group(slots[programs == 1])
-    if not group:
+    if not group or len(group) > UNITS // 2:
         return Dealing()
     low = min(group)
     early = max(group) - low + 1 + (max(group) - low + 1) % 2

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from perfmodel.optimize.grouped.problem import GroupedConv, contiguous_groups
+from perfmodel.optimize.grouped.problem import GroupedConv
 from perfmodel.optimize.grouped.tables import Tables
 from perfmodel.optimize.grouped.tiles import Variant
+from validate.grouped_conv.plans import side_by_side
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 DEVICE = "cuda"
@@ -241,9 +242,5 @@ def packed_copy(layer: Layer, device: str) -> tuple[Layer, torch.Tensor]:
         extra = width - len(group.channels)
         index += [*group.channels, *[group.channels[0]] * extra]
         weights.append(torch.nn.functional.pad(w, (0, 0, 0, 0, 0, extra)))
-    side_by_side = replace(
-        conv,
-        in_channels=sum(widths),
-        groups=contiguous_groups(widths, conv.outputs.tolist()),
-    )
-    return build(side_by_side, device, given=weights), torch.tensor(index, device=device)
+    made = build(side_by_side(conv), device, given=weights)
+    return made, torch.tensor(index, device=device)

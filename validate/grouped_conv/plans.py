@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from perfmodel.optimize.grouped.candidates import Candidate, candidate
 from perfmodel.optimize.grouped.heuristics import in_order, longest_first
-from perfmodel.optimize.grouped.problem import GroupedConv
+from perfmodel.optimize.grouped.problem import GroupedConv, contiguous_groups
 from perfmodel.optimize.grouped.sharing import finish
 from perfmodel.optimize.grouped.tables import Tables, tables_in_order
 from perfmodel.optimize.grouped.tiles import TileTimes
@@ -68,6 +68,16 @@ def remade(one: Candidate, label: str) -> tuple[Candidate, Tables]:
         pick = np.full(len(conv.groups), int(label[4]))
         one = candidate(conv, times, units, pick=pick, place=longest_first)
     return one, one.tables()
+
+
+def side_by_side(conv: GroupedConv) -> GroupedConv:
+    """The layer on gathered channels: groups side by side, each padded to 8 channels."""
+    widths = [-(-len(group.channels) // 8) * 8 for group in conv.groups]
+    return replace(
+        conv,
+        in_channels=sum(widths),
+        groups=contiguous_groups(widths, conv.outputs.tolist()),
+    )
 
 
 def held(one: Candidate, made: Tables) -> Held:

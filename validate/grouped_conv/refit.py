@@ -13,12 +13,15 @@ last, depend on the coefficients, so rows are made again after every solution.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import nnls
 
+from perfmodel.optimize.grouped.candidates import layer_seconds
+from perfmodel.optimize.grouped.forms import Packing
+from perfmodel.optimize.grouped.problem import GroupedConv
 from perfmodel.optimize.grouped.sharing import Dealing, finish, lateness
 from perfmodel.optimize.grouped.tiles import TileTimes, linked, variant_named
 from validate.grouped_conv.dataset import UNITS, Run, Scheduled, in_tune_half
@@ -43,15 +46,68 @@ def refit(run: Run, dealing: Dealing) -> list[TileTimes]:
     names = sorted({one.name.rsplit(" x", 1)[0] for one in run.schedules})
     sampled = {
         tuple(map(str, key)): (rows.slot.to_numpy(), rows.measured_s.to_numpy() * 1e6)
-        for key, rows in run.slots.groupby(["layer", "variant", "placement"])
+        for key, rows in run.slots.groupby(["layer", "variant", "placement", "form"])
     }
     found = [times for name in names for times in _one(run, name, dealing, sampled)]
     return list(linked(found, dealing))
 
 
-def coefficients_by_name(fitted: Sequence[TileTimes]) -> dict[str, TileTimes]:
-    """Coefficients under the name that tables use: ``"small-flat-8 x2"``."""
-    return {times.name: times for times in fitted}
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """PyTorch's gather of channels: ``start + each * elements`` [s]."""
+
+    start: float
+    each: float
+
+    def seconds(self, conv: GroupedConv) -> float:
+        """Time for a layer, groups padded to eight channels [s]."""
+        return self.start + self.each * _elements(conv)
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """Everything that the tune half gave: tile times by name, packing, the framework's gather."""
+
+    times: dict[str, TileTimes]
+    packing: Packing
+    gather: Gather
+
+
+def fit_all(run: Run, dealing: Dealing) -> Fitted:
+    """Tile times of both runs together, then what packing takes beside them."""
+    times = {one.name: one for one in refit(run, dealing)}
+    moved, packing, whole = [], [], []
+    for one in run.schedules:
+        if one.packing is not None and in_tune_half(one.conv.name):
+            moved.append(Packing(0.0, 1.0).seconds(one.packing))
+            packing.append(one.measured_s - _said(one, times))
+            whole.append(one.measured_s)
+    start, rate = _line(moved, packing, whole)
+    mine = [one for one in run.gathered if in_tune_half(one.conv.name)]
+    start_gather, each = _line(
+        [_elements(one.conv) for one in mine],
+        [one.measured_s - _said(one, times) for one in mine],
+        [one.measured_s for one in mine],
+    )
+    return Fitted(times, Packing(start, 1 / rate, calibrated=True), Gather(start_gather, each))
+
+
+def _said(one: Scheduled, times: dict[str, TileTimes]) -> float:
+    own = times[one.name]
+    return layer_seconds(own, slot_seconds(own, one.load))
+
+
+def _elements(conv: GroupedConv) -> float:
+    padded = sum(-(-len(group.channels) // 8) * 8 for group in conv.groups)
+    return float(conv.batch * conv.height * conv.width * padded)
+
+
+def _line(x: list[float], y: list[float], whole: list[float]) -> tuple[float, float]:
+    """``start + slope x`` through y, errors relative to the whole time."""
+    weight = 1.0 / np.array(whole)
+    design = np.column_stack([np.ones(len(x)), x]) * weight[:, None]
+    found, _ = nnls(design * 1e-6, np.array(y) * weight)
+    return float(found[0] * 1e-6), float(found[1] * 1e-6)
 
 
 def slot_seconds(times: TileTimes, load: Held) -> Floats:
@@ -137,8 +193,11 @@ def _rows(
     ends = np.zeros((2, len(levels)))
     ends[:, levels.index(times.residency)] = 1.0, lateness(seconds) * 1e6
     last = np.concatenate([wide[int(seconds.argmax())], ends.reshape(-1)])
-    blocks = [(last[None], np.array([one.measured_s * 1e6]), np.array([LAYER_WEIGHT]))]
-    slots, measured = sampled.get((one.conv.name, one.name, one.placement), (None, None))
+    blocks: list[Block] = []
+    if one.packing is None:
+        blocks.append((last[None], np.array([one.measured_s * 1e6]), np.array([LAYER_WEIGHT])))
+    key = (one.conv.name, one.name, one.placement, one.form)
+    slots, measured = sampled.get(key, (None, None))
     if slots is not None and measured is not None:
         rows = np.pad(wide[slots], ((0, 0), (0, 2 * len(levels))))
         blocks.append((rows, measured, np.full(len(slots), 2 / np.sqrt(len(slots)))))

@@ -1,26 +1,17 @@
-"""How good predictions and schedules were: errors, ranking, speed-ups, and who wins in advance."""
+"""How good predictions were: errors of slots and layers, and the ranking of schedules."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau
 
-from perfmodel.hardware.accelerator import Accelerator
 from perfmodel.optimize.grouped.candidates import layer_seconds
-from perfmodel.optimize.grouped.tiles import TileTimes
-from validate.grouped_conv.baseline_times import expected, fit_launches
 from validate.grouped_conv.dataset import Run, in_tune_half
-from validate.grouped_conv.refit import slot_seconds
+from validate.grouped_conv.refit import Fitted, slot_seconds
 
-GRAPHS = (
-    "cudnn-nhwc", "cudnn-nchw", "padded-nhwc", "padded-nchw", "dense", "torch-compile-nhwc",
-    "loop-graph", "streams4-graph", "streams16-graph", "streams16-longest-graph",
-)  # fmt: skip
-STREAMS = [name for name in GRAPHS if name.startswith("streams")]
 APART = 0.03
 
 
@@ -38,48 +29,63 @@ class Error:
         return cls(float(errors.abs().mean()), float(errors.median()), len(errors))
 
 
-def schedule_table(run: Run, fitted: Mapping[str, TileTimes]) -> pd.DataFrame:
+def schedule_table(run: Run, fitted: Fitted) -> pd.DataFrame:
     """One row a schedule: measured, predicted by the first fit and by ``fitted`` [s]."""
     rows = []
     for one in run.schedules:
-        times = fitted[one.name]
+        times = fitted.times[one.name]
         load = one.load
         slots = slot_seconds(times, load)
+        packing = 0.0 if one.packing is None else fitted.packing.seconds(one.packing)
         rows.append(
             {
                 "layer": one.conv.name,
                 "placement": one.placement,
                 "name": one.name,
+                "form": one.form,
                 "measured": one.measured_s,
                 "first": one.first_predicted_s,
-                "predicted": layer_seconds(times, slots),
+                "predicted": layer_seconds(times, slots) + packing,
                 "used": float(slots.mean() / slots.max()),
                 "tiles_per_slot": float(load.tiles.sum()) / len(load.tiles),
                 "tune": in_tune_half(one.conv.name),
+                "what": f"{one.form} {one.name} {one.digest}",
             }
         )
     return pd.DataFrame(rows)
 
 
-def slot_table(run: Run, fitted: Mapping[str, TileTimes]) -> pd.DataFrame:
+def slot_table(run: Run, fitted: Fitted) -> pd.DataFrame:
     """One row a sampled slot: measured, predicted by the first fit and by ``fitted`` [s]."""
     parts = []
-    loads = {(s.conv.name, s.placement, s.name): s.load for s in run.schedules}
-    for (layer, placement, name), rows in run.slots.groupby(["layer", "placement", "variant"]):
-        every = slot_seconds(fitted[name], loads[layer, placement, name])
+    loads = {(s.conv.name, s.placement, s.name, s.form): s.load for s in run.schedules}
+    for key, rows in run.slots.groupby(["layer", "placement", "variant", "form"]):
+        layer, placement, name, form = map(str, key)
+        every = slot_seconds(fitted.times[name], loads[layer, placement, name, form])
         parts.append(
             pd.DataFrame(
                 {
                     "layer": layer,
                     "name": name,
+                    "form": form,
                     "measured": rows.measured_s,
                     "first": rows.planned_s,
                     "predicted": every[rows.slot.to_numpy()],
-                    "tune": in_tune_half(str(layer)),
+                    "tune": in_tune_half(layer),
                 }
             )
         )
     return pd.concat(parts, ignore_index=True)
+
+
+def distinct(schedules: pd.DataFrame) -> pd.DataFrame:
+    """Schedules with equal tables once, their measured times averaged."""
+    return schedules.groupby(["layer", "what"], sort=False, as_index=False).agg(
+        measured=("measured", "mean"),
+        predicted=("predicted", "first"),
+        first=("first", "first"),
+        tune=("tune", "first"),
+    )
 
 
 def kendall(schedules: pd.DataFrame, column: str) -> float:
@@ -121,67 +127,3 @@ def pairs(schedules: pd.DataFrame, column: str) -> tuple[Pairs, Pairs]:
             chosen = near == kind
             counts[kind] += (chosen.sum(), (tied & chosen).sum(), (wrong & chosen).sum())
     return Pairs(*map(int, counts[0])), Pairs(*map(int, counts[1]))
-
-
-def layer_table(run: Run, schedules: pd.DataFrame, accelerator: Accelerator) -> pd.DataFrame:
-    """One row a layer: what each method took, what was expected of it, ours and the best [s]."""
-    wide = run.layers[run.layers.latency_us.notna()].pivot_table(
-        index="layer", columns="method", values="latency_us", aggfunc="min"
-    )
-    wide = wide.drop(columns="schedule") * 1e-6
-    facts = run.layers.drop_duplicates("layer").set_index("layer")[["family", "batch", "groups"]]
-    table = wide.join(facts)
-    ran = schedules[schedules.placement == "knapsack+lpt"].set_index("layer")
-    table["run"] = [run.convs[name].input_run for name in table.index]
-    table["direct"], table["predicted"] = ran.measured, ran.predicted
-    table["tiles_per_slot"] = ran.tiles_per_slot
-    # of the schedules that ran, the one that the refitted coefficients call fastest
-    best = schedules.loc[schedules.groupby("layer").predicted.idxmin()].set_index("layer")
-    table["picked"] = best.measured
-    table["picked_predicted"] = best.predicted
-    table["fastest_schedule"] = schedules.groupby("layer").measured.min()
-    table["streams"] = table[STREAMS].min(axis=1)
-    methods = [name for name in GRAPHS if name in table]
-    table["best"] = table[methods].min(axis=1)
-    table["best_method"] = table[methods].idxmin(axis=1)
-    launches = fit_launches(run.layers)
-    guesses = {name: expected(run.convs[name], accelerator, launches) for name in table.index}
-    factors = _factors(table, guesses)
-    table["best_expected"] = [
-        min(seconds * factors[method] for method, seconds in guesses[name].items())
-        for name in table.index
-    ]
-    table["equal"] = [run.convs[name].equal for name in table.index]
-    # one kernel packs the channels first where groups are unequal and loads would be narrow
-    packed = table["gather+schedule"].where((table["run"] < 8) & ~table.equal)
-    table["ours"] = packed.fillna(table.direct)
-    table["per_group"] = [float(run.convs[name].inputs.mean()) for name in table.index]
-    table["kernel"] = [run.convs[name].kernel for name in table.index]
-    table["tune"] = [in_tune_half(name) for name in table.index]
-    return table
-
-
-def _factors(table: pd.DataFrame, guesses: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Median of measured over expected for each method, on the tune half."""
-    found = {}
-    for method in {method for one in guesses.values() for method in one}:
-        ratio = [
-            table.loc[name, method] / guesses[name][method]
-            for name in table.index
-            if in_tune_half(name) and method in guesses[name]
-        ]
-        found[method] = float(np.nanmedian(ratio))
-    return found
-
-
-def geomean(ratio: pd.Series) -> float:
-    """Geometric mean, rows without a value left out."""
-    return float(np.exp(np.log(ratio.dropna()).mean()))
-
-
-def confusion(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows: wins or loses as predicted; columns: as measured."""
-    said = np.where(table.best_expected > table.picked_predicted, "wins", "loses")
-    real = np.where(table.best > table.picked, "wins", "loses")
-    counts = pd.crosstab(pd.Series(said, name="said"), pd.Series(real, name="measured"))
-    return counts.reindex(index=["wins", "loses"], columns=["wins", "loses"], fill_value=0)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from perfmodel.optimize.grouped.forms import Packing
 from perfmodel.optimize.grouped.tiles import TileTimes
 
 
@@ -95,7 +96,9 @@ def write_sidecars(
         write_atomic(out / (one.path.stem + ".toml"), "\n".join(lines) + "\n")
 
 
-def write_coefficients(path: Path, fitted: Sequence[TileTimes]) -> None:
+def write_coefficients(
+    path: Path, fitted: Sequence[TileTimes], packing: Packing | None = None
+) -> None:
     """Tile-time coefficients as the scheduler reads them."""
     lines = [
         "# Written by `python3 -m validate.grouped_conv`.",
@@ -108,6 +111,13 @@ def write_coefficients(path: Path, fitted: Sequence[TileTimes]) -> None:
             "[dealing]",
             f"early_units = {dealing.early}",
             f"early_slots = {list(dealing.starts)}",
+        ]
+    if packing is not None:
+        lines += [
+            "",
+            "[packing]",
+            f"start_s = {packing.start:.6g}",
+            f"bytes_per_s = {packing.rate:.6g}",
         ]
     for times in fitted:
         lines += [
