@@ -45,8 +45,14 @@ def move(site: Site) -> Work:
     read = min(sum(site.bytes(tensor) for tensor in site.inputs), written)
     width = item_bytes(out.dtype)
     op = map_op("copy", elements, read, written, 0.0, out.dtype, width)
-    launches = 2 if site.name == "constant_pad_nd" else 1  # fill, then copy into the middle
-    if launches == 2:
+    if site.name == "roll":  # an axis after the other
+        dims = site.attribute("dims", [0])
+        axes = len(dims) if isinstance(dims, list | tuple) else 1
+        return Work("copy", (site.kernel("copy", (op,) * max(1, axes), launches=max(1, axes)),))
+    if site.name == "constant_pad_nd":
+        if out.shape == site.inputs[0].shape:
+            return Work("copy", (site.kernel("copy", Copy(written)),))
+        # filled first, then the middle is copied into it
         filled = stream("fill", elements, 0, written)
         return Work("composite", (site.kernel("copy", (filled, op), launches=2, host="copy"),))
     return Work("copy", (site.kernel("copy", op),))

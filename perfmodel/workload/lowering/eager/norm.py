@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from perfmodel.workload.lowering.kernel import Kernel
 from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel
-from perfmodel.workload.lowering.stream import stream
+from perfmodel.workload.lowering.stream import map_op, stream
 from perfmodel.workload.op import LayerNorm, Op, RmsNorm, Softmax
 from perfmodel.workload.program import Tensor
 
@@ -12,10 +12,21 @@ _MEASURED = ("bf16", "fp16", "fp32")
 
 
 def layer_norm(site: Site) -> Work:
-    """One kernel: a block a row."""
-    rows, cols = _rows(site, site.inputs[0])
-    op = _row_op(LayerNorm, rows, cols, site.inputs[0].dtype)
-    return Work("norm", (site.kernel("norm", op, host="norm"),) if rows * cols else ())
+    """One kernel, a block a row; an operand that is not contiguous is copied first."""
+    x = site.inputs[0]
+    rows, cols = _rows(site, x)
+    if rows * cols == 0:
+        return Work("norm")
+    kernel = site.kernel("norm", _row_op(LayerNorm, rows, cols, x.dtype), host="norm")
+    if x.layout in ("contiguous", "sparse"):
+        return Work("norm", (kernel,))
+    size, width = numel(x.shape) * item_bytes(x.dtype), item_bytes(x.dtype)
+    scratch = ((site.temporary(), size),)
+    copy = map_op("copy", rows * cols, size, size, 0.0, x.dtype, width)
+    first = site.kernel(
+        "copy", copy, name="contiguous", reads=(x,), writes=(), extra_writes=scratch, host="norm"
+    )
+    return Work("norm", (first, kernel), scratch)
 
 
 def rms_norm(site: Site) -> Work:
@@ -51,6 +62,7 @@ def norm_backward(site: Site) -> Work:
                 reads=(grad, x),
                 writes=weights,
                 host="norm",
+                launches=2,
             )
         )
     return Work("composite", tuple(kernels))
@@ -65,7 +77,8 @@ def batch_norm(site: Site) -> Work:
     size, written = site.bytes(x), site.bytes(out)
     scale = stream("batch_norm", elements, size, written, 2.0 * elements, x.dtype)
     if not is_training(site):
-        return Work("norm", (site.kernel("pointwise", scale, writes=(out,), host="norm"),))
+        last = site.kernel("pointwise", scale, writes=(out,), host="norm")
+        return Work("norm", (last,) if uses_cudnn(site) else (*_inverse(site), last))
     statistics = stream("moments", elements, size, 0, 3.0 * elements)
     if uses_cudnn(site):
         kernel = site.kernel("norm", (statistics, scale), host="norm")
@@ -76,7 +89,7 @@ def batch_norm(site: Site) -> Work:
         name=f"{site.name}: moments",
         reads=(x,),
         writes=site.outputs[1:3],
-        launches=2,
+        launches=3 if x.layout == "channels_last" else 2,  # semaphores, sums, running statistics
         host="norm",
     )
     second = site.kernel("pointwise", scale, writes=(out,), host="norm")
@@ -97,10 +110,32 @@ def batch_norm_backward(site: Site) -> Work:
         return Work("norm", (site.kernel("norm", (sums, apply), host="norm"),))
     first = site.kernel(
         "reduction", sums, name=f"{site.name}: sums", reads=(grad, x), writes=site.outputs[1:],
-        host="norm",
+        host="norm", launches=2 if x.layout == "channels_last" else 1,
     )  # fmt: skip
     second = site.kernel("pointwise", apply, writes=(out,), host="norm")
     return Work("composite", (first, second))
+
+
+def _inverse(site: Site) -> tuple[Kernel, ...]:
+    """What PyTorch's own evaluation does first: statistics to fp32, their inverse root."""
+    statistics = site.inputs[-1]
+    channels = numel(statistics.shape)
+    if channels == 0:
+        return ()
+    width = item_bytes(statistics.dtype)
+    root = stream("invstd", channels, 4 * channels, 4 * channels, 4.0 * channels)
+    kernels = (
+        site.kernel("pointwise", root, name=f"{site.name}: root", reads=(statistics,), writes=(),
+                    host="norm"),
+    )  # fmt: skip
+    if width == 4:
+        return kernels
+    cast = stream("cast", channels, width * channels, 4 * channels)
+    return (
+        site.kernel("copy", cast, name=f"{site.name}: cast", reads=(statistics,), writes=(),
+                    host="norm"),
+        *kernels,
+    )  # fmt: skip
 
 
 def is_training(site: Site) -> bool:
