@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from perfmodel.calibrate.programs import Measured, ModelRow, read_model_rows
+from perfmodel.calibrate.programs import Measured, ModelRow, program_path, read_model_rows
 from perfmodel.cost.program import ProgramEstimate, estimate_lowered
 from perfmodel.cost.program.coefficients import ProgramCoefficients, program_coefficients
 from perfmodel.cost.program.memory import library_workspace, replay
@@ -145,13 +145,13 @@ def measured_cases(
         Which rows.
     """
     cases, refused = [], []
-    lowered_from: tuple[str, Program] | None = None
-    rows = sorted(filter(chosen, read_model_rows(measurements)), key=lambda row: row.recorded)
-    for row in rows:
+    lowered_from: tuple[Path, Program] | None = None
+    rows = filter(chosen, read_model_rows(measurements))
+    paths = [(program_path(programs, row), row) for row in rows]
+    for path, row in sorted(paths, key=lambda pair: str(pair[0])):
         try:
-            if lowered_from is None or lowered_from[0] != row.recorded:
-                path = programs / f"{row.recorded}.json.gz"
-                lowered_from = (row.recorded, load_program(path))
+            if lowered_from is None or lowered_from[0] != path:
+                lowered_from = (path, load_program(path))
             lowered = lower(lowered_from[1], row.stack())
             cases.append(Measured(row, prepare(lowered, accelerator)))
         except PerfmodelError as error:

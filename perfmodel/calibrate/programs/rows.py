@@ -21,6 +21,8 @@ STACKS: Final = {
 """Measured mode -> the stack that describes it."""
 TABLE: Final = "cases.csv"
 KERNEL_TABLE: Final = "kernels.csv.gz"
+CAPTURED: Final = "-captured"
+"""Ends the name of a program that runs only under capture or compilation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,16 @@ class KernelRow:
     shapes: str
     count: int
     total_s: float
+
+
+def program_path(programs: Path, row: ModelRow) -> Path:
+    """The recorded program that a row ran.
+
+    A model may ask whether its stream is being captured or compiled (transformers then builds masks
+    that it leaves out otherwise); such a step has a program of its own beside the eager one.
+    """
+    own = programs / f"{row.recorded}{CAPTURED}.json.gz"
+    return own if row.mode != "eager" and own.is_file() else programs / f"{row.recorded}.json.gz"
 
 
 def tables(folder: Path) -> list[Path]:

@@ -24,17 +24,24 @@ COMPUTE = {"bf16": torch.bfloat16, "fp16": torch.float16}
 OOM_TRIES = 6
 
 
+def classes_of(output: Any) -> tuple[int, int, int]:
+    """Class axis of an output, its length, and the number of targets."""
+    axis = 1 if output.dim() in (2, 4, 5) else output.dim() - 1
+    classes = int(output.shape[axis])
+    return axis, classes, output.numel() // classes
+
+
+def loss_over(value: Any, target: Any, axis: int, classes: int) -> Any:
+    """Cross-entropy over a class axis; `target` is flat."""
+    flat = value if value.dim() == 2 else value.movedim(axis, -1).reshape(-1, classes)
+    return F.cross_entropy(flat, target)
+
+
 def loss_of(output: Any) -> Callable[[Any], Any]:
     """Cross-entropy over the class axis of `output`, with random targets of its shape."""
-    shape, axis = list(output.shape), 1 if output.dim() in (2, 4, 5) else output.dim() - 1
-    classes = shape.pop(axis)
-    target = torch.randint(0, classes, tuple(shape), device=output.device).flatten()
-
-    def loss(value: Any) -> Any:
-        flat = value if value.dim() == 2 else value.movedim(axis, -1).reshape(-1, classes)
-        return F.cross_entropy(flat, target)
-
-    return loss
+    axis, classes, rows = classes_of(output)
+    target = torch.randint(0, classes, (rows,), device=output.device)
+    return lambda value: loss_over(value, target, axis, classes)
 
 
 def optimizer_for(case: Case, parameters: Any) -> Any:

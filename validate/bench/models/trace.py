@@ -1,82 +1,222 @@
-"""Programs of the measured cases, recorded without a device."""
+"""Programs of the measured cases, recorded without a device.
+
+Two modes of a case often run one program: eager and its captured form differ only where a model
+asks whether a stream is being captured (transformers then builds masks that it leaves out in eager
+mode). So each case is recorded eagerly, and once more as under capture where that differs.
+"""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from validate.bench.models import cases
 from validate.bench.models.cases import Case
 
+CAPTURED = "-captured"
+"""Suffix of a program that a step runs only while a stream is captured or the step compiled."""
+LOOPS = ("mamba_130m",)
+"""Models whose loops over positions make huge programs: one of their cases is recorded."""
+
 
 def name_of(case: Case) -> str:
     """File stem of a case's program; modes share one."""
-    parts = [p for p in case.key.split("/") if p not in (case.mode, "nobench")]
-    return "-".join(parts)
+    parts = case.key.split("/")
+    return "-".join(part for part in [*parts[:2], *parts[3:]] if part != "nobench")
 
 
-def program(case: Case) -> Any:
-    """Record one step of `case` with meta tensors."""
+def recordings() -> list[Case]:
+    """A case for each program, eager ones first, in the order of the measurement."""
+    first: dict[str, Case] = {}
+    for case in [*cases.eager(), *cases.compiled()]:
+        first.setdefault(name_of(case), replace(case, mode="eager"))
+    kept, loops = [], set()
+    for case in first.values():
+        if case.model in LOOPS:
+            if case.model in loops:
+                continue
+            loops.add(case.model)
+        kept.append(case)
+    return kept
+
+
+def build(case: Case) -> Any:
+    """The model of a case on the meta device."""
+    import torch
+
+    from validate.bench.models import zoo
+    from validate.bench.models.session import DTYPES
+
+    dtype = torch.float32 if case.autocast else DTYPES[case.dtype]
+    default = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(dtype if case.model.startswith("llama") else torch.float32)
+        with torch.device("meta"):
+            model = zoo.entry(case.model).build(False)
+    finally:
+        torch.set_default_dtype(default)
+    model = model.to(dtype=dtype)
+    if case.layout == "channels_last":
+        last = torch.channels_last_3d if "3d" in case.model else torch.channels_last
+        model = model.to(memory_format=last)
+    model.train(case.kind == "train")
+    model.requires_grad_(case.kind == "train")
+    if case.checkpoint:
+        model.gradient_checkpointing_enable()
+    return model
+
+
+def inputs(case: Case, model: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Example inputs: floating-point tensors on the meta device, small integers with values."""
+    import torch
+    from torch.utils._pytree import tree_map
+
+    from validate.bench.models import zoo
+    from validate.bench.models.session import DTYPES
+
+    held = torch.float32 if case.autocast else DTYPES[case.dtype]
+
+    def real(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor) or value.is_floating_point():
+            return value
+        return torch.ones(value.shape, dtype=value.dtype)
+
+    with torch.device("meta"):
+        if case.kind == "decode":
+            cache = model.new_cache(case.batch, case.seq, held)
+        else:
+            args, kwargs = zoo.entry(case.model).inputs(case.batch, case.seq, held, False)
+    if case.kind == "decode":
+        ids = torch.ones(case.batch, 1, dtype=torch.int64)
+        return (ids, cache, torch.tensor([case.seq - 1])), {}
+    if case.kind == "prefill":
+        kwargs = kwargs | {"last": True}
+    if case.layout == "channels_last":
+        args = tuple(_channels_last(a) if isinstance(a, torch.Tensor) else a for a in args)
+    return tree_map(real, args), tree_map(real, kwargs)
+
+
+def _channels_last(tensor: Any) -> Any:
+    import torch
+
+    form = {4: torch.channels_last, 5: torch.channels_last_3d}.get(tensor.dim())
+    return tensor if form is None else tensor.contiguous(memory_format=form)
+
+
+def _training(case: Case, model: Any, args: Any, kwargs: Any) -> Any:
+    """The measured training step: cross-entropy over the class axis, targets made beforehand."""
     import torch
 
     import perfmodel as pm
-    from validate.bench.models.session import Session, loss_of
-    from validate.bench.models.zoo import logits
+    from validate.bench.models import zoo
+    from validate.bench.models.session import COMPUTE, classes_of, loss_over
 
-    session = Session("cpu", False)
-    session.name = "meta"
-    session.build(case)
-    model, training, kwargs = session._model, None, {}
-    if case.kind == "decode":
-        with torch.device("meta"):
-            args: Any = session.decode_example(case.batch, case.seq, session.dtype(case))
-    else:
-        args, kwargs = session.example(case)
-    if case.kind == "train":
-        from perfmodel.workload.importers.training import Training
+    compute = COMPUTE.get(case.dtype, torch.bfloat16)
+    ids = torch.utils._pytree.tree_map(
+        lambda v: v.to("meta") if isinstance(v, torch.Tensor) else v, (args, kwargs)
+    )
+    with torch.no_grad(), torch.autocast("cpu", dtype=compute, enabled=False):
+        output = zoo.logits(model(*ids[0], **ids[1]))
+    axis, classes, rows = classes_of(output)
 
-        loss = None
+    def loss(value: Any, target: Any) -> Any:
+        return loss_over(zoo.logits(value), target, axis, classes)
 
-        def first(output: Any) -> Any:
-            nonlocal loss
-            value = logits(output)
-            if loss is None:
-                loss = loss_of(value)
-            return loss(value)
+    return pm.Training(
+        optimizer=case.optimizer,
+        implementation=case.implementation,
+        loss=loss,
+        targets=(torch.zeros(rows, dtype=torch.int64, device="meta"),),
+    )
 
-        training = Training(
-            optimizer=case.optimizer,
-            implementation=case.implementation,
-            loss=first,
-            checkpoint="none",
-        )
+
+@contextlib.contextmanager
+def captured(on: bool) -> Iterator[None]:
+    """As while a stream is being captured."""
+    import torch
+
+    original = torch.cuda.is_current_stream_capturing
+    if on:
+        torch.cuda.is_current_stream_capturing = lambda: True
+    try:
+        yield
+    finally:
+        torch.cuda.is_current_stream_capturing = original
+
+
+def program(case: Case, *, capture: bool = False) -> Any:
+    """Record one step of `case` with meta tensors."""
+    import perfmodel as pm
+
+    model = build(case)
+    args, kwargs = inputs(case, model)
+    training = _training(case, model, args, kwargs) if case.kind == "train" else None
     cast = {"bf16": "bf16", "fp16": "fp16"}.get(case.dtype) if case.autocast else None
-    return pm.trace(model, args, kwargs, training=training, autocast=cast)
+    with captured(capture):
+        return pm.trace(model, args, kwargs, training=training, autocast=cast, name=name_of(case))
+
+
+def differs(one: Any, other: Any) -> bool:
+    """Whether two programs run other operators."""
+    return [n.target for n in one.nodes] != [n.target for n in other.nodes]
+
+
+def _record(case: Case, folder: Path, again: bool) -> str:
+    from perfmodel.workload.program import save_program
+
+    path = folder / f"{name_of(case)}.json.gz"
+    if path.exists() and not again:
+        return ""
+    begin = time.monotonic()
+    plain = program(case)
+    save_program(plain, path)
+    words = f"{len(plain.nodes)} nodes"
+    if _asks_for_capture(case):
+        held = program(case, capture=True)
+        if differs(plain, held):
+            save_program(held, folder / f"{name_of(case)}{CAPTURED}.json.gz")
+            words += f", {len(held.nodes)} captured"
+    return f"{words}, {time.monotonic() - begin:.1f} s, {path.stat().st_size >> 10} KiB"
+
+
+def _asks_for_capture(case: Case) -> bool:
+    from validate.bench.models.zoo import language
+
+    return case.kind == "infer" and case.model in language.ENTRIES and case.model not in LOOPS
 
 
 def main(argv: list[str]) -> int:
     """Write the programs of all cases; 0 when each could be recorded."""
     parser = argparse.ArgumentParser(prog="python3 -m validate.bench.models trace")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", default="", help="substring of the names to record")
+    parser.add_argument("--measured", type=Path, action="append", default=[], help="a cases.csv")
+    parser.add_argument("--again", action="store_true", help="also what is there already")
     options = parser.parse_args(argv)
-    from perfmodel.workload.program import save_program
-
     options.out.mkdir(parents=True, exist_ok=True)
-    failed, seen = 0, set()
-    for case in [*cases.eager(), *cases.compiled()]:
-        name = name_of(case)
-        if name in seen or options.only not in case.key:
-            continue
-        seen.add(name)
-        path = options.out / f"{name}.json.gz"
-        if path.exists():
-            continue
+    chosen = [case for case in recordings() if options.only in name_of(case)]
+    if options.measured:
+        from validate.bench.models import files
+
+        names = {
+            "-".join(p for i, p in enumerate(key.split("/")) if i != 2 and p != "nobench")
+            for path in options.measured
+            for key in files.done(path)
+        }
+        chosen = [case for case in chosen if name_of(case) in names]
+    failed = 0
+    for case in chosen:
         try:
-            save_program(program(case), path)
+            done = _record(case, options.out, options.again)
         except Exception as error:
             failed += 1
-            print(f"{name}: {type(error).__name__}: {error}"[:300], flush=True)
-    print(f"{len(seen)} programs, {failed} failed")
+            done = f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]
+        if done:
+            print(f"{name_of(case)}: {done}", flush=True)
+    print(f"{len(chosen)} programs, {failed} failed")
     return 1 if failed else 0
