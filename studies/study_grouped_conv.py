@@ -51,13 +51,15 @@ def layer() -> GroupedConv:
 
 
 def unseen() -> Unseen:
-    """From the committed run, half of the layers that the fit left out."""
-    from validate.grouped_conv.dataset import load_run
-    from validate.grouped_conv.refit import coefficients_by_name, refit
+    """From the committed runs, half of the layers that the fit left out."""
+    from validate.grouped_conv.dataset import load_fresh, load_run, together
+    from validate.grouped_conv.dealing import dealing_of
+    from validate.grouped_conv.refit import fit_all
     from validate.grouped_conv.scores import schedule_table
 
-    run = load_run()
-    rows = schedule_table(run, coefficients_by_name(refit(run)))
+    first = load_run()
+    run = together(first, load_fresh())
+    rows = schedule_table(run, fit_all(run, dealing_of(first)))
     rows = rows[~rows.tune & (rows.placement == "knapsack+lpt")]
     family = run.layers.drop_duplicates("layer").set_index("layer").family
     return Unseen(
@@ -103,7 +105,7 @@ def main(argv: list[str] | None = None) -> None:
     ordered = in_order_seconds(found.chosen)
     print(f"in order {ordered * 1e6:.1f} us, scheduled {found.chosen.makespan * 1e6:.1f} us")
     kernel, slots = found.chosen.times.name, found.chosen.slots
-    title = f"{found.conv.name}: {kernel}, {SLOTS_SHOWN} of {slots} slots"
+    title = f"{found.layer.name}: {found.form.name}, {kernel}, {SLOTS_SHOWN} of {slots} slots"
     drawn = picture(found, title)
     real = unseen()
     error = np.abs(real.predicted / real.measured - 1)
