@@ -161,7 +161,7 @@ def _common_kinds(cases: Sequence[Measured]) -> tuple[str, ...]:
     """What shares a pace, where at least three models run it."""
     found: dict[str, set[str]] = {}
     for one in cases:
-        for name in one.prepared.priced.ops.classes:
+        for name in {name for names in one.prepared.priced.ops.classes for name in names}:
             found.setdefault(name, set()).add(one.row.model)
     return tuple(sorted(name for name, models in found.items() if len(models) >= 3))
 

@@ -56,7 +56,7 @@ def write_program_file(
         *(f"{name} = {value:.6g}" for name, value in fitted.host.items()),
         "",
         "[pace]  # kernels inside a model over the same kernels alone",
-        *(f"{name} = {value:.5g}" for name, value in sorted(fitted.pace.items())),
+        *(f'"{name}" = {value:.5g}' for name, value in sorted(fitted.pace.items())),
         "",
         "[interval]  # half-width of 90 %, in the logarithm of the step time",
         *(f"{name} = {value:.4g}" for name, value in sorted(fitted.interval.items())),

@@ -15,6 +15,7 @@ parts again. The learned correction, and the pace of the kernel's kind, multiply
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -38,6 +39,8 @@ SET_BYTES: Final = 400e6
 SETS: Final = 48
 """Input sets of a calibrated operator: 400 MB of them, at most 48."""
 LIBRARY: Final = ("gemm", "conv", "attention", "adamw", "sgd")
+LEAST_BROADCAST: Final = 16
+"""Bytes up to which an operand is a scalar, which a kernel takes as an argument [B]."""
 BOUNDS: Final = ("compute", "memory", "launch", "latency")
 
 
@@ -67,7 +70,7 @@ class PricedOps:
         Whether measurements of this chip stand behind the price.
     pace : int array
         Index into ``classes``.
-    classes : tuple of str
+    classes : tuple of tuple of str
         What shares a pace: see :func:`pace_class`.
     """
 
@@ -85,7 +88,7 @@ class PricedOps:
     bound: NDArray[np.intp]
     calibrated: NDArray[np.bool_]
     pace: NDArray[np.intp]
-    classes: tuple[str, ...]
+    classes: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +213,8 @@ def kernel_times(
     scale = (1.0 - spared * resident[ops.kernel]) / (1.0 - spared * before)
     now, then = (_together(ops, ops.memory * part) for part in (scale, 1.0))
     factor = now / np.where(then > 0.0, then, 1.0)
-    factor = factor * np.array([pace.get(name, 1.0) for name in ops.classes])[ops.pace]
+    paces = [math.prod(pace.get(name, 1.0) for name in names) for names in ops.classes]
+    factor = factor * np.array(paces)[ops.pace]
     more = priced.extra * extra_launch
 
     def added(values: Floats) -> Floats:
@@ -263,7 +267,7 @@ def _price_ops(
     numbers = np.zeros((10, size))
     bound = np.zeros(size, dtype=np.intp)
     calibrated = np.zeros(size, dtype=bool)
-    names = np.full(size, "", dtype=object)
+    names: list[tuple[str, ...]] = [()] * size
     for places, op in stacked(op for _, op in flat):
         read, moved = (
             np.broadcast_to(np.asarray(value, dtype=float), places.shape)
@@ -292,29 +296,39 @@ def _price_ops(
             bound[mine] = [BOUNDS.index(str(word)) for word in priced.bound]
             calibrated[mine] = priced.calibrated
             for place in mine.tolist():
-                names[place] = pace_class(kernels[flat[place][0]].kind, task.base)
+                names[place] = pace_class(kernels[flat[place][0]], task.base)
     seconds, arithmetic, low, high, work, memory, floor, exponent, moved, reading = numbers
     kernel = np.array([k for k, _ in flat], dtype=np.intp)
-    classes = tuple(sorted(set(names.tolist())))
+    classes = tuple(sorted(set(names)))
     place_of = {name: k for k, name in enumerate(classes)}
-    pace = np.array([place_of[name] for name in names.tolist()], dtype=np.intp)
+    pace = np.array([place_of[name] for name in names], dtype=np.intp)
     return PricedOps(
         kernel, seconds, arithmetic, low, high, work, memory, floor, exponent, moved, reading,
         bound, calibrated, pace, classes,
     )  # fmt: skip
 
 
-def pace_class(kind: str, base: str) -> str:
-    """What shares a pace: the library's kernel where one was calibrated, else the kernel's kind.
+def pace_class(kernel: Kernel, base: str) -> tuple[str, ...]:
+    """What shares a pace with an operator of a kernel, from the general to the particular.
 
-    Examples
-    --------
-    >>> pace_class("conv", "conv_fwd_nhwc"), pace_class("norm", "elementwise")
-    ('conv_fwd', 'norm')
+    A library's kernel runs at the pace of what was calibrated under its name. Of the others, those
+    that a compiler generated go together by kind; eager ones by kind and by whether they can read
+    their operands as flat vectors, then by name.
     """
     if base.startswith(LIBRARY):
-        return base.removesuffix("_nhwc").removesuffix("_nchw")
-    return kind
+        return (base.removesuffix("_nhwc").removesuffix("_nchw"),)
+    if kernel.host in ("triton", "extern"):
+        return (f"triton {kernel.kind}",)
+    return (kernel.kind + access(kernel), kernel.name)
+
+
+def access(kernel: Kernel) -> str:
+    """How an eager kernel reads: flat, with strides, or one operand again and again."""
+    if kernel.note:
+        return " strided"
+    longest = max((size for _, size in (*kernel.reads, *kernel.writes)), default=0)
+    again = any(LEAST_BROADCAST < size < 0.4 * longest for _, size in kernel.reads)
+    return " broadcast" if again and kernel.kind == "pointwise" else ""
 
 
 def _deaths(lowered: Lowered) -> dict[int, tuple[int, ...]]:
