@@ -20,15 +20,16 @@ from torch.utils import backend_registration
 from perfmodel.workload.importers.attention import attend, backend
 
 _ATEN: Final = torch.ops.aten
+FUSED: Final = (
+    _ATEN._native_multi_head_attention.default,
+    _ATEN._transformer_encoder_layer_fwd.default,
+)
 
 
 def fused(order: tuple[str, ...]) -> dict[Any, Any]:
     """The two operators with what they call."""
     attention = partial(_attention, order=order)
-    return {
-        _ATEN._native_multi_head_attention.default: attention,
-        _ATEN._transformer_encoder_layer_fwd.default: partial(_encoder_layer, attention),
-    }
+    return dict(zip(FUSED, (attention, partial(_encoder_layer, attention)), strict=True))
 
 
 @contextlib.contextmanager

@@ -135,8 +135,7 @@ def record(
         inputs_on_meta(dict(kwargs or {}), values, memo),
     )
     targets = inputs_on_meta(training.targets, values, memo) if training else ()
-    table = composites(tuple(attention))
-    stream = Stream(table)
+    stream = Stream(composites(tuple(attention)))
     inputs = _hold(stream, model, *call, targets)
     while values:
         stream.knows(*values.pop())
@@ -144,7 +143,7 @@ def record(
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(autocast or "")
     assumptions = _assumptions(model)
     with (
-        as_cuda(table),
+        as_cuda(stream.table),
         emulated(dtype) as region,
         _quiet(),
         _detaches(stream),

@@ -228,6 +228,8 @@ def test_the_fused_path_of_evaluation(name):
         model = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True, dtype=torch.bfloat16)
         program = pm.trace(model, x)
     assert targets(program) == FUSED[name].split()
+    whole = "_transformer_encoder_layer_fwd" if "layer" in name else "_native_multi_head_attention"
+    assert {node.attributes["within"] for node in program.nodes} == {f"aten.{whole}"}
 
 
 def test_the_fused_path_with_weights_and_masks():
