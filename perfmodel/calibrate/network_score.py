@@ -165,16 +165,25 @@ def left_out(rows: Rows, cards: Mapping[str, LinkCoefficients]) -> Iterator[Scor
     Nothing of the generation is seen, on whatever link; starting values are constants of NCCL's
     source. A switch that cannot add (before NVLink 4) does not.
     """
-    for generation, hardware in GENERATIONS.items():
-        link = fit_family(rows.where(~rows.held), cards, without=generation)
-        mine = rows.where(np.isin(rows.hardware, hardware) & (rows.groups == 1) & (rows.ranks > 1))
-        if not has_multicast(_NVLINKS[generation]):
-            link = replace(link, in_network_from=None)
-        there = _inside(mine, link)
+    for generation in GENERATIONS:
+        mine, there = left_out_rows(rows, cards, generation)
         yield score(f"{generation}, from the others", there, mine.seconds)
         for low, high, name in SIZE_CLASSES:
             some = (mine.size > low) & (mine.size <= high)
             yield score(f"{generation}, {name}", there[some], mine.seconds[some])
+
+
+def left_out_rows(
+    rows: Rows, cards: Mapping[str, LinkCoefficients], generation: str
+) -> tuple[Rows, Floats]:
+    """All rows of a generation, and what the others alone predict."""
+    link = fit_family(rows.where(~rows.held), cards, without=generation)
+    if not has_multicast(_NVLINKS[generation]):
+        link = replace(link, in_network_from=None)
+    mine = rows.where(
+        np.isin(rows.hardware, GENERATIONS[generation]) & (rows.groups == 1) & (rows.ranks > 1)
+    )
+    return mine, _inside(mine, link)
 
 
 def shipped_report(table: Path, measured: Path | None = None) -> list[tuple[str, list[Score]]]:
@@ -192,13 +201,17 @@ def shipped_report(table: Path, measured: Path | None = None) -> list[tuple[str,
     CalibrationError
         If a shipped file is missing.
     """
-    links = {target.key: _shipped(target.key) for target in TARGETS}
+    links = _all_shipped()
     rows, _ = published_rows(table)
     sections = report(rows, links, without_generation=False)
     if measured is not None:
         mine = measured_rows(measured)
         sections += measured_report(mine, _shipped(KEY), links["nccl-nvlink4"])
     return sections
+
+
+def _all_shipped() -> dict[str, LinkCoefficients]:
+    return {target.key: _shipped(target.key) for target in TARGETS}
 
 
 def _shipped(key: str) -> LinkCoefficients:
@@ -237,6 +250,9 @@ def report(
         names = np.array([name for _, _, name in SIZE_CLASSES])
         return names[np.searchsorted(edges, part.size, side="left") - 1]
 
+    def reach_of(part: Rows) -> NDArray[np.str_]:
+        return np.where(part.groups > 1, "between nodes", "one node")
+
     def everything(name: str) -> Callable[[Rows], NDArray[np.str_]]:
         return lambda part: np.full(len(part), name)
 
@@ -244,8 +260,7 @@ def report(
         ("Single node: A100, H100, H200, B200", scores(single, everything("all operations"))
          + scores(rings, everything("without all-to-all"))),
         ("Between nodes (without LUMI)", scores(several, everything("all"))),
-        ("Between nodes, whole clusters that no fit saw",
-         scores(np.isin(held.hardware, UNSEEN), everything("all"))),
+        ("Whole clusters that no fit saw", scores(np.isin(held.hardware, UNSEEN), reach_of)),
         ("By chip, single node", scores(held.groups == 1, lambda part: part.hardware)),
         ("By chip, between nodes", scores(held.groups > 1, lambda part: part.hardware)),
         ("By operation", scores(single, lambda part: part.op)),
@@ -342,21 +357,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--drawn", type=Path, help="validate/measurements/h200-sxm-141gb-x2/collectives-drawn.csv"
     )
-    parser.add_argument("--write", action="store_true", help="write the fitted files")
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--write", action="store_true", help="write the fitted files")
+    choice.add_argument("--shipped", action="store_true", help="judge the files as they are")
     parser.add_argument("--out", type=Path, default=None, help="folder of the fitted files")
     options = parser.parse_args(arguments)
     rows, refused = published_rows(options.table)
-    links = fit_published(rows)
+    links = _all_shipped() if options.shipped else fit_published(rows)
     folder = options.out or spec_folders()[-1] / "efficiency" / "network"
     sections = report(rows, links)
     if options.measured:
         mine = measured_rows(options.measured)
-        own = fit_measured(mine, links["nccl-nvlink4"])
+        own = _shipped(KEY) if options.shipped else fit_measured(mine, links["nccl-nvlink4"])
         links[own.key] = own
         sections += measured_report(mine, own, links["nccl-nvlink4"])
         tables = [options.measured, *options.beside]
         factors, counts = fit_beside(tables, tuple(_source(table) for table in tables))
-        sys.stdout.write(f"Beside compute: {factors}\n(rows, spread): {counts}\n\n")
+        sys.stdout.write(f"Beside compute: {factors}; (rows, spread): {counts}\n\n")
         if options.write:
             write_beside(factors, folder / "beside-nccl-nvlink4.toml")
         if options.drawn:
