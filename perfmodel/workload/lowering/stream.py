@@ -29,8 +29,9 @@ def stream(
         if error <= _CLOSE or block >= _FINEST or block >= elements:
             break
         block *= 2
-    if each_read + each_written == 0:
-        count, each_read = 1, moved
+    if error > _CLOSE or each_read + each_written == 0:
+        # next to nothing for each element: the total is what matters
+        count, each_read, each_written = 1, max(read, 1 - min(1, written)), written
     operations = max(0, round(flops / count))
     return Fused(chain, count, each_read, each_written, operations, arithmetic(dtype))
 

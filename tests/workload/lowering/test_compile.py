@@ -1,0 +1,250 @@
+"""Fusion: small graphs by hand, and the kernels that PyTorch generated on a real device."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import importlib.util
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from perfmodel.workload.lowering import lower
+from perfmodel.workload.lowering.compile.fusion import fuse
+from perfmodel.workload.lowering.compile.graph import Graph, expanded, permuted, sliced
+from perfmodel.workload.lowering.compile.partition import kept
+from perfmodel.workload.lowering.compile.realize import Realizer, follow, samples
+from perfmodel.workload.lowering.compile.split import stages
+from perfmodel.workload.program import load_program
+from perfmodel.workload.stack import load_stack
+
+_spec = importlib.util.spec_from_file_location("recipes", Path(__file__).with_name("recipes.py"))
+recipes = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(recipes)
+program = recipes.program
+HERE = Path(__file__).parent
+MEASURED = HERE.parents[2] / "validate/measurements/h100-sxm5-80gb/models/compiled/kernels.csv.gz"
+EAGER, COMPILED = load_stack("torch-eager"), load_stack("torch-compile")
+
+
+def chain(*ops, shape=(64, 256), dtype="fp32", extra=None):
+    """``x`` through maps one after the other; the last result is the output."""
+    names = ["x", *(f"y{place}" for place in range(len(ops)))]
+    tensors = dict.fromkeys(names, (shape, dtype)) | (extra or {})
+    tensors["x"] = (shape, dtype, "input")
+    nodes = [(op, [names[i]], [names[i + 1]]) for i, op in enumerate(ops)]
+    return program(tensors, nodes, [names[-1]])
+
+
+def compiled(made, **changes):
+    return lower(made, COMPILED.model_copy(update=changes))
+
+
+def test_a_chain_of_maps_is_one_kernel_that_touches_its_ends():
+    lowered = compiled(chain("relu", "neg", "exp"))
+    (kernel,) = lowered.kernels
+    assert kernel.bytes_read == kernel.bytes_written == 4 * 64 * 256
+    assert [call.kind for call in lowered.calls] == ["compiled_call", "triton"]
+    assert kernel.nodes == (0, 1, 2)
+
+
+def test_softmax_with_its_neighbours_is_one_kernel():
+    tensors = dict.fromkeys(("s", "y", "z"), ((64, 256), "fp32")) | {
+        "x": ((64, 256), "fp32", "input")
+    }
+    made = program(
+        tensors,
+        [("mul", "x", "s", {"other": 0.5}), ("_softmax", "s", "y", {"dim": -1}), ("neg", "y", "z")],
+        "z",
+    )
+    (kernel,) = compiled(made).kernels
+    assert kernel.kind == "reduction"
+    assert kernel.bytes_read == kernel.bytes_written == 4 * 64 * 256
+
+
+def test_what_is_not_asked_for_is_not_computed():
+    made = program({"x": ((8,), "fp32", "input"), "y": ((8,), "fp32"), "z": ((8,), "fp32")},
+                   [("exp", "x", "y"), ("neg", "x", "z")], "z")  # fmt: skip
+    (kernel,) = compiled(made).kernels
+    assert "exp" not in kernel.name
+
+
+def test_the_same_step_is_computed_once():
+    made = program(
+        dict.fromkeys("abcd", ((512, 64), "fp32")) | {"x": ((512, 64), "fp32", "input")},
+        [("exp", "x", "a"), ("exp", "x", "b"), ("add", "ab", "c"), ("add", "ab", "d")],
+        "cd",
+    )
+    (kernel,) = compiled(made).kernels
+    assert kernel.bytes_written == 4 * 512 * 64
+
+
+def test_library_calls_end_a_kernel():
+    made = program(
+        {"x": ((64, 64), "fp32", "input"), "w": ((64, 64), "fp32", "parameter"),
+         **dict.fromkeys("abc", ((64, 64), "fp32"))},
+        [("relu", "x", "a"), ("mm", "aw", "b"), ("relu", "b", "c")],
+        "c",
+    )  # fmt: skip
+    assert [k.host for k in compiled(made).kernels] == ["triton", "extern", "triton"]
+
+
+@pytest.mark.parametrize(("dtype", "folded"), [("bf16", True), ("fp32", False)])
+def test_a_bias_stays_in_half_precision_products(dtype, folded):
+    made = program(
+        {"x": ((64, 64), dtype, "input"), "w": ((64, 64), dtype, "parameter"),
+         "b": ((64,), dtype, "parameter"), "y": ((64, 64), dtype), "z": ((64, 64), dtype)},
+        [("addmm", "bxw", "y"), ("gelu", "y", "z")],
+        "z",
+    )  # fmt: skip
+    _, activation = compiled(made).kernels
+    assert ("bias" not in activation.name) == folded
+
+
+def test_in_place_steps_change_every_view():
+    made = program(
+        {"x": ((8, 16), "fp32", "input"), "y": ((8, 16), "fp32"),
+         "v": ((128,), "fp32", "view of y"), "z": ((128,), "fp32")},
+        [("exp", "x", "y"), ("view", "y", "v", {"size": [128]}), ("mul_", "y", "y", {"other": 2}),
+         ("neg", "v", "z")],
+        "z",
+    )  # fmt: skip
+    (kernel,) = compiled(made).kernels
+    assert {"exp", "mul", "neg"} <= set(kernel.name.split("+"))
+
+
+def test_running_statistics_are_written_back():
+    tensors = {"x": ((4, 8, 6, 6), "fp32", "input"), "y": ((4, 8, 6, 6), "fp32"),
+               **dict.fromkeys("wb", ((8,), "fp32", "parameter")),
+               **dict.fromkeys("mv", ((8,), "fp32", "buffer")), "s": ((8,), "fp32"),
+               "r": ((8,), "fp32")}  # fmt: skip
+    made = program(tensors, [("native_batch_norm", "xwbmv", "ysr", {"training": True})], "y")
+    written = {storage for kernel in compiled(made).kernels for storage, _ in kernel.writes}
+    assert {made.tensor("m").storage, made.tensor("v").storage} <= written
+
+
+def training():
+    """y = relu(x @ w) ** 2, and the gradient of w."""
+    shape, phase = (4096, 512), "backward"
+    tensors = {
+        "x": ((4096, 512), "fp32", "input"), "w": ((512, 512), "fp32", "parameter"),
+        **dict.fromkeys("hrygab", (shape, "fp32")), "dw": ((512, 512), "fp32", "gradient"),
+        "xt": ((512, 4096), "fp32", "view of x", "strided"),
+    }  # fmt: skip
+    nodes = [
+        ("mm", "xw", "h"), ("relu", "h", "r"), ("mul", "rr", "y"),
+        ("ones_like", "y", "g", {}, phase), ("mul", "gr", "a", {}, phase),
+        ("threshold_backward", "ar", "b", {}, phase), ("t", "x", ["xt"], {}, phase),
+        ("mm", ["xt", "b"], ["dw"], {}, phase),
+    ]  # fmt: skip
+    return program(tensors, nodes, ["y", "dw"])
+
+
+def test_the_backward_pass_computes_maps_again_and_keeps_products():
+    lowered = compiled(training())
+    backward = [kernel for kernel in lowered.kernels if kernel.phase == "backward"]
+    assert [kernel.host for kernel in backward] == ["triton", "extern"]
+    # only the product's result (or the map behind it) is read, not both
+    assert backward[0].bytes_read == 4 * 4096 * 512
+
+
+def test_the_cut_keeps_the_smaller_of_two_values():
+    graph = Graph()
+    x = graph.add("source", (), (1024, 64), "fp32", "x", storage=0)
+    wide = graph.add("extern", (x,), (1024, 64), "fp32", "mm", heavy=True)
+    up = graph.map("cast", (wide,), (1024, 64), "fp64", 0)
+    out = graph.map("exp", (up,), (1024, 64), "fp64", 8)
+    graph.backward = True
+    grad = graph.map("mul", (up, up), (1024, 64), "fp64", 1)
+    assert kept(graph, {x, wide, up, out}, {grad}) == {wide}
+
+
+def test_memory_is_taken_and_given_back_in_full():
+    made = training()
+    lowered = compiled(made)
+    resident = {entry.storage for entry in lowered.resident}
+    alive: dict[int, int] = {}
+    for event in lowered.events:
+        if event.allocate:
+            assert event.storage not in alive
+            alive[event.storage] = event.bytes
+        else:
+            assert alive.pop(event.storage) == event.bytes
+    assert set(alive) == {made.tensor("y").storage, made.tensor("dw").storage}
+    for kernel in lowered.kernels:
+        for storage, _ in (*kernel.reads, *kernel.writes):
+            assert storage >= 0
+            assert storage in resident or any(e.storage == storage for e in lowered.events)
+
+
+def test_index_maps_follow_numpy():
+    numpy = pytest.importorskip("numpy")
+    parent = numpy.arange(2 * 3 * 5).reshape(2, 3, 5)
+    places = numpy.arange(30)
+    turned = follow(permuted((2, 3, 5), (2, 0, 1)), places)
+    assert (turned == parent.transpose(2, 0, 1).ravel()).all()
+    cut = follow(sliced((2, 3, 5), 2, 1, 2, 2), numpy.arange(12))
+    assert (cut == parent[:, :, 1:5:2].ravel()).all()
+    spread = follow(expanded((3, 1), (2, 3, 4)), numpy.arange(24))
+    assert (spread == numpy.broadcast_to(numpy.arange(3).reshape(3, 1), (2, 3, 4)).ravel()).all()
+    assert samples(1).tolist() == [0] * 7
+
+
+@pytest.mark.parametrize(
+    ("numel", "reduced", "inner", "expected"),
+    [
+        (4096, 768, True, 1),  # a row norm
+        (1, 8192, True, 1),
+        (1, 2**20, True, 128),
+        (768, 8192, False, 64),  # a bias gradient
+        (10000, 10**6, False, 1),
+        (64, 16, False, 1),
+    ],
+)
+def test_stages_of_sums(numel, reduced, inner, expected):
+    assert stages(numel, reduced, inner=inner) == expected
+
+
+def test_no_group_waits_for_itself():
+    # a -> library -> c, and a -> c: fusing a with c would run around through the library call
+    graph = Graph()
+    x = graph.add("source", (), (256, 256), "fp32", "x", storage=0)
+    a = graph.map("exp", (x,), (256, 256), "fp32", 8, heavy=True)
+    b = graph.add("extern", (a,), (256, 256), "fp32", "mm", heavy=True)
+    c = graph.map("add", (a, b), (256, 256), "fp32", 1, heavy=True)
+    buffers = Realizer(graph, range(4), [c]).buffers()
+    assert [len(group) for group in fuse(buffers)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("path", sorted((HERE / "programs").glob("*.gz")), ids=lambda p: p.name)
+def test_fusion_moves_less_and_keeps_the_arithmetic(path):
+    made = load_program(path)
+    eager, fused = lower(made, EAGER), compiled(made)
+
+    def moved(lowered):
+        return sum(k.bytes_read + k.bytes_written for k in lowered.kernels)
+
+    def products(lowered):
+        return sum(k.flops for k in lowered.kernels if k.kind in ("gemm", "conv", "attention"))
+
+    assert moved(fused) < moved(eager)
+    assert products(fused) == products(eager)
+    assert not fused.unknown
+    assert not eager.unknown
+    assert len(fused.kernels) < len(eager.kernels)
+
+
+@pytest.mark.parametrize("path", sorted((HERE / "programs").glob("*.gz")), ids=lambda p: p.name)
+def test_as_many_generated_kernels_as_on_an_h100(path):
+    """Kernels named ``triton_*`` in the profile of the same model under ``torch.compile``."""
+    kind, model, *rest = path.name.removesuffix(".json.gz").split("-")
+    case = "/".join([kind, model, "compiled", *rest])
+    seen = Counter()
+    with gzip.open(MEASURED, "rt") as lines:
+        for row in csv.DictReader(lines):
+            if row["case"] == case:
+                seen[row["kernel"].startswith("triton")] += int(row["count"])
+    ours = sum(k.launches for k in compiled(load_program(path)).kernels if k.host == "triton")
+    assert seen[True] > 0
+    assert abs(ours - seen[True]) <= 0.02 * seen[True]

@@ -1,0 +1,310 @@
+"""Eager kernels: FLOPs and bytes against closed forms."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perfmodel.errors import WorkloadError
+from perfmodel.workload.lowering import lower
+from perfmodel.workload.lowering.eager.names import group_of, groups
+from perfmodel.workload.lowering.eager.optimizer import launches
+from perfmodel.workload.lowering.eager.table import RULES
+from perfmodel.workload.lowering.kernel import HOST_CLASSES
+from perfmodel.workload.lowering.stream import map_op, stream
+from perfmodel.workload.op import AdamW, Conv2d, Elementwise, Embedding, Fft, Gemm, Softmax
+from perfmodel.workload.program import Tensor
+from perfmodel.workload.stack import load_stack
+
+_spec = importlib.util.spec_from_file_location("recipes", Path(__file__).with_name("recipes.py"))
+recipes = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(recipes)
+program = recipes.program
+EAGER = load_stack("torch-eager")
+
+
+def kernels(tensors, *nodes):
+    return lower(program(tensors, nodes), EAGER).kernels
+
+
+def test_every_group_has_a_rule_and_no_operator_two_groups():
+    listed = groups()
+    assert {name.rstrip("_0123456789") for name in listed.values()} == set(RULES)
+    assert group_of("relu_") == group_of("relu") == "pointwise_1"
+    assert group_of("nothing_like_it") == ""
+
+
+def test_a_linear_layer_adds_its_bias_in_the_product():
+    (kernel,) = kernels(
+        {"b": ((64,), "bf16", "parameter"), "x": ((32, 16),), "w": ((16, 64),), "y": ((32, 64),)},
+        ("addmm", "bxw", "y"),
+    )
+    assert kernel.ops == (Gemm(32, 64, 16, dtype="bf16"),)
+    assert kernel.flops == 2 * 32 * 64 * 16
+    assert kernel.bytes_read == 2 * (64 + 32 * 16 + 16 * 64)
+    assert kernel.bytes_written == 2 * 32 * 64
+
+
+def test_a_matrix_addend_is_copied_first():
+    found = kernels(
+        {"c": ((32, 64),), "x": ((32, 16),), "w": ((16, 64),), "y": ((32, 64),)},
+        ("addmm", "cxw", "y"),
+    )
+    assert [kernel.kind for kernel in found] == ["copy", "gemm"]
+    assert found[0].bytes_read == found[0].bytes_written == 2 * 32 * 64
+
+
+@pytest.mark.parametrize(
+    ("layout", "dtype", "expected"),
+    [("channels_last", "bf16", "nhwc"), ("contiguous", "bf16", "nchw")],
+)
+def test_convolution_forward_and_backward_are_the_same_layer(layout, dtype, expected):
+    attributes = {"stride": [2, 2], "padding": [1, 1], "dilation": [1, 1], "groups": 1}
+    tensors = {
+        "x": ((4, 16, 15, 15), dtype, "input", layout),
+        "w": ((32, 16, 3, 3), dtype, "parameter", layout),
+        "b": ((32,), dtype, "parameter"),
+        "y": ((4, 32, 8, 8), dtype, "activation", layout),
+        "g": ((4, 32, 8, 8), dtype, "activation", layout),
+        "dx": ((4, 16, 15, 15), dtype, "activation", layout),
+        "dw": ((32, 16, 3, 3), dtype, "gradient", layout),
+        "db": ((32,), dtype, "gradient"),
+    }
+    found = kernels(
+        tensors,
+        ("convolution", "xwb", "y", attributes),
+        ("convolution_backward", "gxw", ("dx", "dw", "db"),
+         attributes | {"output_mask": [True, True, True]}, "backward"),
+    )  # fmt: skip
+    plain = Conv2d(4, 16, 15, 15, 32, 3, 2, 1, layout=expected, dtype=dtype)
+    conv = [kernel for kernel in found if kernel.kind == "conv"]
+    assert [kernel.ops[0].direction for kernel in conv] == ["fwd", "dgrad", "wgrad"]
+    assert {kernel.flops for kernel in conv} == {float(plain.flops)}
+    assert conv[0].bytes_read == plain.bytes_read
+    assert conv[0].bytes_written == plain.bytes_written
+    assert {kernel.ops[0].layout for kernel in conv} == {expected}
+    assert [kernel.kind for kernel in found] == ["conv", "pointwise", "conv", "conv", "reduction"]
+
+
+def test_fp32_convolutions_use_tensor_cores_and_products_do_not():
+    tensors = {
+        "x": ((1, 8, 8, 8), "fp32", "input"), "w": ((8, 8, 1, 1), "fp32", "parameter"),
+        "y": ((1, 8, 8, 8), "fp32"), "a": ((8, 8), "fp32"), "c": ((8, 8), "fp32"),
+    }  # fmt: skip
+    nodes = (("convolution", "xw", "y", {"stride": [1, 1]}), ("mm", "aa", "c"))
+    conv, product = lower(program(tensors, nodes), EAGER).kernels
+    assert (conv.ops[0].dtype, product.ops[0].dtype) == ("tf32", "fp32")
+    fast = EAGER.model_copy(update={"matmul_fp32": "tf32", "convolution_fp32": "fp32"})
+    conv, product = lower(program(tensors, nodes), fast).kernels
+    assert (conv.ops[0].dtype, product.ops[0].dtype) == ("fp32", "tf32")
+
+
+def test_one_dimension_and_transposed_convolutions():
+    one, up = kernels(
+        {
+            "x": ((2, 8, 100),), "w": ((16, 8, 3),), "y": ((2, 16, 100),),
+            "u": ((2, 8, 10, 10),), "v": ((8, 4, 2, 2),), "z": ((2, 4, 20, 20),),
+        },
+        ("convolution", "xw", "y", {"stride": [1], "padding": [1], "groups": 1}),
+        ("convolution", "uv", "z",
+         {"stride": [2, 2], "padding": [0, 0], "transposed": True, "groups": 1}),
+    )  # fmt: skip
+    assert one.flops == 2 * 2 * 16 * 100 * 8 * 3
+    assert up.flops == 2 * 2 * 8 * 10 * 10 * 4 * 2 * 2
+    assert up.ops[0].direction == "dgrad"
+
+
+def test_views_cost_the_host_only():
+    lowered = lower(
+        program(
+            {"x": ((4, 8),), "v": ((32,), "bf16", "view of x"), "e": ((4, 4, 8),)},
+            [("view", "x", "v"), ("empty", "", "e")],
+        ),
+        EAGER,
+    )
+    assert lowered.kernels == ()
+    assert [call.kind for call in lowered.calls] == ["view", "allocate"]
+
+
+def test_a_broadcast_operand_is_read_once():
+    (kernel,) = kernels({"x": ((64, 128),), "s": ((64, 1),), "y": ((64, 128),)}, ("mul", "xs", "y"))
+    assert kernel.bytes_read == 2 * (64 * 128 + 64)
+    (kernel,) = kernels(
+        {"s": ((64, 1),), "e": ((64, 128), "bf16", "view of s", "strided"), "y": ((64, 128),)},
+        ("neg", "e", "y"),
+    )
+    assert kernel.bytes_read == 2 * 64
+    assert kernel.note == "strided reads"
+
+
+def test_a_measured_kind_is_priced_as_that_kind():
+    (kernel,) = kernels({"x": ((4096,),), "y": ((4096,),)}, ("silu", "x", "y"))
+    assert kernel.ops == (Elementwise("silu", 4096, "bf16"),)
+
+
+@given(
+    st.integers(1, 10**7), st.integers(0, 40), st.integers(0, 40), st.integers(0, 10**6),
+)  # fmt: skip
+def test_a_stream_moves_what_it_was_told(elements, each_in, each_out, more):
+    read, written = elements * each_in + min(more, elements), elements * each_out
+    op = stream("x", elements, read, written)
+    moved = max(1, read + written)
+    assert abs(op.bytes_moved - moved) <= 0.02 * moved
+
+
+def test_map_op_falls_back_where_traffic_differs():
+    assert isinstance(map_op("add", 100, 400, 200, 100.0, "bf16", 2), Elementwise)
+    assert not isinstance(map_op("add", 100, 202, 200, 100.0, "bf16", 2), Elementwise)
+
+
+def test_softmax_rows_and_other_axes():
+    last, first = kernels(
+        {"x": ((8, 16, 32), "fp32"), "y": ((8, 16, 32), "fp32"), "z": ((8, 16, 32), "fp32")},
+        ("_softmax", "x", "y", {"dim": -1, "half_to_float": False}),
+        ("_softmax", "x", "z", {"dim": 1, "half_to_float": False}),
+    )
+    assert last.ops == (Softmax(128, 32, "fp32"),)
+    assert first.ops[0].bytes_moved == 2 * 4 * 8 * 16 * 32
+
+
+def test_batch_norm_needs_statistics_only_in_training():
+    tensors = {"x": ((4, 8, 6, 6),), **dict.fromkeys("wbmv", ((8,), "fp32", "buffer")),
+               "y": ((4, 8, 6, 6),), "s": ((8,), "fp32"), "r": ((8,), "fp32")}  # fmt: skip
+    size = 2 * 4 * 8 * 6 * 6
+    training = kernels(tensors, ("native_batch_norm", "xwbmv", "ysr", {"training": True}))
+    assert sum(k.ops[0].bytes_read for k in training) == pytest.approx(2 * size, rel=0.02)
+    evaluated = kernels(tensors, ("native_batch_norm", "xwbmv", "ysr", {"training": False}))
+    assert evaluated[-1].ops[0].bytes_moved == 2 * size
+    (fused,) = kernels(tensors, ("cudnn_batch_norm", "xwbmv", "ysr", {"training": True}))
+    assert fused.launches == 1
+
+
+def test_embedding_and_its_gradient():
+    tensors = {"t": ((1000, 64), "fp32", "parameter"), "i": ((32, 4), "int64", "input"),
+               "y": ((32, 4, 64), "fp32"), "g": ((32, 4, 64), "fp32"),
+               "d": ((1000, 64), "fp32", "gradient")}  # fmt: skip
+    forward, zero, add = kernels(
+        tensors,
+        ("embedding", "ti", "y"),
+        ("embedding_dense_backward", "gi", "d", {"num_weights": 1000}, "backward"),
+    )
+    assert forward.ops == (Embedding(128, 1000, 64, "fp32"),)
+    assert zero.bytes_written == 4 * 1000 * 64
+    assert add.bytes_read == 4 * 128 * 64 + 8 * 128
+
+
+def test_many_indices_are_sorted_first():
+    tensors = {"i": ((8192,), "int64", "input"), "g": ((8192, 64), "fp32"),
+               "d": ((1000, 64), "fp32", "gradient")}  # fmt: skip
+    found = kernels(tensors, ("embedding_dense_backward", "gi", "d", {}, "backward"))
+    assert [kernel.kind for kernel in found] == ["fill", "sort", "scatter"]
+
+
+def test_a_fused_optimizer_moves_every_state_once():
+    names = [f"{kind}{place}" for kind in "pgmvs" for place in range(3)]
+    tensors = {
+        name: ((() if name[0] == "s" else (100, 7)), "fp32", "state") for name in names
+    }  # fmt: skip
+    (kernel,) = kernels(
+        tensors,
+        ("_fused_adamw_", names, names[:3],
+         {"lists": {"self": 3, "grads": 3, "exp_avgs": 3, "exp_avg_sqs": 3, "state_steps": 3}},
+         "optimizer"),
+    )  # fmt: skip
+    assert kernel.ops == (AdamW(2100, "fp32", "fp32", "fp32"),)
+    assert kernel.ops[0].bytes_read == 4 * 4 * 2100
+
+
+def test_lists_take_the_launches_of_multi_tensor_apply():
+    def tensor(count):
+        return Tensor("t", (count,), "fp32", "state", 0)
+
+    assert launches([tensor(1)] * 110, 1) == 1
+    assert launches([tensor(1)] * 111, 1) == 2
+    assert launches([tensor(1)] * 37, 4) == 2
+    assert launches([tensor(65536 * 320)], 1) == 1
+    assert launches([tensor(65536 * 320 + 1)], 1) == 2
+
+
+def test_host_tensors_launch_nothing():
+    made = program({"s": ((), "fp32", "state")}, [("_foreach_add_", "s", "s", {}, "optimizer")])
+    tensor = made.tensors[0]
+    host = Tensor(tensor.name, (), "fp32", "state", 0, "contiguous", True)
+    lowered = lower(type(made)("h", (host,), made.nodes, (), (), "test", 0, (4,)), EAGER)
+    assert lowered.kernels == ()
+    assert lowered.calls[0].kind == "host_tensor"
+
+
+def test_an_unknown_operator_is_counted_and_bounded():
+    lowered = lower(
+        program({"x": ((1000,), "fp32"), "y": ((1000,), "fp32")}, [("mystery", "x", "y")] * 2),
+        EAGER,
+    )
+    assert lowered.unknown == {"aten.mystery": 2}
+    kernel = lowered.kernels[0]
+    assert not kernel.known
+    assert kernel.ops[0].bytes_moved == 8000
+    assert kernel.upper[0].bytes_moved > 8 * kernel.ops[0].bytes_moved
+
+
+def test_a_real_transform_is_half_a_complex_one():
+    (kernel,) = kernels(
+        {"x": ((8, 64, 128), "fp32"), "y": ((8, 64, 65), "complex64")},
+        ("_fft_r2c", "x", "y", {"dim": [1, 2], "onesided": True}),
+    )
+    assert kernel.ops == (Fft(512, 64, "fp32"), Fft(256, 128, "fp32"))
+
+
+def test_reading_a_number_waits_for_the_device():
+    lowered = lower(program({"x": ((), "fp32")}, [("_local_scalar_dense", "x", "")]), EAGER)
+    assert [call.kind for call in lowered.calls] == ["sync"]
+
+
+def test_memory_events_take_outputs_and_give_back_what_dies():
+    made = program(
+        {"x": ((1024,), "fp32", "input"), "y": ((1024,), "fp32"), "z": ((1024,), "fp32")},
+        [("relu", "x", "y"), ("relu", "y", "z")],
+        "z",
+    )
+    freed = made.nodes[1].__class__("n1", "aten.relu", ("y",), ("z",), {}, "forward", frees=(1,))
+    made = type(made)("m", made.tensors, (made.nodes[0], freed), (), ("z",), "test", 0,
+                      made.storages)  # fmt: skip
+    lowered = lower(made, EAGER)
+    assert [(e.call, e.storage, e.bytes, e.allocate) for e in lowered.events] == [
+        (0, 1, 4096, True), (1, 2, 4096, True), (1, 1, 4096, False),
+    ]  # fmt: skip
+    assert [(r.storage, r.role) for r in lowered.resident] == [(0, "input")]
+
+
+def test_a_captured_step_is_one_replay():
+    made = program({"x": ((64,),), "y": ((64,),)}, [("relu", "x", "y")] * 3)
+    lowered = lower(made, load_stack("cuda-graph"))
+    assert len(lowered.calls) == 1
+    assert lowered.calls[0].kind == "graph_replay"
+    assert lowered.calls[0].kernels == (0, 1, 2)
+    assert lowered.module_calls == 0
+
+
+def test_host_classes_are_listed():
+    sizes = {"x": ((4, 4), "fp32")}
+    plain = [n for n, group in groups().items() if group.rstrip("_0123456789") == "pointwise"]
+    lowered = lower(program(sizes, [(name, "x", "x") for name in plain]), EAGER)
+    assert len(lowered.kernels) == len(plain)
+    assert {call.kind for call in lowered.calls} == {"pointwise"} < set(HOST_CLASSES)
+
+
+def test_a_node_against_its_schema_is_named():
+    with pytest.raises(WorkloadError, match="node n0"):
+        kernels({"x": ((4, 4), "fp32")}, ("convolution", "x", "x"))
+
+
+@pytest.mark.torch
+def test_listed_operators_exist():
+    torch = pytest.importorskip("torch")
+    missing = [name for name in groups() if not hasattr(torch.ops.aten, name)]
+    # names of private or other builds
+    assert len(missing) < 0.1 * len(groups()), missing
