@@ -19,7 +19,7 @@ from perfmodel.errors import NetworkError, nearest_name
 from perfmodel.network.algorithms import ALGORITHMS, Floats, check_op
 from perfmodel.network.coefficients import PROTOCOLS, LinkCoefficients, Way, tier_coefficients
 from perfmodel.network.placement import Reach, check_group, domain_tier, reach
-from perfmodel.network.sides import CHOICES, DISPATCH, DISPATCH_SHARE, STAGED, Sides, split
+from perfmodel.network.sides import CHOICES, DISPATCH, DISPATCH_SHARE, SHARP, STAGED, Sides, split
 from perfmodel.network.tori import torus_numbers
 
 if TYPE_CHECKING:
@@ -298,7 +298,7 @@ def _algorithms(op: str, algorithm: str | None, links: Reach) -> tuple[str, ...]
     known = list(ALGORITHMS[op])
     known += ["hierarchical"] if op in STAGED else []
     known += ["torus"] if torus else []
-    known += [DISPATCH] if op == "all_to_all" else []
+    known += [DISPATCH] if op == "all_to_all" else [SHARP] if op == "all_reduce" else []
     if torus and algorithm == DISPATCH and op == "all_to_all":
         return ("torus",)  # links of a torus have no other library
     if algorithm not in known:
@@ -360,6 +360,8 @@ def _ways(
             (way, pick(inside, way), _at_least(pick(outer, way), least))
             for way in (("direct_ll", "direct") if quick else ("direct",))
         ]
+    if name == SHARP:
+        return [(SHARP, pick(inside, "in_network"), pick(outer, "simple"))]
     if name == "in_network":
         return [
             ("in_network", pick(inside, "in_network"), pick(outer, way))

@@ -26,6 +26,9 @@ STAGED: Final = ("all_reduce", "all_gather", "reduce_scatter")  # can be done le
 DISPATCH: Final = "dispatch"
 DISPATCH_SHARE: Final = 0.89  # deepep-2025, mean over 16, 32 and 64 ranks, both directions
 
+_FLAT: Final = {DISPATCH: "direct", "sharp": "in_network"}
+SHARP: Final = "sharp"  # the switches between nodes add: an all-reduce goes up and down once
+
 
 @dataclass(frozen=True, slots=True)
 class Sides:
@@ -68,8 +71,15 @@ def split(op: str, algorithm: str, size: Floats, ranks: Floats, local: Floats) -
     -----
     ``ring`` crosses every border once a turn, the local members' cards in parallel. ``tree`` and
     ``in_network`` run chains or the switch inside and two binary trees outside: with two domains
-    each sends n one way, with more the inner nodes send 2 n. ``direct`` sends each peer its block.
+    each sends n one way, with more the inner nodes send 2 n. ``sharp`` adds inside like
+    ``in_network`` and in the switches between nodes: n / local up and down once, whatever their
+    number [1]_. ``direct`` sends each peer its block.
     The logarithmic algorithms go through the inside first, then outside on what is left.
+
+    References
+    ----------
+    .. [1] R. L. Graham et al., "Scalable Hierarchical Aggregation Protocol (SHArP): A Hardware
+       Architecture for Efficient Data Reduction", COMHPC 2016.
     """
     groups = np.ceil(ranks / local)
     zero = np.zeros_like(size)
@@ -79,13 +89,18 @@ def split(op: str, algorithm: str, size: Floats, ranks: Floats, local: Floats) -
         inner = traffic(op, "ring", size, local)
         across = traffic(op, "ring", size / local, groups)
         return Sides(inner.steps, inner.wire, across.steps, across.wire, copied, serial=True)
-    flat = traffic(op, "direct" if algorithm == DISPATCH else algorithm, size, ranks)
+    flat = traffic(op, _FLAT.get(algorithm, algorithm), size, ranks)
     if algorithm == "ring":
         turns = 2.0 if op == "all_reduce" else 1.0
         steps_out = np.where(outer, turns * (groups - 1.0), zero)
         wire_in = np.where(local > 1, flat.wire, zero)
         wire_out = np.where(outer, flat.wire / local, zero)
         return Sides(flat.steps - steps_out, wire_in, steps_out, wire_out, copied)
+    if algorithm == SHARP:
+        once = np.where(outer, 1.0, 0.0)
+        steps_in = np.where(local > 1, flat.steps, 0.0)
+        wire_in = np.where(local > 1, flat.wire, zero)
+        return Sides(steps_in, wire_in, 2.0 * once, once * size / local, copied)
     if algorithm in ("tree", "in_network"):
         turns = 2.0 if op == "all_reduce" else 1.0
         chain = turns * (local - 1.0) if algorithm == "tree" else np.where(local > 1, flat.steps, 0)

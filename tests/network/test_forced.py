@@ -62,6 +62,32 @@ def test_nvls_on_and_off_on_eight_h200():
     assert four.choices[int(four.choice)].startswith("ring")
 
 
+def test_switches_between_nodes_add_at_the_pace_of_those_inside():
+    size = 2.0**34
+    found = []
+    for nodes in (4, 16, 64):
+        cluster = load("dgx-h100", nodes=nodes)
+        ring, sharp = (
+            float(
+                collective_seconds(
+                    "all_reduce", size, 8 * nodes, cluster, ranks_per_node=8, algorithm=name
+                )
+            )
+            for name in ("ring", "sharp")
+        )
+        assert sharp > size / 8 / cluster.tiers[1].bandwidth  # up and down once, both ways at once
+        assert ring > 1.4 * sharp
+        found.append(sharp)
+    assert found == pytest.approx([found[0]] * 3)  # whatever the number of nodes
+    one = load("dgx-h100")
+    both = [
+        float(collective_seconds("all_reduce", size, 8, one, ranks_per_node=8, algorithm=name))
+        for name in ("sharp", "in_network")
+    ]
+    assert both[0] == both[1]
+    assert both[0] < found[0] < 1.01 * both[0]
+
+
 def test_v5e_line_of_four_by_hand():
     """(|X| - 1) hops at one-way speed when the axis does not close (jax-ml/scaling-book)."""
     pod = load("tpu-v4-pod", nodes=16)
