@@ -40,6 +40,7 @@ def lower_compiled(program: Program, stack: Stack) -> Lowered:
     compiled = [s for s in every if s.node.phase != "optimizer" or stack.compile_optimizer]
     last = stack.layout_optimization and prefers_channels_last(compiled)
     graph, names = trace(program, compiled, channels_last=last)
+    turned = last or any(_channels_last(site) for site in compiled)
     rest = [site for site in every if site.node.phase == "optimizer"]
     if stack.compile_optimizer:
         rest = []
@@ -56,7 +57,7 @@ def lower_compiled(program: Program, stack: Stack) -> Lowered:
     held = {n for n in saved if graph.values[n].kind != "source"}
     outputs = [*forward_out, *held]
     alive = sorted(needed(graph, outputs))
-    _graph(out, graph, alive, outputs, results, "forward", keep=held, channels_last=last)
+    _graph(out, graph, alive, outputs, results, "forward", keep=held, channels_last=turned)
     if late:
         again = _order(graph, backward_out, held)
         _graph(
@@ -68,7 +69,7 @@ def lower_compiled(program: Program, stack: Stack) -> Lowered:
             "backward",
             keep=set(),
             given=held,
-            channels_last=last,
+            channels_last=turned,
         )
     _eager(out, program, rest)
     return Lowered(
@@ -82,6 +83,13 @@ def lower_compiled(program: Program, stack: Stack) -> Lowered:
         residents(program),
         0,
         ("convolutions run channels last",) if last else (),
+    )
+
+
+def _channels_last(site: Site) -> bool:
+    """Whether a convolution's operands already lie channels last."""
+    return site.name == "convolution" and any(
+        tensor.layout == "channels_last" for tensor in site.inputs[:2]
     )
 
 

@@ -19,6 +19,9 @@ NEIGHBOURS: Final = 64
 ROUNDS: Final = 10
 SMALLEST_GAIN: Final = 10
 DISTANT: Final = 64
+MIX_ELEMENTS: Final = 5 * 2**20
+MIX_ROWS: Final = 4096
+MIX_COLUMNS: Final = 16384
 
 Key = tuple[int, tuple[int, ...]]
 
@@ -195,7 +198,7 @@ def _can_fuse(
         return None
     inside = set(one.members)
     vertical = any(needs[place] & inside for place in two.members)
-    if mix_orders and not vertical and _mixed(one, two):
+    if mix_orders and not vertical and _mixed(one, two, buffers):
         return True
     if not _iterations_fit(one, two):
         return None
@@ -206,16 +209,33 @@ def _can_fuse(
     return False
 
 
-def _mixed(one: Group, two: Group) -> bool:
-    """A row reduction and a column reduction of the same large operand."""
+def _mixed(one: Group, two: Group, buffers: Sequence[Buffer]) -> bool:
+    """Sums over rows, and sums over columns (or their first stage), of the same large operand."""
     if not (one.is_reduction and two.is_reduction):
         return False
-    if (one.numel, one.reduced) != (two.reduced, two.numel) or one.numel == one.reduced:
+    first, second = _sums(one, buffers), _sums(two, buffers)
+    if len(first) != 1 or len(second) != 1:
         return False
-    rows, cols = max(one.numel, one.reduced), min(one.numel, one.reduced)
+    (numel, reduced), (other, terms) = first.pop(), second.pop()
+    if (numel, reduced) != (terms, other) or numel == reduced:
+        return False
+    rows, cols = max(numel, reduced), min(numel, reduced)
+    by_row = one if numel == rows else two
+    if any(buffers[place].whole for place in by_row.members):
+        return False
     full = {key[0] for key, size in one.accesses.items() if size >= rows * cols}
     shares = any(key[0] in full for key, size in two.accesses.items() if size >= rows * cols)
-    return shares and rows * cols >= 5 * 2**20 and rows >= max(4096, 2 * cols) and cols <= 16384
+    large = rows * cols >= MIX_ELEMENTS and rows >= max(MIX_ROWS, 2 * cols) and cols <= MIX_COLUMNS
+    return shares and large
+
+
+def _sums(group: Group, buffers: Sequence[Buffer]) -> set[tuple[int, ...]]:
+    """Results and terms of a group's sums, as they were before any was split."""
+    return {
+        buffers[place].whole or (buffers[place].numel, buffers[place].reduced)
+        for place in group.members
+        if buffers[place].reduced > 1
+    }
 
 
 def _iterations_fit(one: Group, two: Group) -> bool:
@@ -313,7 +333,8 @@ def _cycle(
 def _merge(a: int, b: int, groups: dict[int, Group], home: dict[int, int], *, mixed: bool) -> None:
     one, two = groups[a], groups.pop(b)
     one.members = sorted([*one.members, *two.members])
-    if two.is_reduction and not one.is_reduction:
+    takes = two.is_reduction and not one.is_reduction
+    if takes or (mixed and two.reduced < one.reduced and not one.mixed):
         one.numel, one.reduced = two.numel, two.reduced
     one.order, one.last = min(one.order, two.order), max(one.last, two.last)
     for key, size in two.accesses.items():

@@ -137,7 +137,7 @@ class Graph:
         differ in numbers only.
         """
         arguments = more.pop("arguments", "")
-        key = (name, tuple(inputs), tuple(shape), dtype, arguments)
+        key = (name, tuple(inputs), tuple(shape), dtype, arguments, self.backward)
         once = not (more.get("random") or more.get("scatter"))
         if once and key in self.known:
             return self.known[key]
@@ -158,7 +158,7 @@ class Graph:
             for axis, size in enumerate(shape)
             if keepdim or axis not in axes
         )
-        key = ("reduce", name, operand, kept, dtype, axes)
+        key = ("reduce", name, operand, kept, dtype, axes, self.backward)
         if key not in self.known:
             self.known[key] = self.add(
                 "reduce", (operand,), kept, dtype, name, operations=operations, over=axes

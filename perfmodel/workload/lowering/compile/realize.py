@@ -58,6 +58,8 @@ class Buffer:
         Bytes stored [B].
     operand : tuple of int
         Shape that a reduction runs over; empty for a map.
+    whole : tuple of int
+        Results and terms of the sum that this is the first stage of; empty for any other.
     """
 
     value: Value
@@ -69,6 +71,7 @@ class Buffer:
     nodes: tuple[int, ...]
     written: int
     operand: tuple[int, ...] = ()
+    whole: tuple[int, ...] = ()
 
     @property
     def fusable(self) -> bool:

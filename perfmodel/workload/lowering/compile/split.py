@@ -17,6 +17,7 @@ THREADS_PER_UNIT: Final = 2048
 WARP: Final = 32
 MOST_EACH: Final = 512
 NO_SPLIT: Final = 8192
+_STAGES: Final = 4
 
 
 def stages(numel: int, reduced: int, *, inner: bool) -> int:
@@ -64,7 +65,9 @@ def staged(buffer: Buffer, *, inner: bool) -> list[Buffer]:
     if parts == 1:
         return [buffer]
     numel, width = buffer.numel * parts, 4
-    first = replace(buffer.value, number=-buffer.value.number - 1, name=f"{buffer.value.name} part")
+    # numbers of stages are negative, and differ from stage to stage
+    number = -_STAGES * buffer.value.number - 1 - sum(read.buffer < 0 for read in buffer.reads)
+    first = replace(buffer.value, number=number, name=f"{buffer.value.name} part")
     # results of strided sums are dealt out across parts: no producer's loop follows that order
     turned = tuple(
         read if inner else Read(read.buffer, (DEALT, *read.places), read.bytes)
@@ -74,6 +77,7 @@ def staged(buffer: Buffer, *, inner: bool) -> list[Buffer]:
         buffer,
         value=first,
         reads=turned,
+        whole=(buffer.numel, buffer.reduced),
         numel=numel,
         reduced=max(2, -(-buffer.reduced // parts)),
         written=numel * width,
@@ -87,4 +91,6 @@ def staged(buffer: Buffer, *, inner: bool) -> list[Buffer]:
         steps=(buffer.value.name,),
         nodes=(buffer.value.node,),
     )
+    if buffer.value.name == "moments" and parts < buffer.reduced:
+        return [partial, *staged(final, inner=inner)]  # these split again
     return [partial, final]

@@ -198,7 +198,10 @@ def _extern(graph: Graph, site: Site, args: list[int]) -> list[int]:
 def _own(graph: Graph, number: int) -> int:
     value, base = graph.values[number], base_of(graph, number)
     if base.lazy and not base.name.endswith(" bias") and value.numel < base.numel:
-        return graph.map("copy", (number,), value.shape, value.dtype, 0, heavy=True)
+        now, graph.backward = graph.backward, base.backward  # a copy serves both passes
+        copy = graph.map("copy", (number,), value.shape, value.dtype, 0, heavy=True)
+        graph.backward = now
+        return copy
     return number
 
 
