@@ -64,6 +64,14 @@ def as_cuda(table: Mapping[Any, Callable[..., Any]]) -> Iterator[None]:
         library._destroy()
 
 
+def on_meta(func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+    """Run an operator on meta tensors, in a format that its meta kernel takes."""
+    if func is not _ATEN._grouped_mm.default or args[0].dtype == torch.bfloat16:
+        return func(*args, **kwargs)
+    pair = [tensor.to(torch.bfloat16) for tensor in args[:2]]
+    return func(*pair, *args[2:], **kwargs).to(args[0].dtype)
+
+
 def corrected(func: Any, args: tuple[Any, ...], out: Any) -> Any:
     """The operator's result with the memory format that cuDNN would give it."""
     if func is _ATEN.convolution.default:

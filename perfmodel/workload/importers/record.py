@@ -23,8 +23,6 @@ from perfmodel.workload.importers.training import (
 from perfmodel.workload.program import Program
 
 if TYPE_CHECKING:
-    import torch
-
     from perfmodel.workload.importers.stream import Stream
 
 ROUTES: Final = ("record", "export")
@@ -127,6 +125,7 @@ def record(
     from perfmodel.workload.importers.explain import explained
     from perfmodel.workload.importers.mirror import inputs_on_meta, on_meta
     from perfmodel.workload.importers.stream import Stream
+    from perfmodel.workload.importers.watch import watched
 
     model, values = on_meta(module)
     memo: dict[int, Any] = {}
@@ -146,8 +145,7 @@ def record(
         as_cuda(stream.table),
         emulated(dtype) as region,
         _quiet(),
-        _detaches(stream),
-        _module_calls(stream, model),
+        watched(stream, model),
     ):
         try:
             if training is None:
@@ -248,54 +246,6 @@ def _hold(
                 stream.hold(tensor, label if len(found) == 1 else f"{label}.{place}", "input")
             )
     return tuple(names)
-
-
-@contextlib.contextmanager
-def _module_calls(stream: Stream, model: Any) -> Iterator[None]:
-    """Keep the path of the running module, and count calls.
-
-    Not by module hooks: they take a slower way whose frames keep tensors alive after an exception,
-    and stopping a recomputation early is one.
-    """
-    from torch import nn
-
-    paths = {id(part): path for path, part in model.named_modules()}
-    original = nn.Module.__call__
-
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        stream.modules.append(paths.get(id(self), stream.modules[-1]))
-        stream.module_calls += 1
-        try:
-            return original(self, *args, **kwargs)
-        finally:
-            stream.modules.pop()
-
-    nn.Module.__call__ = call
-    try:
-        yield
-    finally:
-        nn.Module.__call__ = original
-
-
-@contextlib.contextmanager
-def _detaches(stream: Stream) -> Iterator[None]:
-    """Tell a call of ``detach`` from the detaching that saving a tensor does on the meta device."""
-    import torch
-
-    original = torch.Tensor.detach
-
-    def detach(self: torch.Tensor) -> torch.Tensor:
-        stream.detaching = True
-        try:
-            return original(self)
-        finally:
-            stream.detaching = False
-
-    torch.Tensor.detach = detach
-    try:
-        yield
-    finally:
-        torch.Tensor.detach = original
 
 
 @contextlib.contextmanager

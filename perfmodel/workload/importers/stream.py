@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from perfmodel.workload.importers.device import corrected, cuda_target
+from perfmodel.workload.importers.device import corrected, cuda_target, on_meta
 from perfmodel.workload.importers.engine import in_place
 from perfmodel.workload.importers.fastpath import FUSED
 from perfmodel.workload.importers.frames import user_line
@@ -194,7 +194,7 @@ class Stream(TorchDispatchMode):  # type: ignore[misc]
     ) -> tuple[Any, bool, Any]:
         """Run on meta and, where the values are known and small, on the host."""
         try:
-            out = func(*args, **kwargs)
+            out = on_meta(func, args, kwargs)
         except NotImplementedError:  # its shape follows from values
             followed, value = run_on_host(func, args, kwargs, self._value)
             if not followed:

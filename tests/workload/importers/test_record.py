@@ -429,6 +429,19 @@ def test_values_made_inside_are_followed_through_writes():
     assert program.nodes[-1].attributes["other"] == 7.0
 
 
+def test_numbers_of_the_program_text_keep_their_values():
+    def forward(x):
+        picks = x.new_tensor([1, 0], dtype=torch.long)
+        scale = torch.tensor([2.0, 3.0], device=x.device)
+        y = x[[0, 2]] * x[:, [1, 0]][:2]
+        y[[0]] = 0.0
+        return y * scale[picks].sum().item()
+
+    program = pm.trace(Fn(forward), meta(4, 2))
+    assert program.nodes[-1].attributes["other"] == 5.0
+    assert program.tensor(program.outputs[0]).shape == (2, 2)
+
+
 def test_what_is_written_from_unknown_values_is_unknown():
     def forward(x):
         flag = torch.zeros(4, device=x.device)
