@@ -222,6 +222,64 @@ def test_statistics_are_buffers(tmp_path):
     assert program.tensor("m").role == "buffer"
 
 
+def chain(tmp_path, steps, numbers, *, opset=13, weights=(), outputs=("y",)):
+    """``steps`` are lines such as ``"Div x two a"``: operator, operands, result."""
+    nodes = []
+    for step in steps:
+        op, *operands, result = step.split()
+        extra = {"axes": [-1]} if op == "ReduceMean" else {}
+        extra |= {"alpha": 1 / 6} if op == "HardSigmoid" else {}
+        nodes.append(helper.make_node(op, operands, [result], **extra))
+    stored = [numpy_helper.from_array(np.float32(v), n) for n, v in numbers.items()]
+    path = write(
+        tmp_path / "chain.onnx", nodes, [info("x", ["N", 5, 16])],
+        [info(name, None) for name in outputs],
+        [*stored, *(weight(name, 16) for name in weights)], opset=opset,
+    )  # fmt: skip
+    return targets(load_graph(path, batch_size=2))
+
+
+NORM = [
+    "ReduceMean x m", "Sub x m d", "Pow d two p", "ReduceMean p v", "Add v eps e", "Sqrt e r",
+    "Div d r n", "Mul n w s", "Add s b y",
+]  # fmt: skip
+HALVES = {"root": 2**0.5, "inverse": 0.5**0.5, "one": 1, "half": 0.5, "two": 2, "eps": 1e-5}
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        (["Div x root a", "Erf a e", "Add e one p", "Mul x p t", "Mul t half y"], "gelu"),
+        (["Mul x inverse a", "Erf a e", "Add e one p", "Mul half p t", "Mul x t y"], "gelu"),
+        (["Mul x half h", "Div x root a", "Erf a e", "Add one e p", "Mul h p y"], "gelu"),
+        (NORM, "native_layer_norm"),
+        ([*NORM[:2], "Mul d d p", *NORM[3:]], "native_layer_norm"),
+        (["Sigmoid x s", "Mul s x y"], "silu"),
+        (["HardSigmoid x s", "Mul x s y"], "hardswish"),
+        (["Sqrt x r", "Reciprocal r y"], "rsqrt"),
+        (["Sqrt x r", "Div one r y"], "rsqrt"),
+        # not what they look like
+        (["Div x two a", "Erf a e", "Add e one p", "Mul x p t", "Mul t half y"],
+         "div erf add mul mul"),
+        (["Div x root a", "Erf a e", "Add e one p", "Mul x p t", "Mul t two y"],
+         "div erf add mul mul"),
+        ([*NORM[:-1], "Add s x y"], "mean sub pow mean add sqrt div mul add"),
+        (["Sigmoid x s", "Mul s s y"], "sigmoid mul"),
+        (["Sqrt x r", "Div two r y"], "sqrt reciprocal mul"),
+        (["Sqrt x r", "Div r one y"], "sqrt div"),
+    ],
+)  # fmt: skip
+def test_chains_that_stand_for_one_kernel(tmp_path, steps, expected):
+    assert chain(tmp_path, steps, HALVES, weights=("w", "b")) == expected.split()
+
+
+def test_a_chain_that_is_read_inside_stays(tmp_path):
+    steps = ["Sigmoid x s", "Mul s x y", "Neg s z"]
+    assert chain(tmp_path, steps, {}, outputs=("y", "z")) == ["sigmoid", "mul", "neg"]
+    steps = ["Sqrt x r", "Reciprocal r y"]
+    assert chain(tmp_path, steps, {}, outputs=("y", "r")) == ["sqrt", "reciprocal"]
+
+
 def branch(name, op):
     return helper.make_graph([helper.make_node(op, ["x"], [name])], name, [], [info(name, None)])
 

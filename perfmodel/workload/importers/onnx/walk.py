@@ -16,6 +16,7 @@ from perfmodel.workload.importers.onnx.call import Call
 from perfmodel.workload.importers.onnx.file import attributes_of, in_order, reads_of
 from perfmodel.workload.importers.onnx.fold import LARGEST_FOLDED, foldable, folded
 from perfmodel.workload.importers.onnx.infer import array_of, declared, inferred
+from perfmodel.workload.importers.onnx.patterns import joined
 from perfmodel.workload.importers.onnx.places import module_of, source_of
 from perfmodel.workload.importers.onnx.rules import RULES, unknown
 from perfmodel.workload.importers.onnx.rules.products import linear
@@ -81,8 +82,13 @@ class Walk:
         """Run every node of ``graph``; ``env`` maps its tensors and grows."""
         where = f"graph {graph.name!r}"
         known = declared(graph.value_info)
-        nodes = in_order(graph.node, set(env), where)
-        self.note_readers(graph)
+        numbers = self.numbers(graph, env)
+        kept = {value.name for value in graph.output}
+        weights = {
+            name for name, value in env.items() if isinstance(value, Value) and value.constant
+        }
+        nodes = joined(in_order(graph.node, set(env), where), numbers.get, kept, weights)
+        self.note_readers(nodes, kept)
         for index, node in enumerate(nodes):
             if node.output and node.output[0] in self.skipped:
                 self.skipped.discard(node.output[0])
@@ -91,14 +97,27 @@ class Walk:
             self.build.at(prefix + name, module_of(node), source_of(node))
             self.node(node, env, known)
 
-    def note_readers(self, graph: onnx.GraphProto) -> None:
+    def numbers(self, graph: onnx.GraphProto, env: Env) -> dict[str, float]:
+        """Constants of one element, wherever they are stored."""
+        found = {
+            name: float(value.array.reshape(-1)[0])
+            for name, value in env.items()
+            if isinstance(value, Value) and value.array is not None and value.array.size == 1
+        }
+        for node in graph.node:
+            if node.op_type == "Constant" and not node.domain:
+                array = constant_array(node)
+                if array is not None and array.size == 1 and array.dtype.kind in "biuf":
+                    found[node.output[0]] = float(array.reshape(-1)[0])
+        return found
+
+    def note_readers(self, nodes: Sequence[onnx.NodeProto], kept: set[str]) -> None:
         """Who reads each tensor that the graph makes, if it is one node only."""
         readers: dict[str, list[onnx.NodeProto]] = {}
-        for node in graph.node:
+        for node in nodes:
             for name in reads_of(node):
                 readers.setdefault(name, []).append(node)
-        kept = {value.name for value in graph.output}
-        for node in graph.node:
+        for node in nodes:
             for name in node.output:
                 found = readers.get(name, [])
                 self.sole[name] = found[0] if len(found) == 1 and name not in kept else None
@@ -260,6 +279,15 @@ class Walk:
                 repair="export the model without sequences",
             )
         return value
+
+
+def constant_array(node: onnx.NodeProto) -> Any:
+    """Content of a small ``Constant`` of numbers, else ``None``."""
+    attributes = attributes_of(node)
+    if "value" in attributes:
+        return array_of(attributes["value"], "", limit=1)
+    found = attributes.get("value_float", attributes.get("value_int"))
+    return None if found is None else np.asarray(found)
 
 
 def tensor_spec(tensor: onnx.TensorProto) -> Spec:

@@ -124,6 +124,7 @@ RULES: Final = MappingProxyType(
     {
         "BatchNormalization": batch_norm,
         "LayerNormalization": layer_norm,
+        "com.microsoft.LayerNormalization": layer_norm,
         "RMSNormalization": rms_norm,
         "SimplifiedLayerNormalization": rms_norm,
         "com.microsoft.SimplifiedLayerNormalization": rms_norm,

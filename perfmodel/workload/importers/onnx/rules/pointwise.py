@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from perfmodel.workload.importers.onnx.builder import Builder
 from perfmodel.workload.importers.onnx.call import Call, same
+from perfmodel.workload.importers.onnx.patterns import DOMAIN
 from perfmodel.workload.importers.onnx.values import DTYPES, Spec, Value, broadcast
 
 UNARY: Final = MappingProxyType(
@@ -148,6 +149,11 @@ def hard_sigmoid(call: Call) -> list[Value]:
     return [_one(call.build, "clamp", line, {"min": 0, "max": 1})]
 
 
+def joined(call: Call) -> list[Value]:
+    """What :mod:`..patterns` put together: one kernel of PyTorch."""
+    return [_one(call.build, call.op.rpartition(".")[2].lower(), call.x)]
+
+
 def softsign(call: Call) -> list[Value]:
     """``Softsign``: x / (1 + abs(x))."""
     below = scaled(call.build, "add", _one(call.build, "abs", call.x), 1)
@@ -240,6 +246,7 @@ RULES: Final = MappingProxyType(
         "com.microsoft.FastGelu": biased_gelu,
         "com.microsoft.BiasGelu": biased_gelu,
         "com.microsoft.Gelu": biased_gelu,
+        **dict.fromkeys([f"{DOMAIN}.{op}" for op in ("Silu", "HardSwish", "Rsqrt")], joined),
         "PRelu": prelu,
         "Cast": cast,
         "CastLike": cast,
