@@ -51,6 +51,7 @@ class Builder:
     source: str = ""
     _names: dict[str, int] = field(default_factory=dict)
     _bases: dict[int, Value] = field(default_factory=dict)
+    _shared: dict[tuple[str, Spec], Value] = field(default_factory=dict)
     _renamed: dict[str, str] = field(default_factory=dict)
     _node_names: dict[str, int] = field(default_factory=dict)
 
@@ -119,6 +120,13 @@ class Builder:
         dtype = _ARRAY_DTYPES.get(array.dtype.str[1:], str(array.dtype))
         spec = Spec(tuple(int(size) for size in array.shape), dtype)
         return self.value(spec, role, name=name or f"{self.node_name}:const", array=array)
+
+    def shared(self, name: str, spec: Spec) -> Value:
+        """A constant that every node asking for it by this name and type reads."""
+        key = (name, spec)
+        if key not in self._shared:
+            self._shared[key] = self.value(spec, "constant", name=name)
+        return self._shared[key]
 
     def emit(
         self,

@@ -156,7 +156,7 @@ def rotated(call: Call, x: Value) -> Value:
     low, high = build.split(x, x.rank - 1, [half, x.shape[-1] - half])
     turned = build.one("aten.cat", [build.one("aten.neg", [high], same(high)), low], same(x))
     table = Spec(x.shape[-2:], x.dtype)
-    cosine, sine = (build.value(table, "constant", name=name) for name in ("cosine", "sine"))
+    cosine, sine = (build.shared(name, table) for name in ("cosine", "sine"))
     return combine(
         build, "add", combine(build, "mul", x, cosine), combine(build, "mul", turned, sine)
     )
