@@ -46,6 +46,8 @@ class Stack(BaseModel):
         fuses them as Inductor does.
     compile_optimizer : bool
         Whether the optimizer's step is compiled too, instead of run eagerly.
+    compile_loss : bool
+        Whether a loss that the caller computes from the model's output is compiled with it.
     layout_optimization : bool
         Whether the compiler turns convolutional networks to channels last.
     freezing : bool
@@ -80,6 +82,7 @@ class Stack(BaseModel):
     graph: bool = False
     mode: Literal["eager", "compile"] = "eager"
     compile_optimizer: bool = False
+    compile_loss: bool = False
     layout_optimization: bool = True
     freezing: bool = False
     matmul_fp32: Literal["fp32", "tf32"] = "fp32"

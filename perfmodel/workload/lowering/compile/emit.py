@@ -10,6 +10,7 @@ from perfmodel.workload.lowering.compile.graph import Graph
 from perfmodel.workload.lowering.compile.layout import prefers_channels_last
 from perfmodel.workload.lowering.compile.partition import kept, needed
 from perfmodel.workload.lowering.compile.realize import Buffer, Realizer, base_of
+from perfmodel.workload.lowering.compile.region import outside
 from perfmodel.workload.lowering.compile.split import staged
 from perfmodel.workload.lowering.compile.trace import Names, trace
 from perfmodel.workload.lowering.eager.table import eager_work
@@ -37,14 +38,20 @@ class Output:
 def lower_compiled(program: Program, stack: Stack) -> Lowered:
     """Forward and backward compiled, each one graph; the optimizer's step as the stack says."""
     every = sites(program, stack)
-    compiled = [s for s in every if s.node.phase != "optimizer" or stack.compile_optimizer]
+    loss = set() if stack.compile_loss else outside(every)
+    compiled = [
+        site
+        for site in every
+        if site.index not in loss and (site.node.phase != "optimizer" or stack.compile_optimizer)
+    ]
+    between = [site for site in every if site.index in loss]
     last = stack.layout_optimization and prefers_channels_last(compiled)
     graph, names = trace(program, compiled, channels_last=last)
     turned = last or any(_channels_last(site) for site in compiled)
     rest = [site for site in every if site.node.phase == "optimizer"]
     if stack.compile_optimizer:
         rest = []
-    results = _results(program, names, rest)
+    results = _results(program, names, (*between, *rest))
     out = Output(fresh=len(program.storages), alive=set(program.resident))
     forward_out = [n for n in results if not graph.values[n].backward]
     backward_out = [n for n in results if graph.values[n].backward]
@@ -58,7 +65,11 @@ def lower_compiled(program: Program, stack: Stack) -> Lowered:
     outputs = [*forward_out, *held]
     alive = sorted(needed(graph, outputs))
     _graph(out, graph, alive, outputs, results, "forward", keep=held, channels_last=turned)
+    _eager(out, program, between)
     if late:
+        # what the model handed out dies with the caller's last use of it
+        freed = {number for site in compiled for number in site.node.frees}
+        _release(out, graph, results, freed, held)
         again = _order(graph, backward_out, held)
         _graph(
             out,
@@ -84,6 +95,15 @@ def lower_compiled(program: Program, stack: Stack) -> Lowered:
         0,
         ("convolutions run channels last",) if last else (),
     )
+
+
+def _release(
+    out: Output, graph: Graph, results: Mapping[int, int], freed: set[int], held: set[int]
+) -> None:
+    """Give back outputs of the forward graph that nothing reads any more."""
+    for number, storage in results.items():
+        if storage in freed and number not in held and not graph.values[number].backward:
+            _free(out, storage, len(out.calls) - 1, ())
 
 
 def _channels_last(site: Site) -> bool:
@@ -236,7 +256,7 @@ def _group(
     node = members[0].value.node
     out.calls.append(HostCall("triton" if fused else "extern", node, launched, phase, tensors))
     for number in dying:
-        _free(out, out.storage.get(number, -1), call, results.values())
+        _free(out, _storage(out, graph, number), call, results.values())
     for buffer in members:
         for number in (buffer.value.number, *_outputs(graph, buffer)):
             if number not in lasting and final.get(number, order) == order:
