@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import ceil, prod
 from typing import Any, Final
 
-import numpy as np
-
 from perfmodel.errors import WorkloadError
+from perfmodel.workload.importers.onnx.assemble import assembled
 from perfmodel.workload.importers.onnx.values import (
     ELEMENT_TYPES,
     LARGEST_TENSOR,
@@ -17,9 +16,8 @@ from perfmodel.workload.importers.onnx.values import (
     Shape,
     Spec,
     Value,
-    channels_last,
     contiguous,
-    dense,
+    kept_format,
     view_strides,
 )
 from perfmodel.workload.program import ELEMENT_BYTES, Node, Program, Tensor
@@ -146,7 +144,7 @@ class Builder:
         used = [value for value in inputs if value is not None]
         role = self._role([*used, *reads])
         made = [
-            self.value(spec, role, strides=_format(spec.shape, like), name=self._output_name(k))
+            self.value(spec, role, strides=kept_format(spec.shape, like), name=self._output_name(k))
             for k, spec in enumerate(outputs)
         ]
         self._append(target, used, made, attributes)
@@ -290,42 +288,15 @@ class Builder:
         """The program, with a storage freed after the last node that touches it."""
         for value in (*inputs, *outputs):
             self._register(value)
-        kept = {
-            tensor.storage
-            for tensor in self.tensors.values()
-            if tensor.role in {"parameter", "buffer", "constant", "input"}
-        }
-        kept |= {value.storage for value in outputs}
-        last: dict[int, int] = {}
-        for index, node in enumerate(self.nodes):
-            for tensor_name in (*node.inputs, *node.outputs):
-                last[self.tensors[tensor_name].storage] = index
-        dying: dict[int, list[int]] = {}
-        for storage, index in last.items():
-            if storage not in kept:
-                dying.setdefault(index, []).append(storage)
-        new, number = self._renamed, _numbering(self.tensors.values())
-        nodes = tuple(
-            replace(
-                node,
-                inputs=tuple(new.get(one, one) for one in node.inputs),
-                outputs=tuple(new.get(one, one) for one in node.outputs),
-                frees=tuple(sorted(number[storage] for storage in dying.get(index, ()))),
-            )
-            for index, node in enumerate(self.nodes)
-        )
-        return Program(
-            name=name,
-            tensors=tuple(
-                replace(one, name=new.get(one.name, one.name), storage=number[one.storage])
-                for one in self.tensors.values()
-            ),
-            nodes=nodes,
-            inputs=tuple(value.name for value in inputs),
-            outputs=tuple(dict.fromkeys(new.get(one.name, one.name) for one in outputs)),
+        return assembled(
+            name,
+            tuple(self.tensors.values()),
+            self.nodes,
+            self.storages,
+            inputs=[value.name for value in inputs],
+            outputs=[value.name for value in outputs],
+            new_names=self._renamed,
             origin=origin,
-            module_calls=_modules(self.nodes),
-            storages=tuple(self.storages[storage] for storage in number),
             assumptions=tuple(self.assumptions),
         )
 
@@ -383,32 +354,6 @@ class Builder:
         return f"{self.node_name}:out{index or ''}"
 
 
-def _numbering(tensors: Iterable[Tensor]) -> dict[int, int]:
-    """Storages that tensors of the program use, counted from 0."""
-    number: dict[int, int] = {}
-    for tensor in tensors:
-        number.setdefault(tensor.storage, len(number))
-    return number
-
-
-def _modules(nodes: Iterable[Node]) -> int:
-    """Modules that the file names, their parents included: each is called once."""
-    paths = {node.module for node in nodes if node.module}
-    parents = {path[:k] for path in paths for k, letter in enumerate(path) if letter == "."}
-    return len(paths | parents) + 1 if paths else 0
-
-
-def _format(shape: Shape, like: Value | None) -> Shape | None:
-    """Strides of an output that keeps the memory format of ``like``."""
-    if like is None or like.rank != len(shape):
-        return None
-    if like.layout == "channels_last":
-        return channels_last(shape)
-    if like.layout == "strided" and like.shape == shape and dense(shape, like.strides):
-        return like.strides
-    return None
-
-
 def _unique(name: str, taken: dict[str, int]) -> str:
     if name not in taken:
         taken[name] = 1
@@ -419,8 +364,3 @@ def _unique(name: str, taken: dict[str, int]) -> str:
     taken[name] += 1
     taken[fresh] = 1
     return fresh
-
-
-def integers(array: Array) -> list[int]:
-    """The entries of a known integer tensor, flat."""
-    return [int(entry) for entry in np.asarray(array).reshape(-1)]

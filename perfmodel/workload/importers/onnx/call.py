@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from perfmodel.errors import WorkloadError
-from perfmodel.workload.importers.onnx.builder import Builder, integers
-from perfmodel.workload.importers.onnx.values import Shape, Spec, Value
+from perfmodel.workload.importers.onnx.builder import Builder
+from perfmodel.workload.importers.onnx.values import Shape, Spec, Value, integers
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from perfmodel.errors import WorkloadError
-from perfmodel.workload.importers.onnx.builder import Builder, integers
-from perfmodel.workload.importers.onnx.values import Spec, Value
+from perfmodel.workload.importers.onnx.builder import Builder
+from perfmodel.workload.importers.onnx.values import Spec, Value, integers
 
 if TYPE_CHECKING:
     import onnx

@@ -197,3 +197,19 @@ def merged_order(value: Value, axes: Sequence[int]) -> bool:
     """Whether ``axes`` of a permutation keep row-major order (then nothing has to move)."""
     kept = [axis for axis in axes if value.shape[axis] != 1]
     return all(low < high for low, high in pairwise(kept))
+
+
+def kept_format(shape: Shape, like: Value | None) -> Shape | None:
+    """Strides of an output that keeps the memory format of ``like``."""
+    if like is None or like.rank != len(shape):
+        return None
+    if like.layout == "channels_last":
+        return channels_last(shape)
+    if like.layout == "strided" and like.shape == shape and dense(shape, like.strides):
+        return like.strides
+    return None
+
+
+def integers(array: Array) -> list[int]:
+    """The entries of a known integer tensor, flat."""
+    return [int(entry) for entry in np.asarray(array).reshape(-1)]

@@ -5,9 +5,8 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Final
 
-from perfmodel.workload.importers.onnx.builder import integers
 from perfmodel.workload.importers.onnx.call import Call, same
-from perfmodel.workload.importers.onnx.values import Spec, Value, contiguous
+from perfmodel.workload.importers.onnx.values import Spec, Value, contiguous, integers
 
 
 def gather(call: Call) -> list[Value]:
