@@ -26,6 +26,7 @@ from perfmodel.workload.convnet import (
     training_memory,
 )
 from perfmodel.workload.layer import Call
+from perfmodel.workload.ops.conv import Conv2d, Conv3d
 from perfmodel.workload.ops.streams import Fused
 from perfmodel.workload.stack import load_stack
 from perfmodel.workload.stacked import stacked
@@ -34,6 +35,10 @@ MODES: Final = ("graph", "eager", "compile")
 LOOP_KERNELS: Final = {"sgd": 3, "rmsprop": 7, "adamw": 8}
 """Element-wise kernels for each tensor of an optimizer that loops over them (torch.optim before
 its multi-tensor implementations)."""
+HOST_CALLS: Final = {"conv": 1.8, "linear": 2.0, "norm": 1.6}
+"""Host time of an eager call against that of an element-wise one, as measured beside an H100
+(``validate/measurements/h100-sxm5-80gb/host.csv``: convolution 11.5, linear 13.2, norm 10.3 and
+addition 6.5 us)."""
 BUCKET_BYTES: Final = 25 * 2**20
 """Gradients that DistributedDataParallel reduces together [B] (its ``bucket_cap_mb`` of 25)."""
 
@@ -62,6 +67,8 @@ class ConvnetStep:
         Of one device [FLOP].
     calibrated : float
         Share of the kernel time that measurements of the device stand behind.
+    kinds : tuple of (str, float)
+        Kernel time by what a library has kernels of its own for (:func:`kind_of`) [s].
     """
 
     name: str
@@ -76,6 +83,7 @@ class ConvnetStep:
     fits: bool
     flops: int
     calibrated: float
+    kinds: tuple[tuple[str, float], ...] = ()
 
     @property
     def images_per_second(self) -> float:
@@ -113,8 +121,9 @@ class _Kernels:
     backward: float
     modules: tuple[tuple[str, float], ...]
     flops: int
-    launches: int
+    launches: float
     calibrated: float
+    kinds: tuple[tuple[str, float], ...]
 
 
 def infer_convnet(
@@ -276,11 +285,13 @@ def _assemble(
         fits=memory.total <= float(accelerator.memory_capacity),
         flops=kernels.flops,
         calibrated=kernels.calibrated,
+        kinds=kernels.kinds,
     )
 
 
 def _price(calls: tuple[Call, ...], accelerator: Accelerator) -> _Kernels:
     modules: dict[str, float] = {}
+    kinds: dict[str, float] = {}
     backward = calibrated = 0.0
     for places, op in stacked(call.op for call in calls):
         priced = price(op, accelerator)
@@ -291,6 +302,8 @@ def _price(calls: tuple[Call, ...], accelerator: Accelerator) -> _Kernels:
             whole = seconds * float(call.count)
             word = f"{call.module} {call.grad} gradient" if call.grad else call.module
             modules[word] = modules.get(word, 0.0) + whole
+            kind = kind_of(call)
+            kinds[kind] = kinds.get(kind, 0.0) + whole
             backward += whole if call.grad else 0.0
             calibrated += whole if known else 0.0
     total = math.fsum(modules.values())
@@ -299,9 +312,36 @@ def _price(calls: tuple[Call, ...], accelerator: Accelerator) -> _Kernels:
         backward,
         tuple(sorted(modules.items(), key=lambda item: -item[1])),
         sum(int(call.op.flops) * int(call.count) for call in calls),
-        sum(int(call.count) for call in calls),
+        sum(host_calls(call) for call in calls),
         calibrated / total,
+        tuple(sorted(kinds.items())),
     )
+
+
+def kind_of(call: Call) -> str:
+    """What a library has kernels of its own for: ``"grouped bwd half nhwc"``, ``"stream fp32"``."""
+    op = call.op
+    rate = "half" if getattr(op, "dtype", "") in ("fp16", "bf16") else "fp32"
+    if not isinstance(op, Conv2d | Conv3d):
+        return f"stream {rate}"
+    way = f"{'bwd' if call.grad else 'fwd'} {rate}"
+    if isinstance(op, Conv3d):
+        return f"3d {way}"
+    grouped = "depthwise" if op.groups == op.c_in else "grouped"
+    shape = "dense" if op.groups == 1 else grouped
+    return f"{shape} {way} {op.layout}"
+
+
+def host_calls(call: Call) -> float:
+    """Host time of a kernel in calls of an element-wise operator.
+
+    A framework's operator costs the host once, however many kernels it runs: a bias, the statistics
+    of a norm and the second gradient of a convolution or linear layer ride along.
+    """
+    rides = call.name.endswith((".bias", ".statistics")) or (
+        call.grad == "weight" and call.name.endswith(".weight_grad")
+    )
+    return 0.0 if rides else HOST_CALLS.get(call.module, 1.0) * float(call.count)
 
 
 def _with_loop(kernels: _Kernels, launches: int, accelerator: Accelerator) -> _Kernels:

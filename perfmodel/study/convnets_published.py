@@ -1,8 +1,8 @@
 """Predicted against published times of whole convolutional networks.
 
-The host of every source is unknown: its launch time is one number for each source (classification
-and segmentation apart), chip and task. It is fitted on one half of the rows, by a hash of the row,
-and used on the other half.
+What is unknown about a source (:mod:`perfmodel.study.convnets_library`) is fitted on one half of
+its rows, by a hash of the row, and used on the other half. Rows that contradict others of their own
+table are shown but neither fitted nor scored: one device cannot be slower than each of eight.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from statistics import median
 from typing import Any, Final
 from zlib import crc32
 
-import numpy as np
-
 from perfmodel.errors import WorkloadError
 from perfmodel.hardware import load_accelerator, load_cluster
 from perfmodel.study.convnets import ConvnetStep, infer_convnet, train_convnet
+from perfmodel.study.convnets_library import Row, fit_unknowns
 
 _COLUMNS: Final = (
     "source", "network", "task", "chip", "devices", "batch", "image_size", "dtype", "amp",
@@ -34,7 +33,8 @@ _NODES: Final = {
     "t4-16gb": "t4-x4",
     "rtx-4090-24gb": "rtx-4090-x8",
 }
-_LAUNCHES: Final = np.geomspace(1e-6, 2e-4, 107)
+SLOWER: Final = 1.1
+"""Beyond what rounding and luck explain."""
 # a compiled inference is replayed; everything else is launched one by one
 _REPLAYED: Final = ("timm-compile",)
 
@@ -55,6 +55,10 @@ class Scored:
         The prediction with its parts; its host time belongs to one second a launch.
     host_launch : float
         What was fitted for its group [s].
+    kernel_seconds : float
+        Kernel time with the library's factors [s].
+    contradicted : bool
+        Whether other rows of the same table make this one impossible.
     """
 
     row: dict[str, str]
@@ -63,6 +67,8 @@ class Scored:
     fitted: bool
     step: ConvnetStep
     host_launch: float
+    kernel_seconds: float
+    contradicted: bool = False
 
     @property
     def error(self) -> float:
@@ -72,7 +78,7 @@ class Scored:
     @property
     def host_bound(self) -> bool:
         """Whether the launches take longer than the kernels."""
-        return self.host_launch * self.step.host_seconds > self.step.kernel_seconds
+        return self.host_launch * self.step.host_seconds > self.kernel_seconds
 
 
 def score_published(path: Path, *, sources: Iterable[str] | None = None) -> tuple[Scored, ...]:
@@ -92,26 +98,47 @@ def score_published(path: Path, *, sources: Iterable[str] | None = None) -> tupl
     """
     wanted = None if sources is None else set(sources)
     rows = [row for row in _read(path) if wanted is None or row["source"] in wanted]
-    groups: dict[tuple[str, ...], list[tuple[dict[str, str], ConvnetStep]]] = defaultdict(list)
-    for row in rows:
-        groups[_group(row)].append((row, predict(row)))
+    impossible = contradicted(rows)
+    known = [_as_row(row, predict(row)) for row in rows]
+    found = fit_unknowns(
+        [one for one, bad in zip(known, impossible, strict=True) if not bad] or known
+    )
     scored = []
-    for members in groups.values():
-        fit = [(row, step) for row, step in members if fits_host(row)]
-        launch = _fit(fit or members)
-        for row, step in members:
-            seconds = max(step.kernel_seconds, launch * step.host_seconds)
-            scored.append(
-                Scored(
-                    row,
-                    float(row["time_s"]),
-                    seconds + step.exposed_comm_seconds,
-                    fits_host(row),
-                    step,
-                    launch,
-                )
+    for row, one, bad in zip(rows, known, impossible, strict=True):
+        if one.host not in found.launches:
+            continue
+        launch, kernels = found.launches[one.host], found.kernels(one)
+        scored.append(
+            Scored(
+                row, one.measured, found.seconds(one), one.fits and not bad, one.step, launch,
+                kernels, bad,
             )
+        )  # fmt: skip
     return tuple(scored)
+
+
+def contradicted(rows: list[dict[str, str]]) -> list[bool]:
+    """Rows of one device that is slower than each of several, all else equal."""
+    several: dict[tuple[str, ...], float] = {}
+    for row in rows:
+        if row["devices"] != "1":
+            key = _alike(row)
+            several[key] = min(several.get(key, math.inf), float(row["time_s"]))
+    return [
+        row["devices"] == "1" and float(row["time_s"]) > SLOWER * several.get(_alike(row), math.inf)
+        for row in rows
+    ]
+
+
+def _alike(row: dict[str, str]) -> tuple[str, ...]:
+    return tuple(row[name] for name in _COLUMNS if name not in ("devices", "time_s"))
+
+
+def _as_row(row: dict[str, str], step: ConvnetStep) -> Row:
+    return Row(
+        row["source"], row["chip"], row["task"], _segments(row), int(row["devices"] or 1),
+        float(row["time_s"]), step, fits_host(row),
+    )  # fmt: skip
 
 
 def fits_host(row: dict[str, str]) -> bool:
@@ -165,7 +192,7 @@ def summary(scored: Iterable[Scored]) -> list[dict[str, Any]]:
     """Errors on the half of the rows that nothing was fitted on, by source, task and chip."""
     groups: dict[tuple[str, ...], list[Scored]] = defaultdict(list)
     for one in scored:
-        if not one.fitted:
+        if not one.fitted and not one.contradicted:
             groups[_group(one.row)].append(one)
     records = []
     for (source, chip, task, segments), members in sorted(groups.items()):
@@ -195,17 +222,6 @@ def _group(row: dict[str, str]) -> tuple[str, ...]:
 
 def _segments(row: dict[str, str]) -> bool:
     return row["network"].startswith("nnunet")
-
-
-def _fit(members: list[tuple[dict[str, str], ConvnetStep]]) -> float:
-    """The launch time with the least mean error, the shortest where several are as good."""
-    measured = np.array([float(row["time_s"]) for row, _ in members])
-    kernels = np.array([step.kernel_seconds for _, step in members])
-    launches = np.array([step.host_seconds for _, step in members])
-    exposed = np.array([step.exposed_comm_seconds for _, step in members])
-    times = np.maximum(kernels, _LAUNCHES[:, None] * launches) + exposed
-    errors = np.mean(np.abs(np.log(times / measured)), axis=1)
-    return float(_LAUNCHES[int(np.argmin(errors))])
 
 
 def _read(path: Path) -> list[dict[str, str]]:
