@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from perfmodel.calibrate.programs import Measured, ModelRow, program_path, read_model_rows
+from perfmodel.calibrate.programs.profile import kernel_words, profiled_sums
+from perfmodel.calibrate.programs.rows import KernelRow, read_kernel_rows
 from perfmodel.cost.program import ProgramEstimate, estimate_lowered
 from perfmodel.cost.program.coefficients import ProgramCoefficients, program_coefficients
 from perfmodel.cost.program.memory import library_workspace, replay
@@ -145,6 +147,9 @@ def measured_cases(
         Which rows.
     """
     cases, refused = [], []
+    profiles: dict[str, list[KernelRow]] = {}
+    for kernel in read_kernel_rows(measurements):
+        profiles.setdefault(kernel.case, []).append(kernel)
     lowered_from: tuple[Path, Program] | None = None
     rows = filter(chosen, read_model_rows(measurements))
     paths = [(program_path(programs, row), row) for row in rows]
@@ -153,7 +158,9 @@ def measured_cases(
             if lowered_from is None or lowered_from[0] != path:
                 lowered_from = (path, load_program(path))
             lowered = lower(lowered_from[1], row.stack())
-            cases.append(Measured(row, prepare(lowered, accelerator)))
+            prepared = prepare(lowered, accelerator)
+            profile = profiled_sums(profiles.get(row.case, ()))
+            cases.append(Measured(row, prepared, profile, kernel_words(prepared)))
         except PerfmodelError as error:
             refused.append(replace(_blank(row), refused=" ".join(str(error).split())))
         gc.collect(0)

@@ -1,8 +1,8 @@
 r"""Fit the coefficients of programs, one mechanism at a time.
 
-1. The device: in graphs nothing but kernels runs, and a profiler adds up the kernels of the other
-   steps. Both give the cache's share and rate, the start of a graph, what an extra launch takes,
-   what of a kernel's time lies between kernels, and the pace of every kind of kernel.
+1. The device: in graphs nothing but kernels runs, and a profiler tells the kernels of other steps
+   apart. Both give the cache's share and rate, the start of a graph, what an extra launch takes,
+   what of a kernel's time lies between kernels, and pace and floor of every kind of kernel.
 2. The host: the time in which an idle-queue step is issued is a sum of counts, linear in the cost
    of each class of call.
 3. The queue between them: steps that the device bounds give the gap between kernels of a stream.
@@ -14,23 +14,29 @@ from: a coefficient about which the rows say nothing stays where it was.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
+from perfmodel.calibrate.programs.profile import word_sums
 from perfmodel.calibrate.programs.rows import ModelRow
 from perfmodel.cost.parts import Floats
 from perfmodel.cost.program.coefficients import ProgramCoefficients
 from perfmodel.cost.program.host import column_seconds
-from perfmodel.cost.program.step import Prepared, device_times, profiled_seconds, step
+from perfmodel.cost.program.price_kernels import LIBRARY
+from perfmodel.cost.program.step import Prepared, device_times, profiled_kernels, step
 from perfmodel.workload.lowering.kernel import HOST_CLASSES
 
 PULL: Final = 0.05
 """Cost of moving a coefficient by a factor of e, in rows that are wrong by 100 %."""
-PACE_PULL: Final = 0.3
+PACE_PULL: Final = 0.15
+SMALLEST_SHARE: Final = 0.003
+"""Profiled words below this share of a step say nothing."""
+_FLOOR_START: Final = 1e-7
+_FLOOR_LIMITS: Final = (1e-9, 5e-6)
 LIMITS: Final = {
     "cache_share": (0.05, 1.0),
     "cache_rate": (1.1, 5.0),
@@ -44,7 +50,7 @@ LIMITS: Final = {
     "backward_share": (0.1, 3.0),
     "tensor": (1e-8, 2e-5),
 }
-_PACE_LIMITS: Final = (0.5, 2.0)
+_PACE_LIMITS: Final = (0.33, 3.0)
 _HOST_LIMITS: Final = (2e-7, 4e-4)
 
 
@@ -58,10 +64,16 @@ class Measured:
         What was measured.
     prepared : Prepared
         The program of that row on the stack of that row.
+    profile : dict
+        Profiled kernels summed by word (:mod:`perfmodel.calibrate.programs.profile`) [s].
+    words : tuple of str
+        The word of each predicted kernel.
     """
 
     row: ModelRow
     prepared: Prepared
+    profile: Mapping[str, float] = field(default_factory=dict)
+    words: tuple[str, ...] = ()
 
 
 def fit_programs(
@@ -92,16 +104,43 @@ def fit_device(cases: Sequence[Measured], start: ProgramCoefficients) -> Program
         return start
     scalars = ["cache_share", "cache_rate", "extra_launch", "graph_launch"]
     scalars += ["kernel_gap"] if profiled else []
-    target = np.array(
-        [one.row.step_s for one in replayed] + [one.row.kernel_s or 0.0 for one in profiled]
-    )
+    goals = [_goal(one) for one in profiled]
+    target = np.array([one.row.step_s for one in replayed] + [x for g in goals for x in g.seconds])
+    weight = np.array([1.0] * len(replayed) + [x for g in goals for x in g.weight])
 
     def predicted(c: ProgramCoefficients) -> Floats:
         whole = [float(np.sum(device_times(one.prepared, c)[1])) for one in replayed]
-        return np.array(whole + [profiled_seconds(one.prepared, c) for one in profiled])
+        parts = [_by_word(one, goal, c) for one, goal in zip(profiled, goals, strict=True)]
+        return np.concatenate([whole, *parts])
 
-    kinds = _common_kinds([*replayed, *profiled])
-    return _fit(predicted, target, start, scalars=scalars, pace=kinds)
+    classes = _common_classes([*replayed, *profiled])
+    paces = tuple(sorted({name for names in classes for name in names}))
+    floors = tuple(sorted({names[0] for names in classes if not names[0].startswith(LIBRARY)}))
+    return _fit(predicted, target, start, weight, scalars=scalars, pace=paces, floor=floors)
+
+
+@dataclass(frozen=True, slots=True)
+class _Goal:
+    """What a profile says: seconds by word, the whole last, each with its weight."""
+
+    places: dict[str, int]
+    seconds: list[float]
+    weight: list[float]
+
+
+def _goal(one: Measured) -> _Goal:
+    whole = one.row.kernel_s or 0.0
+    known = set(one.words)
+    kept = [w for w, x in one.profile.items() if w in known and x > SMALLEST_SHARE * whole]
+    seconds = [one.profile[word] for word in kept]
+    weight = [float(np.sqrt(x / whole)) for x in seconds]
+    places = {word: place for place, word in enumerate(kept)}
+    return _Goal(places, [*seconds, whole], [*weight, 0.5])
+
+
+def _by_word(one: Measured, goal: _Goal, c: ProgramCoefficients) -> Floats:
+    seconds = profiled_kernels(one.prepared, c)
+    return np.append(word_sums(one.words, seconds, goal.places), seconds.sum())
 
 
 def fit_host(cases: Sequence[Measured], start: ProgramCoefficients) -> ProgramCoefficients:
@@ -157,13 +196,13 @@ def fit_interval(cases: Sequence[Measured], c: ProgramCoefficients) -> dict[str,
     }
 
 
-def _common_kinds(cases: Sequence[Measured]) -> tuple[str, ...]:
-    """What shares a pace, where at least three models run it."""
-    found: dict[str, set[str]] = {}
+def _common_classes(cases: Sequence[Measured]) -> set[tuple[str, ...]]:
+    """What shares a pace, where at least two models run it."""
+    found: dict[tuple[str, ...], set[str]] = {}
     for one in cases:
-        for name in {name for names in one.prepared.priced.ops.classes for name in names}:
-            found.setdefault(name, set()).add(one.row.model)
-    return tuple(sorted(name for name, models in found.items() if len(models) >= 3))
+        for names in one.prepared.priced.ops.classes:
+            found.setdefault(names, set()).add(one.row.model)
+    return {names for names, models in found.items() if len(models) >= 2}
 
 
 class _Free:
@@ -175,27 +214,34 @@ class _Free:
         scalars: Sequence[str],
         host: Sequence[str],
         pace: Sequence[str],
+        floor: Sequence[str],
     ) -> None:
         self.start = start
-        self.names = (tuple(scalars), tuple(host), tuple(pace))
+        self.names = (tuple(scalars), tuple(host), tuple(pace), tuple(floor))
         values = [start[name] for name in scalars]
         values += [start.host[name] for name in host]
         values += [start.pace.get(name, 1.0) for name in pace]
+        values += [start.floor.get(name, _FLOOR_START) for name in floor]
         limits = [LIMITS[name] for name in scalars]
         limits += [_HOST_LIMITS] * len(host) + [_PACE_LIMITS] * len(pace)
+        limits += [_FLOOR_LIMITS] * len(floor)
         self.low, self.high = (np.log([pair[side] for pair in limits]) for side in (0, 1))
         self.first = np.clip(np.log(values), self.low + 1e-3, self.high - 1e-3)
-        self.pull = np.array([PULL] * (len(scalars) + len(host)) + [PACE_PULL] * len(pace))
+        pulls = [PULL] * (len(scalars) + len(host)) + [PACE_PULL] * len(pace)
+        self.pull = np.array(pulls + [PULL] * len(floor))
 
     def coefficients(self, theta: Floats) -> ProgramCoefficients:
         """The start with the free values of ``theta``."""
         values = iter(np.exp(theta).tolist())
-        scalars, host, pace = ({name: next(values) for name in names} for names in self.names)
+        scalars, host, pace, floor = (
+            {name: next(values) for name in names} for names in self.names
+        )
         return replace(
             self.start,
             scalars=dict(self.start.scalars) | scalars,
             host=dict(self.start.host) | host,
             pace=dict(self.start.pace) | pace,
+            floor=dict(self.start.floor) | floor,
         )
 
 
@@ -203,16 +249,18 @@ def _fit(
     predicted: Callable[[ProgramCoefficients], Floats],
     target: Floats,
     start: ProgramCoefficients,
+    weight: Floats | float = 1.0,
     *,
     scalars: Sequence[str] = (),
     host: Sequence[str] = (),
     pace: Sequence[str] = (),
+    floor: Sequence[str] = (),
 ) -> ProgramCoefficients:
-    free = _Free(start, scalars, host, pace)
+    free = _Free(start, scalars, host, pace, floor)
     goal = np.log(target)
 
     def distance(theta: Floats) -> NDArray[np.float64]:
-        apart = np.log(predicted(free.coefficients(theta))) - goal
+        apart = weight * (np.log(predicted(free.coefficients(theta))) - goal)
         return np.append(apart, free.pull * (theta - free.first))
 
     found = least_squares(
@@ -234,6 +282,7 @@ def moved(before: ProgramCoefficients, after: ProgramCoefficients) -> Mapping[st
         ("scalars", before.scalars, after.scalars),
         ("host", before.host, after.host),
         ("pace", before.pace, after.pace),
+        ("floor", before.floor, after.floor),
     ):
         for name, value in new.items():
             factor = value / old.get(name, 1.0)

@@ -58,6 +58,9 @@ def write_program_file(
         "[pace]  # kernels inside a model over the same kernels alone",
         *(f'"{name}" = {value:.5g}' for name, value in sorted(fitted.pace.items())),
         "",
+        "[floor]  # seconds of one kernel beyond the pace of its kind",
+        *(f'"{name}" = {value:.5g}' for name, value in sorted(fitted.floor.items())),
+        "",
         "[interval]  # half-width of 90 %, in the logarithm of the step time",
         *(f"{name} = {value:.4g}" for name, value in sorted(fitted.interval.items())),
     ]

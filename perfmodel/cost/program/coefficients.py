@@ -34,7 +34,7 @@ MEANINGS: Final = {
     "backward_share": "host time of a call in the backward pass over that in the forward pass",
     "tensor": "host time for each tensor of a list (foreach, optimizer) [s]",
 }
-"""Scalars; beside them stand the tables ``host`` [s], ``pace`` and ``interval`` (plain ratios)."""
+"""Scalars; tables beside them: ``host``, ``floor`` [s], ``pace``, ``interval`` (ratios)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,8 @@ class ProgramCoefficients:
         Host class -> seconds of one call [s].
     pace : dict
         Kernel kind -> time inside a model over the time alone; 1 where absent.
+    floor : dict
+        Kernel kind -> what each of its kernels takes beyond the pace [s]; 0 where absent.
     interval : dict
         Mode -> half-width of the 90 % interval of a step, in the logarithm of time.
     device : str
@@ -58,6 +60,7 @@ class ProgramCoefficients:
     scalars: Mapping[str, float]
     host: Mapping[str, float]
     pace: Mapping[str, float] = field(default_factory=dict)
+    floor: Mapping[str, float] = field(default_factory=dict)
     interval: Mapping[str, float] = field(default_factory=dict)
     device: str = ""
 
@@ -107,9 +110,8 @@ def _coefficients(found: dict[str, dict[str, float]], device: str) -> ProgramCoe
             repair="restore the file",
         )
     host = {kind: host.get(kind, host["unknown"]) for kind in HOST_CLASSES}
-    return ProgramCoefficients(
-        found["scalars"], host, found.get("pace", {}), found.get("interval", {}), device
-    )
+    pace, floor, interval = (found.get(name, {}) for name in ("pace", "floor", "interval"))
+    return ProgramCoefficients(found["scalars"], host, pace, floor, interval, device)
 
 
 def _measured(folder: Path, device: str, architecture: str) -> Path | None:
@@ -132,7 +134,7 @@ def _read(path: Path) -> dict[str, dict[str, float]]:
             str(path), f"<{error}>", "a TOML file of coefficients", repair="restore the file"
         ) from None
     tables: dict[str, dict[str, float]] = {}
-    for name in ("scalars", "host", "pace", "interval"):
+    for name in ("scalars", "host", "pace", "floor", "interval"):
         known = {"scalars": MEANINGS, "host": HOST_CLASSES}.get(name)
         for key, value in data.get(name, {}).items():
             bad = isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0

@@ -194,6 +194,7 @@ def kernel_times(
     cache_rate: float,
     extra_launch: float,
     pace: Mapping[str, float],
+    floor: Mapping[str, float],
 ) -> KernelTimes:
     """Times inside the program for one set of coefficients.
 
@@ -201,8 +202,8 @@ def kernel_times(
     ----------
     priced : PricedKernels
         The kernels.
-    cache_share, cache_rate, extra_launch, pace
-        As in :data:`~perfmodel.cost.program.coefficients.MEANINGS`.
+    cache_share, cache_rate, extra_launch, pace, floor
+        As in :class:`~perfmodel.cost.program.coefficients.ProgramCoefficients`.
     """
     ops, count = priced.ops, priced.count
     usable = cache_share * priced.cache
@@ -215,7 +216,9 @@ def kernel_times(
     factor = now / np.where(then > 0.0, then, 1.0)
     paces = [math.prod(pace.get(name, 1.0) for name in names) for names in ops.classes]
     factor = factor * np.array(paces)[ops.pace]
-    more = priced.extra * extra_launch
+    floors = [sum(floor.get(name, 0.0) for name in names) for names in ops.classes]
+    begun = np.bincount(ops.kernel, np.array(floors)[ops.pace], minlength=count)
+    more = priced.extra * extra_launch + begun
 
     def added(values: Floats) -> Floats:
         return np.bincount(ops.kernel, values, minlength=count).astype(float)

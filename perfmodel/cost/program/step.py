@@ -98,6 +98,7 @@ def device_times(
         cache_rate=c["cache_rate"],
         extra_launch=c["extra_launch"],
         pace=c.pace,
+        floor=c.floor,
     )
     graph = prepared.lowered.graph
     running = times.seconds.copy()
@@ -108,11 +109,16 @@ def device_times(
     return times, running
 
 
-def profiled_seconds(prepared: Prepared, coefficients: ProgramCoefficients) -> float:
-    """Sum of the kernel durations that a profiler would see: without what lies between them [s]."""
+def profiled_kernels(prepared: Prepared, coefficients: ProgramCoefficients) -> Floats:
+    """Kernel durations that a profiler would see, without what lies between them, (N,) [s]."""
     times, _ = device_times(prepared, coefficients)
     gaps = coefficients["kernel_gap"] * (1.0 + prepared.priced.extra)
-    return float(np.sum(np.maximum(times.seconds - gaps, 0.3 * times.seconds)))
+    return np.maximum(times.seconds - gaps, 0.3 * times.seconds)
+
+
+def profiled_seconds(prepared: Prepared, coefficients: ProgramCoefficients) -> float:
+    """Sum of :func:`profiled_kernels` [s]."""
+    return float(np.sum(profiled_kernels(prepared, coefficients)))
 
 
 def step(prepared: Prepared, coefficients: ProgramCoefficients) -> Step:
