@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from perfmodel.errors import PerfmodelError, WorkloadError
 from perfmodel.workload.lowering.compile import lower_compiled
 from perfmodel.workload.lowering.eager.table import eager_work
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered
@@ -30,9 +31,25 @@ def lower(program: Program, stack: Stack) -> Lowered:
     >>> empty = Program("nothing", (), (), (), (), "json", 0, ())
     >>> lower(empty, load_stack("torch-eager")).launches
     0
+
+    Raises
+    ------
+    WorkloadError
+        If a node has not the tensors or attributes that its operator asks for.
     """
     if stack.mode == "compile":
-        return lower_compiled(program, stack)
+        try:
+            return lower_compiled(program, stack)
+        except PerfmodelError:
+            raise
+        except (TypeError, ValueError, LookupError, ArithmeticError) as error:
+            lower_eager(program, stack)  # names the node where it is the program's fault
+            raise WorkloadError(
+                f"program {program.name} on {stack.name}",
+                f"<{type(error).__name__}: {error}>",
+                "operators with the tensors and attributes of their schemas",
+                repair="trace the model again, or price it on torch-eager",
+            ) from error
     return captured(lower_eager(program, stack)) if stack.graph else lower_eager(program, stack)
 
 

@@ -2,7 +2,8 @@
 
 ``torch.compile(model)`` compiles the model alone: a loss that the caller computes from its output
 runs eagerly between the compiled forward and backward graphs. It is told apart by the source lines
-of the operators behind the last submodule: they come from another place than the model's own.
+of the operators behind the last submodule: they stand in another file than the model's own (a model
+library's losses, which its models call themselves, belong to the model).
 """
 
 from __future__ import annotations
@@ -18,24 +19,31 @@ def outside(sites: Sequence[Site]) -> set[int]:
     backward = [site for site in sites if site.node.phase == "backward"]
     if not backward:
         return set()
-    roots = {_root(site.node.source) for site in forward if site.node.module}
+    own = [site.node.source for site in forward if site.node.module]
+    files, packages = {_file(source) for source in own}, {_package(source) for source in own}
     tail: list[Site] = []
     for site in reversed(forward):
-        if site.node.module or _root(site.node.source) in roots:
+        source = site.node.source
+        library = _package(source) in packages and "loss" in _file(source)
+        if site.node.module or _file(source) in files or library:
             break
         tail.append(site)
-    lines = {site.node.source for site in tail if site.node.source}
-    if not tail or not roots or not lines:
+    places = {_file(site.node.source) for site in tail if site.node.source}
+    if not tail or not own or not places:
         return set()
     found = {site.index for site in tail}
     for site in backward:
         # up to the first gradient that belongs to the model
-        if site.node.module or (site.node.source and site.node.source not in lines):
+        source = site.node.source
+        if site.node.module or (source and _file(source) in files):
             break
         found.add(site.index)
     return found
 
 
-def _root(source: str) -> str:
-    """The package of a source line, or the file where it lies in none."""
-    return source.split("/", maxsplit=1)[0].partition(":")[0]
+def _file(source: str) -> str:
+    return source.partition(":")[0]
+
+
+def _package(source: str) -> str:
+    return _file(source).split("/", maxsplit=1)[0]
