@@ -22,6 +22,7 @@ FORMAT: Final = "perfmodel-program"
 VERSION: Final = 1
 SCHEMA: Final = Path(__file__).parent / "schema" / "program.json"
 LARGEST_FILE: Final = 1 << 30
+LARGEST_TENSOR: Final = 1 << 50
 
 _Size = Annotated[int, Field(ge=0, le=2**53, strict=True)]
 _Number = Annotated[int, Field(ge=0, strict=True)]
@@ -150,6 +151,14 @@ def from_dict(data: Any, *, where: str = "program") -> Program:
                 entry.host,
             )
         )
+    for tensor in tensors:
+        if tensor.numel > LARGEST_TENSOR:
+            raise WorkloadError(
+                f"{where}: tensor {tensor.name}: shape",
+                tensor.shape,
+                "at most 2**50 elements",
+                repair="correct the sizes",
+            )
     nodes = tuple(
         Node(
             entry.name,

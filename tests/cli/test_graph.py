@@ -257,7 +257,8 @@ def test_mutated_json_ends_in_an_answer_or_a_complaint(tmp_path, data):
     path = tmp_path / "mutated.json"
     path.write_text(json.dumps(document))
     try:
-        found = estimate_program(load_graph(path), load_accelerator(CHIP))
+        stack = data.draw(st.sampled_from(["torch-eager", "torch-compile"]))
+        found = estimate_program(load_graph(path), load_accelerator(CHIP), stack=stack)
     except PerfmodelError:
         return
     assert 0 <= found.seconds < float("inf")

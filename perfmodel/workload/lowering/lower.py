@@ -25,17 +25,17 @@ def lower(program: Program, stack: Stack) -> Lowered:
         ``stack.mode`` says whether operators run their own kernels or are fused first,
         ``stack.graph`` whether the launches are replayed from a captured graph.
 
+    Raises
+    ------
+    WorkloadError
+        If a node has not the tensors or attributes that its operator asks for.
+
     Examples
     --------
     >>> from perfmodel.workload.stack import load_stack
     >>> empty = Program("nothing", (), (), (), (), "json", 0, ())
     >>> lower(empty, load_stack("torch-eager")).launches
     0
-
-    Raises
-    ------
-    WorkloadError
-        If a node has not the tensors or attributes that its operator asks for.
     """
     if stack.mode == "compile":
         try:
