@@ -195,7 +195,10 @@ class Stream(TorchDispatchMode):  # type: ignore[misc]
         """Run on meta and, where the values are known and small, on the host."""
         try:
             out = on_meta(func, args, kwargs)
-        except NotImplementedError:  # its shape follows from values
+        except RuntimeError as fault:  # its shape follows from values, or it has no meta kernel
+            sparse = any(not is_strided(tensor) for tensor in tensors_in(args))
+            if not isinstance(fault, NotImplementedError) and not sparse:
+                raise
             followed, value = run_on_host(func, args, kwargs, self._value)
             if not followed:
                 return shaped_on_host(func, args, kwargs), False, None

@@ -149,7 +149,13 @@ def _dense_meta(leaf: Any) -> bool:
 
 def _hollow(tensor: torch.Tensor) -> torch.Tensor:
     """A sparse tensor of that shape and format with nothing in it."""
-    return torch.zeros(tensor.shape, dtype=tensor.dtype).to_sparse(layout=tensor.layout)
+    shape, dtype = tensor.shape, tensor.dtype
+    if tensor.layout == torch.sparse_coo:
+        return torch.sparse_coo_tensor(size=shape, dtype=dtype)
+    along = 0 if tensor.layout == torch.sparse_csr else 1
+    ends, none = torch.zeros(shape[along] + 1, dtype=torch.long), torch.empty(0, dtype=torch.long)
+    empty = torch.empty(0, dtype=dtype)
+    return torch.sparse_compressed_tensor(ends, none, empty, shape, layout=tensor.layout)
 
 
 def _key(tensor: torch.Tensor, storage: int) -> _Key:

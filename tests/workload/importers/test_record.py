@@ -469,7 +469,8 @@ def test_sparse_operands_keep_their_count_of_values():
             self.fc = nn.Linear(8, 4)
 
         def forward(self, x, adjacency):
-            return self.fc(torch.sparse.mm(adjacency, x))
+            x = self.fc(torch.sparse.mm(adjacency, x))
+            return torch.sparse.mm(adjacency, F.relu(x))
 
     edges = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])
     adjacency = torch.sparse_coo_tensor(edges, torch.ones(4), (6, 6)).coalesce()
