@@ -117,6 +117,7 @@ def _cudnn(
         and not (query.shape[-2] == 1 and dropout)
         and _heads_match(query, key, value, gqa)
         and (mask is None or not mask.requires_grad)
+        and _rows_in_order(mask)
     )
 
 
@@ -131,11 +132,17 @@ def _efficient(
         and query.shape[-1] % step == 0
         and value.shape[-1] % step == 0
         and query.shape[:2] == key.shape[:2] == value.shape[:2]
+        and _rows_in_order(mask)
     )
 
 
 def _dense(query: Any, key: Any, value: Any) -> bool:
     return all(t.dim() == 4 and 0 not in t.shape and t.stride(-1) == 1 for t in (query, key, value))
+
+
+def _rows_in_order(mask: torch.Tensor | None) -> bool:
+    """No fused kernel takes a mask whose last axis is strided, such as a permuted position bias."""
+    return mask is None or mask.shape[-1] == 1 or mask.stride(-1) == 1
 
 
 def _heads_match(query: Any, key: Any, value: Any, gqa: bool) -> bool:
