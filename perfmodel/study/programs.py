@@ -36,6 +36,9 @@ FAMILIES: Final = {
 }  # fmt: skip
 """Family of a model by how its name begins; all others are convolutional classifiers."""
 
+PLAIN: Final = ("eager", "compiled")
+"""Modes whose allocator was watched during steps; a captured one allocates while it is captured."""
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -53,8 +56,12 @@ class Record:
         Predicted work of either side [s].
     measured_host_s, measured_kernel_s : float or None
         The same as measured, where it was [s].
-    peak_measured, peak_predicted, reserved_measured, reserved_predicted : int or None
-        Allocator peaks [B].
+    peak_measured, peak_predicted : int or None
+        Peak of allocated memory [B]. The measuring process ran many cases, and every captured graph
+        left a workspace behind: measured is what the step takes above what was there before it,
+        plus what a process of its own holds there (weights, state, inputs, workspaces).
+    reserved_measured, reserved_predicted : int or None
+        Peak of reserved segments of the whole measuring process, and of a process of its own [B].
     unknown : int
         Operators that no table knows.
     refused : str
@@ -183,8 +190,12 @@ def _record(row: ModelRow, prepared: Prepared, c: ProgramCoefficients, workspace
     done = step(prepared, c)
     memory = replay(prepared.lowered, workspace=workspace)
     width = c.interval.get(prepared.mode, 0.0)
+    blank = _blank(row)
+    if row.peak_allocated is not None and row.before_allocated is not None and row.mode in PLAIN:
+        held = memory.resident + memory.at_peak.get("workspace", 0)
+        blank = replace(blank, peak_measured=row.peak_allocated - row.before_allocated + held)
     return replace(
-        _blank(row),
+        blank,
         predicted_s=done.seconds,
         low_s=done.seconds * (1.0 - width),
         high_s=done.seconds * (1.0 + width),
@@ -207,18 +218,26 @@ def _blank(row: ModelRow) -> Record:
         measured_s=row.step_s,
         measured_host_s=row.host_s,
         measured_kernel_s=row.kernel_s,
-        peak_measured=row.peak_allocated,
         reserved_measured=row.peak_reserved,
     )
 
 
 def purpose(record: Record) -> str:
     """What a row is scored as: training and decoding apart from the ways of inference."""
-    if record.kind == "train":
-        return f"training, {record.mode}"
-    if record.kind == "decode":
-        return f"decoding, {record.mode}"
-    return f"inference, {record.mode}"
+    kind = {"train": "training", "decode": "decoding"}.get(record.kind, "inference")
+    return f"{kind}, {record.mode}"
+
+
+def bounded(record: Record) -> str:
+    """The purpose, and which side held the measured step up: the host where issuing took longer.
+
+    The device's part is a property of the chip; the host's of the processor beside it, and of what
+    else it did.
+    """
+    if record.measured_host_s is None or record.mode.endswith("graph"):
+        return f"{purpose(record)}: device"
+    side = "host" if record.measured_host_s > 0.9 * record.measured_s else "device"
+    return f"{purpose(record)}: {side}"
 
 
 def time_scores(found: Sequence[Record], key: Callable[[Record], str]) -> dict[str, Score]:

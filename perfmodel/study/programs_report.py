@@ -19,6 +19,7 @@ from perfmodel.errors import PerfmodelError
 from perfmodel.hardware import load_accelerator
 from perfmodel.study.programs import (
     Record,
+    bounded,
     measured_cases,
     memory_scores,
     purpose,
@@ -63,6 +64,8 @@ def markdown(found: Mapping[str, Sequence[Record]], words: str = "") -> str:
         tune = [one for one in rows if one.split == TUNE]
         lines += ["Step time, models that no fit read:", ""]
         lines += _table("step", time_scores(report, purpose))
+        lines += ["The same by which side held the measured step up:", ""]
+        lines += _table("step", time_scores(report, bounded))
         lines += _table("family", time_scores(report, lambda one: one.family))
         lines += ["Step time, the half that coefficients were fitted on:", ""]
         lines += _table("step", time_scores(tune, purpose))

@@ -20,6 +20,9 @@ from perfmodel.workload.lowering.kernel import Kernel
 
 PRODUCTS: Final = ("mm", "addmm", "bmm", "baddbmm", "_grouped_mm", "_addmm_activation", "linear")
 COPIES: Final = ("copy_", "_to_copy", "clone", "contiguous", "copy", "to")
+REORDERING: Final = ("clone", "contiguous")
+FLAT: Final = ("vectorized_", "unrolled_")
+"""Kernels of PyTorch that read flat vectors; the others compute an offset for each element."""
 SAME: Final = {"clamp_min_": "relu_", "clamp_min": "relu", "gather": "embedding"}
 APART: Final = ("native_batch_norm: cast", "native_batch_norm: root", "convolution: bias")
 
@@ -43,7 +46,10 @@ def measured_word(row: KernelRow) -> str:  # noqa: PLR0911
         return "native_batch_norm: cast"
     if op == "native_batch_norm" and "invstd" in row.kernel:
         return "native_batch_norm: root"
-    return "copies" if op in COPIES else SAME.get(op, op)
+    if op in COPIES:
+        flat = "elementwise_kernel" not in row.kernel or any(w in row.kernel for w in FLAT)
+        return "copies" if flat else "copies strided"
+    return SAME.get(op, op)
 
 
 def predicted_word(kernel: Kernel, base: str) -> str:
@@ -59,7 +65,10 @@ def predicted_word(kernel: Kernel, base: str) -> str:
     if kernel.name in APART:
         return kernel.name
     name = kernel.name.split(":")[0]
-    return "copies" if name in COPIES else name
+    if name in COPIES:
+        strided = kernel.note or name in REORDERING
+        return "copies strided" if strided else "copies"
+    return name
 
 
 def kernel_words(prepared: Prepared) -> tuple[str, ...]:
