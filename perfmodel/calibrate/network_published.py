@@ -94,7 +94,8 @@ ABROAD: Final = {
 PERSONAL: Final = {"nccl-ndr400": "B200-SXM (NDR400, second site)"}
 # A link of a generation that nobody measured: what the measured ones have in common.
 FAMILY: Final = "nccl-nvlink"
-IN_NETWORK_FROM: Final = 5  # the earliest that any generation is known to use its switch
+# Fewest ranks for which a generation is known to use its switch.
+IN_NETWORK_FROM: Final = {"hopper": 5, "blackwell": 6}
 GENERATIONS: Final = {
     "ampere": ("A100-SXM4-80GB",),
     "hopper": ("H100-SXM5-80GB", "H200-SXM"),
@@ -176,7 +177,8 @@ def fit_family(
     for key, generation in CARDS.items():
         if generation != without:
             start_ups.setdefault(generation, []).append(cards[key].ways["ll"].base)
-    return fit_common(FAMILY, mine, situation(mine), kinds, start_ups, _NCCL, IN_NETWORK_FROM)
+    adding = min(ranks for name, ranks in IN_NETWORK_FROM.items() if name != without)
+    return fit_common(FAMILY, mine, situation(mine), kinds, start_ups, _NCCL, adding)
 
 
 def situation(rows: Rows) -> Reach:
