@@ -87,7 +87,15 @@ def _literals() -> Iterator[None]:
         return read(self, _indices(self, index))
 
     def setitem(self: torch.Tensor, index: Any, value: Any) -> None:
-        write(self, _indices(self, index), value)
+        if self.is_meta and type(value) in (int, float) and _sliced(index):
+            # CUDA fills the slice; the meta device would copy a broadcast number
+            read(self, index).fill_(make(value, dtype=self.dtype, device="cpu"))
+        else:
+            write(self, _indices(self, index), value)
+
+    def _sliced(index: Any) -> bool:
+        parts = index if isinstance(index, tuple) else (index,)
+        return all(isinstance(part, slice) or type(part) is int for part in parts)
 
     def _indices(self: torch.Tensor, index: Any) -> Any:
         if not self.is_meta or not isinstance(index, list | tuple):
