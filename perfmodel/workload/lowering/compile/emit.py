@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from perfmodel.workload.lowering.compile.fusion import fuse
 from perfmodel.workload.lowering.compile.graph import Graph
@@ -12,6 +12,15 @@ from perfmodel.workload.lowering.compile.partition import kept, needed
 from perfmodel.workload.lowering.compile.realize import Buffer, Realizer, base_of
 from perfmodel.workload.lowering.compile.region import outside
 from perfmodel.workload.lowering.compile.split import staged
+from perfmodel.workload.lowering.compile.storages import (
+    Output,
+    further_outputs,
+    give_back,
+    place_buffer,
+    place_further,
+    storage_of,
+    take,
+)
 from perfmodel.workload.lowering.compile.trace import Names, trace
 from perfmodel.workload.lowering.eager.table import eager_work
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered, MemoryEvent, Traffic
@@ -20,19 +29,6 @@ from perfmodel.workload.lowering.site import Site, arithmetic, sites
 from perfmodel.workload.lowering.stream import stream
 from perfmodel.workload.program import Program
 from perfmodel.workload.stack import Stack
-
-
-@dataclass(slots=True)
-class Output:
-    """The lists of a lowered program while they grow."""
-
-    kernels: list[Kernel] = field(default_factory=list)
-    calls: list[HostCall] = field(default_factory=list)
-    events: list[MemoryEvent] = field(default_factory=list)
-    storage: dict[int, int] = field(default_factory=dict)
-    size: dict[int, int] = field(default_factory=dict)
-    alive: set[int] = field(default_factory=set)
-    fresh: int = 0
 
 
 def lower_compiled(program: Program, stack: Stack) -> Lowered:
@@ -103,7 +99,7 @@ def _release(
     """Give back outputs of the forward graph that nothing reads any more."""
     for number, storage in results.items():
         if storage in freed and number not in held and not graph.values[number].backward:
-            _free(out, storage, len(out.calls) - 1, ())
+            give_back(out, storage, len(out.calls) - 1, ())
 
 
 def _channels_last(site: Site) -> bool:
@@ -191,7 +187,7 @@ def _graph(
                realizer)  # fmt: skip
     call = len(out.calls) - 1
     for number in held:
-        _free(out, out.storage.get(realizer.memory(number), -1), call, results.values())
+        give_back(out, out.storage.get(realizer.memory(number), -1), call, results.values())
 
 
 def _last_uses(
@@ -237,11 +233,11 @@ def _group(
     dying = [number for number in reads if final.get(number, -1) == order and number not in lasting]
     fused = members[0].fusable
     for buffer in stored:
-        _place(out, graph, buffer, results, call, dying if fused else [], realizer)
-    traffic_in = tuple((_storage(out, graph, n), size) for n, size in reads.items())
+        place_buffer(out, graph, buffer, members, results, call, dying if fused else [], realizer)
+    traffic_in = tuple((storage_of(out, graph, n), size) for n, size in reads.items())
     traffic_out: dict[int, int] = {}
     for buffer in stored:
-        spot = _storage(out, graph, buffer.value.number)
+        spot = storage_of(out, graph, buffer.value.number)
         traffic_out[spot] = traffic_out.get(spot, 0) + buffer.written
     first = len(out.kernels)
     if fused:
@@ -250,17 +246,17 @@ def _group(
         out.kernels += _library(
             out, members[0], traffic_in, tuple(traffic_out.items()), phase, call
         )
-        _further(out, graph, members[0], results, call)
+        place_further(out, graph, members[0], results, call)
     launched = tuple(range(first, len(out.kernels)))
     tensors = len(traffic_in) + len(traffic_out)
     node = members[0].value.node
     out.calls.append(HostCall("triton" if fused else "extern", node, launched, phase, tensors))
     for number in dying:
-        _free(out, _storage(out, graph, number), call, results.values())
+        give_back(out, storage_of(out, graph, number), call, results.values())
     for buffer in members:
-        for number in (buffer.value.number, *_outputs(graph, buffer)):
+        for number in (buffer.value.number, *further_outputs(graph, buffer)):
             if number not in lasting and final.get(number, order) == order:
-                _free(out, out.storage.get(number, -1), call, results.values())
+                give_back(out, out.storage.get(number, -1), call, results.values())
 
 
 def _reads(members: Sequence[Buffer], made: set[int]) -> dict[int, int]:
@@ -277,85 +273,6 @@ def _reads(members: Sequence[Buffer], made: set[int]) -> dict[int, int]:
     for (number, _), size in found.items():
         total[number] = total.get(number, 0) + size
     return total
-
-
-def _storage(out: Output, graph: Graph, number: int) -> int:
-    """The storage of a buffer or source."""
-    if number in out.storage:
-        return out.storage[number]
-    if number >= 0 and graph.values[number].kind == "source":
-        return graph.values[number].storage
-    if number >= 0 and graph.values[number].kind == "result":
-        return out.storage.get(number, _storage(out, graph, graph.values[number].inputs[0]))
-    return -1
-
-
-def _place(
-    out: Output,
-    graph: Graph,
-    buffer: Buffer,
-    results: Mapping[int, int],
-    call: int,
-    dying: list[int],
-    realizer: Realizer,
-) -> None:
-    """Give a buffer its storage: the program's, its base's, a dying input's or a new one."""
-    value = buffer.value
-    size = value.bytes if value.number >= 0 else buffer.written
-    names = (value.number, *realizer.aliases(value.number))
-    targets = [results[n] for n in names if n in results]
-    if targets:
-        out.storage.update(dict.fromkeys(names, targets[0]))
-        if targets[0] not in out.alive:
-            _take(out, targets[0], size, call)
-        return
-    if value.scatter:
-        out.storage[value.number] = _storage(out, graph, realizer.memory(value.inputs[0]))
-        return
-    for number in dying:
-        spot = out.storage.get(number, -1)
-        if spot in out.alive and out.size.get(spot) == size and spot not in results.values():
-            out.storage[value.number] = spot
-            dying.remove(number)
-            return
-    out.storage.update(dict.fromkeys(names, out.fresh))
-    _take(out, out.fresh, size, call)
-    out.fresh += 1
-
-
-def _outputs(graph: Graph, buffer: Buffer) -> list[int]:
-    """The further outputs of a library call."""
-    found = []
-    place = buffer.value.number + 1
-    while 0 < place < len(graph.values) and graph.values[place].kind == "result":
-        if graph.values[place].inputs == (buffer.value.number,):
-            found.append(place)
-        place += 1
-    return found
-
-
-def _further(
-    out: Output, graph: Graph, buffer: Buffer, results: Mapping[int, int], call: int
-) -> None:
-    """Storages of the other outputs of a library call."""
-    for number in _outputs(graph, buffer):
-        target = results.get(number, out.fresh)
-        out.storage[number] = target
-        out.fresh += target == out.fresh
-        if target not in out.alive:
-            _take(out, target, graph.values[number].bytes, call)
-
-
-def _take(out: Output, storage: int, size: int, call: int) -> None:
-    out.alive.add(storage)
-    out.size[storage] = size
-    out.events.append(MemoryEvent(call, storage, size, True))
-
-
-def _free(out: Output, storage: int, call: int, lasting: Iterable[int]) -> None:
-    if storage in out.size and storage in out.alive and storage not in set(lasting):
-        out.alive.remove(storage)
-        out.events.append(MemoryEvent(call, storage, out.size[storage], False))
 
 
 def _loop(members: Sequence[Buffer], reads: Traffic, writes: Traffic, phase: str) -> Kernel:
@@ -400,7 +317,7 @@ def _eager(out: Output, program: Program, rest: Sequence[Site]) -> None:
         out.calls.append(HostCall(work.host, site.index, launched, site.node.phase, tensors))
         for tensor in site.outputs:
             if tensor.storage not in out.alive and tensor.storage not in host:
-                _take(out, tensor.storage, program.storages[tensor.storage], call)
+                take(out, tensor.storage, program.storages[tensor.storage], call)
         for storage, size in work.temporaries:
             out.events.append(MemoryEvent(call, storage, size, True, "temporary"))
             out.events.append(MemoryEvent(call, storage, size, False, "temporary"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -22,6 +22,11 @@ from perfmodel.workload.lowering.site import item_bytes
 READS_ON_REUSE: Final = 4
 READS_IN_ALL: Final = 8
 OPERATIONS: Final = 30
+TWICE: Final = frozenset(
+    ["silu", "hardswish", "gelu", "mish", "silu_backward", "gelu_backward", "hardswish_backward"]
+)
+"""Steps that are decomposed into several, of which more than one takes the operand."""
+
 DEALT: Final = -1
 """First place of a read whose order no loop can be turned to."""
 
@@ -157,7 +162,7 @@ class Realizer:
                 continue
             self.real.add(number)
             if value.kind != "source":
-                found.append(self._buffer(value))
+                found.append(self._buffer(self._widened(value)))
         return found
 
     def _stays_in_call(self, value: Value) -> bool:
@@ -182,9 +187,21 @@ class Realizer:
         reads, work = self._cost(value)
         if reads > 1 and any(self.graph.values[user].window for user in users):
             return True
-        if len(users) > 1 and (reads > READS_ON_REUSE or work > OPERATIONS):
+        uses = len(users) + sum(self.graph.values[user].name in TWICE for user in users)
+        if uses > 1 and (reads > READS_ON_REUSE or work > OPERATIONS):
             return bool(reads)
         return reads > READS_IN_ALL or (work > OPERATIONS and reads > 0)
+
+    def _widened(self, value: Value) -> Value:
+        """A half-precision map that only decomposed steps read is stored as they read it: fp32."""
+        users = self.users.get(value.number, [])
+        decomposed = users and all(self.graph.values[user].name in TWICE for user in users)
+        if value.kind != "map" or value.dtype not in ("bf16", "fp16") or not decomposed:
+            return value
+        if value.heavy or value.scatter or value.number in self.outputs:
+            return value
+        self.graph.values[value.number] = replace(value, dtype="fp32")
+        return self.graph.values[value.number]
 
     def _wants_memory(self, user: Value, value: Value) -> bool:
         """Whether a user can only read memory: a library call, or the target of a scatter."""
