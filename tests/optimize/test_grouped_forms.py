@@ -231,3 +231,32 @@ def test_shipped_coefficients_say_how_programs_are_dealt():
     times = tile_times(H100)
     assert {one.dealing for one in times} == {Dealing(8, (0, 84, 188, 288))}
     assert all(one.spread >= 0 for one in times)
+
+
+@pytest.mark.slow
+def test_the_committed_runs_give_the_shipped_coefficients_and_hold_the_bars(tmp_path):
+    """Everything behind the accuracy page, made again from the measured rows."""
+    from perfmodel.cost.efficiency import efficiency_folder
+    from validate.grouped_conv.dataset import load_fresh, load_run, together
+    from validate.grouped_conv.refit import fit_all
+    from validate.grouped_conv.scores import kendall, schedule_table, slot_table
+    from validate.grouped_conv.sidecar import write_coefficients
+    from validate.grouped_conv.speed import geomean, layer_table
+
+    first = load_run()
+    run = together(first, load_fresh())
+    fitted = fit_all(run, dealing_of(first))
+    written = tmp_path / "times.toml"
+    write_coefficients(written, list(fitted.times.values()), fitted.packing)
+    shipped = efficiency_folder() / "grouped_conv" / "h100-sxm5-80gb.toml"
+    assert written.read_text() == shipped.read_text()
+    schedules, slots = schedule_table(run, fitted), slot_table(run, fitted)
+    unseen, unseen_slots = schedules[~schedules.tune], slots[~slots.tune]
+    ran = unseen[unseen.placement == "knapsack+lpt"]
+    assert kendall(unseen, "predicted") >= 0.8
+    assert (unseen_slots.predicted / unseen_slots.measured - 1).abs().mean() <= 0.10
+    assert (ran.predicted / ran.measured - 1).abs().mean() <= 0.15
+    layers = layer_table(run, schedules, fitted, H100)
+    odd = layers[~layers.tune]
+    unequal = odd[~odd.equal & (odd.batch <= 8) & (odd.groups > 4)]
+    assert geomean(unequal.streams / unequal.ours) >= 2.0
