@@ -13,10 +13,14 @@ from __future__ import annotations
 from typing import Any, Final
 
 import torch
-from torch._prims_common import is_non_overlapping_and_dense_or_false
+from torch import _prims_common as prims
 from torch.autograd.function import BackwardCFunction
 
 _ATEN: Final = torch.ops.aten
+_DENSE: Final = (
+    getattr(prims, "is_non_overlapping_and_dense_or_false", None)
+    or prims.is_non_overlapping_and_dense
+)
 _SCATTERED: Final = {
     _ATEN.index_put.default: "aten._index_put_impl_",
     _ATEN.scatter_add.default: "aten.scatter_add_",
@@ -54,7 +58,7 @@ def in_place(func: Any, args: tuple[Any, ...], kwargs: Any) -> str | None:
 def _summable(first: torch.Tensor, other: Any) -> bool:
     if not isinstance(other, torch.Tensor) or first.shape != other.shape:
         return False
-    return first.dtype == other.dtype and bool(is_non_overlapping_and_dense_or_false(first))
+    return first.dtype == other.dtype and bool(_DENSE(first))
 
 
 _CANDIDATES: Final = frozenset({_ATEN.add.Tensor, *(f for c in _CHAINS.values() for f in c)})

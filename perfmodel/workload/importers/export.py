@@ -73,6 +73,8 @@ def load_export(path: str | Path, *, batch_size: int | None = None) -> Program:
             "PyTorch, to read a .pt2 file",
             repair="pip install 'perfmodel[torch]', or save the graph as JSON where torch is",
         ) from None
+    from torch.export.passes import move_to_device_pass
+
     from perfmodel.workload.importers.record import record
 
     try:
@@ -94,6 +96,7 @@ def load_export(path: str | Path, *, batch_size: int | None = None) -> Program:
     args, kwargs = program.example_inputs
     if batch_size is not None:
         args, kwargs = _rebatched((args, kwargs), batch_size, program, path)
+    program = move_to_device_pass(program, "meta")  # what the graph makes names a device too
     return record(program.module(), args, kwargs, name=path.stem, via="export")
 
 

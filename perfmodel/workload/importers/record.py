@@ -250,14 +250,18 @@ def _hold(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """No garbage collection (it would decide lifetimes) and no warnings about the meta device."""
+    """No garbage collection (it would decide lifetimes), no compiling, no warnings about meta."""
     import warnings
 
+    import torch
+
+    compiling = "torch._dynamo" in sys.modules
+    stance = torch.compiler.set_stance("force_eager") if compiling else contextlib.nullcontext()
     was_enabled = gc.isenabled()
     gc.collect()
     gc.disable()
     try:
-        with warnings.catch_warnings():
+        with stance, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -292,7 +296,7 @@ def _torch() -> Any:
         raise WorkloadError(
             "trace",
             "<torch is not installed>",
-            "PyTorch 2.11 or later",
+            "PyTorch (extra torch; tested with 2.13)",
             repair="pip install 'perfmodel[torch]', or load a saved graph with load_graph",
         ) from None
     return torch

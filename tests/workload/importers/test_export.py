@@ -18,11 +18,13 @@ class Net(nn.Module):
         super().__init__()
         self.conv, self.norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
         self.fc = nn.Linear(8, 8)
+        self.register_buffer("scale", torch.ones(8))
 
     def forward(self, x):
+        x = x + torch.arange(x.shape[-1], device=x.device)
         x = F.relu(self.norm(self.conv(x))).flatten(2).transpose(1, 2)
         q = self.fc(x).unflatten(-1, (2, 4)).transpose(1, 2)
-        return F.scaled_dot_product_attention(q, q, q).mean((1, 2))
+        return F.scaled_dot_product_attention(q, q, q).mean((1, 2)) * self.scale[:4]
 
 
 class Branch(nn.Module):

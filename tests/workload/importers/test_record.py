@@ -79,6 +79,13 @@ def test_weights_are_not_copied_and_the_module_is_left_alone():
     assert model.weight.device.type == "cpu"
 
 
+def test_compiled_parts_are_recorded_as_they_are_written():
+    inner = torch.compile(nn.Sequential(nn.Linear(4, 4), nn.GELU()))
+    names = ["t", "addmm", "gelu"]
+    assert targets(pm.trace(inner, meta(2, 4))) == names
+    assert targets(pm.trace(nn.Sequential(inner, nn.ReLU()), meta(2, 4))) == [*names, "relu"]
+
+
 def test_tied_parameters_count_once():
     model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
     model[1].weight = model[0].weight
