@@ -133,7 +133,7 @@ def test_prices_follow_the_taps_and_are_not_called_calibrated():
     assert width >= np.log(square.high / square.seconds) * 0.99
     dilated = price(Conv2d(32, 192, 17, 17, 192, 3, 1, 2, dilation=2), accelerator)
     plain = price(Conv2d(32, 192, 17, 17, 192, 3, 1, 1), accelerator)
-    assert dilated.seconds == pytest.approx(plain.seconds, rel=0.1)
+    assert dilated.seconds == pytest.approx(plain.seconds, rel=0.25)
     assert plain.calibrated.all()
     assert not dilated.calibrated.any()
 
