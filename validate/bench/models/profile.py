@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 KERNEL_COLUMNS = ("case", "first", "kernel", "op", "outer", "shapes", "outer_shapes", "types",
                   "count", "total_us", "grid", "block")  # fmt: skip
 _DEVICE = {"kernel", "gpu_memcpy", "gpu_memset"}
@@ -18,6 +16,8 @@ _KEEP = 220  # characters of a kernel's name
 
 def trace(step: Callable[[], Any], cuda: bool) -> bytes:
     """Chrome trace (JSON text) of one step after a warm one under the profiler."""
+    import torch
+
     activities = [torch.profiler.ProfilerActivity.CPU]
     if cuda:
         activities.append(torch.profiler.ProfilerActivity.CUDA)
