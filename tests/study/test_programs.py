@@ -22,7 +22,10 @@ from perfmodel.study.programs_report import WORDS, markdown, table_csv
 from perfmodel.workload.program import Node, Program, Tensor, load_program, save_program
 
 H100 = load_accelerator("h100-sxm5-80gb")
-HEAD = "case,kind,model,mode,batch,seq,dtype,step_us,latency_us,host_us,kernel_us,before_allocated,peak_allocated\n"
+HEAD = (
+    "case,kind,model,mode,batch,seq,dtype,step_us,latency_us,host_us,kernel_us,before_allocated,"
+    "peak_allocated\n"
+)
 
 
 def layered(name, layers, rows, width):

@@ -31,8 +31,11 @@ from perfmodel.cost.program.step import Prepared, device_times, profiled_kernels
 from perfmodel.workload.lowering.kernel import HOST_CLASSES
 
 PULL: Final = 0.05
-"""Cost of moving a coefficient by a factor of e, in rows that are wrong by 100 %."""
+"""Cost of moving a coefficient by a factor of e, in rows that are wrong by 100 %: for coefficients
+of the device, for paces, and for the host, whose measured time scatters by tens of per cent."""
 PACE_PULL: Final = 0.15
+HOST_PULL: Final = 1.0
+HOST_SCALARS: Final = ("step_host", "module_call", "autograd", "tensor")
 SMALLEST_SHARE: Final = 0.003
 """Profiled words below this share of a step say nothing."""
 _FLOOR_START: Final = 1e-7
@@ -161,7 +164,14 @@ def fit_host(cases: Sequence[Measured], start: ProgramCoefficients) -> ProgramCo
     def predicted(c: ProgramCoefficients) -> Floats:
         return np.asarray(counts @ column_seconds(c) + c["step_host"])
 
-    return _fit(predicted, target, start, scalars=tuple(scalars), host=tuple(kinds))
+    # Processors differ first of all by a factor; only then by what they are slow at.
+    factor = float(np.exp(np.median(np.log(target / predicted(start)))))
+    paced = replace(
+        start,
+        scalars=dict(start.scalars) | {name: factor * start[name] for name in HOST_SCALARS},
+        host={kind: factor * value for kind, value in start.host.items()},
+    )
+    return _fit(predicted, target, paced, pull=HOST_PULL, scalars=scalars, host=kinds)
 
 
 def fit_gap(cases: Sequence[Measured], start: ProgramCoefficients) -> ProgramCoefficients:
@@ -215,6 +225,7 @@ class _Free:
         host: Sequence[str],
         pace: Sequence[str],
         floor: Sequence[str],
+        pull: float,
     ) -> None:
         self.start = start
         self.names = (tuple(scalars), tuple(host), tuple(pace), tuple(floor))
@@ -227,7 +238,7 @@ class _Free:
         limits += [_FLOOR_LIMITS] * len(floor)
         self.low, self.high = (np.log([pair[side] for pair in limits]) for side in (0, 1))
         self.first = np.clip(np.log(values), self.low + 1e-3, self.high - 1e-3)
-        pulls = [PULL] * (len(scalars) + len(host)) + [PACE_PULL] * len(pace)
+        pulls = [pull] * (len(scalars) + len(host)) + [PACE_PULL] * len(pace)
         self.pull = np.array(pulls + [PULL] * len(floor))
 
     def coefficients(self, theta: Floats) -> ProgramCoefficients:
@@ -251,12 +262,13 @@ def _fit(
     start: ProgramCoefficients,
     weight: Floats | float = 1.0,
     *,
+    pull: float = PULL,
     scalars: Sequence[str] = (),
     host: Sequence[str] = (),
     pace: Sequence[str] = (),
     floor: Sequence[str] = (),
 ) -> ProgramCoefficients:
-    free = _Free(start, scalars, host, pace, floor)
+    free = _Free(start, scalars, host, pace, floor, pull)
     goal = np.log(target)
 
     def distance(theta: Floats) -> NDArray[np.float64]:

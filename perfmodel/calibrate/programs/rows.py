@@ -21,8 +21,12 @@ STACKS: Final = {
 """Measured mode -> the stack that describes it."""
 TABLE: Final = "cases.csv"
 KERNEL_TABLE: Final = "kernels.csv.gz"
-CAPTURED: Final = "-captured"
-"""Ends the name of a program that runs only under capture or compilation."""
+OWN_PROGRAMS: Final = {
+    "graph": ("-captured",),
+    "compiled": ("-compiled", "-captured"),
+    "compiled-graph": ("-compiled", "-captured"),
+}
+"""Ends of the names of programs that only these modes run, the first that exists counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +112,11 @@ def program_path(programs: Path, row: ModelRow) -> Path:
     A model may ask whether its stream is being captured or compiled (transformers then builds masks
     that it leaves out otherwise); such a step has a program of its own beside the eager one.
     """
-    own = programs / f"{row.recorded}{CAPTURED}.json.gz"
-    return own if row.mode != "eager" and own.is_file() else programs / f"{row.recorded}.json.gz"
+    for end in (*OWN_PROGRAMS.get(row.mode, ()), ""):
+        path = programs / f"{row.recorded}{end}.json.gz"
+        if path.is_file():
+            break
+    return path
 
 
 def tables(folder: Path) -> list[Path]:
