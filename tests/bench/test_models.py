@@ -201,3 +201,16 @@ def test_live_bytes_are_the_peak_that_the_allocator_counted():
         grown = int(row["peak_allocated"]) - int(row["before_allocated"])
         resident = sum(program.storages[number] for number in program.resident)
         assert max(program.live_bytes()) - resident == pytest.approx(grown, rel=0.001)
+
+
+def test_a_mode_runs_its_own_program_where_there_is_one(tmp_path):
+    def found(mode):
+        files.append_row(tmp_path, cases.Case("infer", mode, mode, 1), {"step_us": 1.0})
+        (row,) = (row for row in read_model_rows(tmp_path) if row.model == mode)
+        stem = row.recorded
+        for end in ("", "-captured", "-compiled"):
+            (tmp_path / f"{stem}{end}.json.gz").touch()
+        return program_path(tmp_path, row).name.removeprefix(stem).removesuffix(".json.gz")
+
+    ends = [found(mode) for mode in ("eager", "graph", "compiled", "compiled-graph")]
+    assert ends == ["", "-captured", "-compiled", "-compiled"]

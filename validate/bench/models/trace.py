@@ -1,8 +1,9 @@
 """Programs of the measured cases, recorded without a device.
 
-Two modes of a case often run one program: eager and its captured form differ only where a model
-asks whether a stream is being captured (transformers then builds masks that it leaves out in eager
-mode). So each case is recorded eagerly, and once more as under capture where that differs.
+The modes of a case mostly run one program. Eager and captured steps differ where a model asks
+whether a stream is being captured (transformers then builds masks that it leaves out otherwise),
+compiled ones also where modules have a fused path that compilation leaves (nn.MultiheadAttention).
+So each case is recorded eagerly, and once more as captured or compiled where that differs.
 """
 
 from __future__ import annotations
@@ -20,8 +21,12 @@ from validate.bench.models.cases import Case
 
 CAPTURED = "-captured"
 """Suffix of a program that a step runs only while a stream is captured or the step compiled."""
+COMPILED = "-compiled"
+"""Suffix of a program that only a compiled step runs."""
 LOOPS = ("mamba_130m",)
 """Models whose loops over positions make huge programs: one of their cases is recorded."""
+FUSED_PATHS = ("vit_b_16",)
+"""Models of nn.MultiheadAttention, whose fused path only uncompiled inference takes."""
 
 
 def name_of(case: Case) -> str:
@@ -136,28 +141,32 @@ def _training(case: Case, model: Any, args: Any, kwargs: Any) -> Any:
 
 
 @contextlib.contextmanager
-def captured(on: bool) -> Iterator[None]:
-    """As while a stream is being captured."""
+def launched(mode: str) -> Iterator[None]:
+    """As while a stream is being captured (``graph``), or the step compiled (``compiled``)."""
     import torch
 
-    original = torch.cuda.is_current_stream_capturing
-    if on:
+    capturing = torch.cuda.is_current_stream_capturing
+    fused = torch.backends.mha.get_fastpath_enabled()
+    if mode != "eager":
         torch.cuda.is_current_stream_capturing = lambda: True
+    if mode == "compiled":
+        torch.backends.mha.set_fastpath_enabled(False)
     try:
         yield
     finally:
-        torch.cuda.is_current_stream_capturing = original
+        torch.cuda.is_current_stream_capturing = capturing
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
-def program(case: Case, *, capture: bool = False) -> Any:
-    """Record one step of `case` with meta tensors."""
+def program(case: Case, mode: str = "eager") -> Any:
+    """Record one step of `case` with meta tensors, launched as `mode` says."""
     import perfmodel as pm
 
     model = build(case)
     args, kwargs = inputs(case, model)
     training = _training(case, model, args, kwargs) if case.kind == "train" else None
     cast = {"bf16": "bf16", "fp16": "fp16"}.get(case.dtype) if case.autocast else None
-    with captured(capture):
+    with launched(mode):
         return pm.trace(model, args, kwargs, training=training, autocast=cast, name=name_of(case))
 
 
@@ -176,18 +185,25 @@ def _record(case: Case, folder: Path, again: bool) -> str:
     plain = program(case)
     save_program(plain, path)
     words = f"{len(plain.nodes)} nodes"
-    if _asks_for_capture(case):
-        held = program(case, capture=True)
-        if differs(plain, held):
-            save_program(held, folder / f"{name_of(case)}{CAPTURED}.json.gz")
-            words += f", {len(held.nodes)} captured"
+    before = plain
+    for mode, suffix in _others(case).items():
+        held = program(case, mode)
+        if differs(before, held):
+            save_program(held, folder / f"{name_of(case)}{suffix}.json.gz")
+            words += f", {len(held.nodes)} {mode}"
+            before = held
     return f"{words}, {time.monotonic() - begin:.1f} s, {path.stat().st_size >> 10} KiB"
 
 
-def _asks_for_capture(case: Case) -> bool:
+def _others(case: Case) -> dict[str, str]:
+    """Other ways of launching that may run other programs, with the suffixes of those."""
     from validate.bench.models.zoo import language
 
-    return case.kind == "infer" and case.model in language.ENTRIES and case.model not in LOOPS
+    if case.kind != "infer" or case.model in LOOPS:
+        return {}
+    if case.model in language.ENTRIES:
+        return {"graph": CAPTURED}
+    return {"compiled": COMPILED} if case.model in FUSED_PATHS else {}
 
 
 def main(argv: list[str]) -> int:
