@@ -1,0 +1,222 @@
+"""Whole convolutional networks replayed as CUDA graphs on an H100, measured and predicted.
+
+Two predictions stand beside each measurement: that of the network's recorded program, the way of
+any PyTorch model (:mod:`perfmodel.study.programs`), and that of the bundled network, whose kernels
+are added up (:func:`perfmodel.study.convnets.infer_convnet`). The first has coefficients fitted on
+the half of the models that a hash of the name picks; the second has none from whole networks.
+
+``python -m perfmodel.study.convnets_measured [CHIP]`` writes ``docs/accuracy/convnets_graph.md``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from perfmodel.calibrate.programs import ModelRow
+from perfmodel.cost.program.coefficients import ProgramCoefficients
+from perfmodel.errors import PerfmodelError
+from perfmodel.hardware import Accelerator, load_accelerator
+from perfmodel.study.convnets import infer_convnet
+from perfmodel.study.programs import Record, measured_cases, records
+from perfmodel.study.programs_fit import folders
+from perfmodel.study.scores import REPORT, TUNE, Score, score
+
+BUNDLED: Final = MappingProxyType(
+    {
+        "alexnet": "alexnet",
+        "vgg16": "vgg16",
+        "googlenet": "googlenet-plain",
+        "resnet18": "resnet18",
+        "resnet50": "resnet50",
+        "resnext50_32x4d": "resnext50-32x4d",
+        "wide_resnet50_2": "wide-resnet50-2",
+        "densenet121": "densenet121",
+        "mobilenet_v2": "mobilenet-v2",
+        "mobilenet_v3_large": "mobilenet-v3-large",
+        "efficientnet_b0": "efficientnet-b0",
+        "efficientnet_b2": "efficientnet-b2",
+        "efficientnet_b4": "efficientnet-b4",
+        "shufflenet_v2_x1_0": "shufflenet-v2-x1_0",
+        "regnet_x_3_2gf": "regnet-x_3_2gf",
+        "convnext_tiny": "convnext-tiny",
+    }
+)
+"""Measured name -> bundled network of the same layers."""
+OTHERS: Final = ("unet2d", "unet3d", "espcn", "condensenet", "shufflenet_v1")
+"""Measured networks whose bundled namesake differs in some layers: their programs alone."""
+WORDS: Final = "## What is behind the errors"
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkRow:
+    """A network at a batch size.
+
+    Parameters
+    ----------
+    network : str
+        Its measured name.
+    batch : int
+        Images.
+    dtype, layout : str
+        Formats.
+    split : str
+        ``"tune"`` where the coefficients of programs may have seen the network.
+    measured_s, program_s : float
+        A replay as measured, and as predicted from the recorded program [s].
+    bundled_s : float or None
+        The sum of the kernels of the bundled network [s].
+    """
+
+    network: str
+    batch: int
+    dtype: str
+    layout: str
+    split: str
+    measured_s: float
+    program_s: float
+    bundled_s: float | None
+
+    @property
+    def error(self) -> float:
+        """Of the program, signed, as a fraction."""
+        return self.program_s / self.measured_s - 1.0
+
+    @property
+    def bundled_error(self) -> float | None:
+        """Of the bundled network, signed, as a fraction."""
+        return None if self.bundled_s is None else self.bundled_s / self.measured_s - 1.0
+
+
+def is_convnet(row: ModelRow) -> bool:
+    """Whether a measured row is a convolutional network's inference, replayed as a graph."""
+    known = row.model in BUNDLED or row.model in OTHERS
+    return known and row.kind == "infer" and row.mode == "graph"
+
+
+def network_rows(
+    measurements: Path,
+    programs: Path,
+    accelerator: Accelerator,
+    *,
+    coefficients: ProgramCoefficients | None = None,
+) -> list[NetworkRow]:
+    """Measured networks with both predictions, by name and batch.
+
+    Parameters
+    ----------
+    measurements, programs : path
+        Folders of measured models and of recorded programs.
+    accelerator : Accelerator
+        The device.
+    coefficients : ProgramCoefficients, optional
+        Of programs; the shipped ones by default.
+
+    Raises
+    ------
+    CalibrationError
+        If there is no table of measured models, or a row cannot be read.
+    """
+    cases, _ = measured_cases(measurements, programs, accelerator, chosen=is_convnet)
+    found = records(cases, accelerator, coefficients=coefficients)
+    rows = [_row(case.row, record, accelerator) for case, record in zip(cases, found, strict=True)]
+    return sorted(rows, key=lambda row: (row.network, row.dtype, row.layout, row.batch))
+
+
+def _row(row: ModelRow, record: Record, accelerator: Accelerator) -> NetworkRow:
+    layout = row.case.split("/")[6]
+    name, bundled = BUNDLED.get(row.model), None
+    if name is not None:
+        step = infer_convnet(name, accelerator, row.batch, dtype=row.dtype, layout=layout)
+        bundled = step.step_seconds
+    return NetworkRow(
+        row.model, row.batch, row.dtype, layout, record.split, row.step_s, record.predicted_s,
+        bundled,
+    )  # fmt: skip
+
+
+def program_scores(rows: Iterable[NetworkRow]) -> dict[str, Score]:
+    """Errors of recorded programs by half, and of bundled networks, under ``"bundled"``."""
+    rows = list(rows)
+    table = {}
+    for half in (REPORT, TUNE):
+        mine = [row for row in rows if row.split == half]
+        one = score([row.program_s for row in mine], [row.measured_s for row in mine])
+        if one is not None:
+            table[half] = one
+    summed = [row for row in rows if row.bundled_s is not None]
+    one = score([row.bundled_s or 0.0 for row in summed], [row.measured_s for row in summed])
+    return table if one is None else table | {"bundled": one}
+
+
+def markdown(found: Mapping[str, Sequence[NetworkRow]], words: str = "") -> str:
+    """A page with the tables of all chips; `words` stands behind them."""
+    lines = [
+        "# Accuracy: convolutional networks replayed as CUDA graphs",
+        "",
+        "Latency of one inference step, PyTorch's eager kernels captured as a CUDA graph",
+        "(`validate/bench/models`, protocol in the sidecars), beside two predictions. *Program*:",
+        "the network recorded by `perfmodel.trace`, with coefficients fitted on the networks",
+        "marked `tune` and on other kinds of models. *Bundled*: the network of the same name that",
+        "is shipped, its kernels added up; nothing in it was fitted on whole networks. Reproduce",
+        "with",
+        "`python -m perfmodel.study.convnets_measured`.",
+        "",
+    ]
+    titles = {
+        REPORT: "programs, networks that no fit read",
+        TUNE: "programs, networks of the fit",
+        "bundled": "bundled networks",
+    }
+    for chip, rows in found.items():
+        lines += [f"## {chip}", "", "| prediction | rows | MAPE % | bias % | p90 % | worst % |"]
+        lines += ["| --- | ---: | ---: | ---: | ---: | ---: |"]
+        for name, one in program_scores(rows).items():
+            lines.append(
+                f"| {titles[name]} | {one.count} | {100 * one.mape:.1f} | {100 * one.bias:+.1f} |"
+                f" {100 * one.p90:.1f} | {100 * one.worst:+.0f} |"
+            )
+        lines += ["", "| network | half | batch | measured us | program % | bundled % |"]
+        lines += ["| --- | --- | ---: | ---: | ---: | ---: |"]
+        for row in rows:
+            bundled = "" if row.bundled_error is None else f"{100 * row.bundled_error:+.1f}"
+            formats = "" if (row.dtype, row.layout) == ("bf16", "nhwc") else (
+                f" {row.dtype} {row.layout}"
+            )  # fmt: skip
+            lines.append(
+                f"| {row.network}{formats} | {row.split} | {row.batch} |"
+                f" {row.measured_s * 1e6:.1f} | {100 * row.error:+.1f} | {bundled} |"
+            )
+        lines.append("")
+    return "\n".join([*lines, words]).rstrip() + "\n"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the page; 0 when it was written."""
+    root = Path(__file__).resolve().parents[2]
+    page = root / "docs" / "accuracy" / "convnets_graph.md"
+    found = {}
+    try:
+        for chip in arguments or ("h100-sxm5-80gb",):
+            measurements, programs = folders(root, chip)
+            found[chip] = network_rows(measurements, programs, load_accelerator(chip))
+    except PerfmodelError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    kept = page.read_text(encoding="utf-8").partition(WORDS) if page.is_file() else ("", "", "")
+    draft = page.with_name(f".{page.name}.{os.getpid()}")
+    draft.write_text(markdown(found, "".join(kept[1:])), encoding="utf-8")
+    draft.replace(page)
+    for chip, rows in found.items():
+        for name, one in program_scores(rows).items():
+            sys.stdout.write(f"{chip} {name}: {one.count} rows, {one.mape:.1%}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,85 @@
+"""Whole networks replayed as graphs: rows that are scored, both predictions, the page."""
+
+from pathlib import Path
+
+import pytest
+
+from perfmodel.errors import CalibrationError
+from perfmodel.hardware import load_accelerator
+from perfmodel.study.convnets import infer_convnet
+from perfmodel.study.convnets_measured import (
+    BUNDLED,
+    OTHERS,
+    markdown,
+    network_rows,
+    program_scores,
+)
+from perfmodel.study.programs import estimate_program
+from perfmodel.study.scores import REPORT, half
+from perfmodel.workload.convnet import convnet
+from perfmodel.workload.program import load_program
+
+H100 = load_accelerator("h100-sxm5-80gb")
+PROGRAMS = Path(__file__).resolve().parents[2] / "validate" / "programs"
+RECORDED = {path.name.split("-")[1] for path in PROGRAMS.glob("infer-*-nhwc.json.gz")}
+HEAD = "case,kind,model,mode,batch,seq,dtype,step_us\n"
+CASE = "infer/{0}/{1}/b{2}/s0/bf16/nhwc,infer,{0},{1},{2},0,bf16,{3}\n"
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    """Measured is a fifth longer than the program says; rows that are none of ours beside them."""
+    folder = tmp_path_factory.mktemp("models")
+    lines = [HEAD, CASE.format("vit_b_16", "graph", 8, 10), CASE.format("resnet18", "eager", 8, 10)]
+    for model, batch in (("resnet18", 8), ("unet2d", 1)):
+        path = PROGRAMS / f"infer-{model}-b{batch}-s0-bf16-nhwc.json.gz"
+        found = estimate_program(path, H100, stack="cuda-graph").seconds
+        lines.append(CASE.format(model, "graph", batch, 1.2e6 * found))
+    (folder / "cases.csv").write_text("".join(lines))
+    return network_rows(folder, PROGRAMS, H100)
+
+
+def test_only_replayed_networks_are_rows(rows):
+    assert [(row.network, row.batch) for row in rows] == [("resnet18", 8), ("unet2d", 1)]
+
+
+def test_errors_are_of_the_measurement(rows):
+    for row in rows:
+        assert row.error == pytest.approx(1.0 / 1.2 - 1.0, abs=1e-5)
+        assert row.split == half(row.network)
+    assert rows[0].bundled_s == infer_convnet("resnet18", H100, 8, dtype="bf16").step_seconds
+    assert rows[0].bundled_error == pytest.approx(rows[0].bundled_s / rows[0].measured_s - 1.0)
+    assert rows[1].bundled_s is None
+    assert rows[1].bundled_error is None
+
+
+def test_scores_keep_halves_and_predictions_apart(rows):
+    scores = program_scores(rows)
+    assert scores["bundled"].count == 1
+    assert sum(one.count for name, one in scores.items() if name != "bundled") == 2
+    assert scores[REPORT].mape == pytest.approx(1.0 - 1.0 / 1.2, abs=1e-5)
+
+
+def test_the_page_holds_every_row_and_the_words_behind(rows):
+    page = markdown({"h100-sxm5-80gb": rows}, "## What is behind the errors\n\nWords.\n")
+    assert page.count("-16.7") >= 2
+    assert f"| resnet18 | {rows[0].split} | 8 |" in page
+    assert page.endswith("Words.\n")
+
+
+@pytest.mark.parametrize("model", sorted(set(BUNDLED) & RECORDED))
+def test_a_bundled_network_has_the_parameters_of_the_recorded_one(model):
+    program = load_program(min(PROGRAMS.glob(f"infer-{model}-b*-nhwc.json.gz")))
+    counted = {t.storage: t for t in program.tensors if t.role == "parameter"}
+    assert convnet(BUNDLED[model]).parameters == program.parameters == sum(
+        program.storages[number] // 2 for number in counted
+    )  # fmt: skip
+
+
+def test_a_network_is_on_one_list():
+    assert not set(BUNDLED) & set(OTHERS)
+
+
+def test_no_table_is_a_complaint(tmp_path):
+    with pytest.raises(CalibrationError, match="no such file"):
+        network_rows(tmp_path, PROGRAMS, H100)
