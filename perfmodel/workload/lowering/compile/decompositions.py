@@ -171,7 +171,7 @@ def softmax(graph: Graph, site: Site, args: Sequence[int]) -> Values:
     value, dim = graph.values[x], (int(site.attribute("dim", -1)),)
     wide = compute_dtype(value.dtype)
     top = graph.reduce("amax", x, dim, wide, keepdim=True)
-    power = graph.map("exp", (x, top), value.shape, wide, 9)
+    power = graph.map("exp", (x, top), value.shape, wide, 5)
     total = graph.reduce("sum", power, dim, wide, keepdim=True)
     operands = (x, top, total) if "log" in site.name else (power, total)
     return (graph.map("softmax", operands, value.shape, site.outputs[0].dtype, 4),)

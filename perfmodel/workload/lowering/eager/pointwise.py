@@ -12,12 +12,13 @@ _COMPLEX_FACTOR = 4
 
 
 def flops_each(name: str, exponent: object = None) -> int:
-    """FLOP an element; a transcendental function counts as the instructions that it takes.
+    """FLOP an element.
 
-    A square is one product, not a power.
+    A transcendental function counts as in the measured element-wise kinds. A small whole power is
+    a product or two.
     """
-    if base_name(name) == "pow" and exponent in (2, 2.0):
-        return 1
+    if base_name(name) == "pow" and exponent in (2, 3):
+        return int(exponent) - 1
     return operations(name)
 
 

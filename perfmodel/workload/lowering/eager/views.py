@@ -28,8 +28,8 @@ def fill(site: Site) -> Work:
 
 
 def random(site: Site) -> Work:
-    """Philox random numbers: about ten integer operations an element."""
-    return Work("pointwise", _written(site, "random", "random", 10.0))
+    """Philox random numbers: about six operations an element."""
+    return Work("pointwise", _written(site, "random", "random", 6.0))
 
 
 def _written(site: Site, chain: str, kind: str, flops: float) -> tuple[Kernel, ...]:
