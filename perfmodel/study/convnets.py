@@ -16,6 +16,7 @@ from perfmodel.cost.price import price
 from perfmodel.errors import WorkloadError, nearest_name
 from perfmodel.hardware import Accelerator, Cluster
 from perfmodel.network import collective_seconds
+from perfmodel.study.convnets_graph import graph_of
 from perfmodel.workload.convnet import (
     Memory,
     Setting,
@@ -69,6 +70,8 @@ class ConvnetStep:
         Share of the kernel time that measurements of the device stand behind.
     kinds : tuple of (str, float)
         Kernel time by what a library has kernels of its own for (:func:`kind_of`) [s].
+    kernels : int
+        How many kernels the device runs.
     """
 
     name: str
@@ -84,6 +87,7 @@ class ConvnetStep:
     flops: int
     calibrated: float
     kinds: tuple[tuple[str, float], ...] = ()
+    kernels: int = 0
 
     @property
     def images_per_second(self) -> float:
@@ -124,6 +128,7 @@ class _Kernels:
     launches: float
     calibrated: float
     kinds: tuple[tuple[str, float], ...]
+    count: int
 
 
 def infer_convnet(
@@ -153,7 +158,8 @@ def infer_convnet(
         As for :func:`~perfmodel.workload.convnet.convnet_calls`.
     mode : str
         ``"graph"``: unfused kernels replayed from a CUDA graph; ``"eager"``: launched one by one;
-        ``"compile"``: element-wise chains fused, replayed.
+        ``"compile"``: element-wise chains fused, replayed. Replays have a gap between kernels and
+        factors of kernels in company where networks were measured (:mod:`convnets_graph`).
     training_norms : bool
         Norms compute their statistics, as in a model that nobody put into evaluation mode.
     host_launch : float, optional
@@ -272,11 +278,15 @@ def _assemble(
 ) -> ConvnetStep:
     launch = load_stack("torch-eager").host_launch if host_launch is None else host_launch
     host = kernels.launches * launch if mode == "eager" else 0.0
+    busy = kernels.seconds
+    graph = None if mode == "eager" else graph_of(accelerator.family)
+    if graph is not None:
+        busy = graph.seconds(kernels.kinds, kernels.count, fused=mode == "compile")
     return ConvnetStep(
         name=name,
         batch=batch,
         devices=devices,
-        step_seconds=max(kernels.seconds, host) + exposed,
+        step_seconds=max(busy, host) + exposed,
         kernel_seconds=kernels.seconds,
         host_seconds=host,
         exposed_comm_seconds=exposed,
@@ -286,6 +296,7 @@ def _assemble(
         flops=kernels.flops,
         calibrated=kernels.calibrated,
         kinds=kernels.kinds,
+        kernels=kernels.count,
     )
 
 
@@ -315,15 +326,18 @@ def _price(calls: tuple[Call, ...], accelerator: Accelerator) -> _Kernels:
         sum(host_calls(call) for call in calls),
         calibrated / total,
         tuple(sorted(kinds.items())),
+        sum(int(call.count) for call in calls),
     )
 
 
 def kind_of(call: Call) -> str:
     """What a library has kernels of its own for: ``"grouped bwd half nhwc"``, ``"stream fp32"``."""
     op = call.op
-    rate = "half" if getattr(op, "dtype", "") in ("fp16", "bf16") else "fp32"
+    dtype = getattr(op, "dtype", "")
+    rate = "half" if dtype in ("fp16", "bf16") else "fp32"
     if not isinstance(op, Conv2d | Conv3d):
-        return f"stream {rate}"
+        # norms, poolings, biases and copies are described by their bytes alone
+        return f"stream {rate}" if dtype else "stream of maps"
     way = f"{'bwd' if call.grad else 'fwd'} {rate}"
     if isinstance(op, Conv3d):
         return f"3d {way}"
