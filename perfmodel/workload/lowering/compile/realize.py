@@ -252,7 +252,9 @@ class Realizer:
         else:
             skip = 1 if value.scatter else 0
             for operand_number in value.inputs[skip:]:
-                work += self._operand(value, operand_number, points, leaves, steps, nodes)
+                work += self._operand(
+                    value, operand_number, points, leaves, steps, nodes, value.numel
+                )
         written = numel * item_bytes(value.dtype)
         if value.scatter:
             moved = max((self.graph.values[n].bytes for n in value.inputs[1:]), default=0)
@@ -297,8 +299,12 @@ class Realizer:
         leaves: dict[tuple[int, tuple[int, ...]], int],
         steps: list[str],
         nodes: list[int],
+        limit: int,
     ) -> float:
-        """An operand of a map: broadcast where shapes say so, else spread evenly."""
+        """An operand of a map: broadcast where shapes say so, else spread evenly.
+
+        ``limit`` is how many elements of the map are asked for.
+        """
         shape = self.graph.values[number].shape
         count = self.graph.values[number].numel
         if count == value.numel:
@@ -307,7 +313,7 @@ class Realizer:
             inner = follow(expanded(shape, value.shape), points)
         else:
             inner = points * count // max(1, value.numel) + 1
-        return self._visit(number, inner, min(count, value.numel), leaves, steps, nodes)
+        return self._visit(number, inner, min(count, limit), leaves, steps, nodes)
 
     def _visit(
         self,
@@ -334,7 +340,7 @@ class Realizer:
         nodes.append(value.node)
         work = float(value.operations * count)
         for operand in value.inputs:
-            work += self._operand(value, operand, points, leaves, steps, nodes)
+            work += self._operand(value, operand, points, leaves, steps, nodes, count)
         return work
 
 

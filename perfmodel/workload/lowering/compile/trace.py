@@ -25,7 +25,7 @@ from perfmodel.workload.lowering.site import Site, Work, numel
 from perfmodel.workload.program import Program, Tensor
 
 _MAPS = ("pointwise", "cast", "move", "join", "view_gradient", "lookup", "gather")
-_EXTERN_RESAMPLING = ("bilinear", "bicubic", "linear1d", "trilinear", "grid_sampler")
+_INTERPOLATION = ("bilinear", "bicubic", "linear1d", "trilinear", "grid_sampler")
 
 
 @dataclass(slots=True)
@@ -186,7 +186,7 @@ def _values(
     if group in ("convolution", "convolution_backward"):
         rule = _convolution if group == "convolution" else _convolution_backward
         return rule(graph, site, args, channels_last=channels_last)
-    if group in ("pool", "pool_gradient") and any(w in site.name for w in _EXTERN_RESAMPLING):
+    if group == "pool_gradient" and any(word in site.name for word in _INTERPOLATION):
         group = ""
     return _RULES.get(group, _extern)(graph, site, args)
 
@@ -220,6 +220,12 @@ def _constant(graph: Graph, site: Site, args: list[int]) -> list[int]:
 
 def _pool(graph: Graph, site: Site, args: list[int]) -> list[int]:
     each = 2 * min(taps(site), 16)
+    if any(word in site.name for word in _INTERPOLATION):
+        # weights and partial sums are fp32, and so is what is kept of them
+        out = site.outputs[0]
+        wide = graph.map(site.name, args, out.shape, parts.compute_dtype(out.dtype), each,
+                         window=True, heavy=True)  # fmt: skip
+        return [graph.map("cast", (wide,), out.shape, out.dtype, 0)]
     return [
         graph.map(site.name, args, t.shape, t.dtype, each, arguments=place, window=True)
         for place, t in enumerate(site.outputs)

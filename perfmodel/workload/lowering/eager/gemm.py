@@ -6,6 +6,7 @@ from perfmodel.workload.lowering.kernel import Kernel
 from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel
 from perfmodel.workload.lowering.stream import map_op, stream
 from perfmodel.workload.op import Gemm, GroupedGemm, Spmm
+from perfmodel.workload.program import Tensor
 
 _COMPLEX_PRODUCTS = 4
 
@@ -67,7 +68,15 @@ def _sizes(site: Site) -> tuple[int, int, int, int] | None:
     columns = b[-1] if len(b) > 1 else 1
     out = site.outputs[0].shape if site.outputs else ()
     batch = numel(out[:-2]) if len(a) > 2 or len(b) > 2 else 1
+    if batch > 1 and _is_one_matrix(site, operands[1]):
+        return rows * batch, columns, depth, 1
     return rows, columns, depth, batch
+
+
+def _is_one_matrix(site: Site, operand: Tensor) -> bool:
+    """Whether all matrices of a batch are the same one, expanded."""
+    one = numel(operand.shape[-2:]) * item_bytes(operand.dtype)
+    return len(operand.shape) > 2 and site.bytes(operand) <= one
 
 
 def grouped(site: Site) -> Work:
