@@ -17,6 +17,7 @@ from perfmodel.errors import WorkloadError, nearest_name
 from perfmodel.hardware import Accelerator, Cluster
 from perfmodel.network import collective_seconds
 from perfmodel.study.convnets_graph import graph_of
+from perfmodel.study.convnets_kinds import host_calls, kind_of
 from perfmodel.workload.convnet import (
     Memory,
     Setting,
@@ -27,7 +28,6 @@ from perfmodel.workload.convnet import (
     training_memory,
 )
 from perfmodel.workload.layer import Call
-from perfmodel.workload.ops.conv import Conv2d, Conv3d
 from perfmodel.workload.ops.streams import Fused
 from perfmodel.workload.stack import load_stack
 from perfmodel.workload.stacked import stacked
@@ -36,10 +36,6 @@ MODES: Final = ("graph", "eager", "compile")
 LOOP_KERNELS: Final = {"sgd": 3, "rmsprop": 7, "adamw": 8}
 """Element-wise kernels for each tensor of an optimizer that loops over them (torch.optim before
 its multi-tensor implementations)."""
-HOST_CALLS: Final = {"conv": 1.8, "linear": 2.0, "norm": 1.6}
-"""Host time of an eager call against that of an element-wise one, as measured beside an H100
-(``validate/measurements/h100-sxm5-80gb/host.csv``: convolution 11.5, linear 13.2, norm 10.3 and
-addition 6.5 us)."""
 BUCKET_BYTES: Final = 25 * 2**20
 """Gradients that DistributedDataParallel reduces together [B] (its ``bucket_cap_mb`` of 25)."""
 
@@ -69,7 +65,7 @@ class ConvnetStep:
     calibrated : float
         Share of the kernel time that measurements of the device stand behind.
     kinds : tuple of (str, float)
-        Kernel time by what a library has kernels of its own for (:func:`kind_of`) [s].
+        Kernel time by what a library has kernels of its own for (:func:`~perfmodel.study.convnets_kinds.kind_of`) [s].
     kernels : int
         How many kernels the device runs.
     """
@@ -328,34 +324,6 @@ def _price(calls: tuple[Call, ...], accelerator: Accelerator) -> _Kernels:
         tuple(sorted(kinds.items())),
         sum(int(call.count) for call in calls),
     )
-
-
-def kind_of(call: Call) -> str:
-    """What a library has kernels of its own for: ``"grouped bwd half nhwc"``, ``"stream fp32"``."""
-    op = call.op
-    dtype = getattr(op, "dtype", "")
-    rate = "half" if dtype in ("fp16", "bf16") else "fp32"
-    if not isinstance(op, Conv2d | Conv3d):
-        # norms, poolings, biases and copies are described by their bytes alone
-        return f"stream {rate}" if dtype else "stream of maps"
-    way = f"{'bwd' if call.grad else 'fwd'} {rate}"
-    if isinstance(op, Conv3d):
-        return f"3d {way}"
-    grouped = "depthwise" if op.groups == op.c_in else "grouped"
-    shape = "dense" if op.groups == 1 else grouped
-    return f"{shape} {way} {op.layout}"
-
-
-def host_calls(call: Call) -> float:
-    """Host time of a kernel in calls of an element-wise operator.
-
-    A framework's operator costs the host once, however many kernels it runs: a bias, the statistics
-    of a norm and the second gradient of a convolution or linear layer ride along.
-    """
-    rides = call.name.endswith((".bias", ".statistics")) or (
-        call.grad == "weight" and call.name.endswith(".weight_grad")
-    )
-    return 0.0 if rides else HOST_CALLS.get(call.module, 1.0) * float(call.count)
 
 
 def _with_loop(kernels: _Kernels, launches: int, accelerator: Accelerator) -> _Kernels:

@@ -11,15 +11,10 @@ import pytest
 from perfmodel.cost.price import price
 from perfmodel.errors import CalibrationError, WorkloadError
 from perfmodel.hardware import load_accelerator, load_cluster
-from perfmodel.study.convnets import (
-    HOST_CALLS,
-    host_calls,
-    infer_convnet,
-    kind_of,
-    train_convnet,
-)
+from perfmodel.study.convnets import infer_convnet, train_convnet
 from perfmodel.study.convnets_graph import Graph, graph_of
 from perfmodel.study.convnets_graph_fit import Replay, errors, fit, replays, text
+from perfmodel.study.convnets_kinds import HOST_CALLS, host_calls, kind_of
 from perfmodel.study.convnets_library import LEAST_ROWS, Row, fit_unknowns
 from perfmodel.study.convnets_published import score_published, summary
 from perfmodel.workload.convnet import convnet, convnet_calls
