@@ -65,7 +65,8 @@ class ConvnetStep:
     calibrated : float
         Share of the kernel time that measurements of the device stand behind.
     kinds : tuple of (str, float)
-        Kernel time by what a library has kernels of its own for (:func:`~perfmodel.study.convnets_kinds.kind_of`) [s].
+        Kernel time by what a library has kernels of its own for
+        (:func:`~perfmodel.study.convnets_kinds.kind_of`) [s].
     kernels : int
         How many kernels the device runs.
     """

@@ -1,6 +1,7 @@
 r"""What is unknown about a source of published times: its host, its library, its companions.
 
-With the kernel time :math:`K_k` of every kind of kernel (:func:`~perfmodel.study.convnets_kinds.kind_of`)
+With the kernel time :math:`K_k` of every kind of kernel
+(:func:`~perfmodel.study.convnets_kinds.kind_of`)
 and the host's calls :math:`h`, a row takes
 
 .. math::
