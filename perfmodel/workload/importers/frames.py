@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Final
 
 import torch
 
+_LINE: Final = re.compile(r'File "([^"]+)", line (\d+)')
 _SKIPPED: Final = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
 
 
@@ -22,6 +24,32 @@ def user_line() -> str:
             return f"{file}:{current.f_lineno}"
         current = current.f_back
     return ""
+
+
+def exported_origin() -> tuple[str, str] | None:
+    """Module path and user's line of the running node of an exported graph, if one runs.
+
+    Generated code has no lines of its own: the graph remembers those it was made from.
+    """
+    current: FrameType | None = sys._getframe(1)
+    while current is not None and not current.f_code.co_filename.startswith("<eval_with_key>"):
+        current = current.f_back
+    graph = None if current is None else current.f_locals.get("self")
+    lines = getattr(graph, "_lineno_map", None)
+    if current is None or graph is None or not lines:
+        return None
+    index = lines.get(current.f_lineno - getattr(graph, "_prologue_start", 0))
+    nodes = list(graph.graph.nodes)
+    if index is None or not 0 <= index < len(nodes):
+        return None
+    meta = nodes[index].meta
+    path = next(reversed((meta.get("nn_module_stack") or {"": ("",)}).values()))[0]
+    lines_of_user = [
+        f"{file}:{line}"
+        for name, line in _LINE.findall(meta.get("stack_trace") or "")
+        if (file := _shown(name))
+    ]
+    return path, lines_of_user[-1] if lines_of_user else ""
 
 
 def failing_line(trace: TracebackType | None) -> str:

@@ -135,6 +135,7 @@ def record(
     )
     targets = inputs_on_meta(training.targets, values, memo) if training else ()
     stream = Stream(composites(tuple(attention)))
+    stream.exported = via == "export"
     inputs = _hold(stream, model, *call, targets)
     while values:
         stream.knows(*values.pop())

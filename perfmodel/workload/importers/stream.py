@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map
 from perfmodel.workload.importers.device import corrected, cuda_target, on_meta
 from perfmodel.workload.importers.engine import in_place
 from perfmodel.workload.importers.fastpath import FUSED
-from perfmodel.workload.importers.frames import user_line
+from perfmodel.workload.importers.frames import exported_origin, user_line
 from perfmodel.workload.importers.memory import Storages, is_strided
 from perfmodel.workload.importers.schema import (
     DTYPES,
@@ -63,6 +63,7 @@ class Stream(TorchDispatchMode):  # type: ignore[misc]
         self.modules: list[str] = [""]
         self.module_calls = 0
         self.detaching = False
+        self.exported = False
         self.assumptions: dict[str, None] = {}
         self.failed: tuple[str, str] | None = None
         self._fault = 0
@@ -286,7 +287,8 @@ class Stream(TorchDispatchMode):  # type: ignore[misc]
             return "", ""
         node = torch._C._current_autograd_node()
         if node is None or len(self.modules) > 1:
-            origin = (self.modules[-1], user_line())
+            found = exported_origin() if self.exported else None
+            origin = found or (self.modules[-1], user_line())
             if torch.is_grad_enabled():
                 self._forward.setdefault(torch.autograd._get_sequence_nr() - 1, origin)
             return origin

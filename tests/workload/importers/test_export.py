@@ -55,6 +55,18 @@ def test_exporting_first_records_the_same_kernels(image):
     assert exported.name == "Net"
 
 
+def test_an_exported_graph_remembers_modules_and_lines(image, tmp_path):
+    path = tmp_path / "net.pt2"
+    torch.export.save(torch.export.export(Net().eval(), (image,)), path)
+    direct = pm.trace(Net(), image)
+    for program in (pm.trace(Net(), image, via="export"), pm.load_graph(path)):
+        for target in ("aten.convolution", "aten.cudnn_batch_norm", "aten.mm", "aten.mean"):
+            here, there = (
+                next(n for n in p.nodes if n.target == target) for p in (program, direct)
+            )
+            assert (here.module, here.source) == (there.module, there.source)
+
+
 def test_an_export_failure_gives_the_line_and_the_way_round():
     with pytest.raises(WorkloadError) as caught:
         pm.trace(Branch(), torch.ones(4), via="export")
