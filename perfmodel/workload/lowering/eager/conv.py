@@ -8,9 +8,9 @@ none); PyTorch's own depth-wise kernel adds it as it goes.
 
 from __future__ import annotations
 
-from perfmodel.workload.lowering.kernel import Kernel
-from perfmodel.workload.lowering.site import Site, Work, numel
-from perfmodel.workload.lowering.stream import stream
+from perfmodel.workload.lowering.kernel import Kernel, Traffic
+from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel
+from perfmodel.workload.lowering.stream import map_op, stream
 from perfmodel.workload.op import Conv2d, Conv3d, Op
 from perfmodel.workload.program import Tensor
 
@@ -22,12 +22,30 @@ def convolution(site: Site) -> Work:
     if 0 in x.shape or 0 in out.shape:
         return Work("conv")
     op = conv_op(site, x, weight, out, "fwd")
-    native = is_native_depthwise(site, x, weight)
-    operands = (x, weight) if bias is None or not native else (x, weight, bias)
-    kernels = [site.kernel("conv", op, reads=operands, writes=(out,))]
+    native = is_native_depthwise(site, x, weight, out)
+    others = (weight,) if bias is None or not native else (weight, bias)
+    kernels, scratch = reordered(site, x, layout(x, weight, out))
+    operands = others if scratch else (x, *others)
+    kernels.append(site.kernel("conv", op, reads=operands, extra_reads=scratch, writes=(out,)))
     if bias is not None and not native:
         kernels.append(bias_kernel(site, out, bias, "conv"))
-    return Work("conv", tuple(kernels))
+    return Work("conv", tuple(kernels), scratch)
+
+
+def reordered(site: Site, x: Tensor, order: str) -> tuple[list[Kernel], Traffic]:
+    """The copy that PyTorch makes of an image in another order than the convolution runs in."""
+    wanted = "channels_last" if order == "nhwc" else "contiguous"
+    either = x.shape[1] == 1 or numel(x.shape[2:]) == 1 if len(x.shape) > 2 else True
+    if x.layout == wanted or (either and x.layout != "strided"):
+        return [], ()
+    size, width = numel(x.shape) * item_bytes(x.dtype), item_bytes(x.dtype)
+    scratch = ((site.temporary(), size),)
+    copy = map_op("copy", numel(x.shape), size, size, 0.0, x.dtype, width)
+    kernel = site.kernel(
+        "copy", copy, name=f"{site.name}: reorder", reads=(x,), writes=(), extra_writes=scratch,
+        host="conv", note="reorders elements",
+    )  # fmt: skip
+    return [kernel], scratch
 
 
 def convolution_backward(site: Site) -> Work:
@@ -72,17 +90,20 @@ def bias_kernel(site: Site, out: Tensor, bias: Tensor, host: str) -> Kernel:
     )
 
 
-def is_native_depthwise(site: Site, x: Tensor, weight: Tensor) -> bool:
+def is_native_depthwise(site: Site, x: Tensor, weight: Tensor, out: Tensor) -> bool:
     """Whether PyTorch's own depth-wise kernel runs instead of cuDNN's."""
     groups = int(site.attribute("groups", 1))
     if len(x.shape) not in (3, 4) or groups == 1 or groups != x.shape[1]:
         return False
-    return layout(x, weight) == "nchw" and x.dtype != "fp16"
+    return layout(x, weight, out) == "nchw" and x.dtype != "fp16"
 
 
-def layout(x: Tensor, weight: Tensor) -> str:
-    """The order in which cuDNN runs: channels last if either operand asks for it."""
-    return "nhwc" if "channels_last" in (x.layout, weight.layout) else "nchw"
+def layout(*tensors: Tensor) -> str:
+    """The order in which cuDNN runs: channels last if an operand asks for it.
+
+    The result shows it where operands do not: filters of one channel or one tap are in either.
+    """
+    return "nhwc" if any(t.layout == "channels_last" for t in tensors) else "nchw"
 
 
 def conv_dtype(site: Site, x: Tensor) -> str:
@@ -121,7 +142,7 @@ def conv_op(site: Site, x: Tensor, weight: Tensor, out: Tensor, direction: str) 
     square = len(set(kernel)) == len(set(stride)) == len(set(padding)) == len(set(dilation)) == 1
     return Conv2d(
         batch, c_in, sides[0], sides[1], c_out, kernel[0], stride[0], padding[0], groups,
-        layout(x, weight), direction, dtype,
+        layout(x, weight, out), direction, dtype,
         kernel_w=None if square else kernel[1],
         stride_w=None if square else stride[1],
         padding_w=None if square else padding[1],
