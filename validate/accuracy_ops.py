@@ -21,7 +21,7 @@ from perfmodel.calibrate import Record, load_measurements, markdown, summaries
 from perfmodel.calibrate.coefficients import fit_coefficients
 from perfmodel.calibrate.learn import fit_only
 from perfmodel.calibrate.run import helpers_of
-from perfmodel.calibrate.samples import Samples, samples_of
+from perfmodel.calibrate.samples import FUSED, Samples, samples_of
 from perfmodel.calibrate.score import score_samples
 from perfmodel.calibrate.store import read_records, write_records
 from perfmodel.calibrate.transfer import leave_one_chip_out, read_published
@@ -91,6 +91,7 @@ def sibling_transfer() -> list[Record]:
     chip = load_accelerator(target)
     base = load_coefficients(chip.family)
     taught = _rows_of(source)
+    taught.pop(FUSED, None)
     rng = np.random.default_rng(0)
     rough = {
         kernel: fit_coefficients(one.blocks, one.seconds, base.of(kernel), rng, starts=1)
@@ -133,6 +134,42 @@ def base(record: Record) -> str:
     return record.kernel.split("-")[0]
 
 
+def repeats(chip: str) -> list[tuple[str, float]]:
+    """Operators that a later run measured again: kernel, and time against the first run."""
+    again = HERE / "measurements" / chip / "again"
+    if not again.is_dir():
+        return []
+    first = {
+        row.key: row.seconds for row in load_measurements(HERE / "measurements" / chip, chip).rows
+    }
+    second = samples_of(load_measurements(again, chip).rows, load_accelerator(chip))
+    return [
+        (kernel.split("-")[0], row.seconds / first[row.key])
+        for kernel, one in second.items()
+        for row in one.rows
+        if row.key in first
+    ]
+
+
+def repeat_table(pairs: list[tuple[str, float]]) -> str:
+    """How far two runs of one operator are apart, as Markdown."""
+    lines = [
+        "| kernel | operators | mean % | median % | worst % | within 3 % |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    groups: dict[str, list[float]] = {"all": [ratio for _, ratio in pairs]}
+    for kernel, ratio in pairs:
+        name = "conv_depthwise" if "depthwise" in kernel else "_".join(kernel.split("_")[:2])
+        groups.setdefault(name, []).append(ratio)
+    for name, ratios in sorted(groups.items()):
+        apart = 100.0 * np.abs(np.array(ratios) - 1.0)
+        lines.append(
+            f"| {name} | {apart.size} | {apart.mean():.1f} | {np.median(apart):.1f} "
+            f"| {apart.max():.0f} | {100.0 * np.mean(apart <= 3.0):.0f} % |"
+        )
+    return "\n".join(lines)
+
+
 def report() -> str:
     """The whole kernel part as Markdown."""
     parts = ["# Accuracy: kernels", ""]
@@ -152,6 +189,15 @@ def report() -> str:
             ("size", lambda r: r.size_class),
         ):
             parts += [markdown(summaries(mine, by), title), ""]
+        pairs = repeats(chip)
+        if pairs:
+            parts += [
+                "Operators that a later run measured again (another process):",
+                "how far its time is from the first. Most of that is in every figure above.",
+                "",
+                repeat_table(pairs),
+                "",
+            ]
     if (STORED / "sibling.csv").is_file():
         moved = read_records(STORED / "sibling.csv")
         parts += ["## An H200 from an H100's fit, without its own data", ""]

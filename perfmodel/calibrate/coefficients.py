@@ -39,6 +39,7 @@ LIMITS = {
     "row_cycles": (1.0, 2e5),
     "row_bytes_per_clock": (0.2, 200.0),
     "rows_per_unit": (0.5, 64.0),
+    "scalar_cost": (1.0, 60.0),
     "transpose_floor_seconds": (1e-7, 5e-5),
     "extra_passes": (0.01, 30.0),
     "transpose_passes": (0.01, 8.0),

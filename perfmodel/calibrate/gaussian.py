@@ -29,8 +29,8 @@ def fit_smooth(
     columns: NDArray[np.int32],
     rng: np.random.Generator,
     *,
-    subset: int = 260,
-    steps: int = 20,
+    subset: int = 360,
+    steps: int = 22,
 ) -> Smooth:
     """Fit the process to ``target`` of shape (N,) at ``features`` of shape (N, F)."""
     x = features[:, columns]

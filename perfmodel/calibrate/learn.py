@@ -24,7 +24,7 @@ from perfmodel.calibrate.samples import Samples
 from perfmodel.calibrate.trees import Boosting, fit_trees
 from perfmodel.cost.correction import Smooth, Trees
 from perfmodel.cost.features import extent, features
-from perfmodel.cost.fitted import Fitted
+from perfmodel.cost.fitted import EVEN_SHARES, Fitted
 from perfmodel.cost.mechanism import mechanism
 from perfmodel.cost.parts import Floats
 
@@ -34,7 +34,14 @@ SIZE_EDGES = np.array([10e-6, 100e-6, 1000e-6])
 _FEWEST_FOR_TREES = 40
 _FEWEST_FOR_SMOOTH = 24
 _FEWEST_IN_CLASS = 60
-_MOST_POINTS = 1200
+_MOST_POINTS = 1600
+_FEWEST_FOR_SHARES = 60
+# Shares of the trees' and of the process's answer that are tried; what is left is the mechanism's.
+SHARES = tuple(
+    (round(part * whole, 3), round((1.0 - part) * whole, 3))
+    for whole in (1.0, 0.85, 0.7)
+    for part in (0.5, 0.65, 0.8, 1.0, 0.35, 0.2)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +102,24 @@ def learn(
         Of the random draws of the learners.
     """
     folds = np.array([row.fold(FOLDS) for row in samples.rows])
-    predicted = np.empty(len(folds))
+    answers = np.zeros((2, len(folds)))
     plain = np.empty(len(folds))
     for fold in range(FOLDS):
         held = folds == fold
         if not held.any():
             continue
         model = _train(samples, held, start, support, fold, seed + fold)
-        own = np.exp(log_mechanism(samples.blocks, model.coefficients))
-        plain[held] = own[held]
-        factor = _factor(model, samples)
-        predicted[held] = (own * np.exp(factor))[held]
+        plain[held] = np.exp(log_mechanism(samples.blocks, model.coefficients))[held]
+        answers[:, held] = _answers(model, samples)[:, held]
+    wanted = np.log(samples.seconds / plain)
+    predicted = np.empty(len(folds))
+    for fold in range(FOLDS):
+        # The shares come from the other folds' held-out answers.
+        held = folds == fold
+        predicted[held] = plain[held] * np.exp(
+            shares_of(answers[:, ~held], wanted[~held]) @ answers[:, held]
+        )
+    shares = shares_of(answers, wanted)
     nothing = np.zeros(len(folds), dtype=bool)
     final = _train(samples, nothing, start, support, -1, seed)
     error = np.abs(np.log(predicted / samples.seconds))
@@ -116,6 +130,7 @@ def learn(
         final.names,
         final.trees,
         final.smooth,
+        (float(shares[0]), float(shares[1])),
         _extent(samples),
         SIZE_EDGES,
         spread_of(error, predicted),
@@ -147,6 +162,7 @@ def fit_only(
         model.names,
         model.trees,
         model.smooth,
+        EVEN_SHARES,
         _extent(samples),
         SIZE_EDGES,
         np.full(len(SIZE_EDGES) + 1, wide),
@@ -220,10 +236,20 @@ def _train(
     return _Model(coefficients, trees, smooth, names)
 
 
-def _factor(model: _Model, samples: Samples) -> Floats:
+def _answers(model: _Model, samples: Samples) -> Floats:
+    """What trees and process say, shape (2, N); where one is missing the other stands for it."""
     _, values, _ = tables(samples, model.coefficients)
-    learned = [part(values) for part in (model.trees, model.smooth) if part is not None]
-    return np.asarray(sum(learned) / len(learned)) if learned else np.zeros(len(samples.rows))
+    learners = (model.trees or model.smooth, model.smooth or model.trees)
+    none = np.zeros(len(samples.rows))
+    return np.stack([none if learner is None else learner(values) for learner in learners])
+
+
+def shares_of(answers: Floats, wanted: Floats) -> Floats:
+    """Shares of both learners that come closest to ``wanted`` (N,) on rows that neither saw."""
+    if wanted.size < _FEWEST_FOR_SHARES:
+        return np.asarray(EVEN_SHARES)
+    errors = [float(np.mean(np.abs(np.expm1(np.array(s) @ answers - wanted)))) for s in SHARES]
+    return np.asarray(SHARES[int(np.argmin(errors))])
 
 
 def _extent(samples: Samples) -> dict[str, tuple[float, float]]:

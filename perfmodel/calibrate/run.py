@@ -13,11 +13,16 @@ import numpy as np
 from perfmodel.calibrate.coefficients import fit_coefficients, log_mechanism
 from perfmodel.calibrate.learn import Helper, Learned, learn
 from perfmodel.calibrate.measurements import Measurements, Row, load_measurements
-from perfmodel.calibrate.samples import Samples, samples_of
-from perfmodel.calibrate.score import Record, records_of
+from perfmodel.calibrate.samples import FUSED, Samples, samples_of
+from perfmodel.calibrate.score import Record, records_of, score_samples
 from perfmodel.calibrate.store import write_folder
 from perfmodel.cost.bound import lower_bound
-from perfmodel.cost.efficiency import efficiency_folder, load_coefficients, load_efficiency
+from perfmodel.cost.efficiency import (
+    Efficiency,
+    efficiency_folder,
+    load_coefficients,
+    load_efficiency,
+)
 from perfmodel.cost.parts import Floats
 from perfmodel.errors import CalibrationError
 from perfmodel.hardware import Accelerator, load_accelerator
@@ -92,13 +97,14 @@ def calibrate(
     measured = load_measurements(folder, name)
     by_kernel = samples_of(measured.rows, accelerator)
     start = load_coefficients(accelerator.family)
-    for kernel, samples in by_kernel.items():
-        _check_physics(samples, start.of(kernel))
+    for samples in by_kernel.values():
+        _check_physics(samples, start.of(samples.blocks[0][0].kernel))
     siblings: dict[str, Samples] = {}
     if support is not None:
         sibling = load_accelerator(support[1])
         siblings = samples_of(load_measurements(support[0], sibling.name.lower()).rows, sibling)
     rng = np.random.default_rng(seed)
+    judged = by_kernel.pop(FUSED, None)
     rough = {
         kernel: fit_coefficients(samples.blocks, samples.seconds, start.of(kernel), rng, starts=1)
         for kernel, samples in by_kernel.items()
@@ -123,6 +129,10 @@ def calibrate(
             f"at least {_FEWEST_ROWS} rows of one kernel",
             repair="measure more operators: `perfmodel calibrate --plan` says which",
         )
+    if judged is not None and judged.blocks[0][0].kernel in learned:
+        own = {kernel: one.fitted for kernel, one in learned.items()}
+        efficiency = Efficiency(name, start.tables, start.sources, own, own=True)
+        records.extend(score_samples([judged], accelerator, efficiency=efficiency))
     target = efficiency_folder() if out is None else Path(out)
     written = _publish(target, accelerator, measured, learned, records, support)
     load_efficiency.cache_clear()

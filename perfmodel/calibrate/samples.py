@@ -15,6 +15,8 @@ from perfmodel.cost.tasks import Task, tasks_of
 from perfmodel.hardware import Accelerator
 from perfmodel.workload.op import op_from_dict
 
+FUSED = "fused"
+
 
 @dataclass(frozen=True, slots=True)
 class Samples:
@@ -45,7 +47,9 @@ def samples_of(rows: Iterable[Row], accelerator: Accelerator) -> dict[str, Sampl
         op = op_from_dict(row.record, where=row.file)
         _, (task,) = tasks_of(op)
         words = f"{task.dtype} {sorted(task.words.items())} {sorted(task.sizes)}"
-        groups.setdefault(task.kernel, {}).setdefault(words, []).append((task, row))
+        # Fused chains are priced as element-wise work, and judge that; they do not teach it.
+        kernel = FUSED if op.family == FUSED else task.kernel
+        groups.setdefault(kernel, {}).setdefault(words, []).append((task, row))
     return {
         kernel: _samples(kernel, list(blocks.values()), accelerator)
         for kernel, blocks in sorted(groups.items())
@@ -62,7 +66,7 @@ def _samples(
         sizes = {
             name: np.concatenate([task.sizes[name] for task, _ in group]) for name in first.sizes
         }
-        task = Task(kernel, sizes, first.dtype, first.words, np.arange(len(group)))
+        task = Task(first.kernel, sizes, first.dtype, first.words, np.arange(len(group)))
         blocks.append((task, task_device(task, accelerator)))
         rows.extend(row for _, row in group)
     return Samples(kernel, tuple(blocks), tuple(rows), np.array([row.seconds for row in rows]))

@@ -144,8 +144,10 @@ def leave_one_chip_out(
 
 
 def _plain(kernel: str) -> str:
-    """A kernel's name without its alignment: few chips have rows enough of both kinds."""
-    return kernel.replace("_odd", "")
+    """A kernel's name without its special cases: few chips have rows enough of both kinds."""
+    for case in ("_odd", "_warp", "_few"):
+        kernel = kernel.replace(case, "")
+    return kernel
 
 
 def _predict(table: Table, kernel: str, coefficients: Mapping[str, float]) -> Iterable[Record]:

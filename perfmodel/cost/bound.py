@@ -40,7 +40,7 @@ def lower_bound(task: Task, device: Device) -> tuple[Floats, Floats]:
         flops = flops * sizes["inside"] / np.where(unit_step, WINOGRAD_GAIN, 1.0)
         # A strided kernel may skip input that no output sees.
         read = read * sizes["seen"]
-    if task.base == "embedding":
+    if task.base.startswith("embedding"):
         # Rows looked up twice come from the cache: only distinct rows must be read.
         row = sizes["dim"] * task.element
         distinct = sizes["vocab"] * -np.expm1(-sizes["tokens"] / sizes["vocab"])

@@ -19,17 +19,16 @@ vector units. A depth-wise convolution, whose "product" has one column, runs on 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from perfmodel.cost.device import Device
-from perfmodel.cost.gemm import gemm_parts
+from perfmodel.cost.gemm import SPLITS, gemm_parts
 from perfmodel.cost.parts import Floats, Parts, combine
 
 COEFFICIENTS = {
-    "transpose_passes": "passes over all operands that repacking adds",
+    "transpose_passes": "time of repacking against streaming the bytes that it copies",
     "transpose_floor_seconds": "start and end of the repacking kernels [s]",
     "winograd_gain": "how much faster 3 x 3, stride 1 runs where Winograd applies (1: not used)",
     "gather_efficiency": "arithmetic rate of an implicit product against a plain one",
@@ -61,24 +60,29 @@ def implicit_gemm(
 
 
 def conv_parts(
-    sizes: tuple[Floats, Floats, Floats, Floats],
+    forms: Sequence[tuple[Floats, Floats, Floats, Floats]],
     winograd: Floats,
-    repacked: Floats,
+    pointwise: Floats,
+    repacked: tuple[Floats, Floats],
     traffic: Floats,
     element: float,
     device: Device,
     coefficients: Mapping[str, float],
+    *,
+    splits: tuple[int, ...] = SPLITS,
 ) -> Parts:
     """Time of a convolution from the sizes of its implicit product.
 
     Parameters
     ----------
-    sizes : tuple of array, shape (N,)
-        What :func:`implicit_gemm` answers.
+    forms : sequence of tuple of array, shape (N,)
+        Products that serve: what :func:`implicit_gemm` answers, and others; the fastest counts.
     winograd : array
         1 for 3 x 3 kernels of step 1 without dilation, else 0.
-    repacked : array
-        1 where the operands are copied into another order (or padded) around the kernel, else 0.
+    pointwise : array
+        1 where nothing is gathered: a plain product.
+    repacked : tuple of array
+        Bytes that kernels around it copy into another order (or pad) [B], and their number.
     traffic : array
         Unique bytes [B].
     element : float
@@ -87,25 +91,25 @@ def conv_parts(
         The chip.
     coefficients : mapping
         Of the product, with :data:`COEFFICIENTS` added.
+    splits : tuple of int
+        Parts that the sum over ``k`` may be cut into.
     """
     c = coefficients
-    repack = repacked * (
-        c["transpose_floor_seconds"]
-        + c["transpose_passes"] * traffic / (device.bandwidth * c["bandwidth_efficiency"])
+    moved, kernels = repacked
+    repack = kernels * c["transpose_floor_seconds"] + c["transpose_passes"] * moved / (
+        device.bandwidth * c["bandwidth_efficiency"]
     )
-    product = gemm_parts(
-        *sizes,
-        element,
-        element,
-        replace(device, peak=device.peak * c["gather_efficiency"]),
-        c,
-        traffic=traffic,
+    product, *others = (
+        gemm_parts(*sizes, element, element, device, c, traffic=traffic, splits=splits)
+        for sizes in forms
     )
+    compute = np.minimum.reduce([product.compute, *(other.compute for other in others)])
     gain = np.where(winograd > 0.0, c["winograd_gain"], 1.0)
+    gain = gain * np.where(pointwise > 0.0, 1.0, c["gather_efficiency"])
     return combine(
-        product.compute / gain,
+        compute / gain,
         product.memory,
-        product.power / gain,
+        product.power / np.maximum(gain, 1.0),
         product.floor + repack,
         c["overlap_exponent"],
         product.choice,

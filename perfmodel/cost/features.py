@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.cost.device import Device
-from perfmodel.cost.mechanism import product_sizes, row_count
+from perfmodel.cost.mechanism import pointwise, product_sizes, repacking, row_count
 from perfmodel.cost.parts import Floats, Parts
 from perfmodel.cost.tasks import Task
 
@@ -153,6 +153,13 @@ def _conv(task: Task, columns: _Columns) -> None:
         columns.add(f"group_{name}", np.log2(s[name] / s["groups"]))
         columns.add(f"even_{name}", _evenness(s[name] / s["groups"]), smooth=True)
     columns.add("image", np.log2(s["h"] * s["w"]))
+    columns.add("even_image", _evenness(s["inputs"]))
+    columns.add("even_outputs", _evenness(s["outputs"]))
+    columns.add("pointwise", pointwise(task), smooth=True)
+    moved, kernels = repacking(task)
+    columns.add("repacked", np.log2(1.0 + moved / (s["read"] + s["written"])), smooth=True)
+    columns.add("repack_kernels", kernels, smooth=True)
+    columns.add("taps_inside", s["inside"])
     columns.add("even_w", _evenness(s["w"]))
     columns.add("odd_channels", (s["c_in"] % 8 > 0) * 1.0 + 2.0 * (s["c_out"] % 8 > 0))
 
@@ -175,6 +182,9 @@ def _rows(task: Task, device: Device, columns: _Columns) -> None:
         columns.add("row_bytes", np.log2(width * task.element))
         for step in (1024, 4096):
             columns.add(f"row_steps_{step}", _fill(width, step))
+        columns.add("row_doublings", np.ceil(np.log2(width)))
+        columns.add("row_filled", width / 2.0 ** np.ceil(np.log2(width)))
+        columns.add("row_vectors", (width * task.element % 16 == 0) * 1.0, smooth=True)
     if "vocab" in s and "dim" in s:
         table = s["vocab"] * s["dim"] * task.element
         columns.add("table_in_cache", np.log2(1.0 + table / max(device.cache, 1.0)))

@@ -19,6 +19,7 @@ from perfmodel.errors import CalibrationError
 
 FORMAT = 1
 _FADE_OCTAVES = 0.75
+EVEN_SHARES = (0.5, 0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,9 @@ class Fitted:
         Names of the columns that the learners were taught on.
     trees, smooth : Trees, Smooth or None
         The two learners; ``None`` where too few points were measured to teach one.
+    shares : (float, float)
+        What part of the trees' and of the process's answer counts; where one of them is missing the
+        other stands for it.
     extent : dict of (low, high)
         Measured range of every size, base-2 logarithms.
     size_edges : array, shape (E,)
@@ -51,6 +55,7 @@ class Fitted:
     features: tuple[str, ...]
     trees: Trees | None
     smooth: Smooth | None
+    shares: tuple[float, float]
     extent: dict[str, tuple[float, float]]
     size_edges: Floats
     spread: Floats
@@ -58,8 +63,12 @@ class Fitted:
 
     def log_factor(self, values: Floats) -> Floats:
         """Learned ``log(measured / mechanism)`` at features of shape (N, F)."""
-        learned = [learner(values) for learner in (self.trees, self.smooth) if learner is not None]
-        return np.asarray(sum(learned) / len(learned)) if learned else np.zeros(values.shape[0])
+        learners = (self.trees or self.smooth, self.smooth or self.trees)
+        answer = np.zeros(values.shape[0])
+        for share, learner in zip(self.shares, learners, strict=True):
+            if learner is not None and share > 0.0:
+                answer += share * learner(values)
+        return answer
 
     def inside(self, sizes: dict[str, Floats]) -> Floats:
         """1 inside the measured range, fading to 0 within a few octaves of it; shape (N,)."""
@@ -87,6 +96,7 @@ def write_arrays(path: Path, fitted: Fitted) -> None:
         "features": np.array(fitted.features),
         "extent_names": np.array(list(fitted.extent)),
         "extent_values": np.array(list(fitted.extent.values())).reshape(-1, 2),
+        "shares": np.array(fitted.shares),
         "size_edges": fitted.size_edges,
         "spread": fitted.spread,
         "spread_outside": np.float64(fitted.spread_outside),
@@ -122,6 +132,7 @@ def read_fitted(path: Path) -> Fitted:
                 names = ("columns", "points", "weights", "scales", "mean")
                 smooth = Smooth(*(data[f"smooth_{name}"] for name in names))
             low_high = data["extent_values"]
+            shares = data["shares"] if "shares" in data else np.array(EVEN_SHARES)
             return Fitted(
                 str(data["kernel"]),
                 str(data["device"]),
@@ -134,6 +145,7 @@ def read_fitted(path: Path) -> Fitted:
                 tuple(str(name) for name in data["features"]),
                 trees,
                 smooth,
+                (float(shares[0]), float(shares[1])),
                 {
                     str(name): (float(pair[0]), float(pair[1]))
                     for name, pair in zip(data["extent_names"], low_high, strict=True)

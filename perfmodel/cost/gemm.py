@@ -44,6 +44,8 @@ COEFFICIENTS = {
 
 TILES = ((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64), (64, 32), (32, 64))
 SPLITS = (1, 2, 4, 8, 16)
+# Weight gradients add up over all places of all images: few tiles, and many parts.
+MANY_SPLITS = (1, 2, 4, 8, 16, 32, 64, 128)
 _CHUNK = 4096
 
 
@@ -58,6 +60,7 @@ def gemm_parts(
     coefficients: Mapping[str, float],
     *,
     traffic: Floats | None = None,
+    splits: tuple[int, ...] = SPLITS,
 ) -> Parts:
     """Time of ``batch`` products of ``m x k`` by ``k x n``.
 
@@ -73,6 +76,8 @@ def gemm_parts(
         Values of :data:`COEFFICIENTS`.
     traffic : array, optional
         Unique bytes moved to and from device memory [B]; by default operands and output once.
+    splits : tuple of int
+        Parts that ``k`` may be cut into.
 
     Returns
     -------
@@ -97,6 +102,7 @@ def gemm_parts(
             element=element,
             device=device,
             c=coefficients,
+            splits=splits,
         )
         for start in range(0, size, _CHUNK)
     ]
@@ -114,6 +120,7 @@ def _chunk(
     element: float,
     device: Device,
     c: Mapping[str, float],
+    splits: tuple[int, ...],
 ) -> tuple[Floats, ...]:
     """Every (tile, split) of a slice of the operators; the fastest is kept."""
     unit_peak = device.peak / device.units
@@ -134,7 +141,7 @@ def _chunk(
         )
         per_element = np.maximum(per_k, operands)
         tiles = np.ceil(m / rows) * np.ceil(n / columns) * batch
-        for split in SPLITS:
+        for number, split in enumerate(splits):
             waves = np.ceil(tiles * (split / device.units))
             depth = np.ceil(k / split / 32.0) * 32.0
             time = waves * (depth * per_element + c["tile_overhead_cycles"] / device.clock)
@@ -143,7 +150,7 @@ def _chunk(
                 time = np.where(k >= 128.0 * split, time, np.inf)
             better = time < best
             best = np.where(better, time, best)
-            choice = np.where(better, float(index * len(SPLITS) + SPLITS.index(split)), choice)
+            choice = np.where(better, float(index * len(splits) + number), choice)
     compute = best
     floor = np.full(m.shape, c["floor_seconds"])
     seconds = floor + soft_max((compute, memory, power), exponent)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from perfmodel.cost.attention import attention_parts
 from perfmodel.cost.conv import conv_parts, implicit_gemm
 from perfmodel.cost.device import Device, device_of
-from perfmodel.cost.gemm import gemm_parts
+from perfmodel.cost.gemm import MANY_SPLITS, SPLITS, gemm_parts
 from perfmodel.cost.memory_bound import memory_parts
 from perfmodel.cost.parts import Floats, Parts, combine
 from perfmodel.cost.tasks import Task
@@ -20,6 +21,8 @@ Coefficients = Mapping[str, float]
 OPTIMIZER_CHUNK = 65536
 # Channels that a matrix kernel takes at once from one tap of a filter.
 CHANNEL_BLOCK = 32
+# Threads of a block of PyTorch's depth-wise kernels (DepthwiseConv2d.cu).
+DEPTHWISE_THREADS = 512.0
 MATRIX_KERNELS = ("gemm", "gemm_batched", "gemm_grouped", "attention", "conv", "spmm")
 
 
@@ -53,22 +56,30 @@ def mechanism(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         moved = s["bytes"] / coefficients["host_bytes_per_second"]
         none = np.zeros_like(moved)
         return combine(none, moved, none, none + coefficients["floor_seconds"], 4.0)
+    rows, taken = row_count(task), row_bytes(task)
+    if base == "embedding":
+        odd = s["dim"] * task.element % 16 > 0
+        taken = taken * np.where(odd, coefficients["scalar_cost"], 1.0)
+    if base == "embedding_few":  # one after another
+        rows = rows * device.units * coefficients["rows_per_unit"]
     return memory_parts(
         s["read"],
         s["written"],
-        row_count(task),
+        rows,
         s["flops"],
         device,
         coefficients,
-        row_bytes=row_bytes(task),
+        row_bytes=taken,
     )
 
 
 def row_bytes(task: Task) -> Floats:
     """Bytes that the block of one row moves [B]; weights shared by all rows left out."""
     s = task.sizes
-    if task.base in ("rmsnorm", "layernorm", "softmax"):
-        return np.asarray(2.0 * s["cols"] * task.element)
+    if task.base == "softmax_warp":  # a warp's loop is unrolled for the next power of two
+        return np.asarray(2.0 * 2.0 ** np.ceil(np.log2(s["cols"])) * 2.0)
+    if task.base.startswith(("rmsnorm", "layernorm", "softmax")) and "cols" in s:
+        return np.asarray(2.0 * s["cols"] * 2.0)
     if task.base in ("adamw", "sgd"):
         each = (s["read"] + s["written"]) / s["numel"]
         return np.asarray(each * np.minimum(s["numel"], OPTIMIZER_CHUNK))
@@ -118,31 +129,105 @@ def _gemm(task: Task, device: Device, coefficients: Coefficients) -> Parts:
     )
 
 
+def repacking(task: Task) -> tuple[Floats, Floats]:
+    """Bytes that kernels around a convolution on matrix units copy [B], and how many kernels.
+
+    Matrix units read channels last, on 16 bytes. A channels-first convolution copies input, weights
+    and output into the other order, except where it is a plain product already: one tap, one step,
+    no padding, and maps that start on 16 bytes. A channels-last one pads the operands whose channel
+    count is no multiple of 16 bytes.
+    """
+    s = task.sizes
+    align = 16.0 / task.element
+    maps = (
+        (s["n"] * s["c_in"] * s["inputs"], s["c_in"]),
+        (s["n"] * s["c_out"] * s["outputs"], s["c_out"]),
+    )
+    moved, kernels = np.zeros_like(s["n"]), np.zeros_like(s["n"])
+    first = task.words.get("layout", "nchw") == "nchw"
+    direct = (pointwise(task) * (s["inputs"] % align == 0)) if first else np.zeros_like(moved)
+    for size, channels in maps:
+        copied = (1.0 - direct) if first else (channels / s["groups"]) % align > 0
+        moved += copied * 2.0 * size * task.element
+        kernels += copied
+    weights = s["c_in"] * s["c_out"] / s["groups"] * s["taps"]
+    copied = np.minimum(kernels, 1.0)
+    return moved + copied * 2.0 * weights * task.element, kernels + copied
+
+
+def depthwise_blocks(task: Task) -> tuple[Floats, Floats]:
+    """Blocks of threads of a depth-wise convolution, and the bytes that one takes in from caches.
+
+    A thread makes an element of the result, which reads as many elements as the filter has taps.
+    The weight gradient of channels-first maps gives a block one tap of one channel; up to 8 of its
+    warps take an image each and pass over the map, 32 places at a time.
+    """
+    s = task.sizes
+    direction = task.words["direction"]
+    if direction == "wgrad" and task.words["layout"] == "nchw":
+        rounds = np.ceil(s["n"] / 8.0) * (1.0 + np.ceil(s["outputs"] / 32.0))
+        return s["c_in"] * s["taps"] * np.minimum(s["n"] / 8.0, 1.0), 512.0 * rounds
+    places = s["n"] * (
+        s["c_in"] * s["inputs"] if direction == "dgrad" else s["c_out"] * s["outputs"]
+    )
+    return places / DEPTHWISE_THREADS, DEPTHWISE_THREADS * s["taps"] * task.element
+
+
+def pointwise(task: Task) -> Floats:
+    """1 where a convolution is a plain product: one tap, one step, no padding, one group."""
+    s = task.sizes
+    return np.asarray(
+        (s["taps"] == 1) * (s["steps"] == 1) * (s["pad"] == 0) * (s["groups"] == 1) * 1.0
+    )
+
+
 def _conv(task: Task, device: Device, coefficients: Coefficients) -> Parts:
     s = task.sizes
     # Matrix units read channels last; plain fp32 kernels take either order.
     matrix = device.peak > device.vector
-    channels_first = task.words.get("layout", "nchw") == "nchw" and matrix
     if task.base.startswith("conv_depthwise"):
-        none = np.zeros_like(s["flops"])
-        return memory_parts(s["read"], s["written"], none, s["flops"], device, coefficients)
+        rows, taken = depthwise_blocks(task)
+        return memory_parts(
+            s["read"], s["written"], rows, s["flops"], device, coefficients, row_bytes=taken
+        )
+    packed = np.clip(
+        CHANNEL_BLOCK / np.maximum(s["c_in"], s["c_out"]) * s["groups"], 1.0, s["groups"]
+    )
+    s = s | {"groups": s["groups"] / packed}  # thin groups share a block, with zeros between them
+    task = replace(task, sizes=s)
     m, n, k, batch = product_sizes(task)
     # A step wider than the kernel skips input that no output sees.
     traffic = s["read"] * s["seen"] + s["written"]
-    repacked = np.zeros_like(m)
+    plain = pointwise(task)
+    moved, kernels = np.zeros_like(m), np.zeros_like(m)
     if matrix:
-        odd = ((s["c_in"] / s["groups"]) % 8 > 0) | ((s["c_out"] / s["groups"]) % 8 > 0)
-        repacked = np.maximum(odd * 1.0, float(channels_first))
+        moved, kernels = repacking(task)
         if task.words["direction"] != "wgrad":
             taken = s["c_in"] if task.words["direction"] == "fwd" else s["c_out"]
             taken = taken / s["groups"]
-            k = k * np.ceil(taken / CHANNEL_BLOCK) * CHANNEL_BLOCK / taken
+            rounded = np.ceil(taken / CHANNEL_BLOCK) * CHANNEL_BLOCK
+            k = k * np.where(plain > 0.0, 1.0, rounded / taken)
+    forms = [(m, n, k, batch)]
+    if task.words["direction"] == "dgrad":
+        # With few input channels the taps stand beside them, and their shares are added up later.
+        channels = s["c_in"] / s["groups"]
+        few = channels < CHANNEL_BLOCK
+        forms.append(
+            (
+                np.where(few, s["n"] * s["outputs"], m),
+                np.where(few, channels * s["taps"], n),
+                np.where(few, s["c_out"] / s["groups"], k),
+                batch,
+            )
+        )
     return conv_parts(
-        (m, n, k, batch),
+        forms,
         s["winograd"],
-        repacked,
+        plain,
+        (moved, kernels),
         traffic,
         task.element,
         device,
         coefficients,
+        splits=MANY_SPLITS if task.words["direction"] == "wgrad" else SPLITS,
     )

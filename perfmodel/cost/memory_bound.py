@@ -29,6 +29,7 @@ COEFFICIENTS = {
     "write_in_cache": "share of the last-level cache that can hold freshly written output",
     "row_cycles": "clocks that a row takes beyond its bytes",
     "row_bytes_per_clock": "bytes a clock that the block of one row moves",
+    "scalar_cost": "how much longer a looked-up row takes that is no multiple of 16 bytes",
     "rows_per_unit": "rows that one unit works on at a time",
     "extra_passes": "passes over the operand beyond the unique bytes, as a multiple of those",
     "compute_efficiency": "share of the vector peak that the arithmetic reaches",

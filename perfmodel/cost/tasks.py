@@ -20,6 +20,10 @@ from perfmodel.workload.op import FAMILIES, Conv2d, Conv3d, Op
 from perfmodel.workload.ops.base import product
 
 RATE_CLASS = {"bf16": "half", "fp16": "half", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8", "fp8": "fp8"}
+# What PyTorch's CUDA kernels switch on: elements that a norm reads at once, the longest row that
+# one warp reduces (PersistentSoftmax.cuh), the most indices that are copied one after another
+# (Indexing.cu, indexSelectSmallIndex).
+VECTOR, WARP_COLUMNS, FEW_TOKENS = 4, 2048, 16
 _GEMM = {"gemm": "gemm", "grouped_gemm": "gemm_grouped"}
 _ROWS = {"rmsnorm", "layernorm", "softmax", "embedding", "cross_entropy"}
 
@@ -63,7 +67,10 @@ class Task:
     def family(self) -> str:
         """What kernels share a way of working: the base without direction and layout of a conv."""
         if self.base.startswith("conv_depthwise"):
-            return "conv_depthwise"
+            native = self.words["layout"] == "nchw" and self.dtype != "fp16"
+            return "conv_depthwise_native" if native else "conv_depthwise"
+        if self.base in ("rmsnorm_odd", "layernorm_odd"):
+            return "norm_odd"
         return "_".join(self.base.split("_")[:2]) if self.base.startswith("conv_") else self.base
 
     @property
@@ -193,16 +200,39 @@ def _kernels(
         depthwise = (sizes["groups"] > 1) & (sizes["groups"] == sizes["c_in"])
         layout = words["layout"]
         yield f"conv_{direction}_{layout}-{rate}", ~depthwise
-        yield f"conv_depthwise_{direction}_{layout}", depthwise
-    elif family == "cross_entropy":
-        # In fp32 there is no copy to cast.
-        name = "cross_entropy" if direction == "fwd" else "cross_entropy_bwd"
-        yield f"{name}-{rate}", None
-    elif family in _ROWS and direction == "bwd":
-        yield f"{family}_bwd", None
+        # PyTorch's own kernels serve channels-first maps, except in fp16; cuDNN's the rest.
+        library = "-fp16" if layout == "nchw" and dtype == "fp16" else ""
+        yield f"conv_depthwise_{direction}_{layout}{library}", depthwise
+    elif family in _ROWS:
+        yield from _row_kernels(family, sizes, direction, dtype)
     elif family == "fused":
         yield "elementwise", None
     elif family == "copy":
         yield ("copy" if words["route"] == "device" else "copy_host"), None
     else:
         yield family, None
+
+
+def _row_kernels(
+    family: str, sizes: dict[str, Floats], direction: str, dtype: str
+) -> Iterator[tuple[str, np.ndarray[tuple[int], np.dtype[np.bool_]] | None]]:
+    """Kernels that PyTorch chooses among by the length of a row or the number of rows."""
+    rate = f"-{RATE_CLASS.get(dtype, dtype)}" if family == "cross_entropy" else ""
+    if direction == "bwd":
+        # In fp32 the loss has no copy to cast.
+        yield f"{family}_bwd{rate}", None
+    elif family == "cross_entropy":
+        yield f"{family}{rate}", None
+    elif family == "softmax":
+        short = sizes["cols"] <= WARP_COLUMNS
+        yield "softmax_warp", short
+        yield family, ~short
+    elif family == "embedding":
+        few = sizes["tokens"] <= FEW_TOKENS
+        yield "embedding_few", few
+        yield family, ~few
+    else:
+        # Rows of whole vectors are read as such; others by an older pair of kernels.
+        odd = sizes["cols"] % VECTOR > 0
+        yield family, ~odd
+        yield f"{family}_odd", odd

@@ -75,7 +75,7 @@ def fill(where):
         m, n, k = (8 * int(v) for v in np.exp(rng.uniform(np.log(2), np.log(1024), 3)))
         gemms[m, n, k] = {"op": "gemm", "dtype": "bf16", "m": m, "n": n, "k": k}
     while len(norms) < 30:
-        rows, cols = (int(v) for v in np.exp(rng.uniform(np.log(16), np.log(8192), 2)))
+        rows, cols = (4 * int(v) for v in np.exp(rng.uniform(np.log(4), np.log(2048), 2)))
         norms[rows, cols] = {"op": "rmsnorm", "dtype": "bf16", "rows": rows, "cols": cols}
     write_rows(where / "gemm.csv", [measured(record, rng) for record in gemms.values()])
     write_rows(where / "rmsnorm.csv", [measured(record, rng) for record in norms.values()])

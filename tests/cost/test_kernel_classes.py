@@ -1,0 +1,95 @@
+"""Which kernel serves which sizes, and what the mechanisms of special cases count."""
+
+import numpy as np
+import pytest
+
+from perfmodel.calibrate.learn import EVEN_SHARES, SHARES, shares_of
+from perfmodel.cost.gemm import MANY_SPLITS, SPLITS, gemm_parts
+from perfmodel.cost.mechanism import depthwise_blocks, pointwise, repacking, task_device
+from perfmodel.cost.tasks import Task, tasks_of
+from perfmodel.hardware import load_accelerator
+from perfmodel.workload.op import op_from_dict
+
+CONV = {"op": "conv2d", "n": 8, "c_in": 64, "h": 28, "w": 28, "c_out": 128, "kernel": 1,
+        "stride": 1, "padding": 0, "groups": 1, "layout": "nhwc", "dtype": "bf16"}  # fmt: skip
+DEPTHWISE = CONV | {"c_out": 64, "groups": 64, "kernel": 3, "padding": 1}
+
+
+def task(record) -> Task:
+    _, (found,) = tasks_of(op_from_dict(record))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("record", "kernel"),
+    [
+        ({"op": "rmsnorm", "rows": 8, "cols": 4096, "dtype": "bf16"}, "rmsnorm"),
+        ({"op": "layernorm", "rows": 8, "cols": 4097, "dtype": "bf16"}, "layernorm_odd"),
+        ({"op": "softmax", "rows": 8, "cols": 2048, "dtype": "bf16"}, "softmax_warp"),
+        ({"op": "softmax", "rows": 8, "cols": 2049, "dtype": "bf16"}, "softmax"),
+        ({"op": "embedding", "tokens": 16, "vocab": 999, "dim": 64, "dtype": "bf16"},
+         "embedding_few"),
+        ({"op": "embedding", "tokens": 17, "vocab": 999, "dim": 64, "dtype": "bf16"}, "embedding"),
+        (DEPTHWISE, "conv_depthwise_fwd_nhwc"),
+        (DEPTHWISE | {"layout": "nchw"}, "conv_depthwise_fwd_nchw"),
+        (DEPTHWISE | {"layout": "nchw", "dtype": "fp16"}, "conv_depthwise_fwd_nchw-fp16"),
+    ],
+)  # fmt: skip
+def test_sizes_choose_the_kernel(record, kernel):
+    assert task(record).kernel == kernel
+
+
+def test_channels_last_products_are_not_repacked():
+    moved, kernels = repacking(task(CONV))
+    assert (moved, kernels) == (0.0, 0.0)
+    assert pointwise(task(CONV)) == 1.0
+
+
+def test_channels_first_products_are_repacked_only_where_maps_do_not_start_on_16_bytes():
+    even = task(CONV | {"layout": "nchw"})
+    assert repacking(even)[1] == 0.0
+    uneven = CONV | {"layout": "nchw", "h": 7, "w": 7}
+    moved, kernels = repacking(task(uneven))
+    maps = 2 * 8 * 7 * 7 * (64 + 128)  # bytes of input and output
+    assert kernels == 3.0
+    assert moved == 2 * (maps + 2 * 64 * 128)
+
+
+def test_odd_channels_are_padded_one_operand_at_a_time():
+    moved, kernels = repacking(task(CONV | {"c_in": 3}))
+    assert kernels == 2.0  # the input and the weights
+    assert moved == 2 * 2 * (8 * 3 * 28 * 28 + 3 * 128)
+
+
+def test_weight_gradient_of_depthwise_maps_counts_a_block_a_tap():
+    rows, _ = depthwise_blocks(task(DEPTHWISE | {"layout": "nchw", "pass": "wgrad"}))
+    assert rows == 64 * 9
+    rows, _ = depthwise_blocks(task(DEPTHWISE | {"layout": "nchw", "pass": "wgrad", "n": 2}))
+    assert rows == 64 * 9 / 4
+
+
+def test_more_splits_never_cost_time():
+    one = task({"op": "gemm", "m": 64, "n": 64, "k": 1 << 20, "dtype": "bf16"})
+    device = task_device(one, load_accelerator("h100-sxm5-80gb"))
+    values = {
+        "compute_efficiency": 0.9, "tile_half_intensity": 6.0, "tile_overhead_cycles": 100.0,
+        "operand_bytes_per_clock": 60.0, "bandwidth_efficiency": 0.9, "joules_per_flop": 1e-13,
+        "joules_per_byte": 1e-11, "energy_halving_years": 4.0, "split_overhead_seconds": 3e-6,
+        "floor_seconds": 2e-6, "overlap_exponent": 3.0,
+    }  # fmt: skip
+    sizes = [np.array([float(v)]) for v in (64, 64, 1 << 20, 1)]
+    few, many = (
+        gemm_parts(*sizes, 2.0, 2.0, device, values, splits=splits).compute[0]
+        for splits in (SPLITS, MANY_SPLITS)
+    )
+    assert many < few / 3
+
+
+def test_shares_favour_the_learner_that_is_right():
+    rng = np.random.default_rng(0)
+    truth = rng.normal(0.0, 0.3, 200)
+    answers = np.stack([truth + rng.normal(0.0, 0.01, 200), rng.normal(0.0, 0.3, 200)])
+    assert tuple(shares_of(answers, truth)) == (1.0, 0.0)
+    assert tuple(shares_of(answers[::-1], truth)) == (0.2, 0.8)
+    assert tuple(shares_of(answers[:, :20], truth[:20])) == EVEN_SHARES
+    assert all(sum(shares) <= 1.0 for shares in SHARES)
