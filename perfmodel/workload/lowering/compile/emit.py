@@ -8,6 +8,7 @@ from dataclasses import replace
 from perfmodel.workload.lowering.compile.fusion import fuse
 from perfmodel.workload.lowering.compile.graph import Graph
 from perfmodel.workload.lowering.compile.layout import prefers_channels_last
+from perfmodel.workload.lowering.compile.names import Names
 from perfmodel.workload.lowering.compile.partition import kept, needed
 from perfmodel.workload.lowering.compile.realize import Buffer, Realizer, base_of
 from perfmodel.workload.lowering.compile.region import outside
@@ -21,7 +22,7 @@ from perfmodel.workload.lowering.compile.storages import (
     storage_of,
     take,
 )
-from perfmodel.workload.lowering.compile.trace import Names, trace
+from perfmodel.workload.lowering.compile.trace import trace
 from perfmodel.workload.lowering.eager.table import eager_work
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered, MemoryEvent, Traffic
 from perfmodel.workload.lowering.memory import residents
@@ -61,7 +62,7 @@ def lower_compiled(program: Program, stack: Stack) -> Lowered:
     outputs = [*forward_out, *held]
     alive = sorted(needed(graph, outputs))
     _graph(out, graph, alive, outputs, results, "forward", keep=held, channels_last=turned)
-    _eager(out, program, between)
+    _eager(out, program, [_with_gaps(site, _padded(graph, results)) for site in between])
     if late:
         # what the model handed out dies with the caller's last use of it
         freed = {number for site in compiled for number in site.node.frees}
@@ -91,6 +92,21 @@ def lower_compiled(program: Program, stack: Stack) -> Lowered:
         0,
         ("convolutions run channels last",) if last else (),
     )
+
+
+def _padded(graph: Graph, results: Mapping[int, int]) -> set[int]:
+    """Storages of results whose rows are longer than they show."""
+    return {
+        storage for number, storage in results.items() if graph.values[number].layout == "padded"
+    }
+
+
+def _with_gaps(site: Site, storages: set[int]) -> Site:
+    """A site whose operands in these storages are not contiguous."""
+    if not any(tensor.storage in storages for tensor in site.inputs):
+        return site
+    inputs = (replace(t, layout="strided") if t.storage in storages else t for t in site.inputs)
+    return replace(site, inputs=tuple(inputs))
 
 
 def _release(

@@ -58,7 +58,7 @@ class Value:
         Random numbers; writes part of its first operand's memory in place; must not be computed
         twice; looks at its operand many times over (pooling, resampling).
     layout : str
-        How a source lies in memory.
+        How a source lies in memory; ``padded`` where a product's rows are longer than they show.
     """
 
     number: int

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -82,6 +82,16 @@ class Buffer:
     def fusable(self) -> bool:
         """Whether it is a generated loop, not a library call."""
         return self.value.kind in ("map", "reduce")
+
+
+@dataclass(slots=True)
+class _Loop:
+    """What one loop computes and loads, while its operands are followed."""
+
+    steps: list[str]
+    nodes: list[int]
+    leaves: dict[tuple[int, tuple[int, ...]], int] = field(default_factory=dict)
+    seen: set[tuple[int, tuple[int, ...]]] = field(default_factory=set)
 
 
 def samples(count: int) -> Places:
@@ -239,32 +249,28 @@ class Realizer:
         numel, reduced = value.numel, 1
         if value.kind == "reduce":
             reduced = max(1, self.graph.values[value.inputs[0]].numel // max(1, numel))
-        leaves: dict[tuple[int, tuple[int, ...]], int] = {}
-        steps: list[str] = [value.name]
-        nodes: list[int] = [value.node]
+        loop = _Loop([value.name], [value.node])
         total = numel * reduced
         points = samples(total)
         work = float(value.operations * total)
         if value.kind == "reduce":
             operand = self.graph.values[value.inputs[0]]
             points = follow(_reduction_order(operand.shape, value.over), points)
-            work += self._visit(value.inputs[0], points, total, leaves, steps, nodes)
+            work += self._visit(value.inputs[0], points, total, loop)
         else:
             skip = 1 if value.scatter else 0
             for operand_number in value.inputs[skip:]:
-                work += self._operand(
-                    value, operand_number, points, leaves, steps, nodes, value.numel
-                )
+                work += self._operand(value, operand_number, points, loop, value.numel)
         written = numel * item_bytes(value.dtype)
         if value.scatter:
             moved = max((self.graph.values[n].bytes for n in value.inputs[1:]), default=0)
             written = min(written, moved)
             numel = max((self.graph.values[n].numel for n in value.inputs[1:]), default=1)
-        reads = tuple(Read(buffer, key, size) for (buffer, key), size in leaves.items())
+        reads = tuple(Read(buffer, key, size) for (buffer, key), size in loop.leaves.items())
         shape = self.graph.values[value.inputs[0]].shape if value.kind == "reduce" else ()
         return Buffer(
-            value, max(1, numel), reduced, reads, work, tuple(dict.fromkeys(steps)),
-            tuple(dict.fromkeys(nodes)), written, shape,
+            value, max(1, numel), reduced, reads, work, tuple(dict.fromkeys(loop.steps)),
+            tuple(dict.fromkeys(loop.nodes)), written, shape,
         )  # fmt: skip
 
     def memory(self, number: int) -> int:
@@ -296,9 +302,7 @@ class Realizer:
         value: Value,
         number: int,
         points: Places,
-        leaves: dict[tuple[int, tuple[int, ...]], int],
-        steps: list[str],
-        nodes: list[int],
+        loop: _Loop,
         limit: int,
     ) -> float:
         """An operand of a map: broadcast where shapes say so, else spread evenly.
@@ -313,34 +317,34 @@ class Realizer:
             inner = follow(expanded(shape, value.shape), points)
         else:
             inner = points * count // max(1, value.numel) + 1
-        return self._visit(number, inner, min(count, limit), leaves, steps, nodes)
+        return self._visit(number, inner, min(count, limit), loop)
 
     def _visit(
         self,
         number: int,
         points: Places,
         count: int,
-        leaves: dict[tuple[int, tuple[int, ...]], int],
-        steps: list[str],
-        nodes: list[int],
+        loop: _Loop,
     ) -> float:
         """Follow an operand to the buffers behind it; answers the FLOP met on the way."""
         value = self.graph.values[number]
         count = min(count, value.numel)
         if value.kind == "view":
-            return self._visit(
-                value.inputs[0], follow(value.index, points), count, leaves, steps, nodes
-            )
+            return self._visit(value.inputs[0], follow(value.index, points), count, loop)
         if number in self.real or not value.lazy or number not in self.local:
             key = (self.memory(number), tuple(points.tolist()))
             size = min(count * item_bytes(value.dtype), value.bytes)
-            leaves[key] = max(leaves.get(key, 0), size)
+            loop.leaves[key] = max(loop.leaves.get(key, 0), size)
             return 0.0
-        steps.append(value.name)
-        nodes.append(value.node)
+        again = (number, tuple(points.tolist()))
+        if again in loop.seen:  # computed once in a loop, however often it is used
+            return 0.0
+        loop.seen.add(again)
+        loop.steps.append(value.name)
+        loop.nodes.append(value.node)
         work = float(value.operations * count)
         for operand in value.inputs:
-            work += self._operand(value, operand, points, leaves, steps, nodes, count)
+            work += self._operand(value, operand, points, loop, count)
         return work
 
 

@@ -7,16 +7,18 @@ from it when it is next asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
 from perfmodel.workload.lowering.compile import decompositions as parts
 from perfmodel.workload.lowering.compile.graph import Graph
+from perfmodel.workload.lowering.compile.names import Names
 from perfmodel.workload.lowering.compile.padding import padded
 from perfmodel.workload.lowering.compile.realize import base_of
 from perfmodel.workload.lowering.compile.views import view_value
 from perfmodel.workload.lowering.eager.conv import convolution_backward
+from perfmodel.workload.lowering.eager.gemm import is_odd_transposed
 from perfmodel.workload.lowering.eager.names import base_name, group_of, operations
 from perfmodel.workload.lowering.eager.pointwise import flops_each
 from perfmodel.workload.lowering.eager.reduction import taps
@@ -26,106 +28,6 @@ from perfmodel.workload.program import Program, Tensor
 
 _MAPS = ("pointwise", "cast", "move", "join", "view_gradient", "lookup", "gather")
 _INTERPOLATION = ("bilinear", "bicubic", "linear1d", "trilinear", "grid_sampler")
-
-
-@dataclass(slots=True)
-class Names:
-    """Which value each tensor of the program holds at this moment."""
-
-    program: Program
-    graph: Graph
-    current: dict[str, int] = field(default_factory=dict)
-    made_by: dict[str, tuple[str, Site, int]] = field(default_factory=dict)
-    changes: dict[str, int] = field(default_factory=dict)
-    seen: dict[str, int] = field(default_factory=dict)
-    owner: dict[int, str] = field(default_factory=dict)
-    mutated: dict[int, str] = field(default_factory=dict)
-
-    def root(self, name: str) -> str:
-        """The tensor that a chain of views starts from."""
-        while name in self.made_by:
-            name = self.made_by[name][0]
-        return name
-
-    def get(self, name: str) -> int:
-        """The value of a tensor now."""
-        if name not in self.current:
-            self._adopt(name)
-        root = self.root(name)
-        if self.seen.get(name, 0) < self.changes.get(root, 0) and name in self.made_by:
-            parent, site, place = self.made_by[name]
-            self.current[name] = self._again(parent, site, place)
-            self.seen[name] = self.changes[root]
-        return self.current[name]
-
-    def _again(self, parent: str, site: Site, place: int) -> int:
-        return view_value(self.graph, site, self.get(parent), place)
-
-    def _adopt(self, name: str) -> None:
-        """A tensor that no node made: a source, one for each storage."""
-        tensor = self.program.tensor(name)
-        first = self.owner.get(tensor.storage)
-        if first is not None and first != name:
-            base = self.get(first)
-            index = None
-            self.current[name] = self.graph.view(base, tensor.shape, index) if (
-                self.graph.values[base].numel == numel(tensor.shape)
-            ) else self._part(base, tensor)  # fmt: skip
-            return
-        self.owner[tensor.storage] = name
-        self.current[name] = self.graph.add(
-            "source", (), tensor.shape, tensor.dtype, name, storage=tensor.storage,
-            layout=tensor.layout,
-        )  # fmt: skip
-
-    def _part(self, base: int, tensor: Tensor) -> int:
-        return self.graph.map("part", (base,), tensor.shape, tensor.dtype, 0)
-
-    def put(self, name: str, value: int) -> None:
-        """A new tensor."""
-        self.current[name] = value
-        self.owner.setdefault(self.program.tensor(name).storage, name)
-        self.seen[name] = self.changes.get(name, 0)
-
-    def put_view(self, name: str, parent: str, site: Site, place: int, value: int) -> None:
-        """A new view of ``parent``."""
-        if name == parent:
-            return
-        self.made_by[name] = (parent, site, place)
-        self.current[name] = value
-        self.seen[name] = self.changes.get(self.root(name), 0)
-
-    def write(self, name: str, value: int) -> None:
-        """A tensor changed in place; so does whatever it is a view of."""
-        self.get(name)
-        graph = self.graph
-        if name in self.made_by:
-            parent = self.made_by[name][0]
-            old = self.get(parent)
-            shape, dtype = graph.values[old].shape, graph.values[old].dtype
-            if graph.values[old].numel == graph.values[value].numel:
-                self.write(parent, graph.view(value, shape))
-            else:
-                self.write(
-                    parent,
-                    graph.map("slice_scatter", (old, value), shape, dtype, 1,
-                              scatter=self._in_memory(old)),
-                )  # fmt: skip
-            self.current[name] = value
-            self.seen[name] = self.changes.get(self.root(name), 0)
-            return
-        self.changes[name] = self.changes.get(name, 0) + 1
-        self.current[name] = value
-        self.seen[name] = self.changes[name]
-        storage = self.program.tensor(name).storage
-        self.mutated[storage] = name
-
-    def _in_memory(self, value: int) -> bool:
-        """Whether a value is (a view of, or an update of) memory that stood before."""
-        found = self.graph.values[value]
-        while found.kind == "view" or found.scatter:
-            found = self.graph.values[found.inputs[0]]
-        return found.kind == "source"
 
 
 def trace(program: Program, sites: Iterable[Site], *, channels_last: bool) -> tuple[Graph, Names]:
@@ -255,7 +157,9 @@ def _reduction(graph: Graph, site: Site, args: list[int]) -> Sequence[int]:
     return parts.reduction(graph, site, args, operations(site.name))
 
 
-def extern(graph: Graph, site: Site, args: Sequence[int], work: Work) -> list[int]:
+def extern(
+    graph: Graph, site: Site, args: Sequence[int], work: Work, *, layout: str = ""
+) -> list[int]:
     """A library call and its outputs.
 
     An operand that is a part of something without memory gets memory of its own.
@@ -263,7 +167,14 @@ def extern(graph: Graph, site: Site, args: Sequence[int], work: Work) -> list[in
     args = [_own(graph, arg) for arg in args]
     outs = site.outputs or site.inputs[:1]
     first = graph.add(
-        "extern", args, outs[0].shape, outs[0].dtype, site.name, work=work, heavy=True
+        "extern",
+        args,
+        outs[0].shape,
+        outs[0].dtype,
+        site.name,
+        work=work,
+        heavy=True,
+        layout=layout,
     )
     rest = [graph.add("result", (first,), t.shape, t.dtype, site.name, heavy=True)
             for t in outs[1:]]  # fmt: skip
@@ -300,12 +211,17 @@ def _product(graph: Graph, site: Site, args: list[int]) -> list[int]:
     work = replace(work, kernels=tuple(k for k in work.kernels if k.kind == "gemm"))
     base = base_name(site.name)
     with_bias = base in ("addmm", "baddbmm", "addmv") and len(args) > 2
-    operands, work = padded(graph, args[1:] if with_bias else args, work)
+    operands, more = (args[1:] if with_bias else args), {}
+    left = site.inputs[1 if with_bias else 0]
+    if not is_odd_transposed(left, graph.values[operands[-1]].shape[-1]):
+        operands, wide = padded(graph, operands, work)
+        more = {} if wide is work else {"layout": "padded"}
+        work = wide
     if with_bias:
         out = site.outputs[0] if site.outputs else site.inputs[0]
-        (first,) = extern(graph, site, operands, work)[:1]
+        (first,) = extern(graph, site, operands, work, **more)[:1]
         return [graph.map(f"{base} bias", (first, args[0]), out.shape, out.dtype, 1)]
-    return extern(graph, site, operands, work)
+    return extern(graph, site, operands, work, **more)
 
 
 def _last(tensor: Tensor) -> Tensor:

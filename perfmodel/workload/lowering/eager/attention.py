@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from perfmodel.workload.lowering.site import Site, Work, numel
 from perfmodel.workload.lowering.stream import stream
 from perfmodel.workload.op import Attention, Op
 from perfmodel.workload.program import Tensor
 
+# integer operations for each number of Philox 4x32 with ten rounds (Salmon et al., SC 2011)
+PHILOX: Final = 20
 # share of query, key and value from which a mask is priced as traffic of its own
 _NOTABLE = 0.05
 
@@ -16,9 +20,11 @@ def attention(site: Site) -> Work:
     q, k, v = site.inputs[:3]
     if 0 in q.shape or 0 in k.shape:
         return Work("attention")
-    ops: tuple[Op, ...] = (attention_op(site, q, k, v, "fwd"),)
+    op = attention_op(site, q, k, v, "fwd")
+    ops: tuple[Op, ...] = (op,)
     masks = "attn_bias" not in site.attribute("absent", ()) and "flash" not in site.name
     mask = sum(site.bytes(tensor) for tensor in site.inputs[3:]) if masks else 0
+    ops += _dropout(site, op)
     if mask > _NOTABLE * sum(site.bytes(tensor) for tensor in (q, k, v)):
         ops += (stream("mask", max(1, mask // 2), mask, 0),)
     return Work("attention", (site.kernel("attention", ops),))
@@ -30,9 +36,18 @@ def attention_backward(site: Site) -> Work:
     if 0 in q.shape or 0 in k.shape:
         return Work("attention")
     op = attention_op(site, q, k, v, "bwd")
+    ops = (op, *_dropout(site, op))
     scratch = ((site.temporary(), 4 * numel(q.shape)),)
-    kernel = site.kernel("attention", op, launches=3)
+    kernel = site.kernel("attention", ops, launches=3)
     return Work("attention", (kernel,), scratch)
+
+
+def _dropout(site: Site, op: Attention) -> tuple[Op, ...]:
+    """The random numbers of dropout on the scores, in both passes."""
+    if not float(site.attribute("dropout_p", 0.0) or 0.0):
+        return ()
+    scores = int(op.batch) * int(op.q_heads) * int(op.pairs)
+    return (stream("dropout", scores, 0, 0, float(PHILOX * scores)),)
 
 
 def attention_op(site: Site, q: Tensor, k: Tensor, v: Tensor, direction: str) -> Attention:

@@ -70,7 +70,17 @@ def _sizes(site: Site) -> tuple[int, int, int, int] | None:
     batch = numel(out[:-2]) if len(a) > 2 or len(b) > 2 else 1
     if batch > 1 and _is_one_matrix(site, operands[1]):
         return rows * batch, columns, depth, 1
+    if is_odd_transposed(operands[0], columns):
+        # the transposed product: its columns are what lies side by side
+        return columns, rows, depth, batch
     return rows, columns, depth, batch
+
+
+def is_odd_transposed(left: Tensor, columns: int) -> bool:
+    """Whether the left operand is transposed and its rows do not start on 16 bytes."""
+    step = max(1, 16 // item_bytes(left.dtype))
+    rows = left.shape[-2] if len(left.shape) > 1 else 1
+    return left.layout == "strided" and rows % step > 0 and columns % step == 0
 
 
 def _is_one_matrix(site: Site, operand: Tensor) -> bool:

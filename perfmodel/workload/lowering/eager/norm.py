@@ -18,15 +18,22 @@ def layer_norm(site: Site) -> Work:
     if rows * cols == 0:
         return Work("norm")
     kernel = site.kernel("norm", _row_op(LayerNorm, rows, cols, x.dtype), host="norm")
-    if x.layout in ("contiguous", "sparse"):
-        return Work("norm", (kernel,))
+    first, scratch = _contiguous(site, x)
+    return Work("norm", (*first, kernel), scratch)
+
+
+def _contiguous(site: Site, x: Tensor) -> tuple[tuple[Kernel, ...], tuple[tuple[int, int], ...]]:
+    """The copy that a kernel by rows needs of an operand that is not contiguous."""
     size, width = numel(x.shape) * item_bytes(x.dtype), item_bytes(x.dtype)
+    if x.layout in ("contiguous", "sparse") or size == 0:
+        return (), ()
     scratch = ((site.temporary(), size),)
-    copy = map_op("copy", rows * cols, size, size, 0.0, x.dtype, width)
-    first = site.kernel(
-        "copy", copy, name="contiguous", reads=(x,), writes=(), extra_writes=scratch, host="norm"
-    )
-    return Work("norm", (first, kernel), scratch)
+    copy = map_op("copy", numel(x.shape), size, size, 0.0, x.dtype, width)
+    kernel = site.kernel(
+        "copy", copy, name="contiguous", reads=(x,), writes=(), extra_writes=scratch, host="norm",
+        note="strided reads",
+    )  # fmt: skip
+    return (kernel,), scratch
 
 
 def rms_norm(site: Site) -> Work:
@@ -209,8 +216,10 @@ def group_norm_backward(site: Site) -> Work:
 
 
 def softmax(site: Site) -> Work:
-    """A block (or warp) a row over the last axis; strided kernels over another."""
-    return Work("norm", _softmax(site, "fwd"))
+    """A block (or warp) a row over the last axis; an operand with gaps is copied first."""
+    kernels = _softmax(site, "fwd")
+    first, scratch = _contiguous(site, site.inputs[0])
+    return Work("norm", (*first, *kernels) if kernels else (), scratch)
 
 
 def softmax_backward(site: Site) -> Work:

@@ -84,7 +84,7 @@ def nll(site: Site) -> Work:
 
 
 def pool(site: Site) -> Work:
-    """Windows over an image: neighbouring windows share their reads through the cache."""
+    """Windows over an image, each read in full: what overlaps comes from the cache."""
     out = site.outputs[0]
     elements = numel(out.shape)
     if elements == 0:
@@ -92,6 +92,8 @@ def pool(site: Site) -> Work:
     inside = site.inputs[:1] if "upsample" in site.name else site.inputs
     read = sum(site.bytes(tensor) for tensor in inside)
     written = sum(site.bytes(tensor) for tensor in site.outputs)
+    if site.attribute("kernel_size"):
+        read = max(read, elements * taps(site) * item_bytes(site.inputs[0].dtype))
     op = stream(site.name, elements, read, written, float(elements * taps(site)))
     return Work("reduction", (site.kernel("pool", op, reads=inside),))
 
