@@ -169,7 +169,8 @@ def measured_cases(
             profile = profiled_sums(profiles.get(row.case, ()))
             cases.append(Measured(row, prepared, profile, kernel_words(prepared)))
         except PerfmodelError as error:
-            refused.append(replace(_blank(row), refused=" ".join(str(error).split())))
+            reason = " ".join(str(error).replace(f"{programs}/", "").split())
+            refused.append(replace(_blank(row), refused=reason))
         gc.collect(0)
     return cases, refused
 
