@@ -198,7 +198,10 @@ def _graph(
     final = _last_uses(buffers, groups, writer, home)
     lasting = {realizer.memory(n) for n in (*outputs, *keep)}
     out.calls.append(HostCall("compiled_call", -1, (), phase, len(lasting)))
+    partial = _partial(buffers, groups)
     for order, group in enumerate(groups):
+        for place in group:
+            _final_sums(out, buffers[place], partial, phase)
         _group(out, graph, [buffers[p] for p in group], order, final, lasting, results, phase,
                realizer)  # fmt: skip
     call = len(out.calls) - 1
@@ -224,6 +227,31 @@ def _last_uses(
             if buffers[place].value.scatter:
                 final[buffers[place].value.inputs[0]] = order
     return final
+
+
+def _partial(buffers: Sequence[Buffer], groups: Sequence[Sequence[int]]) -> set[int]:
+    """First stages of column sums that share a kernel with row sums."""
+    found: set[int] = set()
+    for group in groups:
+        members = [buffers[place] for place in group]
+        if any(member.reduced > 1 and not member.whole for member in members):
+            found |= {member.value.number for member in members if member.whole}
+    return found
+
+
+def _final_sums(out: Output, buffer: Buffer, partial: set[int], phase: str) -> None:
+    """Such stages are summed by a call of the library; a loop behind it changes the format."""
+    for read in buffer.reads:
+        if read.buffer not in partial:
+            continue
+        spot, written = out.storage.get(read.buffer, -1), buffer.numel * 4
+        op = stream("sum", read.bytes // 4, read.bytes, written, read.bytes // 4)
+        nodes = tuple(n for n in buffer.nodes if n >= 0)
+        out.kernels.append(
+            Kernel("sum", "reduction", (op,), ((spot, read.bytes),), (), nodes, phase, "extern")
+        )
+        node = buffer.value.node
+        out.calls.append(HostCall("extern", node, (len(out.kernels) - 1,), phase, 2))
 
 
 def _group(
