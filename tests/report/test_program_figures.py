@@ -1,11 +1,15 @@
 """Pictures of programs: what is drawn is what was predicted and what was profiled."""
 
+import gzip
+import io
 import json
+import tarfile
 
 import numpy as np
 import pytest
 
 from perfmodel.cost.program import estimate_lowered
+from perfmodel.errors import ScenarioError
 from perfmodel.hardware import load_accelerator
 from perfmodel.report.programs import (
     memory_over_time,
@@ -13,6 +17,7 @@ from perfmodel.report.programs import (
     profiled_kind,
     timeline,
 )
+from perfmodel.report.programs_pictures import archived_trace, held_out_scatter
 from perfmodel.report.style import save
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered, MemoryEvent, Resident
 from perfmodel.workload.op import Elementwise, Gemm
@@ -87,3 +92,27 @@ def test_timeline_beside_a_profile(found, tmp_path):
 )
 def test_profiled_kernels_are_told_apart(name, kind):
     assert profiled_kind(name) == kind
+
+
+def test_a_trace_is_read_out_of_an_archive(tmp_path):
+    event = {"ph": "X", "cat": "kernel", "name": "k", "ts": 5, "dur": 2, "pid": 0, "tid": 7}
+    packed = gzip.compress(json.dumps({"traceEvents": [event]}).encode())
+    path = tmp_path / "kineto.tar"
+    with tarfile.open(path, "w") as archive:
+        member = tarfile.TarInfo("infer-a-eager.json.gz")
+        member.size = len(packed)
+        archive.addfile(member, io.BytesIO(packed))
+    assert archived_trace(path, "infer-a-eager").seconds.tolist() == pytest.approx([2e-6])
+    with pytest.raises(ScenarioError, match="infer-a-eager"):
+        archived_trace(path, "infer-b-eager")
+
+
+def test_the_scatter_shows_held_out_rows_only():
+    rows = [
+        {"chip": "x", "split": split, "refused": refused, "mode": "graph", "measured_s": "1e-3",
+         "predicted_s": "1.1e-3"}
+        for split, refused in (("report", ""), ("report", "lost"), ("tune", ""))
+    ]  # fmt: skip
+    drawn = held_out_scatter(rows, "x")
+    (label,) = [text.get_text() for text in drawn.axes[0].get_legend().get_texts()]
+    assert label == "graph: 1 points, MAPE 10.0%"
