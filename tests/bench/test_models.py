@@ -4,6 +4,7 @@ import csv
 import gzip
 import hashlib
 import json
+import math
 import tarfile
 import tomllib
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from perfmodel.calibrate.programs import program_path, read_model_rows
 from perfmodel.calibrate.programs.rows import read_kernel_rows, tables
+from perfmodel.workload.lowering.eager.norm import norm_blocks
 from perfmodel.workload.program import load_program
 from validate.bench.models import cases, files, profile, trace
 
@@ -214,3 +216,33 @@ def test_a_mode_runs_its_own_program_where_there_is_one(tmp_path):
 
     ends = [found(mode) for mode in ("eager", "graph", "compiled", "compiled-graph")]
     assert ends == ["", "-captured", "-compiled", "-compiled"]
+
+
+def profiled(part):
+    for path in tables(MEASURED):
+        with gzip.open(path.parent / files.KERNELS, "rt", newline="") as handle:
+            yield from (row for row in csv.DictReader(handle) if part in row["kernel"])
+
+
+def test_batch_norms_in_channels_last_order_launch_the_blocks_that_are_priced():
+    seen = set()
+    for row in profiled("batch_norm_transform_input_channels_last"):
+        shape = json.loads(row["shapes"])[0]
+        across, down, _ = map(int, row["grid"].split("x"))
+        seen.add(tuple(shape))
+        assert norm_blocks(shape[1], math.prod(shape) // shape[1]) == across * down, shape
+    assert len(seen) > 100
+
+
+def test_every_input_of_a_concatenation_gets_the_blocks_of_the_largest():
+    seen = set()
+    for row in profiled("CatArrayBatchedCopy_alignedK_contig"):
+        shapes = json.loads(row["shapes"])[0]
+        if not shapes or "OpaqueType<2u>" not in row["kernel"]:  # the profiler drops long lists
+            continue
+        sizes = [math.prod(shape) * 2 for shape in shapes]
+        across, inputs, _ = map(int, row["grid"].split("x"))
+        seen.add(tuple(sizes))
+        assert inputs == len(shapes)
+        assert across == min(4224, -(-max(sizes) // 1024))
+    assert len(seen) > 50
