@@ -36,7 +36,7 @@ def kernel_figures(records: Iterable[Record], chip: str, folder: Path) -> list[P
     predicted = {name: np.array([one.predicted_s for one in rows]) for name, rows in series.items()}
     drawn = {
         "predicted": predicted_against_measured(
-            f"{chip}: operators, each predicted by folds that did not see it",
+            f"{chip}: held-out predictions",
             measured,
             predicted,
             unit="us",
