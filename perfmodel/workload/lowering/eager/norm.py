@@ -9,8 +9,8 @@ from perfmodel.workload.op import LayerNorm, Op, RmsNorm, Softmax
 from perfmodel.workload.program import Tensor
 
 _MEASURED = ("bf16", "fp16", "fp32")
-_ENOUGH_BLOCKS = 310
-_CACHED = 2.1  # rate of cached traffic over that of device memory
+_BLOCK_RATE, _FULL_RATE, _CACHED_RATE = 7.5e9, 2.3e12, 6e12  # [B/s]
+_START = 1.7e-6
 
 
 def layer_norm(site: Site) -> Work:
@@ -119,16 +119,16 @@ def norm_blocks(channels: int, rows: int) -> int:
 
 
 def _waiting(x: Tensor, moved: int) -> int:
-    """Cached traffic that takes as long as what too few blocks wait for [B].
+    """Cached traffic that takes as long as too few blocks take beyond a kernel of full width [B].
 
-    A block moves 7.5 GB/s and all together at most 2.3 TB/s (H100), so that 310 are enough.
+    On an H100 a block moves 7.5 GB/s, all together 2.3 TB/s, and a kernel begins in 1.7 us.
     """
     if x.layout != "channels_last" or len(x.shape) < 3:
         return 0
     channels = x.shape[1]
     blocks = norm_blocks(channels, numel(x.shape) // channels)
-    slower = (1.0 + (_ENOUGH_BLOCKS / blocks) ** 4) ** 0.25
-    return int(_CACHED * (slower - 1.0) * moved)
+    beyond = moved / (blocks * _BLOCK_RATE) - moved / _FULL_RATE - _START
+    return int(max(0.0, beyond) * _CACHED_RATE)
 
 
 def batch_norm_backward(site: Site) -> Work:
