@@ -50,8 +50,6 @@ class Stack(BaseModel):
         Whether a loss that the caller computes from the model's output is compiled with it.
     layout_optimization : bool
         Whether the compiler turns convolutional networks to channels last.
-    freezing : bool
-        Whether the compiler folds weights into constants (batch norm into convolutions).
     matmul_fp32, convolution_fp32 : str
         What fp32 products and convolutions multiply in; PyTorch's defaults are ``"fp32"`` and
         ``"tf32"``.
@@ -84,7 +82,6 @@ class Stack(BaseModel):
     compile_optimizer: bool = False
     compile_loss: bool = False
     layout_optimization: bool = True
-    freezing: bool = False
     matmul_fp32: Literal["fp32", "tf32"] = "fp32"
     convolution_fp32: Literal["fp32", "tf32"] = "tf32"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from perfmodel.workload.lowering.compile.fusion import fuse
+from perfmodel.workload.lowering.compile.fusion import fuse, identity
 from perfmodel.workload.lowering.compile.graph import Graph
 from perfmodel.workload.lowering.compile.layout import prefers_channels_last
 from perfmodel.workload.lowering.compile.names import Names
@@ -330,7 +330,19 @@ def _loop(members: Sequence[Buffer], reads: Traffic, writes: Traffic, phase: str
     name = "+".join(steps[:12]) + ("+..." if len(steps) > 12 else "")
     op = stream(name, elements, read, written, flops, arithmetic(members[0].value.dtype))
     kind = "reduction" if reduction else "pointwise"
-    return Kernel(name, kind, (op,), reads, writes, nodes, phase, "triton")
+    note = "reordered reads" if any(map(_reordered, members)) else ""
+    return Kernel(name, kind, (op,), reads, writes, nodes, phase, "triton", note=note)
+
+
+def _reordered(member: Buffer) -> bool:
+    """Whether a loop walks a large operand in another order than it lies in."""
+    total = member.numel * member.reduced
+    straight = identity(total, total)
+    largest = max((read.bytes for read in member.reads), default=0)
+    return any(
+        2 * read.bytes > largest and read.bytes >= total and read.places != straight
+        for read in member.reads
+    )
 
 
 def _library(
