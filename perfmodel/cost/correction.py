@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 _CHUNK = 16384
-_POINT_CHUNK = 1024
+_POINT_CHUNK = 256
 _FEW = 384
 """Rows up to which all trees are walked at once."""
 
@@ -99,17 +99,21 @@ class Smooth:
 
     def __call__(self, features: Floats) -> Floats:
         """The mean at ``features`` of shape (N, F); shape (N,)."""
-        inner = features[:, self.columns].astype(np.float32) / self.scales
-        squares = np.sum(self.points**2, axis=1)
+        root = np.float32(3.0**0.5)
+        inner = features[:, self.columns].astype(np.float32) * (root / self.scales)
+        points = self.points.T * root
+        squares = np.sum(points**2, axis=0)
+        points = points * np.float32(-2.0)
         answer = np.empty(features.shape[0])
         for start in range(0, inner.shape[0], _POINT_CHUNK):
             x = inner[start : start + _POINT_CHUNK]
-            d = np.float32(-2.0) * (x @ self.points.T)
+            d = x @ points
             d += squares
             d += np.sum(x**2, axis=1)[:, None]
             np.maximum(d, np.float32(0.0), out=d)
-            np.sqrt(np.float32(3.0) * d, out=d)
-            decay = np.exp(-d)
+            np.sqrt(d, out=d)
+            decay = np.negative(d)
+            np.exp(decay, out=decay)
             d += np.float32(1.0)
             d *= decay
             answer[start : start + _POINT_CHUNK] = d @ self.weights
