@@ -36,6 +36,38 @@ def folders(root: Path, chip: str) -> tuple[Path, Path]:
     return root / "validate" / "measurements" / chip / "models", root / "validate" / "programs"
 
 
+def fit_chip(
+    cases: Sequence[Measured], accelerator: Accelerator, measurements: Path
+) -> list[Record]:
+    """Fit a chip on the tuning half, write its file, answer records of all cases with it.
+
+    Parameters
+    ----------
+    cases : sequence of Measured
+        All measured steps.
+    accelerator : Accelerator
+        The chip.
+    measurements : path
+        The folder of the tables that they came from.
+    """
+    name = accelerator.name.lower()
+    start = load_program_coefficients(name, accelerator.family, measured=False)
+    fitted, found = fit_and_score(cases, accelerator, start)
+    held = time_scores([one for one in found if one.split == REPORT], lambda one: one.mode)
+    tuning = [one for one in cases if half(one.row.model) == TUNE]
+    content = b"".join(one.read_bytes() for one in tables(measurements))
+    write_program_file(
+        efficiency_folder(),
+        accelerator,
+        fitted,
+        rows=len(tuning),
+        models=len({one.row.model for one in tuning}),
+        sha256=hashlib.sha256(content).hexdigest(),
+        held_out={mode: (one.count, one.mape) for mode, one in held.items()},
+    )
+    return found
+
+
 def main(arguments: Sequence[str]) -> int:
     """Fit one chip; 0 when its file was written."""
     root = Path(__file__).resolve().parents[2]
@@ -44,25 +76,12 @@ def main(arguments: Sequence[str]) -> int:
         accelerator = load_accelerator(chip)
         measurements, programs = folders(root, chip)
         cases, refused = measured_cases(measurements, programs, accelerator)
-        start = load_program_coefficients(chip, accelerator.family, measured=False)
-        fitted, found = fit_and_score(cases, accelerator, start)
-        held = time_scores([one for one in found if one.split == REPORT], lambda one: one.mode)
-        tuning = [one for one in cases if half(one.row.model) == TUNE]
-        path = write_program_file(
-            efficiency_folder(),
-            accelerator,
-            fitted,
-            rows=len(tuning),
-            models=len({one.row.model for one in tuning}),
-            sha256=hashlib.sha256(
-                b"".join(one.read_bytes() for one in tables(measurements))
-            ).hexdigest(),
-            held_out={mode: (one.count, one.mape) for mode, one in held.items()},
-        )
+        found = fit_chip(cases, accelerator, measurements)
     except PerfmodelError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    sys.stdout.write(f"{path}: {len(tuning)} rows; {len(refused)} could not be priced\n")
+    sys.stdout.write(f"{len(cases)} rows; {len(refused)} could not be priced\n")
+    held = time_scores([one for one in found if one.split == REPORT], lambda one: one.mode)
     for mode, one in held.items():
         sys.stdout.write(f"  {mode}: {one.count} rows held out, {one.mape:.1%}\n")
     return 0

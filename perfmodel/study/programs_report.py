@@ -1,7 +1,8 @@
 """The accuracy of whole programs as Markdown, and every row as CSV.
 
 ``python -m perfmodel.study.programs_report`` prices all measured models of all chips with the
-shipped coefficients and writes ``docs/accuracy/programs.md`` and ``programs.csv`` beside it.
+shipped coefficients and writes ``docs/accuracy/programs.md`` and ``programs.csv`` beside it. With
+``--fit`` it fits those of the first chip anew before.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Final
 
+from perfmodel.cost.program.coefficients import load_program_coefficients
 from perfmodel.errors import PerfmodelError
 from perfmodel.hardware import load_accelerator
 from perfmodel.study.programs import (
@@ -26,7 +28,7 @@ from perfmodel.study.programs import (
     records,
     time_scores,
 )
-from perfmodel.study.programs_fit import folders
+from perfmodel.study.programs_fit import fit_chip, folders
 from perfmodel.study.scores import REPORT, TUNE, Score
 
 CHIPS: Final = ("h100-sxm5-80gb", "h200-sxm-141gb")
@@ -56,6 +58,12 @@ def markdown(found: Mapping[str, Sequence[Record]], words: str = "") -> str:
         "a step of a steady stream of steps. Coefficients were fitted on the half of the H100's",
         "models that a hash of the name picks; every table says which half it is of. Reproduce",
         "with `python -m perfmodel.study.programs_report`; all rows are in `programs.csv`.",
+        "",
+        "![Predicted against measured](../pictures/programs-held-out.svg)",
+        "",
+        "![A profiled step and its prediction](../pictures/programs-timeline.svg)",
+        "",
+        "![Memory of a training step](../pictures/programs-memory.svg)",
         "",
     ]
     for chip, rows in found.items():
@@ -134,9 +142,13 @@ def _refused(rows: Sequence[Record]) -> list[str]:
 
 
 def all_records(
-    root: Path, chips: Sequence[str] = CHIPS, *, say: Callable[[str], object] = lambda text: None
+    root: Path,
+    chips: Sequence[str] = CHIPS,
+    *,
+    fit: Sequence[str] = (),
+    say: Callable[[str], object] = lambda text: None,
 ) -> dict[str, list[Record]]:
-    """Records of every chip whose models were measured."""
+    """Records of every chip whose models were measured; some are fitted anew before."""
     found = {}
     for chip in chips:
         measurements, programs = folders(root, chip)
@@ -145,16 +157,22 @@ def all_records(
         say(f"{chip}\n")
         accelerator = load_accelerator(chip)
         cases, refused = measured_cases(measurements, programs, accelerator)
-        found[chip] = [*records(cases, accelerator), *refused]
+        if chip in fit:
+            mine = fit_chip(cases, accelerator, measurements)
+            load_program_coefficients.cache_clear()
+        else:
+            mine = records(cases, accelerator)
+        found[chip] = [*mine, *refused]
     return found
 
 
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int:
     """Write the report; 0 when it was written."""
+    fit = CHIPS[:1] if "--fit" in arguments else ()
     root = Path(__file__).resolve().parents[2]
     folder = root / "docs" / "accuracy"
     try:
-        found = all_records(root, say=sys.stdout.write)
+        found = all_records(root, fit=fit, say=sys.stdout.write)
     except PerfmodelError as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -172,4 +190,4 @@ def _write(path: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
