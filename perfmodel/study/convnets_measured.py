@@ -2,8 +2,8 @@
 
 Two predictions stand beside each measurement: that of the network's recorded program, the way of
 any PyTorch model (:mod:`perfmodel.study.programs`), and that of the bundled network, whose kernels
-are added up (:func:`perfmodel.study.convnets.infer_convnet`). The first has coefficients fitted on
-the half of the models that a hash of the name picks; the second has none from whole networks.
+are added up (:mod:`perfmodel.study.convnets_graph`). Coefficients of both were fitted on the half
+of the models that a hash of the name picks.
 
 ``python -m perfmodel.study.convnets_measured [CHIP]`` writes ``docs/accuracy/convnets_graph.md``.
 """
@@ -15,7 +15,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
 from perfmodel.calibrate.programs import ModelRow
@@ -23,32 +22,12 @@ from perfmodel.cost.program.coefficients import ProgramCoefficients
 from perfmodel.errors import PerfmodelError
 from perfmodel.hardware import Accelerator, load_accelerator
 from perfmodel.study.convnets import infer_convnet
+from perfmodel.study.convnets_graph_fit import NETWORKS
 from perfmodel.study.programs import Record, measured_cases, records
 from perfmodel.study.programs_fit import folders
 from perfmodel.study.scores import REPORT, TUNE, Score, score
 
-BUNDLED: Final = MappingProxyType(
-    {
-        "alexnet": "alexnet",
-        "vgg16": "vgg16",
-        "googlenet": "googlenet-plain",
-        "resnet18": "resnet18",
-        "resnet50": "resnet50",
-        "resnext50_32x4d": "resnext50-32x4d",
-        "wide_resnet50_2": "wide-resnet50-2",
-        "densenet121": "densenet121",
-        "mobilenet_v2": "mobilenet-v2",
-        "mobilenet_v3_large": "mobilenet-v3-large",
-        "efficientnet_b0": "efficientnet-b0",
-        "efficientnet_b2": "efficientnet-b2",
-        "efficientnet_b4": "efficientnet-b4",
-        "shufflenet_v2_x1_0": "shufflenet-v2-x1_0",
-        "regnet_x_3_2gf": "regnet-x_3_2gf",
-        "convnext_tiny": "convnext-tiny",
-    }
-)
-"""Measured name -> bundled network of the same layers."""
-OTHERS: Final = ("unet2d", "unet3d", "espcn", "condensenet", "shufflenet_v1")
+OTHERS: Final = ("googlenet", "unet2d", "unet3d", "espcn", "condensenet", "shufflenet_v1")
 """Measured networks whose bundled namesake differs in some layers: their programs alone."""
 WORDS: Final = "## What is behind the errors"
 
@@ -95,7 +74,7 @@ class NetworkRow:
 
 def is_convnet(row: ModelRow) -> bool:
     """Whether a measured row is a convolutional network's inference, replayed as a graph."""
-    known = row.model in BUNDLED or row.model in OTHERS
+    known = row.model in NETWORKS or row.model in OTHERS
     return known and row.kind == "infer" and row.mode == "graph"
 
 
@@ -130,7 +109,7 @@ def network_rows(
 
 def _row(row: ModelRow, record: Record, accelerator: Accelerator) -> NetworkRow:
     layout = row.case.split("/")[6]
-    name, bundled = BUNDLED.get(row.model), None
+    name, bundled = NETWORKS.get(row.model), None
     if name is not None:
         step = infer_convnet(name, accelerator, row.batch, dtype=row.dtype, layout=layout)
         bundled = step.step_seconds
@@ -140,18 +119,21 @@ def _row(row: ModelRow, record: Record, accelerator: Accelerator) -> NetworkRow:
     )  # fmt: skip
 
 
-def program_scores(rows: Iterable[NetworkRow]) -> dict[str, Score]:
-    """Errors of recorded programs by half, and of bundled networks, under ``"bundled"``."""
+def network_scores(rows: Iterable[NetworkRow]) -> dict[tuple[str, str], Score]:
+    """Errors by prediction (``"program"``, ``"bundled"``) and half."""
     rows = list(rows)
     table = {}
     for half in (REPORT, TUNE):
         mine = [row for row in rows if row.split == half]
-        one = score([row.program_s for row in mine], [row.measured_s for row in mine])
-        if one is not None:
-            table[half] = one
-    summed = [row for row in rows if row.bundled_s is not None]
-    one = score([row.bundled_s or 0.0 for row in summed], [row.measured_s for row in summed])
-    return table if one is None else table | {"bundled": one}
+        summed = [row for row in mine if row.bundled_s is not None]
+        for name, kept, predicted in (
+            ("program", mine, [row.program_s for row in mine]),
+            ("bundled", summed, [row.bundled_s or 0.0 for row in summed]),
+        ):
+            one = score(predicted, [row.measured_s for row in kept])
+            if one is not None:
+                table[name, half] = one
+    return table
 
 
 def markdown(found: Mapping[str, Sequence[NetworkRow]], words: str = "") -> str:
@@ -161,25 +143,20 @@ def markdown(found: Mapping[str, Sequence[NetworkRow]], words: str = "") -> str:
         "",
         "Latency of one inference step, PyTorch's eager kernels captured as a CUDA graph",
         "(`validate/bench/models`, protocol in the sidecars), beside two predictions. *Program*:",
-        "the network recorded by `perfmodel.trace`, with coefficients fitted on the networks",
-        "marked `tune` and on other kinds of models. *Bundled*: the network of the same name that",
-        "is shipped, its kernels added up; nothing in it was fitted on whole networks. Reproduce",
-        "with",
-        "`python -m perfmodel.study.convnets_measured`.",
+        "the network recorded by `perfmodel.trace`. *Bundled*: the network of the same name that",
+        "is shipped, its kernels added up. Coefficients of both were fitted on the networks marked",
+        "`tune` (programs: on other kinds of models too), none on those marked `report`. Reproduce",
+        "with `python -m perfmodel.study.convnets_measured`.",
         "",
     ]
-    titles = {
-        REPORT: "programs, networks that no fit read",
-        TUNE: "programs, networks of the fit",
-        "bundled": "bundled networks",
-    }
+    seen = {REPORT: "networks that no fit read", TUNE: "networks of the fit"}
     for chip, rows in found.items():
         lines += [f"## {chip}", "", "| prediction | rows | MAPE % | bias % | p90 % | worst % |"]
         lines += ["| --- | ---: | ---: | ---: | ---: | ---: |"]
-        for name, one in program_scores(rows).items():
+        for (name, half), one in network_scores(rows).items():
             lines.append(
-                f"| {titles[name]} | {one.count} | {100 * one.mape:.1f} | {100 * one.bias:+.1f} |"
-                f" {100 * one.p90:.1f} | {100 * one.worst:+.0f} |"
+                f"| {name}, {seen[half]} | {one.count} | {100 * one.mape:.1f} |"
+                f" {100 * one.bias:+.1f} | {100 * one.p90:.1f} | {100 * one.worst:+.0f} |"
             )
         lines += ["", "| network | half | batch | measured us | program % | bundled % |"]
         lines += ["| --- | --- | ---: | ---: | ---: | ---: |"]
@@ -213,8 +190,8 @@ def main(arguments: Sequence[str]) -> int:
     draft.write_text(markdown(found, "".join(kept[1:])), encoding="utf-8")
     draft.replace(page)
     for chip, rows in found.items():
-        for name, one in program_scores(rows).items():
-            sys.stdout.write(f"{chip} {name}: {one.count} rows, {one.mape:.1%}\n")
+        for (name, half), one in network_scores(rows).items():
+            sys.stdout.write(f"{chip} {name} {half}: {one.count} rows, {one.mape:.1%}\n")
     return 0
 
 
