@@ -49,7 +49,7 @@ from perfmodel.network.coefficients import (
     has_multicast,
     tier_coefficients,
 )
-from perfmodel.network.interference import Interference
+from perfmodel.network.interference import Interference, interference
 from perfmodel.network.placement import Reach, domain_tier
 
 Floats = NDArray[np.float64]
@@ -323,6 +323,11 @@ def drawn_report(
         for mask in ((beside.kind == kind) & part,)
     ]
     return [("Sizes drawn later, 2 H200", alone), ("The same, beside compute", both)]
+
+
+def shipped_drawn(path: Path) -> list[tuple[str, list[Score]]]:
+    """:func:`drawn_report` with the coefficients that are shipped."""
+    return drawn_report(path, _shipped(KEY), interference("nccl-nvlink4"))
 
 
 def _source(table: Path) -> str:

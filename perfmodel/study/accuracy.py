@@ -1,8 +1,9 @@
 """The accuracy report: predictions against everything published and measured, part by part.
 
-Without files of the user's own, four parts: training steps (published rows that no coefficient was
+Without files of the user's own, five parts: training steps (published rows that no coefficient was
 chosen on), operators (measured ones, each predicted by a fit that did not see it), a later draw of
-operators that calibration never reads, and collectives (the held half of the published curves).
+operators that calibration never reads, whole models (the half that no fit read), and collectives
+(the held half of the published curves, and sizes drawn later).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Part:
     Parameters
     ----------
     name : str
-        ``"training"``, ``"operators"``, ``"unseen"`` or ``"collectives"``.
+        ``"training"``, ``"operators"``, ``"unseen"``, ``"models"`` or ``"collectives"``.
     document : dict
         JSON-ready: one record a row, and the scores.
     markdown : str
@@ -75,8 +76,8 @@ def parts(
     yield training_part(folder / "published" / "training_published.csv")
     yield held_out_operators()
     yield unseen_operators(folder, "h100-sxm5-80gb")
-    own = folder / "measurements" / "h200-sxm-141gb-x4" / "collectives.csv"
-    yield collectives_part(folder / "published" / "collectives.csv", own)
+    yield models_part(folder.parent)
+    yield collectives_part(folder)
 
 
 def data_folder() -> Path:
@@ -195,11 +196,36 @@ def unseen_operators(folder: Path, chip: str) -> Part:
     )
 
 
-def collectives_part(path: Path, own: Path) -> Part:
-    """The held half of the published collectives and of our own, with the shipped coefficients."""
-    from perfmodel.calibrate.network_score import markdown, shipped_report
+def models_part(root: Path) -> Part:
+    """Whole models of every chip that measured some; ``split`` tells which ones a fit read."""
+    from perfmodel.study.programs import purpose
+    from perfmodel.study.programs_report import all_records, markdown
+    from perfmodel.study.scores import REPORT
 
-    sections = shipped_report(path, own)
+    found = all_records(root)
+    series: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+    for one in (one for rows in found.values() for one in rows):
+        if one.split == REPORT and not one.refused:
+            series[purpose(one)].append((one.measured_s, one.predicted_s))
+    return Part(
+        "models",
+        {chip: [one.to_dict() for one in rows] for chip, rows in found.items()},
+        markdown(found),
+        {name: np.array([pair[0] for pair in pairs]) for name, pairs in series.items()},
+        {name: np.array([pair[1] for pair in pairs]) for name, pairs in series.items()},
+    )
+
+
+def collectives_part(folder: Path) -> Part:
+    """What no fit read of the published collectives and of our own, with the shipped files."""
+    from perfmodel.calibrate.network_score import markdown, shipped_drawn, shipped_report
+
+    measured = folder / "measurements"
+    sections = shipped_report(
+        folder / "published" / "collectives.csv",
+        measured / "h200-sxm-141gb-x4" / "collectives.csv",
+    )
+    sections += shipped_drawn(measured / "h200-sxm-141gb-x2" / "collectives-drawn.csv")
     document = {
         title: [
             {"name": one.name, "rows": one.rows, "mape": one.mape, "worst": one.worst}

@@ -55,3 +55,20 @@ def test_the_later_draw_shares_no_operator_with_the_fit():
     ]  # fmt: skip
     assert count == len(fresh) > 500
     assert all(row["under_bound"] == 0 for row in part.document[chip].values())
+
+
+def test_collectives_are_scored_on_the_later_draw_too():
+    part = accuracy.collectives_part(accuracy.data_folder())
+    drawn = {row["name"]: row for row in part.document["Sizes drawn later, 2 H200"]}
+    assert drawn["all operations"]["rows"] > 100
+    assert drawn["without p2p"]["mape"] < drawn["all operations"]["mape"] < 0.1
+    assert "beside compute" in part.markdown
+
+
+@pytest.mark.slow
+def test_models_are_scored_on_those_that_no_fit_read():
+    part = accuracy.models_part(accuracy.data_folder().parent)
+    rows = part.document["h100-sxm5-80gb"]
+    assert not [row for row in rows if row["refused"]]
+    held = [row for row in rows if row["split"] == "report"]
+    assert sum(map(len, part.measured.values())) == len(held) > 100
