@@ -314,12 +314,15 @@ def _price_ops(
 def pace_class(kernel: Kernel, base: str) -> tuple[str, ...]:
     """What shares a pace with an operator of a kernel, from the general to the particular.
 
-    A library's kernel runs at the pace of what was calibrated under its name. Of the others, those
+    A library's kernel runs at the pace of what was calibrated under its name; products in the
+    backward pass read operands in other orders than those of the calibration. Of the others, those
     that a compiler generated go together by kind; eager ones by kind and by whether they can read
     their operands as flat vectors, then by name.
     """
     if base.startswith(LIBRARY):
-        return (base.removesuffix("_nhwc").removesuffix("_nchw"),)
+        name = base.removesuffix("_nhwc").removesuffix("_nchw")
+        backward = kernel.phase == "backward" and base.startswith("gemm")
+        return (name, "gemm backward") if backward else (name,)
     if kernel.host in ("triton", "extern"):
         return (f"triton {kernel.kind}",)
     return (kernel.kind + access(kernel), kernel.name)
