@@ -74,8 +74,10 @@ def predicted_word(kernel: Kernel, base: str) -> str:
 def kernel_words(prepared: Prepared) -> tuple[str, ...]:
     """The word of each kernel of a program."""
     kernels, ops = prepared.lowered.kernels, prepared.priced.ops
-    bases = {int(k): ops.classes[int(c)][0] for k, c in zip(ops.kernel, ops.pace, strict=True)}
-    return tuple(predicted_word(kernel, bases.get(k, "")) for k, kernel in enumerate(kernels))
+    bases: dict[int, str] = {}
+    for kernel, place in zip(ops.kernel.tolist(), ops.pace.tolist(), strict=True):
+        bases.setdefault(kernel, ops.classes[place][0])
+    return tuple(predicted_word(one, bases.get(k, "")) for k, one in enumerate(kernels))
 
 
 def profiled_sums(rows: Iterable[KernelRow]) -> dict[str, float]:
