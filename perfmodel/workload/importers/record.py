@@ -117,6 +117,7 @@ def record(
 ) -> Program:
     """Record arguments that have been checked; see :func:`trace`."""
     import torch
+    import torch._dynamo  # within a step, this import leaves cycles that keep its tensors alive
 
     args = example_inputs if isinstance(example_inputs, tuple | list) else (example_inputs,)
 
