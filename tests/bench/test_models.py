@@ -14,7 +14,9 @@ import pytest
 from perfmodel.calibrate.programs import program_path, read_model_rows
 from perfmodel.calibrate.programs.rows import read_kernel_rows, tables
 from perfmodel.workload.lowering.eager.norm import norm_blocks
+from perfmodel.workload.lowering.lower import lower
 from perfmodel.workload.program import load_program
+from perfmodel.workload.stack import load_stack
 from validate.bench.models import cases, files, profile, trace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -246,3 +248,16 @@ def test_every_input_of_a_concatenation_gets_the_blocks_of_the_largest():
         assert inputs == len(shapes)
         assert across == min(4224, -(-max(sizes) // 1024))
     assert len(seen) > 50
+
+
+@pytest.mark.parametrize("model", ["shufflenet_v2_x1_0", "resnet50", "densenet121"])
+def test_images_are_reordered_before_convolutions_where_an_h100_did(model):
+    case = f"infer/{model}/eager/b8/s0/bf16/nhwc"
+    done = sum(
+        kernel.count
+        for kernel in read_kernel_rows(MEASURED)
+        if kernel.case == case and (kernel.op, kernel.outer) == ("aten::copy_", "aten::conv2d")
+    )
+    program = load_program(PROGRAMS / f"infer-{model}-b8-s0-bf16-nhwc.json.gz")
+    lowered = lower(program, load_stack("torch-eager"))
+    assert sum(kernel.name.endswith(": reorder") for kernel in lowered.kernels) == done
