@@ -10,7 +10,7 @@ from perfmodel.calibrate.programs.fit import moved
 from perfmodel.calibrate.programs.rows import read_kernel_rows, read_model_rows
 from perfmodel.cost.efficiency import efficiency_folder
 from perfmodel.cost.program.coefficients import load_program_coefficients
-from perfmodel.cost.program.step import prepare, step
+from perfmodel.cost.program.step import prepare, profiled_seconds, step
 from perfmodel.errors import CalibrationError
 from perfmodel.hardware import load_accelerator
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered, Resident
@@ -64,6 +64,7 @@ def measured(number, graph):
     row = ModelRow(
         f"infer/net{number}", "infer", f"net{number}", "graph" if graph else "eager", 1, 0, "bf16",
         done.seconds, done.synchronised, done.host,
+        None if graph else profiled_seconds(prepared, TRUTH), len(prepared.lowered.kernels),
     )  # fmt: skip
     return Measured(row, prepared)
 

@@ -38,6 +38,7 @@ HOST_PULL: Final = 1.0
 HOST_SCALARS: Final = ("step_host", "module_call", "autograd", "tensor")
 SMALLEST_SHARE: Final = 0.003
 """Profiled words below this share of a step say nothing."""
+FEWEST_GAPS: Final = 3
 _FLOOR_START: Final = 1e-7
 _FLOOR_LIMITS: Final = (1e-9, 5e-6)
 LIMITS: Final = {
@@ -175,18 +176,24 @@ def fit_host(cases: Sequence[Measured], start: ProgramCoefficients) -> ProgramCo
 
 
 def fit_gap(cases: Sequence[Measured], start: ProgramCoefficients) -> ProgramCoefficients:
-    """The gap between kernels of a stream, from steady steps that the device bounds."""
-    bound = [
-        one for one in cases if one.row.host_s is not None and one.row.host_s < 0.7 * one.row.step_s
+    """The gap between kernels of a stream: what a step that the device holds up takes beyond them.
+
+    The median over profiled steps of (step - kernels) / number of kernels, less what a calibrated
+    kernel's time holds already; no prediction is in it.
+    """
+    found = [
+        (one.row.step_s - one.row.kernel_s) / one.row.kernels
+        for one in cases
+        if one.row.kernel_s is not None
+        and one.row.kernels
+        and one.row.host_s is not None
+        and one.row.host_s < 0.7 * one.row.step_s
     ]
-    if len(bound) < 3:
+    if len(found) < FEWEST_GAPS:
         return start
-    target = np.array([one.row.step_s for one in bound])
-
-    def predicted(c: ProgramCoefficients) -> Floats:
-        return np.array([float(np.sum(device_times(one.prepared, c)[1])) for one in bound])
-
-    return _fit(predicted, target, start, scalars=("stream_gap",))
+    low, high = LIMITS["stream_gap"]
+    gap = float(np.clip(np.median(found) - start["kernel_gap"], low, high))
+    return replace(start, scalars=dict(start.scalars) | {"stream_gap": gap})
 
 
 def fit_interval(cases: Sequence[Measured], c: ProgramCoefficients) -> dict[str, float]:
