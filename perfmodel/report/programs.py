@@ -69,19 +69,19 @@ def memory_over_time(found: ProgramEstimate, capacity: float | None = None) -> F
         )
         axes.axhline(memory.resident / 2**30, color="#333333", lw=0.8, ls=":")
         axes.annotate(
-            "before the step", (1.0, memory.resident / 2**30), xycoords=("axes fraction", "data"),
-            ha="right", va="bottom", color="#555555",
+            "before the step", (0.5, memory.resident / 2**30), xycoords=("axes fraction", "data"),
+            ha="center", va="top", color="#555555",
         )  # fmt: skip
         if capacity is not None:
             axes.axhline(capacity / 2**30, color=COLOURS[1], lw=0.9)
         axes.set(
             xlabel="host time [ms]",
             ylabel="memory [GiB]",
-            title=f"{found.program}: peak {memory.peak_allocated / 2**30:.2f} GiB allocated,"
+            title=f"{found.program}\npeak {memory.peak_allocated / 2**30:.2f} GiB allocated,"
             f" {memory.peak_reserved / 2**30:.2f} GiB reserved",
         )
         axes.set_ylim(bottom=0)
-        axes.legend(loc="lower right")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
         return drawn
 
 
