@@ -125,7 +125,14 @@ def estimate_program(
         )
     recorded = load_program(program) if isinstance(program, str | Path) else program
     chosen = load_stack(stack) if isinstance(stack, str) else stack
-    return estimate_lowered(lower(recorded, chosen), accelerator)
+    return estimate_lowered(lower(recorded, _without_tf32(chosen, accelerator)), accelerator)
+
+
+def _without_tf32(stack: Stack, accelerator: Accelerator) -> Stack:
+    """A chip without TF32 ignores the switches that allow it."""
+    if accelerator.has_matrix("tf32"):
+        return stack
+    return stack.model_copy(update={"matmul_fp32": "fp32", "convolution_fp32": "fp32"})
 
 
 def family_of(model: str) -> str:

@@ -20,6 +20,7 @@ from perfmodel.study.programs import (
 from perfmodel.study.programs_fit import fit_and_score
 from perfmodel.study.programs_report import WORDS, markdown, table_csv
 from perfmodel.workload.program import Node, Program, Tensor, load_program, save_program
+from perfmodel.workload.stack import load_stack
 
 H100 = load_accelerator("h100-sxm5-80gb")
 HEAD = (
@@ -135,3 +136,19 @@ def test_families():
     assert family_of("resnet50") == "convolutional"
     assert family_of("llama_8b") == "language"
     assert family_of("unet3d") == "segmentation"
+
+
+def test_a_chip_without_tf32_computes_fp32_in_fp32():
+    tensors = (
+        Tensor("x", (256, 512), "fp32", "input", 0),
+        Tensor("w", (512, 512), "fp32", "parameter", 1),
+        Tensor("y", (256, 512), "fp32", "activation", 2),
+    )
+    nodes = (Node("y", "aten.mm", ("x", "w"), ("y",), {}, "forward"),)
+    product = Program(
+        "product", tensors, nodes, ("x",), ("y",), "json", 1, (524_288, 1_048_576, 524_288)
+    )
+    allowed = load_stack("cuda-graph").model_copy(update={"matmul_fp32": "tf32"})
+    for chip, changed in (("v100-sxm2-16gb", False), ("mi250x", False), ("h100-sxm5-80gb", True)):
+        plain = product.estimate(chip, stack="cuda-graph").seconds
+        assert (product.estimate(chip, stack=allowed).seconds < plain) is changed
