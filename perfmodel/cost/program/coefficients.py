@@ -2,13 +2,14 @@
 
 ``hardware_specs/efficiency/programs.toml`` holds a value for each, with its source;
 ``<chip>/program.toml`` what measured models gave on a machine with that chip. A chip without its
-own file takes its sibling's: the host's part then says what that machine's processor did.
+own file takes its sibling's, and where it has none, the host's part of the best measured machine:
+how long a processor takes to issue calls has nothing to do with the chip beside it.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -35,6 +36,11 @@ MEANINGS: Final = {
     "tensor": "host time for each tensor of a list (foreach, optimizer) [s]",
 }
 """Scalars; tables beside them: ``host``, ``floor`` [s], ``pace``, ``interval`` (ratios)."""
+
+OF_THE_HOST: Final = (
+    "graph_host", "module_call", "step_host", "autograd", "backward_share", "tensor"
+)  # fmt: skip
+"""Scalars that are the processor's, whatever chip it feeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +97,19 @@ def load_program_coefficients(
     folder = efficiency_folder() if folder is None else folder
     found = _read(folder / "programs.toml")
     source = _measured(folder, device, architecture) if measured else None
-    if source is None:
+    machine = source or (_best(folder.glob("*/program.toml")) if measured else None)
+    if machine is None:
         return _coefficients(found, "")
-    for table, values in _read(source / "program.toml").items():
-        found[table] = found.get(table, {}) | values
-    return _coefficients(found, source.name)
+    values = _read(machine / "program.toml")
+    if source is None:
+        scalars = values.get("scalars", {})
+        values = {
+            "scalars": {name: scalars[name] for name in OF_THE_HOST if name in scalars},
+            "host": values.get("host", {}),
+        }
+    for table, entries in values.items():
+        found[table] = found.get(table, {}) | entries
+    return _coefficients(found, "" if source is None else source.name)
 
 
 def _coefficients(found: dict[str, dict[str, float]], device: str) -> ProgramCoefficients:
@@ -118,12 +132,17 @@ def _measured(folder: Path, device: str, architecture: str) -> Path | None:
     """The chip's own folder, or its sibling's with most measured models."""
     if (folder / device / "program.toml").is_file():
         return folder / device
-    siblings = []
-    for path in sorted(folder.glob("*/program.toml")):
+    return _best(folder.glob("*/program.toml"), architecture)
+
+
+def _best(paths: Iterable[Path], architecture: str | None = None) -> Path | None:
+    """The folder with most measured models, of one architecture or of any."""
+    found = []
+    for path in paths:
         about = tomllib.loads(path.read_text(encoding="utf-8"))
-        if about.get("architecture") == architecture:
-            siblings.append((int(about.get("rows", 0)), path.parent.name, path.parent))
-    return max(siblings)[2] if siblings else None
+        if architecture in (None, about.get("architecture")):
+            found.append((int(about.get("rows", 0)), path.parent.name, path.parent))
+    return max(found)[2] if found else None
 
 
 def _read(path: Path) -> dict[str, dict[str, float]]:

@@ -175,3 +175,13 @@ def test_kernels_of_one_kind_and_phase_add_up():
     assert list(found.kernels.by_phase()) == ["forward"]
     assert np.all(found.kernels.low <= found.kernels.seconds)
     assert np.all(found.kernels.high >= found.kernels.seconds)
+
+
+def test_a_processor_is_the_same_beside_a_chip_that_nobody_measured():
+    measured = load_program_coefficients("h100-sxm5-80gb", "hopper")
+    other = load_program_coefficients("a100-sxm4-80gb", "ampere")
+    defaults = load_program_coefficients("a100-sxm4-80gb", "ampere", measured=False)
+    assert other.host == measured.host != defaults.host
+    assert other["module_call"] == measured["module_call"]
+    assert other["cache_share"] == defaults["cache_share"] != measured["cache_share"]
+    assert (other.pace, other.device) == (defaults.pace, "")
