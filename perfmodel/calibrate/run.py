@@ -28,6 +28,8 @@ from perfmodel.errors import CalibrationError
 from perfmodel.hardware import Accelerator, load_accelerator
 
 _FEWEST_ROWS = 8
+PROGRAM_FILE = "program.toml"
+"""What models measured on the chip gave; another fit writes it, and it stays."""
 _SLACK_UNDER_BOUND = 0.97
 _IMPLAUSIBLE = 6.0
 
@@ -183,6 +185,8 @@ def _publish(
             sibling=None if support is None else support[1],
         )
         final = target / name
+        if (final / PROGRAM_FILE).is_file():
+            shutil.copy2(final / PROGRAM_FILE, beside)
         if final.exists():
             final.rename(old)
         try:

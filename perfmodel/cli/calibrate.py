@@ -20,6 +20,9 @@ def calibrate(
     device: Annotated[str, typer.Option(help="The chip: a name or a TOML path.")],
     folder: Annotated[Path | None, typer.Argument(help="CSV files with sidecars.")] = None,
     out: Annotated[Path | None, typer.Option(help="Efficiency folder to write.")] = None,
+    programs: Annotated[
+        Path | None, typer.Option(help="Recorded programs of the models in DIR/models.")
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what to measure.")] = False,
     json: Json = False,
 ) -> None:
@@ -49,16 +52,42 @@ def calibrate(
         progress=None if json else lambda kernel: typer.echo(f"fitting {kernel}", err=True),
     )
     scores = package.summaries(result.records, lambda record: record.kernel)
+    models = _models(folder, device, programs) if out is None else {}
     if json:
         emit(
             {
                 "device": result.device,
                 "folder": str(result.folder),
                 "held_out": scores,
+                "held_out_models": models,
                 "refused": [{"row": row, "reason": why} for row, why in result.refused],
                 "skipped": dict(result.skipped),
             }
         )
         return
     typer.echo(package.markdown(scores, "held-out operators"))
+    for mode, (count, error) in models.items():
+        typer.echo(f"whole models, {mode}: {count} held-out rows, {error:.1%}")
     typer.echo(f"{len(result.refused)} rows refused, files in {result.folder}")
+
+
+def _models(folder: Path, device: str, programs: Path | None) -> dict[str, tuple[int, float]]:
+    """Fit what whole models add to their kernels, where some were measured; mode -> rows, error.
+
+    It rests on the kernels' prices, so it follows every fit of them.
+    """
+    from perfmodel.hardware import load_accelerator
+    from perfmodel.study.accuracy import data_folder
+    from perfmodel.study.programs import measured_cases, time_scores
+    from perfmodel.study.programs_fit import fit_chip
+    from perfmodel.study.scores import REPORT
+
+    measurements = folder / "models"
+    if not measurements.is_dir():
+        return {}
+    recorded = data_folder() / "programs" if programs is None else programs
+    accelerator = load_accelerator(device)
+    cases, _ = measured_cases(measurements, recorded, accelerator)
+    found = fit_chip(cases, accelerator, measurements)
+    held = time_scores([one for one in found if one.split == REPORT], lambda one: one.mode)
+    return {mode: (one.count, one.mape) for mode, one in held.items()}

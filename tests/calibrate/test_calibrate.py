@@ -76,7 +76,13 @@ def test_order_of_rows_and_columns_means_nothing(calibrated, folder, tmp_path):
         writer.writeheader()
         writer.writerows(rows[i] for i in rng.permutation(len(rows)))
     seal(folder / "gemm.csv")
+    (tmp_path / "other" / NAME).mkdir(parents=True)
+    models = tmp_path / "other" / NAME / "program.toml"
+    models.write_text("rows = 1\n")
+    (models.parent / "gone.npz").write_bytes(b"of an earlier fit")
     second = calibrate(folder, NAME, out=tmp_path / "other")
+    assert models.read_text() == "rows = 1\n"
+    assert not (models.parent / "gone.npz").exists()
     for kernel, one in first.learned.items():
         assert one.fitted.coefficients == second.learned[kernel].fitted.coefficients
 
