@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from perfmodel.errors import CalibrationError
+from perfmodel.files import write_text
 from perfmodel.network.interference import Interference, among_kernels
 
 Floats = NDArray[np.float64]
@@ -170,6 +171,4 @@ def write_beside(factors: Interference, path: Path) -> None:
     lines += [f"{name} = {getattr(factors, name):.4g}" for name in names]
     lines.append(f"entry_s = {factors.entry:.4g}")
     lines.append("sources = [" + ", ".join(f'"{each}"' for each in factors.sources) + "]")
-    part = path.with_suffix(".part")
-    part.write_text("\n".join(lines) + "\n")
-    part.replace(path)
+    write_text(path, "\n".join(lines) + "\n")

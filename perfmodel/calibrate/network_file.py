@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from perfmodel.files import write_text
 from perfmodel.network.coefficients import LinkCoefficients, to_dict
 
 HEAD = """\
@@ -17,15 +18,10 @@ HEAD = """\
 
 def write_links(links: Mapping[str, LinkCoefficients], folder: Path) -> list[Path]:
     """One file a link; written to a temporary name, then moved."""
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for key, link in links.items():
-        path = folder / f"{key}.toml"
-        part = path.with_suffix(".part")
-        part.write_text(HEAD + "\n".join(_lines(to_dict(link), "")) + "\n")
-        part.replace(path)
-        written.append(path)
-    return written
+    return [
+        write_text(folder / f"{key}.toml", HEAD + "\n".join(_lines(to_dict(link), "")) + "\n")
+        for key, link in links.items()
+    ]
 
 
 def _lines(table: Mapping[str, Any], name: str) -> Iterator[str]:

@@ -23,7 +23,7 @@ def ops(
     json: Json = False,
 ) -> None:
     """Price every operator of a JSON-lines file on one device."""
-    from perfmodel.report.tables import write_text
+    from perfmodel.files import write_text
     from perfmodel.study.operators import MEASURED_KEYS, price_records
     from perfmodel.workload.op import records_from_jsonl
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from perfmodel.calibrate.store import read_records
 from perfmodel.cost.efficiency import efficiency_folder
+from perfmodel.files import write_text
 from perfmodel.report.figures import predicted_against_measured
 from perfmodel.report.kernels import kernel_figures
 from perfmodel.report.style import save
-from perfmodel.report.tables import write_text
 from perfmodel.study.accuracy import Part
 
 

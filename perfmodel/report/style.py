@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,8 @@ import matplotlib as mpl
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from perfmodel.files import replacing
 
 # Okabe and Ito, "Color Universal Design", 2008; then darker and lighter tones of the same.
 COLOURS: Final = (
@@ -58,11 +59,7 @@ def save(drawn: Figure, path: str | Path) -> Path:
     """Write the figure under a temporary name, then rename it; the suffix decides the format."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
-    try:
-        with mpl.rc_context(_SETTINGS):  # the salt makes two equal figures equal files
-            drawn.savefig(draft, metadata={"Date": None} if target.suffix == ".svg" else None)
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
+    # The salt among the settings makes two equal figures equal files.
+    with replacing(target) as draft, mpl.rc_context(_SETTINGS):
+        drawn.savefig(draft, metadata={"Date": None} if target.suffix == ".svg" else None)
     return target

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 from pathlib import Path
 from typing import Any, Final
 
 from perfmodel.errors import ScenarioError
+from perfmodel.files import replacing
 
 MOST_BYTES: Final = 1_500_000_000
 
@@ -22,21 +22,14 @@ def write_bytes(path: str | Path, data: bytes) -> Path:
         If the folder does not exist or cannot be written.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        file = temporary.open("xb")
+        with replacing(target) as draft:
+            draft.write_bytes(data)
     except OSError as error:
         raise ScenarioError(
             str(target), f"<{error}>", "a path in a folder that can be written",
             repair="make the folder first",
         ) from None  # fmt: skip
-    try:
-        with file:
-            file.write(data)
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     return target
 
 

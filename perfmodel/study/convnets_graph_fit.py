@@ -7,7 +7,6 @@ decides its half.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from scipy.optimize import least_squares
 
 from perfmodel.calibrate.programs.rows import read_model_rows
 from perfmodel.cost.efficiency import efficiency_folder
+from perfmodel.files import write_text
 from perfmodel.hardware import Accelerator, load_accelerator
 from perfmodel.study.convnets import infer_convnet
 from perfmodel.study.convnets_graph import FILE, Graph
@@ -121,10 +121,7 @@ def main(arguments: Sequence[str]) -> int:
     accelerator = load_accelerator(chip)
     rows = replays(root / "validate" / "measurements" / chip / "models", accelerator)
     graph = fit([row for row in rows if row.tune])
-    path = efficiency_folder() / FILE
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text(graph, accelerator.family, chip), encoding="utf-8")
-    draft.replace(path)
+    write_text(efficiency_folder() / FILE, text(graph, accelerator.family, chip))
     for name, tune in (("fitted on", True), ("unseen", False)):
         found = errors([row for row in rows if row.tune == tune], graph)
         sys.stdout.write(

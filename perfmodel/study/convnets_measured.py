@@ -10,7 +10,6 @@ of the models that a hash of the name picks.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Final
 from perfmodel.calibrate.programs import ModelRow
 from perfmodel.cost.program.coefficients import ProgramCoefficients
 from perfmodel.errors import PerfmodelError
+from perfmodel.files import write_text
 from perfmodel.hardware import Accelerator, load_accelerator
 from perfmodel.study.convnets import infer_convnet
 from perfmodel.study.convnets_graph_fit import NETWORKS
@@ -186,9 +186,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     kept = page.read_text(encoding="utf-8").partition(WORDS) if page.is_file() else ("", "", "")
-    draft = page.with_name(f".{page.name}.{os.getpid()}")
-    draft.write_text(markdown(found, "".join(kept[1:])), encoding="utf-8")
-    draft.replace(page)
+    write_text(page, markdown(found, "".join(kept[1:])))
     for chip, rows in found.items():
         for (name, half), one in network_scores(rows).items():
             sys.stdout.write(f"{chip} {name} {half}: {one.count} rows, {one.mape:.1%}\n")

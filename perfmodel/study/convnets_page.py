@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
+from perfmodel.files import write_text
 from perfmodel.study.convnets_published import Scored, score_published, summary
 
 ROOT: Final = Path(__file__).parents[2]
@@ -82,9 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Score and write."""
     given: list[Any] = list(sys.argv[1:] if arguments is None else arguments)
     out = Path(given[0]) if given else PAGE
-    beside = out.with_name(out.name + ".part")
-    beside.write_text(document(score_published(TABLE)), encoding="utf-8")
-    os.replace(beside, out)  # noqa: PTH105
+    write_text(out, document(score_published(TABLE)))
 
 
 if __name__ == "__main__":

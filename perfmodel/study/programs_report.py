@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -18,6 +17,7 @@ from typing import Final
 
 from perfmodel.cost.program.coefficients import load_program_coefficients
 from perfmodel.errors import PerfmodelError
+from perfmodel.files import write_text
 from perfmodel.hardware import load_accelerator
 from perfmodel.study.programs import (
     Record,
@@ -178,15 +178,9 @@ def main(arguments: Sequence[str] = ()) -> int:
         return 2
     page = folder / "programs.md"
     kept = page.read_text(encoding="utf-8").partition(WORDS) if page.is_file() else ("", "", "")
-    _write(page, markdown(found, "".join(kept[1:])))
-    _write(folder / "programs.csv", table_csv(found))
+    write_text(page, markdown(found, "".join(kept[1:])))
+    write_text(folder / "programs.csv", table_csv(found))
     return 0
-
-
-def _write(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
 
 
 if __name__ == "__main__":

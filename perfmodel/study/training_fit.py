@@ -9,7 +9,6 @@ and those whose rows do not agree (the middle four fifths of them hold 1), keep 
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -20,6 +19,7 @@ import numpy as np
 
 from perfmodel.cost.efficiency import efficiency_folder
 from perfmodel.errors import PerfmodelError
+from perfmodel.files import write_text
 from perfmodel.hardware import load_accelerator
 from perfmodel.parallel.pace import pace
 from perfmodel.study.scores import TUNE
@@ -91,10 +91,7 @@ def main() -> int:
     for stack, row in found.items():
         lines += ["", f'[pace."{stack}"]']
         lines += [f"{family} = {value:.3f}  # {rows} rows" for family, (value, rows) in row.items()]
-    target = efficiency_folder() / "stacks.toml"
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
-    draft.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    draft.replace(target)
+    write_text(efficiency_folder() / "stacks.toml", "\n".join(lines) + "\n")
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import zlib
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -16,6 +15,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from perfmodel.errors import WorkloadError, nearest_name
+from perfmodel.files import replacing
 from perfmodel.workload.program import ELEMENT_BYTES, Node, Program, Tensor
 
 FORMAT: Final = "perfmodel-program"
@@ -210,9 +210,8 @@ def save(program: Program, path: Path) -> None:
     text = json.dumps(to_dict(program), separators=(",", ":"), allow_nan=False).encode()
     if path.name.endswith(".gz"):
         text = gzip.compress(text, 6, mtime=0)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(text)
-    part.replace(path)
+    with replacing(path) as draft:
+        draft.write_bytes(text)
 
 
 def load(path: Path) -> Program:

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
+from perfmodel.files import write_text
 from perfmodel.report import figures
 from perfmodel.report.style import save
-from perfmodel.report.tables import markdown, write_text
+from perfmodel.report.tables import markdown
 
 
 @pytest.fixture

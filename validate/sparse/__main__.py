@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from scipy.optimize import least_squares
 from perfmodel.cost.efficiency import efficiency_folder
 from perfmodel.cost.price import price
 from perfmodel.cost.structured import Structured, structured_coefficients, structured_product
+from perfmodel.files import write_text
 from perfmodel.hardware import Accelerator, load_accelerator
 from perfmodel.workload.op import Gemm
 
@@ -52,13 +52,6 @@ def fit(table: pd.DataFrame, chip: Accelerator) -> Structured:
     low = np.log([1e-7, 0.05, 1e-9, 0.05])
     high = np.log([2e-5, 1.0, 2e-5, 1.0])
     return Structured(*np.exp(least_squares(residual, start, bounds=(low, high)).x))
-
-
-def write(path: Path, text: str) -> None:
-    """Write beside, then replace."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)  # noqa: PTH105
 
 
 def coefficients_file(c: Structured, digest: str) -> str:
@@ -123,9 +116,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.command == "fit":
         digest = hashlib.sha256(ROWS.read_bytes()).hexdigest()
         found = fit(table[table.tune], chip)
-        write(efficiency_folder() / "structured.toml", coefficients_file(found, digest))
+        write_text(efficiency_folder() / "structured.toml", coefficients_file(found, digest))
     else:
-        write(args.out, document(table, chip, structured_coefficients()))
+        write_text(args.out, document(table, chip, structured_coefficients()))
     return 0
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from perfmodel.cost.program.coefficients import MEANINGS, ProgramCoefficients
+from perfmodel.files import write_text
 from perfmodel.hardware import Accelerator
 
 
@@ -65,8 +65,4 @@ def write_program_file(
         *(f"{name} = {value:.4g}" for name, value in sorted(fitted.interval.items())),
     ]
     target = folder / accelerator.name.lower() / "program.toml"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
-    draft.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    draft.replace(target)
-    return target
+    return write_text(target, "\n".join(lines) + "\n")

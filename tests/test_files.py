@@ -1,0 +1,23 @@
+"""Files are whole or not there."""
+
+import pytest
+
+from perfmodel.files import replacing, write_bytes, write_text
+
+
+def test_folders_are_made_and_nothing_else_is_left(tmp_path):
+    path = write_text(tmp_path / "a" / "b.md", "µs")
+    assert path.read_text(encoding="utf-8") == "µs"
+    write_bytes(path, b"again")
+    assert path.read_bytes() == b"again"
+    assert [each.name for each in path.parent.iterdir()] == ["b.md"]
+
+
+def test_a_failure_leaves_what_was_there(tmp_path):
+    path = write_text(tmp_path / "plot.svg", "before")
+    with pytest.raises(ZeroDivisionError), replacing(path) as draft:
+        assert draft.suffix == ".svg"
+        draft.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
