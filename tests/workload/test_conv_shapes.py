@@ -27,7 +27,7 @@ def looped(length: int, kernel: int, stride: int, before: int, after: int, dilat
 
 
 axis = st.tuples(
-    st.integers(7, 20), st.integers(1, 5), st.integers(1, 3), st.integers(0, 2),
+    st.integers(9, 20), st.integers(1, 5), st.integers(1, 3), st.integers(0, 2),
     st.integers(0, 2), st.integers(1, 2),
 )  # fmt: skip
 
