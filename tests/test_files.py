@@ -15,9 +15,14 @@ def test_folders_are_made_and_nothing_else_is_left(tmp_path):
 
 def test_a_failure_leaves_what_was_there(tmp_path):
     path = write_text(tmp_path / "plot.svg", "before")
-    with pytest.raises(ZeroDivisionError), replacing(path) as draft:
-        assert draft.suffix == ".svg"
-        draft.write_text("half")
-        raise ZeroDivisionError
+
+    def broken():
+        with replacing(path) as draft:
+            assert draft.suffix == ".svg"
+            draft.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        broken()
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
