@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from perfmodel.cost.program.coefficients import load_program_coefficients
@@ -33,6 +34,14 @@ from perfmodel.study.scores import REPORT, TUNE, Score
 
 CHIPS: Final = ("h100-sxm5-80gb", "h200-sxm-141gb")
 WORDS: Final = "## What is behind the errors"
+PICTURES: Final = MappingProxyType(
+    {
+        "../pictures/programs-held-out.svg": "Predicted against measured",
+        "../pictures/programs-timeline.svg": "A profiled step and its prediction",
+        "../pictures/programs-memory.svg": "Memory of a training step",
+    }
+)
+"""Drawn by :mod:`perfmodel.report.programs_pictures` for the page in ``docs/accuracy``."""
 _HEAD: Final = (
     "| {} | rows | MAPE % | median % | bias % | p90 % | worst % |\n"
     "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
@@ -40,7 +49,11 @@ _HEAD: Final = (
 _WORST: Final = 12
 
 
-def markdown(found: Mapping[str, Sequence[Record]], words: str = "") -> str:
+def markdown(
+    found: Mapping[str, Sequence[Record]],
+    words: str = "",
+    pictures: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """The tables of all chips.
 
     Parameters
@@ -49,6 +62,8 @@ def markdown(found: Mapping[str, Sequence[Record]], words: str = "") -> str:
         Chip -> its records.
     words : str
         Text that stands behind the tables; the page's own is kept from :data:`WORDS` on.
+    pictures : mapping
+        Path of a picture -> what it shows; they stand before the tables.
     """
     lines = [
         "# Accuracy: whole programs",
@@ -59,12 +74,7 @@ def markdown(found: Mapping[str, Sequence[Record]], words: str = "") -> str:
         "models that a hash of the name picks; every table says which half it is of. Reproduce",
         "with `python -m perfmodel.study.programs_report`; all rows are in `programs.csv`.",
         "",
-        "![Predicted against measured](../pictures/programs-held-out.svg)",
-        "",
-        "![A profiled step and its prediction](../pictures/programs-timeline.svg)",
-        "",
-        "![Memory of a training step](../pictures/programs-memory.svg)",
-        "",
+        *(part for name, title in pictures.items() for part in (f"![{title}]({name})", "")),
     ]
     for chip, rows in found.items():
         lines += [f"## {chip}", ""]
@@ -178,7 +188,7 @@ def main(arguments: Sequence[str] = ()) -> int:
         return 2
     page = folder / "programs.md"
     kept = page.read_text(encoding="utf-8").partition(WORDS) if page.is_file() else ("", "", "")
-    write_text(page, markdown(found, "".join(kept[1:])))
+    write_text(page, markdown(found, "".join(kept[1:]), PICTURES))
     write_text(folder / "programs.csv", table_csv(found))
     return 0
 
