@@ -76,18 +76,12 @@ def _models(folder: Path, device: str, programs: Path | None) -> dict[str, tuple
 
     It rests on the kernels' prices, so it follows every fit of them.
     """
-    from perfmodel.hardware import load_accelerator
     from perfmodel.study.accuracy import data_folder
-    from perfmodel.study.programs import measured_cases, time_scores
-    from perfmodel.study.programs_fit import fit_chip
-    from perfmodel.study.scores import REPORT
+    from perfmodel.study.programs_fit import fit_folder
 
     measurements = folder / "models"
     if not measurements.is_dir():
         return {}
     recorded = data_folder() / "programs" if programs is None else programs
-    accelerator = load_accelerator(device)
-    cases, _ = measured_cases(measurements, recorded, accelerator)
-    found = fit_chip(cases, accelerator, measurements)
-    held = time_scores([one for one in found if one.split == REPORT], lambda one: one.mode)
+    held, _, _ = fit_folder(measurements, recorded, device)
     return {mode: (one.count, one.mape) for mode, one in held.items()}

@@ -19,7 +19,7 @@ from perfmodel.cost.program.coefficients import ProgramCoefficients, load_progra
 from perfmodel.errors import PerfmodelError
 from perfmodel.hardware import Accelerator, load_accelerator
 from perfmodel.study.programs import Record, measured_cases, records, time_scores
-from perfmodel.study.scores import REPORT, TUNE, half
+from perfmodel.study.scores import REPORT, TUNE, Score, half
 
 
 def fit_and_score(
@@ -68,20 +68,33 @@ def fit_chip(
     return found
 
 
+def fit_folder(measurements: Path, programs: Path, chip: str) -> tuple[dict[str, Score], int, int]:
+    """Fit a chip to a folder of measured models and write its file.
+
+    Returns
+    -------
+    held : dict of str to Score
+        Mode -> errors of the models that the fit did not read.
+    priced, refused : int
+        Rows with and without a price.
+    """
+    accelerator = load_accelerator(chip)
+    cases, refused = measured_cases(measurements, programs, accelerator)
+    found = fit_chip(cases, accelerator, measurements)
+    held = time_scores([one for one in found if one.split == REPORT], lambda one: one.mode)
+    return held, len(cases), len(refused)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Fit one chip; 0 when its file was written."""
     root = Path(__file__).resolve().parents[2]
     chip = arguments[0] if arguments else "h100-sxm5-80gb"
     try:
-        accelerator = load_accelerator(chip)
-        measurements, programs = folders(root, chip)
-        cases, refused = measured_cases(measurements, programs, accelerator)
-        found = fit_chip(cases, accelerator, measurements)
+        held, priced, refused = fit_folder(*folders(root, chip), chip)
     except PerfmodelError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    sys.stdout.write(f"{len(cases)} rows; {len(refused)} could not be priced\n")
-    held = time_scores([one for one in found if one.split == REPORT], lambda one: one.mode)
+    sys.stdout.write(f"{priced} rows; {refused} could not be priced\n")
     for mode, one in held.items():
         sys.stdout.write(f"  {mode}: {one.count} rows held out, {one.mape:.1%}\n")
     return 0

@@ -7,6 +7,7 @@ each storage is released. It says nothing of kernels or time; lowering and prici
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -278,8 +279,7 @@ def load_program(path: str | Path) -> Program:
 def _check(program: Program) -> None:
     where = f"program {program.name}"
     if len(program._index) != len(program.tensors):
-        seen: set[str] = set()
-        name = next(t.name for t in program.tensors if t.name in seen or seen.add(t.name))  # type: ignore[func-returns-value]
+        name, _ = Counter(tensor.name for tensor in program.tensors).most_common(1)[0]
         raise WorkloadError(
             f"{where}: tensors", name, "unique names", repair="rename one of the two tensors"
         )

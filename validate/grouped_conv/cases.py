@@ -144,15 +144,18 @@ def _unequal(seed: int, batch: int, side: int, groups: int, kind: str) -> Case:
     return Case(f"unequal-{'any' if unit == 1 else '8'}", conv)
 
 
-def _pruned_resnext(batch: int, side: int, width: int, groups: int, seed: int) -> Case:
-    """ResNeXt's 3x3 after channel pruning: each group keeps a different number of channels."""
+def pruned_resnext(
+    batch: int, side: int, width: int, groups: int, seed: int, *, least: float = 0.25,
+    suffix: str = "",
+) -> Case:  # fmt: skip
+    """ResNeXt's 3x3 after channel pruning: each group keeps another share, ``least`` or more."""
     rng = np.random.default_rng(seed)
-    kept = np.maximum(1, rng.binomial(width, rng.uniform(0.25, 1.0, groups)))
-    made = np.maximum(1, rng.binomial(width, rng.uniform(0.25, 1.0, groups)))
+    kept = np.maximum(1, rng.binomial(width, rng.uniform(least, 1.0, groups)))
+    made = np.maximum(1, rng.binomial(width, rng.uniform(least, 1.0, groups)))
     conv = GroupedConv(
         batch, side, side, int(kept.sum()),
         contiguous_groups([int(k) for k in kept], [int(m) for m in made]),
-        name=f"pruned-resnext-{groups}x{width}-{side}-b{batch}",
+        name=f"pruned-resnext-{groups}x{width}-{side}-b{batch}{suffix}",
     )  # fmt: skip
     return Case("pruned-resnext", conv)
 
@@ -250,7 +253,7 @@ def layer_cases() -> list[Case]:  # noqa: PLR0912
                 for kind in ("multiple-of-8", "learned", "any-width"):
                     seed += 1
                     families[4].append(_unequal(seed, batch, side, groups, kind))
-            families[4].append(_pruned_resnext(batch, side, 16, 32, seed))
+            families[4].append(pruned_resnext(batch, side, 16, 32, seed))
     longest = max(len(family) for family in families)
     order = [
         (index / len(family), number, case)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from perfmodel.optimize.grouped.problem import Group, GroupedConv, contiguous_groups, equal_groups
-from validate.grouped_conv.cases import Case, layer_cases
+from validate.grouped_conv.cases import Case, layer_cases, pruned_resnext
 
 
 def _equal(
@@ -31,18 +31,6 @@ def _learned(
     )
     conv = GroupedConv(batch, side, side, channels, picked, 1, 1, 0, name=f"{name}-b{batch}")
     return Case("condensenet-learned", conv)
-
-
-def _pruned(batch: int, side: int, width: int, groups: int, seed: int) -> Case:
-    rng = np.random.default_rng(seed)
-    kept = np.maximum(1, rng.binomial(width, rng.uniform(0.3, 1.0, groups)))
-    made = np.maximum(1, rng.binomial(width, rng.uniform(0.3, 1.0, groups)))
-    conv = GroupedConv(
-        batch, side, side, int(kept.sum()),
-        contiguous_groups([int(k) for k in kept], [int(m) for m in made]),
-        name=f"pruned-resnext-{groups}x{width}-{side}-b{batch}-s{seed}",
-    )  # fmt: skip
-    return Case("pruned-resnext", conv)
 
 
 def _unequal(seed: int, batch: int, side: int, groups: int, kind: str) -> Case:
@@ -125,7 +113,9 @@ def fresh_cases() -> list[Case]:  # noqa: PLR0912
                 seed += 1
                 families[5].append(_unequal(seed, batch, side, groups, kind))
             width = (4, 8, 16)[seed % 3]
-            families[5].append(_pruned(batch, side, width, 32, seed))
+            families[5].append(
+                pruned_resnext(batch, side, width, 32, seed, least=0.3, suffix=f"-s{seed}")
+            )
     order = [
         (index / len(family), number, case)
         for number, family in enumerate(families)

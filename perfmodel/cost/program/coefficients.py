@@ -9,7 +9,7 @@ how long a processor takes to issue calls has nothing to do with the chip beside
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -97,7 +97,7 @@ def load_program_coefficients(
     folder = efficiency_folder() if folder is None else folder
     found = _read(folder / "programs.toml")
     source = _measured(folder, device, architecture) if measured else None
-    machine = source or (_best(folder.glob("*/program.toml")) if measured else None)
+    machine = source or (_best(folder) if measured else None)
     if machine is None:
         return _coefficients(found, "")
     values = _read(machine / "program.toml")
@@ -132,13 +132,13 @@ def _measured(folder: Path, device: str, architecture: str) -> Path | None:
     """The chip's own folder, or its sibling's with most measured models."""
     if (folder / device / "program.toml").is_file():
         return folder / device
-    return _best(folder.glob("*/program.toml"), architecture)
+    return _best(folder, architecture)
 
 
-def _best(paths: Iterable[Path], architecture: str | None = None) -> Path | None:
-    """The folder with most measured models, of one architecture or of any."""
+def _best(folder: Path, architecture: str | None = None) -> Path | None:
+    """The chip's folder with most measured models, of one architecture or of any."""
     found = []
-    for path in paths:
+    for path in sorted(folder.glob("*/program.toml")):
         about = tomllib.loads(path.read_text(encoding="utf-8"))
         if architecture in (None, about.get("architecture")):
             found.append((int(about.get("rows", 0)), path.parent.name, path.parent))

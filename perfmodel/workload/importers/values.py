@@ -93,7 +93,7 @@ def run_on_host(
 
     try:
         return True, func(*tree_map(host, args), **tree_map(host, dict(kwargs)))
-    except (RuntimeError, NotImplementedError, TypeError, IndexError):
+    except (RuntimeError, TypeError, IndexError):
         return False, None
 
 
