@@ -38,6 +38,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--tiny", action="store_true", help="small models: a dry run")
     parser.add_argument("--skip", type=Path, action="append", default=[], help="a cases.csv")
     parser.add_argument("--only", default="", help="substring of the keys to run")
+    parser.add_argument("--keys", type=Path, help="measure these keys alone, a line each, in order")
     parser.add_argument("--limit", type=int, default=0, help="at most so many cases a part")
     parser.add_argument("--processes", type=int, default=min(16, os.cpu_count() or 1))
     parser.add_argument("--list", action="store_true", help="print the keys and stop")
@@ -88,6 +89,14 @@ def main(argv: list[str] | None = None) -> int:
     for path in [*options.skip, options.out / files.CASES]:
         skipped |= files.done(path)
     plan = [c for c in plan if c.key not in skipped and options.only in c.key]
+    if options.keys:
+        named = {c.key: c for c in plan}
+        wanted = options.keys.read_text(encoding="utf-8").split()
+        strange = [k for k in wanted if k not in named and k not in skipped]
+        if strange:
+            print(f"no such case: {', '.join(strange)} (--list prints them)", file=sys.stderr)
+            return 2
+        plan = [named[k] for k in wanted if k in named]
     serial = [c for c in plan if not c.mode.startswith("compiled") and "eager" in parts]
     compiled = [c for c in plan if c.mode.startswith("compiled") and "compiled" in parts]
     if options.tiny:

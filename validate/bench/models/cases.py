@@ -68,7 +68,7 @@ SECOND = ("googlenet", "resnext50_32x4d", "mobilenet_v3_large", "wide_resnet50_2
           "efficientnet_b4", "regnety_040", "deit_small_patch16_224", "segformer_b0", "unet3d",
           "detr_small", "espcn", "condensenet", "shufflenet_v1", "efficientnet_b2",
           "regnet_x_3_2gf", "squeezenet1_0", "inception_v3", "mnasnet1_0",
-          "mixer_b16_224")  # fmt: skip
+          "mixer_b16_224", "resnet101", "mobilenetv1_100")  # fmt: skip
 BATCHES = {"unet2d": (1, 8, 32), "unet3d": (1, 2, 8), "segformer_b0": (1, 8, 32),
            "detr_small": (1, 8, 32), "espcn": (1, 8, 32),
            "efficientnet_b4": (1, 8, 64)}  # fmt: skip

@@ -16,9 +16,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from validate.bench.nvml import Board
 
 Step = Callable[[], Any]
-GROUP_S, TOTAL_S, MAX_TOTAL_S = 6e-3, 0.15, 1.5
+GROUP_S, TOTAL_S, MAX_TOTAL_S = 6e-3, 0.25, 1.5
 MIN_GROUPS, MAX_GROUPS = 7, 25
 SINGLES = 9
+PROBE_CALLS, PROBE_ADDS = 150, 15_000
 
 
 def _spread(samples: list[float], name: str) -> dict[str, float]:
@@ -66,6 +67,21 @@ class CpuDevice:
                 step()
             samples.append((time.perf_counter() - begin) / per)
         return samples, float(np.mean(samples))
+
+    def probe(self) -> tuple[float, float]:
+        """Pace of this host now: seconds of a tiny operator's call and of a Python addition."""
+        tiny = torch.zeros(1, device="cuda" if self.cuda else "cpu")
+        tiny.add_(1)
+        self.sync()
+        begin = time.perf_counter()
+        for _ in range(PROBE_CALLS):
+            tiny.add_(1)
+        called = time.perf_counter() - begin
+        self.sync()
+        begin, count = time.perf_counter(), 0
+        while count < PROBE_ADDS:
+            count += 1
+        return called / PROBE_CALLS, (time.perf_counter() - begin) / PROBE_ADDS
 
     def board(self) -> dict[str, Any]:
         """No board."""
@@ -153,8 +169,9 @@ def timing(device: CpuDevice, step: Step, tiny: bool = False) -> dict[str, Any]:
     device.sync()
     rough = max(time.perf_counter() - begin, 1e-6)
     singles = 1 if tiny else (SINGLES if rough < 0.1 else 4)
-    host, latency = [], []
+    host, latency, pace = [], [], []
     for _ in range(singles):
+        pace.append(device.probe())
         device.sync()
         begin = time.perf_counter()
         step()
@@ -162,8 +179,13 @@ def timing(device: CpuDevice, step: Step, tiny: bool = False) -> dict[str, Any]:
         device.sync()
         latency.append(time.perf_counter() - begin)
     groups, per = plan(float(np.median(latency)), tiny)
+    around = [device.probe()]
     samples, wall = device.stream(step, groups, per)
+    around.append(device.probe())
     row: dict[str, Any] = {"groups": groups, "steps_per_group": per, "wall_us": wall * 1e6}
+    for name, probes in (("probe", pace), ("stream_probe", around)):
+        called, added = np.median(np.asarray(probes), axis=0)
+        row |= {f"{name}_call_us": float(called * 1e6), f"{name}_add_ns": float(added * 1e9)}
     row |= _spread(samples, "step") | _spread(latency, "latency") | _spread(host, "host")
     return row | device.board()
 

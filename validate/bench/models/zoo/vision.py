@@ -12,9 +12,9 @@ from validate.bench.models.zoo.entry import Entry
 
 # image side [pixels] that each network was published with
 _TORCHVISION = {
-    "resnet18": 224, "resnet50": 224, "resnext50_32x4d": 224, "wide_resnet50_2": 224,
-    "vgg16": 224, "alexnet": 224, "googlenet": 224, "inception_v3": 299, "densenet121": 224,
-    "mobilenet_v2": 224, "mobilenet_v3_large": 224, "efficientnet_b0": 224,
+    "resnet18": 224, "resnet50": 224, "resnet101": 224, "resnext50_32x4d": 224,
+    "wide_resnet50_2": 224, "vgg16": 224, "alexnet": 224, "googlenet": 224, "inception_v3": 299,
+    "densenet121": 224, "mobilenet_v2": 224, "mobilenet_v3_large": 224, "efficientnet_b0": 224,
     "efficientnet_b2": 288, "efficientnet_b4": 380, "shufflenet_v2_x1_0": 224,
     "squeezenet1_0": 224, "mnasnet1_0": 224, "regnet_x_3_2gf": 224, "convnext_tiny": 224,
     "vit_b_16": 224, "swin_t": 224,
@@ -24,6 +24,7 @@ _TIMM = {
     "deit_small_patch16_224": 224,
     "mixer_b16_224": 224,
     "resnetv2_50": 224,
+    "mobilenetv1_100": 224,
 }
 _FIXED = {"vit_b_16", "swin_t", "deit_small_patch16_224", "mixer_b16_224", "inception_v3"}
 _NETS = {
