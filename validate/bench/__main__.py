@@ -16,6 +16,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument(
         "--counts", nargs="*", metavar="FAMILY=N", help="points of each family, instead of a preset"
     )
+    plan.add_argument("--convs", type=int, help="about so many convolutions, and nothing else")
     plan.add_argument("--again", type=Path, help="folder of measured tables to draw repeats from")
     plan.add_argument("--again-points", type=int, default=100, help="repeats that are drawn")
     plan.add_argument("--points", type=int, help="scale the plan to about so many operators")
@@ -49,15 +50,18 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; exit status 0, or 1 when nothing was measured."""
     args = _parser().parse_args(argv)
     if args.command == "plan":
-        from validate.bench import plan
+        from validate.bench import conv_draws, plan
 
-        entries = plan.build(
-            args.preset,
-            args.seed,
-            points=args.points,
-            families=args.families,
-            counts=dict(_count(text) for text in args.counts or ()),
-        )
+        if args.convs:
+            entries = conv_draws.build(args.convs, args.seed)
+        else:
+            entries = plan.build(
+                args.preset,
+                args.seed,
+                points=args.points,
+                families=args.families,
+                counts=dict(_count(text) for text in args.counts or ()),
+            )
         if args.again is not None:
             repeats = plan.again(args.again, args.again_points, args.seed)
             entries = plan.merge([plan.without(entries, args.again), repeats])

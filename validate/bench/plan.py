@@ -77,7 +77,8 @@ def points(dims: int, seed: int) -> Iterator[list[float]]:
 _HEAVY_S, _POWER_SHARE = 60e-6, 0.05
 
 
-def _valid(op: ops.Op) -> bool:
+def valid(op: ops.Op) -> bool:
+    """Whether an operator can be run, and inside the caps of a plan."""
     try:
         ops.check(op)
     except ValueError:
@@ -104,7 +105,7 @@ def sample(name: str, count: int, seed: int) -> list[dict[str, Any]]:
         if len(out) >= count:
             break
         op = draw(next(source), rng)
-        if not _valid(op) or ops.key(op) in seen:
+        if not valid(op) or ops.key(op) in seen:
             continue
         seen.add(ops.key(op))
         power = rng.random() < _POWER_SHARE and estimate_s(op) > _HEAVY_S
@@ -137,11 +138,11 @@ def build(
     hosts = host_ops() if not families or "host" in families else []
     scale = 1.0 if points is None else points / max(1, sum(wanted.values()) + len(hosts))
     streams = [sample(f, math.ceil(wanted[f] * scale), seed) for f in chosen if wanted[f]]
-    streams = _distinct(streams)
+    streams = distinct(streams)
     return merge([*streams, hosts])
 
 
-def _distinct(streams: list[list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
+def distinct(streams: list[list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
     """Families that overlap may draw one operator twice; the first keeps it."""
     seen: set[str] = set()
     kept = []

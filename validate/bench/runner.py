@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import shlex
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -15,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from validate.bench import gate, nvml, ops, store
+from validate.bench import gate, nvml, ops, search_log, store
 
 GIVE_UP = 8  # failures in a row of one stratum, after which the rest of it is skipped
 START_LIMIT_S = 120.0
@@ -34,6 +36,7 @@ class Worker:
     process: Any = None
     facts: dict[str, Any] = field(default_factory=dict)
     command: list[str] | None = None
+    searches: Path | None = None
     _answers: Any = None
 
     def start(self) -> None:
@@ -46,9 +49,17 @@ class Worker:
             "--device",
             self.device,
         ]
+        logs: dict[str, str] = {}
+        if self.searches is not None:  # a folder of its own: a restart begins another log
+            logs = search_log.environment(Path(tempfile.mkdtemp(dir=self.searches)))
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=os.environ | logs,
             )
         answers: queue.Queue[str | None] = queue.Queue()
         self._answers = answers
@@ -143,11 +154,14 @@ def run(  # noqa: PLR0915
     begin = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     rows = out / "ops.csv"
-    for name in ("ops.csv", "refused.csv", "failures.jsonl"):
+    for name in ("ops.csv", "refused.csv", "failures.jsonl", search_log.NAME):
         store.trim(out / name)
     done, tally = store.done_keys(out), Tally()
     streak: Counter[str] = Counter()
     worker, about = Worker(device, out / "worker.log", command=worker_command), _about(seconds)
+    searches = tempfile.TemporaryDirectory(prefix="searches-")
+    hosts = any(entry["op"]["op"] == "host" for entry in plan)
+    worker.searches = None if hosts else Path(searches.name)  # a log costs the host time
     spent: Counter[str] = Counter()
     try:
         worker.start()
@@ -178,7 +192,7 @@ def run(  # noqa: PLR0915
             spent[stratum] += time.monotonic() - start
             if "ok" in answer:
                 streak[stratum] = 0
-                _keep(out, op, answer["ok"], worker.facts["device"], tally)
+                _keep(out, op, answer, worker.facts["device"], tally)
             else:
                 streak[stratum] += 3 if "fatal" in answer else 1
                 _fail(out, op, answer["error"], tally)
@@ -190,12 +204,16 @@ def run(  # noqa: PLR0915
         print(f"worker could not be started: {died}", file=sys.stderr)
     finally:
         worker.stop()
+        searches.cleanup()
         _finish(out, rows, about, tally, spent, time.monotonic() - begin)
     return tally
 
 
-def _keep(out: Path, op: ops.Op, timing: dict[str, Any], device: str, tally: Tally) -> None:
+def _keep(out: Path, op: ops.Op, answer: dict[str, Any], device: str, tally: Tally) -> None:
+    timing = answer["ok"]
     row = {"family": ops.family(op), **op, "device": device, **timing}
+    if answer.get("plans"):
+        search_log.append(out, op, answer["plans"])
     reason = gate.refusal(op, device, timing["latency_us"])
     if reason is None:
         store.append(out / "ops.csv", row)

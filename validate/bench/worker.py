@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from validate.bench import ops
+from validate.bench import ops, search_log
 from validate.bench.families import attention, conv, flat, gemm, host, misc, rows
 from validate.bench.pool import Pool
 from validate.bench.timing import Call, CpuClock, CudaClock, Timing, clock_for
@@ -125,16 +125,20 @@ def serve(device: str) -> None:
     torch.set_grad_enabled(False)
     if device == "cpu":
         torch.set_num_threads(1)
-    session = Session(device)
+    session, log = Session(device), search_log.SearchLog.from_environment()
     session.clock.spin_up()
     gc.collect()
     gc.freeze()  # what is loaded by now need not be looked at again
     _say(out, {"ready": facts(device)})
     for count, line in enumerate(sys.stdin):
         request = json.loads(line)
+        log.take()  # what a failed operator left behind
         try:
             timing = session.measure(request["op"], bool(request.get("power")))
             answer: dict[str, Any] = {"ok": asdict(timing)}
+            plans = log.take()
+            if plans:
+                answer["plans"] = plans
         except Exception as error:
             print(traceback.format_exc(limit=4), file=sys.stderr)
             answer = {"error": f"{type(error).__name__}: {error}"[:400]}

@@ -1,0 +1,94 @@
+"""The log of cuDNN's search: what is read of it, and how a run keeps it."""
+
+import json
+import sys
+import textwrap
+
+from validate.bench import conv_draws, ops, runner, search_log
+
+LOG = """\
+[cudnn_frontend] Called engine config generator and produced 36 configs.
+[cudnn_frontend] Filtered and Added ConvFwd_eng62_k2=3_k13=1
+[cudnn_frontend] Plan ConvFwd_eng62_k2=3_k13=1 took    0.11408
+[cudnn_frontend] Plan ConvFwd_eng1 took   4.1e-02
+[cudnn_frontend] Plan ConvFwd_eng0 to"""
+
+
+def test_a_log_gives_each_plan_and_its_time():
+    assert search_log.tried(LOG) == [("ConvFwd_eng62_k2=3_k13=1", 0.11408), ("ConvFwd_eng1", 0.041)]
+
+
+def test_a_piece_is_read_once_and_a_missing_log_is_empty(tmp_path):
+    path = tmp_path / "search.log"
+    log = search_log.SearchLog(path)
+    assert log.take() == []
+    path.write_text(LOG)
+    assert [name for name, _ in log.take()] == ["ConvFwd_eng62_k2=3_k13=1", "ConvFwd_eng1"]
+    assert log.take() == []
+    with path.open("a") as handle:
+        handle.write("ok\n[cudnn_frontend] Plan ConvBwdData_eng5 took 0.5\n")
+    assert log.take() == [("ConvBwdData_eng5", 0.5)]
+
+
+def test_without_the_variables_nothing_is_logged(monkeypatch, tmp_path):
+    monkeypatch.delenv(search_log.SWITCH, raising=False)
+    assert search_log.SearchLog.from_environment().path is None
+    for name, value in search_log.environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    assert search_log.SearchLog.from_environment().path == tmp_path / "search.log"
+
+
+WORKER = """
+import json, sys
+from validate.bench.search_log import SearchLog
+say = lambda d: print("@@" + json.dumps(d), flush=True)
+log = SearchLog.from_environment()
+say({"ready": {"device": "NVIDIA H100 80GB HBM3", "torch": "0"}})
+for line in sys.stdin:
+    n = json.loads(line)["op"]["n"]
+    if log.path is not None:
+        with log.path.open("a") as handle:
+            handle.write(f"Plan ConvFwd_eng{n} took 0.1\\n")
+    us = 100.0
+    say({"ok": {"latency_us": us, "p10_us": us, "p90_us": us, "mode": "graph", "calls": 10,
+                "replays": 5, "sets": 3}, "plans": log.take()})
+"""
+
+
+def test_a_run_keeps_the_plans_beside_the_times(tmp_path):
+    script = tmp_path / "worker.py"
+    script.write_text(textwrap.dedent(WORKER))
+    convs = [
+        {"op": "conv2d", "n": n, "c_in": 64, "h": 56, "w": 56, "c_out": 64, "kernel": 3,
+         "stride": 1, "padding": 1, "groups": 1, "dtype": "bf16"}
+        for n in (8, 16)
+    ]  # fmt: skip
+    plan = [{"op": op, "power": False} for op in convs]
+    out = tmp_path / "run"
+    command = [sys.executable, str(script)]
+    assert runner.run(plan, out, seconds=60.0, worker_command=command).measured == 2
+    kept = search_log.read(out / search_log.NAME)
+    assert [op for op, _ in kept] == convs
+    assert [plans for _, plans in kept] == [[("ConvFwd_eng8", 0.1)], [("ConvFwd_eng16", 0.1)]]
+    host = [{"op": {"op": "host", "kind": "eager_add", "n": 4}, "power": False}]
+    runner.run(host, tmp_path / "host", seconds=60.0, worker_command=command)
+    assert not (tmp_path / "host" / search_log.NAME).exists()
+
+
+def test_a_line_cut_short_is_left_out(tmp_path):
+    path = tmp_path / search_log.NAME
+    path.write_text(json.dumps({"op": {"op": "conv2d"}, "plans": [["a", 1.0]]}) + '\n{"op": {"o')
+    assert search_log.read(path) == [({"op": "conv2d"}, [("a", 1.0)])]
+
+
+def test_convolution_plan_is_distinct_and_balanced():
+    entries = conv_draws.build(400, seed=3)
+    bare = [{k: v for k, v in e.items() if k != "power"} for e in entries]
+    keys = {ops.key(op) for op in bare}
+    assert len(keys) == len(entries) > 380
+    for op in bare:
+        ops.check(op)
+    half = bare[: len(bare) // 2]
+    for name in ("conv2d_fwd", "conv2d_dgrad", "conv2d_wgrad", "conv2d_depthwise", "conv3d"):
+        whole = sum(ops.family(op) == name for op in bare)
+        assert abs(2 * sum(ops.family(op) == name for op in half) - whole) <= 6 + 0.1 * whole
