@@ -23,7 +23,7 @@ from typing import Any
 from perfmodel.errors import CalibrationError
 from perfmodel.workload.op import FAMILIES
 
-TEXT = {"op", "kind", "dtype", "pass", "layout", "route", "device", "mode", "family", "note"}
+TEXT = {"op", "kind", "dtype", "pass", "layout", "trans", "route", "device", "mode", "family", "note"}
 FLAGS = {"causal", "pinned", "momentum"}
 REQUIRED = ("op", "device", "latency_us")
 ABOUT_RUN = {"family", "device", "latency_us", "p10_us", "p90_us", "mode", "calls", "replays",
@@ -296,7 +296,8 @@ def to_record(raw: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:  # noqa
     if op == "host":
         return None, "time of the processor, not of the device"
     if op == "chain":
-        steps = {"silu_mul": (2, 5), "add_rmsnorm": (2, 5)}.get(str(raw.get("kind")), (2, 5))
+        # Compiled for any shape, a norm of a sum reads both terms twice.
+        steps = (4, 5) if raw.get("kind") == "add_rmsnorm_dynamic" else (2, 5)
         width = 4 if raw.get("dtype") == "fp32" else 2
         return {
             "op": "fused", "chain": raw.get("kind", ""), "numel": raw["rows"] * raw["cols"],

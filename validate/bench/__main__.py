@@ -19,6 +19,9 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--convs", type=int, help="about so many convolutions, and nothing else")
     plan.add_argument("--again", type=Path, help="folder of measured tables to draw repeats from")
     plan.add_argument("--again-points", type=int, default=100, help="repeats that are drawn")
+    plan.add_argument(
+        "--without", type=Path, nargs="*", default=[], help="folders whose operators stay out"
+    )
     plan.add_argument("--points", type=int, help="scale the plan to about so many operators")
     plan.add_argument("--preset", choices=("h100", "h200", "smoke"), default="h100")
     measure = commands.add_parser("measure", help="measure a plan in file order")
@@ -28,11 +31,20 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     measure.add_argument("--op-limit", type=float, default=25.0, help="seconds for one operator")
     measure.add_argument("--limit-bytes", type=float, default=16e9)
+    names = commands.add_parser("names", help="names of the kernels of one call, by the profiler")
+    names.add_argument("--plan", type=Path, nargs="*", default=[])
+    names.add_argument("--measured", type=Path, help="folder of tables; their operators follow")
+    names.add_argument("--only", nargs="*", help="these operators, in this order")
+    names.add_argument("--out", type=Path, required=True)
+    names.add_argument("--seconds", type=float, default=120.0, help="hard budget, start included")
+    names.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     unpack = commands.add_parser("unpack", help="split a run into one CSV and sidecar a family")
     unpack.add_argument("run", type=Path)
     unpack.add_argument("--out", type=Path, default=Path("validate/measurements"))
     unpack.add_argument("--suffix", default="", help="of the tables' names, such as -3")
     unpack.add_argument("--name", help="folder of the device; default from its name")
+    profiler = commands.add_parser("names-worker", help="profiling process; started by names")
+    profiler.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     worker = commands.add_parser("worker", help="measuring process; started by measure")
     worker.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     return parser
@@ -65,6 +77,8 @@ def main(argv: list[str] | None = None) -> int:
         if args.again is not None:
             repeats = plan.again(args.again, args.again_points, args.seed)
             entries = plan.merge([plan.without(entries, args.again), repeats])
+        for folder in args.without:
+            entries = plan.without(entries, folder)
         plan.write(args.out, entries)
         print(plan.describe(entries))
         return 0
@@ -80,6 +94,21 @@ def main(argv: list[str] | None = None) -> int:
             limit_bytes=args.limit_bytes,
         )
         return 0 if tally.measured or tally.skipped else 1
+    if args.command == "names":
+        from validate.bench import names, runner
+
+        chosen = names.choose(
+            [entry["op"] for path in args.plan for entry in runner.load_plan(path)],
+            args.measured,
+            args.only,
+        )
+        named = names.name_kernels(chosen, args.out, seconds=args.seconds, device=args.device)
+        return 0 if named["named"] or not named["left"] else 1
+    if args.command == "names-worker":
+        from validate.bench import names_worker
+
+        names_worker.serve(args.device)
+        return 0
     if args.command == "unpack":
         from validate.bench import store
 

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 
 from validate.bench import known, ops
+from validate.bench.draws_training import laid_batched, laid_gemm, static_chain
 
 
 def _log(u: float, low: float, high: float) -> int:
@@ -392,4 +393,8 @@ FAMILIES: dict[str, tuple[int, int, Draw]] = {
     "gemm_odd": (0, 0, _gemm_odd),
     "gemm_thin": (0, 0, _gemm_thin),
     "small_rows": (0, 0, _small_rows),
+    "laid_bf16": (0, 0, laid_gemm({"bf16": 1})),
+    "laid_other": (0, 0, laid_gemm({"fp16": 3, "tf32": 4, "fp32": 4})),
+    "laid_batched": (0, 0, laid_batched),
+    "static_chain": (0, 0, static_chain),
 }

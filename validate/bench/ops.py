@@ -23,7 +23,7 @@ DTYPE_BYTES = {
 
 #: Every key an operator may carry, in the order of the CSV columns.
 OP_KEYS = (
-    "op", "kind", "dtype", "pass", "layout", "m", "n", "k", "batch", "groups",
+    "op", "kind", "dtype", "pass", "layout", "trans", "m", "n", "k", "batch", "groups",
     "c_in", "depth", "h", "w", "c_out", "kernel", "stride", "padding",
     "q_heads", "kv_heads", "q_len", "kv_len", "head_dim", "causal",
     "rows", "cols", "numel", "tokens", "vocab", "dim", "heads", "experts", "top_k",
@@ -60,6 +60,10 @@ REQUIRED = {
     "host": ("kind",),
 }  # fmt: skip
 
+#: How the two factors of a GEMM lie in memory, in BLAS words: the first letter is the right factor
+#: (t: stored n x k, as F.linear's weight; n: k x n), the second the left one (n: m x k; t: k x m).
+TRANS = ("tn", "nn", "nt", "tt")
+
 ELEMENTWISE_KINDS = ("add", "mul", "gelu", "silu", "relu", "copy")
 
 
@@ -84,6 +88,8 @@ def check(op: Op) -> None:
             continue
         if value <= 0:
             raise ValueError(f"{name}: {key}={value} must be above zero")
+    if op.get("trans", "tn") not in TRANS:
+        raise ValueError(f"{name}: trans {op['trans']!r} is not one of {', '.join(TRANS)}")
     dtype = op.get("dtype", "fp32")
     if dtype not in DTYPE_BYTES:
         raise ValueError(f"{name}: dtype {dtype!r} is not one of {', '.join(DTYPE_BYTES)}")
@@ -93,10 +99,17 @@ def key(op: Op) -> str:
     """Identity of an operator: sorted JSON, defaults dropped, booleans as booleans."""
     drop = _DEFAULTED.get(op["op"], ())
     kept = {k: v for k, v in op.items() if not (k in drop and v == DEFAULTS[k])}
+    if "trans" in kept and kept["trans"] == usual_trans(op):
+        del kept["trans"]
     for flag in ("causal", "pinned"):
         if flag in kept:
             kept[flag] = bool(kept[flag])
     return json.dumps(kept, sort_keys=True)
+
+
+def usual_trans(op: Op) -> str:
+    """The layout of a product that names none: F.linear's, or torch.bmm's of two plain operands."""
+    return "tn" if op.get("batch", 1) == 1 else "nn"
 
 
 def family(op: Op) -> str:
@@ -118,7 +131,7 @@ def family(op: Op) -> str:
 def strata(op: Op) -> str:
     """Finer class than the family: what one failing kernel path has in common."""
     parts = [family(op)]
-    parts += [str(op[k]) for k in ("kind", "dtype", "pass", "layout", "pinned") if k in op]
+    parts += [str(op[k]) for k in ("kind", "dtype", "pass", "layout", "trans", "pinned") if k in op]
     return "/".join(parts)
 
 

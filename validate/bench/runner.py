@@ -21,6 +21,10 @@ from validate.bench import gate, nvml, ops, search_log, store
 
 GIVE_UP = 8  # failures in a row of one stratum, after which the rest of it is skipped
 START_LIMIT_S = 120.0
+PROTOCOL = (
+    "CUDA graph of 10..200 back-to-back calls over input sets of about 400 MB (<= 48), "
+    "random normal operands, events around each replay, >= 5 replays and >= 25 ms"
+)
 
 
 class WorkerDied(RuntimeError):
@@ -87,8 +91,12 @@ class Worker:
 
     def ask(self, op: ops.Op, power: bool, limit_s: float) -> dict[str, Any]:
         """Measure one operator; the answer holds ``ok`` or ``error``."""
+        return self.request({"op": op, "power": power}, limit_s)
+
+    def request(self, message: dict[str, Any], limit_s: float) -> dict[str, Any]:
+        """Send one line, and wait for the answer."""
         try:
-            self.process.stdin.write(json.dumps({"op": op, "power": power}) + "\n")
+            self.process.stdin.write(json.dumps(message) + "\n")
             self.process.stdin.flush()
         except OSError as error:
             raise WorkerDied(str(error)) from error
@@ -158,7 +166,7 @@ def run(  # noqa: PLR0915
         store.trim(out / name)
     done, tally = store.done_keys(out), Tally()
     streak: Counter[str] = Counter()
-    worker, about = Worker(device, out / "worker.log", command=worker_command), _about(seconds)
+    worker, about = Worker(device, out / "worker.log", command=worker_command), about_run(seconds)
     searches = tempfile.TemporaryDirectory(prefix="searches-")
     hosts = any(entry["op"]["op"] == "host" for entry in plan)
     worker.searches = None if hosts else Path(searches.name)  # a log costs the host time
@@ -225,19 +233,22 @@ def _keep(out: Path, op: ops.Op, answer: dict[str, Any], device: str, tally: Tal
 
 def _fail(out: Path, op: ops.Op, reason: str, tally: Tally) -> None:
     tally.failed += 1
+    note_failure(out, op, reason)
+
+
+def note_failure(out: Path, op: ops.Op, reason: str) -> None:
+    """Add one operator to ``failures.jsonl``."""
     with (out / "failures.jsonl").open("a", encoding="utf-8") as handle:
         handle.write(json.dumps({"op": op, "reason": reason}) + "\n")
 
 
-def _about(seconds: float) -> dict[str, Any]:
+def about_run(seconds: float, protocol: str = PROTOCOL) -> dict[str, Any]:
+    """Date, command line and protocol of a run, for its sidecar."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python3", "-m", "validate.bench", *sys.argv[1:]]),
         "budget_s": seconds,
-        "protocol": (
-            "CUDA graph of 10..200 back-to-back calls over input sets of about 400 MB (<= 48), "
-            "random normal operands, events around each replay, >= 5 replays and >= 25 ms"
-        ),
+        "protocol": protocol,
     }
 
 

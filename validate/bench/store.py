@@ -17,7 +17,7 @@ RESULT_KEYS = (
     "power_w", "clock_mhz", "temp_c", "note",
 )  # fmt: skip
 COLUMNS = ("family", *ops.OP_KEYS, *RESULT_KEYS)
-_TEXT = {"op", "kind", "dtype", "pass", "layout"}
+_TEXT = {"op", "kind", "dtype", "pass", "layout", "trans"}
 _FLAGS = {"causal", "pinned"}
 
 
@@ -136,9 +136,9 @@ def toml(tables: dict[str, Any]) -> str:
 
 
 def sidecar(csv_path: Path, about: dict[str, Any], rows: int) -> Path:
-    """Write CSV's sidecar (same stem, .toml) with its sha256 and row count."""
+    """Write a table's sidecar (same stem, .toml) with its sha256 and row count."""
     digest = hashlib.sha256(csv_path.read_bytes()).hexdigest()
-    path = csv_path.with_suffix(".toml")
+    path = csv_path.with_name(csv_path.name.split(".")[0] + ".toml")
     head = {"file": csv_path.name, "rows": rows, "sha256": digest}
     write_atomic(path, toml(head | about).encode())
     return path

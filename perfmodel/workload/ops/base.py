@@ -55,7 +55,7 @@ class Op:
                 object.__setattr__(self, name, value)
                 if not isinstance(value, bool):
                     shapes.append(value.shape)
-            elif name in self.choices:
+            elif name in self.choices and not (value is None and kind.endswith("None")):
                 check_choice(value, self.choices[name], where)
             elif name.endswith("dtype") and value != "":
                 bytes_per_element(value, where=where)

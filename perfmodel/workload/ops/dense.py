@@ -18,15 +18,22 @@ class Gemm(Op):
 
     FLOPs ``2 m n k batch``. Reads both operands in ``dtype``; writes the result in
     :func:`~perfmodel.workload.dtype.output_dtype`.
+
+    ``trans`` says how the factors lie in memory, in BLAS words for column-major libraries: first
+    the right factor (``t``: stored n x k, as the weight of a linear layer; ``n``: k x n), then the
+    left one (``n``: m x k; ``t``: k x m). A linear layer is ``tn``, its input gradient ``nn``, its
+    weight gradient ``nt``. Left open, it is a linear layer or, batched, ``nn``.
     """
 
     family: ClassVar[str] = "gemm"
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {"trans": ("tn", "nn", "nt", "tt")}
 
     m: Size
     n: Size
     k: Size
     batch: Size = 1
     dtype: str = "bf16"
+    trans: str | None = None
 
     @property
     def flops(self) -> Count:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
@@ -43,15 +42,22 @@ def _add_rmsnorm(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 _CHAINS = {"silu_mul": _silu_mul, "bias_gelu": _bias_gelu, "add_rmsnorm": _add_rmsnorm}
+_DYNAMIC = "_dynamic"
 
 
-@functools.cache
 def _compiled(kind: str) -> Any:
-    return torch.compile(_CHAINS[kind], dynamic=True)
+    """The chain compiled for the shapes it meets first, as a training step's are.
+
+    With dynamic shapes (kinds that end in ``_dynamic``) a norm reads its rows twice, so that is
+    another kernel. What was compiled before is dropped: past a few shapes of one function the
+    compiler would fall back to eager kernels in silence.
+    """
+    torch._dynamo.reset()
+    return torch.compile(_CHAINS[kind.removesuffix(_DYNAMIC)], dynamic=kind.endswith(_DYNAMIC))
 
 
 def make_chain(op: Op, pool: Pool) -> list[Call]:
-    """A few element-wise operators fused by torch.compile with dynamic shapes."""
+    """A few element-wise operators fused by torch.compile."""
     shape, f = (op["rows"], op["cols"]), _compiled(op["kind"])
     pairs = [
         (pool.take(op["dtype"], *shape), pool.take(op["dtype"], *shape))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from validate.bench.ops import Op, traffic
+from validate.bench.ops import Op, traffic, usual_trans
 from validate.bench.pool import Pool
 from validate.bench.timing import Call
 
@@ -15,9 +15,15 @@ def _precision(dtype: str) -> None:
 
 
 def make(op: Op, pool: Pool) -> list[Call]:
-    """F.linear, torch.bmm, torch._scaled_mm (fp8) or torch._int_mm, as the description says."""
+    """F.linear, torch.bmm, torch._scaled_mm (fp8) or torch._int_mm, as the description says.
+
+    With ``trans`` the product is torch.mm (bmm) of operands that lie so, as a backward pass has
+    them.
+    """
     m, n, k, dtype = op["m"], op["n"], op["k"], op["dtype"]
     batch = op.get("batch", 1)
+    if op.get("trans", usual_trans(op)) != usual_trans(op):
+        return _make_laid(op, pool)
     _precision(dtype)
     one = torch.ones((), device=pool.device)
     calls: list[Call] = []
@@ -37,6 +43,25 @@ def make(op: Op, pool: Pool) -> list[Call]:
             calls.append(lambda x=x, w=w: torch._int_mm(x, w.t()))
         else:
             calls.append(lambda x=x, w=w: F.linear(x, w))
+    return calls
+
+
+def _make_laid(op: Op, pool: Pool) -> list[Call]:
+    """torch.mm or torch.bmm of operands in another layout than the usual one."""
+    m, n, k, dtype, trans = op["m"], op["n"], op["k"], op["dtype"], op["trans"]
+    if dtype in {"fp8_e4m3", "int8"}:
+        raise ValueError(f"gemm of {dtype} is measured as tn alone, not {trans}")
+    _precision(dtype)
+    batch = op.get("batch", 1)
+    many = () if batch == 1 else (batch,)
+    product = torch.mm if batch == 1 else torch.bmm
+    calls: list[Call] = []
+    for _ in range(pool.sets(traffic(op)[0])):
+        a = pool.take(dtype, *many, *((m, k) if trans[1] == "n" else (k, m)))
+        b = pool.take(dtype, *many, *((k, n) if trans[0] == "n" else (n, k)))
+        a = a if trans[1] == "n" else a.transpose(-2, -1)
+        b = b if trans[0] == "n" else b.transpose(-2, -1)
+        calls.append(lambda a=a, b=b: product(a, b))
     return calls
 
 

@@ -1,0 +1,175 @@
+"""Names of the kernels that run: one profiled call an operator, in a process of its own."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from validate.bench import ops, search_log, store
+from validate.bench.runner import Worker, WorkerDied, about_run, note_failure
+
+KERNEL_KEYS = ("call", "position", "name", "grid", "block", "registers", "shared", "duration_us")
+COLUMNS = (*ops.OP_KEYS, *KERNEL_KEYS)
+CHUNK = 256  # operators of one profile
+CHUNK_LIMIT_S = 120.0
+_NO_KERNEL = {"host", "memcpy"}
+PROTOCOL = (
+    "one eager call under torch.profiler after a call outside it; of a convolution also the first "
+    "call (call = search), in which cudnn.benchmark runs each plan twice"
+)
+
+
+def choose(planned: list[ops.Op], measured: Path | None, only: list[str] | None) -> list[ops.Op]:
+    """Operators of plans and of measured tables, each once, ordered by ``only`` and then by a hash.
+
+    So ordered, any part of the list covers the sizes of an operator alike.
+    """
+    found = list(planned)
+    for path in sorted(measured.glob("*.csv")) if measured is not None else []:
+        found += [store.op_of(row) for row in store.read_any(path) if row["op"] not in _NO_KERNEL]
+    rank = {name: place for place, name in enumerate(only or [])}
+    chosen = {ops.key(op): op for op in found if only is None or op["op"] in rank}
+    order = sorted(
+        chosen,
+        key=lambda k: (rank.get(chosen[k]["op"], 0), hashlib.sha256(k.encode()).hexdigest()),
+    )
+    return [chosen[k] for k in order]
+
+
+def name_kernels(  # noqa: PLR0915
+    chosen: list[ops.Op],
+    out: Path,
+    *,
+    seconds: float,
+    device: str = "cuda",
+    limit_bytes: float = 16e9,
+    worker_command: list[str] | None = None,
+) -> dict[str, int]:
+    """Profile one call of each operator into ``out/kernels.csv.gz``.
+
+    Operators that ``out`` holds are skipped. A chunk whose process dies is halved until the
+    operator that kills it is found and noted in ``failures.jsonl``.
+    """
+    begin = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    table = _open(out)
+    done = _done(table) | _failed(out / "failures.jsonl")
+    todo = [op for op in chosen if ops.key(op) not in done]
+    todo = list({ops.key(op): op for op in todo if sum(ops.traffic(op)) <= limit_bytes}.values())
+    tally = {"named": 0, "kernels": 0, "failed": 0, "restarts": 0, "left": 0}
+    command = worker_command or [
+        sys.executable, "-m", "validate.bench", "names-worker", "--device", device,
+    ]  # fmt: skip
+    worker = Worker(device, out / "worker.log", command=command)
+    about: dict[str, Any] = dict(about_run(seconds, PROTOCOL))
+    searches = tempfile.TemporaryDirectory(prefix="searches-")
+    worker.searches = Path(searches.name)
+    chunks = [todo[i : i + CHUNK] for i in range(0, len(todo), CHUNK)]
+    rate = 0.02  # seconds an operator, measured as the run goes on
+    try:
+        worker.start()
+        about["library"] = worker.facts
+        while chunks:
+            left = seconds - (time.monotonic() - begin)
+            if left < 1.0:
+                break
+            chunk, fits = chunks.pop(0), max(1, int((left - 0.5) / rate))
+            if fits < len(chunk):
+                chunks.insert(0, chunk[fits:])
+                chunk = chunk[:fits]
+            start = time.monotonic()
+            try:
+                answer = worker.request({"ops": chunk}, min(CHUNK_LIMIT_S, left))
+            except WorkerDied as died:
+                if time.monotonic() - begin > seconds - 0.5:
+                    break
+                worker.stop()
+                tally["restarts"] += 1
+                worker.start()
+                if len(chunk) == 1:
+                    note_failure(out, chunk[0], f"WorkerDied: {died}")
+                    tally["failed"] += 1
+                else:
+                    half = len(chunk) // 2
+                    chunks[:0] = [chunk[:half], chunk[half:]]
+                continue
+            rate = (time.monotonic() - start) / len(chunk) * 1.1
+            _keep(table, chunk, answer, out, tally)
+    except WorkerDied as died:
+        print(f"worker could not be started: {died}", file=sys.stderr)
+    finally:
+        worker.stop()
+        searches.cleanup()
+        tally["left"] = len(todo) - tally["named"] - tally["failed"]
+        _close(out, table, about | {"wall_s": round(time.monotonic() - begin, 1)})
+    print(json.dumps({"names": tally}))
+    return tally
+
+
+def _open(out: Path) -> Path:
+    """The table while it grows: plain CSV, holding what an earlier run packed."""
+    table, packed = out / "kernels.csv", out / "kernels.csv.gz"
+    if not table.exists() and packed.exists():
+        store.write_atomic(table, gzip.decompress(packed.read_bytes()))
+    store.trim(table)
+    if not table.exists() or table.stat().st_size == 0:
+        table.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
+    return table
+
+
+def read(path: Path) -> Iterator[tuple[ops.Op, dict[str, str]]]:
+    """Operator and kernel of every line of a table, packed or not; no kernel is an empty name."""
+    data = path.read_bytes()
+    text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+    for cells in csv.DictReader(text.splitlines()):
+        yield store.op_of(cells), {key: cells[key] for key in KERNEL_KEYS}
+
+
+def _done(table: Path) -> set[str]:
+    return {ops.key(op) for op, _ in read(table)}
+
+
+def _failed(path: Path) -> set[str]:
+    if not path.exists():
+        return set()
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return {ops.key(json.loads(line)["op"]) for line in lines if line.endswith("}")}
+
+
+def _keep(
+    table: Path, chunk: list[ops.Op], answer: dict[str, Any], out: Path, tally: dict[str, int]
+) -> None:
+    lines = []
+    for op, kernels in zip(chunk, answer["kernels"], strict=True):
+        if isinstance(kernels, str):
+            note_failure(out, op, kernels)
+            tally["failed"] += 1
+            continue
+        tally["named"] += 1
+        tally["kernels"] += len(kernels)
+        for position, kernel in enumerate(kernels or [{"name": ""}]):
+            lines.append(store.line({**op, "position": position, **kernel}, COLUMNS))
+    for index, plans in answer.get("plans", []):
+        search_log.append(out, chunk[index], plans)
+    with table.open("a", encoding="utf-8") as handle:
+        handle.write("".join(lines))
+
+
+def _close(out: Path, table: Path, about: dict[str, Any]) -> None:
+    """Pack the table, with a sidecar; the plain one goes."""
+    data = table.read_bytes()
+    packed = out / "kernels.csv.gz"
+    store.write_atomic(packed, gzip.compress(data, mtime=0))
+    store.sidecar(packed, about, data.count(b"\n") - 1)
+    table.unlink()
+    log = out / "worker.log"
+    if log.exists() and log.stat().st_size == 0:
+        log.unlink()
