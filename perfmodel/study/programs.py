@@ -46,8 +46,9 @@ class Record:
 
     Parameters
     ----------
-    case, kind, model, mode, family, split : str
-        What was run; ``split`` is ``"tune"`` where coefficients may have seen the model.
+    case, run, kind, model, mode, family, split : str
+        What was run, and in which run; ``split`` is ``"tune"`` where coefficients may have seen the
+        model.
     measured_s, predicted_s : float
         Time of one step in a steady stream [s].
     low_s, high_s : float
@@ -69,6 +70,7 @@ class Record:
     """
 
     case: str
+    run: str
     kind: str
     model: str
     mode: str
@@ -161,9 +163,9 @@ def measured_cases(
         Which rows.
     """
     cases, refused = [], []
-    profiles: dict[str, list[KernelRow]] = {}
+    profiles: dict[tuple[str, str], list[KernelRow]] = {}
     for kernel in read_kernel_rows(measurements):
-        profiles.setdefault(kernel.case, []).append(kernel)
+        profiles.setdefault((kernel.run, kernel.case), []).append(kernel)
     lowered_from: tuple[Path, Program] | None = None
     rows = filter(chosen, read_model_rows(measurements))
     paths = [(program_path(programs, row), row) for row in rows]
@@ -173,7 +175,7 @@ def measured_cases(
                 lowered_from = (path, load_program(path))
             lowered = lower(lowered_from[1], row.stack())
             prepared = prepare(lowered, accelerator)
-            profile = profiled_sums(profiles.get(row.case, ()))
+            profile = profiled_sums(profiles.get((row.run, row.case), ()))
             cases.append(Measured(row, prepared, profile, kernel_words(prepared)))
         except PerfmodelError as error:
             reason = " ".join(str(error).replace(f"{programs}/", "").split())
@@ -218,6 +220,7 @@ def _record(row: ModelRow, prepared: Prepared, c: ProgramCoefficients, workspace
 def _blank(row: ModelRow) -> Record:
     return Record(
         case=row.case,
+        run=row.run,
         kind=row.kind,
         model=row.model,
         mode=row.mode,

@@ -113,10 +113,10 @@ def test_kernels_are_joined_with_the_operator_that_launched_them():
 
 def test_measured_files_are_those_of_their_sidecars():
     runs = tables(MEASURED)
-    assert len(runs) == 2
+    assert len(runs) == 4
     for path in runs:
         about = tomllib.loads((path.parent / files.ABOUT).read_text())
-        assert set(about["sha256"]) == {files.CASES, files.KERNELS, files.KINETO}
+        assert set(about["sha256"]) >= {files.CASES, files.KERNELS}
         for name, digest in about["sha256"].items():
             assert hashlib.sha256((path.parent / name).read_bytes()).hexdigest() == digest
 
@@ -197,14 +197,16 @@ def test_live_bytes_are_the_peak_that_the_allocator_counted():
         "bert_base-b8-s512-bf16-nchw",
     ):
         program = load_program(PROGRAMS / f"infer-{model}.json.gz")
-        (row,) = (
+        rows = [
             row for row in measured()
             if row["mode"] == "eager"
             and row["case"].replace("/eager", "").replace("/", "-") == f"infer-{model}"
-        )  # fmt: skip
-        grown = int(row["peak_allocated"]) - int(row["before_allocated"])
+        ]  # fmt: skip
         resident = sum(program.storages[number] for number in program.resident)
-        assert max(program.live_bytes()) - resident == pytest.approx(grown, rel=0.001)
+        assert rows
+        for row in rows:
+            grown = int(row["peak_allocated"]) - int(row["before_allocated"])
+            assert max(program.live_bytes()) - resident == pytest.approx(grown, rel=0.001)
 
 
 def test_a_mode_runs_its_own_program_where_there_is_one(tmp_path):
@@ -256,7 +258,8 @@ def test_images_are_reordered_before_convolutions_where_an_h100_did(model):
     done = sum(
         kernel.count
         for kernel in read_kernel_rows(MEASURED)
-        if kernel.case == case and (kernel.op, kernel.outer) == ("aten::copy_", "aten::conv2d")
+        if (kernel.run, kernel.case) == ("eager", case)
+        and (kernel.op, kernel.outer) == ("aten::copy_", "aten::conv2d")
     )
     program = load_program(PROGRAMS / f"infer-{model}-b8-s0-bf16-nhwc.json.gz")
     lowered = lower(program, load_stack("torch-eager"))

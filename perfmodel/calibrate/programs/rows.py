@@ -55,6 +55,12 @@ class ModelRow:
         How many these are.
     before_allocated, peak_allocated, before_reserved, peak_reserved : int or None
         Memory of the caching allocator [B].
+    probe_call_s, probe_add_s : float or None
+        Probe of the host beside the single steps: a tiny operator's call, a Python addition [s].
+    stream_call_s, stream_add_s : float or None
+        The same around the steady stream [s].
+    run : str
+        Folder of the table below the one that was read: a case may be measured in several runs.
     """
 
     case: str
@@ -73,6 +79,11 @@ class ModelRow:
     peak_allocated: int | None = None
     before_reserved: int | None = None
     peak_reserved: int | None = None
+    probe_call_s: float | None = None
+    probe_add_s: float | None = None
+    stream_call_s: float | None = None
+    stream_add_s: float | None = None
+    run: str = ""
 
     @property
     def recorded(self) -> str:
@@ -104,6 +115,7 @@ class KernelRow:
     shapes: str
     count: int
     total_s: float
+    run: str = ""
 
 
 def program_path(programs: Path, row: ModelRow) -> Path:
@@ -146,16 +158,21 @@ def read_model_rows(folder: Path) -> list[ModelRow]:
     CalibrationError
         If there is no table, or a row cannot be read.
     """
-    return [row for path in tables(folder) for row in _rows(path)]
+    return [row for path in tables(folder) for row in _rows(path, _run(path, folder))]
 
 
-def _rows(path: Path) -> Iterator[ModelRow]:
+def _run(path: Path, folder: Path) -> str:
+    """The folder of a table below the one that is read."""
+    return path.parent.relative_to(folder).as_posix()
+
+
+def _rows(path: Path, run: str) -> Iterator[ModelRow]:
     with path.open(encoding="utf-8", newline="") as handle:
         for number, record in enumerate(csv.DictReader(handle), start=2):
             if not record.get("step_us") or record.get("mode") not in STACKS:
                 continue
             try:
-                yield _row(record)
+                yield _row(record, run)
             except (KeyError, ValueError) as error:
                 raise CalibrationError(
                     f"{path}:{number}",
@@ -179,12 +196,13 @@ def read_kernel_rows(folder: Path) -> Iterator[KernelRow]:
                     shapes=record["shapes"],
                     count=int(record["count"]),
                     total_s=float(record["total_us"]) * 1e-6,
+                    run=_run(path, folder),
                 )
 
 
-def _row(record: dict[str, Any]) -> ModelRow:
-    def seconds(name: str) -> float | None:
-        return float(record[name]) * 1e-6 if record.get(name) else None
+def _row(record: dict[str, Any], run: str) -> ModelRow:
+    def seconds(name: str, unit: float = 1e-6) -> float | None:
+        return float(record[name]) * unit if record.get(name) else None
 
     def whole(name: str) -> int | None:
         return int(float(record[name])) if record.get(name) else None
@@ -206,4 +224,9 @@ def _row(record: dict[str, Any]) -> ModelRow:
         peak_allocated=whole("peak_allocated"),
         before_reserved=whole("before_reserved"),
         peak_reserved=whole("peak_reserved"),
+        probe_call_s=seconds("probe_call_us"),
+        probe_add_s=seconds("probe_add_ns", 1e-9),
+        stream_call_s=seconds("stream_probe_call_us"),
+        stream_add_s=seconds("stream_probe_add_ns", 1e-9),
+        run=run,
     )

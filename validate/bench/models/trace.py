@@ -61,8 +61,7 @@ def build(case: Case) -> Any:
     default = torch.get_default_dtype()
     try:
         torch.set_default_dtype(dtype if case.model.startswith("llama") else torch.float32)
-        with torch.device("meta"):
-            model = zoo.entry(case.model).build(False)
+        model = _built(zoo.entry(case.model).build)
     finally:
         torch.set_default_dtype(default)
     model = model.to(dtype=dtype)
@@ -74,6 +73,17 @@ def build(case: Case) -> Any:
     if case.checkpoint:
         model.gradient_checkpointing_enable()
     return model
+
+
+def _built(build: Any) -> Any:
+    """A model without weights; one that computes widths with tensors is built with them first."""
+    import torch
+
+    try:
+        with torch.device("meta"):
+            return build(False)
+    except NotImplementedError:
+        return build(False).to("meta")
 
 
 def inputs(case: Case, model: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
