@@ -8,6 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 PROTOCOL = (
     "random weights and inputs; 3 warm steps; step_us: groups of steps in a steady stream, events "
-    "between groups, no synchronisation inside; wall_us: host clock over the same stream; "
+    "between groups, in five pieces with a probe of the host around each; wall_us: host clock over "
+    "the same pieces; "
     "latency_us and host_us: single steps from an idle device, to completion and to the return of "
     "the host; memory from an emptied cache over two settled steps; cudnn.benchmark on unless the "
     "case says otherwise; kernels: one step under torch.profiler; compiled: torch.compile default "
@@ -39,6 +41,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--skip", type=Path, action="append", default=[], help="a cases.csv")
     parser.add_argument("--only", default="", help="substring of the keys to run")
     parser.add_argument("--keys", type=Path, help="measure these keys alone, a line each, in order")
+    parser.add_argument("--no-profile", action="store_true", help="time alone, no kernels")
     parser.add_argument("--limit", type=int, default=0, help="at most so many cases a part")
     parser.add_argument("--processes", type=int, default=min(16, os.cpu_count() or 1))
     parser.add_argument("--list", action="store_true", help="print the keys and stop")
@@ -99,6 +102,10 @@ def main(argv: list[str] | None = None) -> int:
         plan = [named[k] for k in wanted if k in named]
     serial = [c for c in plan if not c.mode.startswith("compiled") and "eager" in parts]
     compiled = [c for c in plan if c.mode.startswith("compiled") and "compiled" in parts]
+    if options.no_profile:
+        serial, compiled = (
+            [replace(c, profile=False, kineto=False) for c in part] for part in (serial, compiled)
+        )
     if options.tiny:
         serial = _one_each([c for c in serial if c.mode == "eager" or options.device == "cuda"])
     if options.limit:

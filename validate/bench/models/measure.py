@@ -20,6 +20,8 @@ GROUP_S, TOTAL_S, MAX_TOTAL_S = 6e-3, 0.25, 1.5
 MIN_GROUPS, MAX_GROUPS = 7, 25
 SINGLES = 9
 PROBE_CALLS, PROBE_ADDS = 150, 15_000
+CHUNKS = 5
+"""Pieces of a steady stream, with a probe of the host before each and after the last."""
 
 
 def _spread(samples: list[float], name: str) -> dict[str, float]:
@@ -37,6 +39,12 @@ def plan(step_s: float, tiny: bool) -> tuple[int, int]:
     while groups > 3 and groups * per * step_s > MAX_TOTAL_S:
         groups -= 1
     return groups, per
+
+
+def pieces(groups: int) -> list[int]:
+    """Groups of a stream cut into :data:`CHUNKS` pieces of about one size; none is empty."""
+    edges = np.linspace(0, groups, min(CHUNKS, groups) + 1).round().astype(int)
+    return [int(size) for size in np.diff(edges)]
 
 
 class CpuDevice:
@@ -179,10 +187,18 @@ def timing(device: CpuDevice, step: Step, tiny: bool = False) -> dict[str, Any]:
         device.sync()
         latency.append(time.perf_counter() - begin)
     groups, per = plan(float(np.median(latency)), tiny)
-    around = [device.probe()]
-    samples, wall = device.stream(step, groups, per)
-    around.append(device.probe())
-    row: dict[str, Any] = {"groups": groups, "steps_per_group": per, "wall_us": wall * 1e6}
+    around, samples, walls = [device.probe()], [], []
+    for size in pieces(groups):
+        device.sync()
+        done, wall = device.stream(step, size, per)
+        samples += done
+        walls += [wall] * size
+        around.append(device.probe())
+    row: dict[str, Any] = {
+        "groups": groups,
+        "steps_per_group": per,
+        "wall_us": float(np.mean(walls)) * 1e6,
+    }
     for name, probes in (("probe", pace), ("stream_probe", around)):
         called, added = np.median(np.asarray(probes), axis=0)
         row |= {f"{name}_call_us": float(called * 1e6), f"{name}_add_ns": float(added * 1e9)}
