@@ -18,13 +18,18 @@ Entry = dict[str, Any]
 
 
 class Stratum(NamedTuple):
-    """Families that give the shapes, and what is set over what they draw."""
+    """Families that give the shapes, and what is set over what they draw.
+
+    ``uneven`` sets groups and channels of a group to counts that no kernel is made for, which a
+    library has to emulate (RegNetX, CondenseNet, ShuffleNet).
+    """
 
     families: tuple[str, ...]
     which: str
     layout: str
     dtypes: tuple[str, ...]
     share: float
+    uneven: bool = False
 
 
 _HALF, _FULL = ("bf16", "fp16"), ("tf32", "fp32")
@@ -58,8 +63,21 @@ STRATA = (
     Stratum(_GROUPED, "fwd", "nchw", _HALF + _FULL, 40),
     Stratum(_GROUPED, "dgrad", "nchw", _HALF + _FULL, 20),
     Stratum(_GROUPED, "wgrad", "nchw", _HALF + _FULL, 20),
+    Stratum(_GROUPED, "fwd", "nhwc", _HALF, 75, True),
+    Stratum(_GROUPED, "dgrad", "nhwc", _HALF, 30, True),
+    Stratum(_GROUPED, "wgrad", "nhwc", _HALF, 30, True),
     Stratum(("conv3d",), "fwd", "", (), 110),
 )  # fmt: skip
+
+
+_WIDTHS = (3, 6, 12, 20, 24, 28, 36, 40, 48, 56, 60, 72, 80, 84, 100, 112, 116, 128)
+_GROUPS = (2, 2, 3, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 32)
+
+
+def _uneven(op: Entry, rng: random.Random) -> Entry:
+    groups, width = rng.choice(_GROUPS), rng.choice(_WIDTHS)
+    out = width if rng.random() < 0.7 else rng.choice(_WIDTHS)
+    return op | {"groups": groups, "c_in": groups * width, "c_out": groups * out}
 
 
 def _stream(stratum: Stratum, count: int, seed: str) -> list[Entry]:
@@ -80,6 +98,8 @@ def _stream(stratum: Stratum, count: int, seed: str) -> list[Entry]:
             "layout": stratum.layout,
             "dtype": stratum.dtypes[len(out) % len(stratum.dtypes)],
         }
+        if stratum.uneven:
+            op = _uneven(op, rng)
         if plan.valid(op) and ops.key(op) not in seen:
             seen.add(ops.key(op))
             out.append(op)
