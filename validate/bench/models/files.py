@@ -20,7 +20,8 @@ RESULTS = (
     "step_us", "step_p10_us", "step_p90_us", "wall_us", "latency_us", "latency_p10_us",
     "latency_p90_us", "host_us", "host_p10_us", "host_p90_us", "groups", "steps_per_group",
     "after_profiler",
-    "probe_call_us", "probe_add_ns", "stream_probe_call_us", "stream_probe_add_ns",
+    "probe_call_us", "probe_add_ns", "probe_block_us",
+    "stream_probe_call_us", "stream_probe_add_ns", "stream_probe_block_us",
     "aten_calls", "module_calls", "kernel_count", "kernel_us", "build_s", "warm_s", "case_s",
     "clock_mhz", "power_w", "temp_c", "error",
 )  # fmt: skip

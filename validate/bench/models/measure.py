@@ -19,7 +19,7 @@ Step = Callable[[], Any]
 GROUP_S, TOTAL_S, MAX_TOTAL_S = 6e-3, 0.25, 1.5
 MIN_GROUPS, MAX_GROUPS = 7, 25
 SINGLES = 9
-PROBE_CALLS, PROBE_ADDS = 150, 15_000
+PROBE_CALLS, PROBE_ADDS, PROBE_BLOCKS = 150, 15_000, 15
 CHUNKS = 5
 """Pieces of a steady stream, with a probe of the host before each and after the last."""
 
@@ -47,10 +47,31 @@ def pieces(groups: int) -> list[int]:
     return [int(size) for size in np.diff(edges)]
 
 
+def block(device: str) -> Step:
+    """A transformer's block in small: modules, products, norms, views, new tensors."""
+    net = torch.nn.Sequential(
+        torch.nn.LayerNorm(16),
+        torch.nn.Linear(16, 64),
+        torch.nn.GELU(),
+        torch.nn.Linear(64, 16),
+    ).to(device)
+    values = torch.zeros(4, 16, device=device)
+
+    @torch.no_grad()
+    def step() -> Any:
+        """Twelve operators, five modules."""
+        found = net(values) + values
+        one, other = found.view(4, 2, 8).transpose(0, 1).chunk(2)
+        return torch.cat([one, other], 0) * 0.5
+
+    return step
+
+
 class CpuDevice:
     """perf_counter in place of events: a dry run of everything but the device."""
 
     cuda = False
+    _block: Step | None = None
 
     def sync(self) -> None:
         """Nothing runs behind the host."""
@@ -76,10 +97,13 @@ class CpuDevice:
             samples.append((time.perf_counter() - begin) / per)
         return samples, float(np.mean(samples))
 
-    def probe(self) -> tuple[float, float]:
-        """Pace of this host now: seconds of a tiny operator's call and of a Python addition."""
+    def probe(self) -> tuple[float, float, float]:
+        """Pace of this host now [s]: a tiny operator's call, a Python addition, a small block."""
+        if self._block is None:
+            self._block = block("cuda" if self.cuda else "cpu")
         tiny = torch.zeros(1, device="cuda" if self.cuda else "cpu")
         tiny.add_(1)
+        self._block()
         self.sync()
         begin = time.perf_counter()
         for _ in range(PROBE_CALLS):
@@ -89,7 +113,13 @@ class CpuDevice:
         begin, count = time.perf_counter(), 0
         while count < PROBE_ADDS:
             count += 1
-        return called / PROBE_CALLS, (time.perf_counter() - begin) / PROBE_ADDS
+        added = time.perf_counter() - begin
+        begin = time.perf_counter()
+        for _ in range(PROBE_BLOCKS):
+            self._block()
+        mixed = time.perf_counter() - begin
+        self.sync()
+        return called / PROBE_CALLS, added / PROBE_ADDS, mixed / PROBE_BLOCKS
 
     def board(self) -> dict[str, Any]:
         """No board."""
@@ -200,8 +230,12 @@ def timing(device: CpuDevice, step: Step, tiny: bool = False) -> dict[str, Any]:
         "wall_us": float(np.mean(walls)) * 1e6,
     }
     for name, probes in (("probe", pace), ("stream_probe", around)):
-        called, added = np.median(np.asarray(probes), axis=0)
-        row |= {f"{name}_call_us": float(called * 1e6), f"{name}_add_ns": float(added * 1e9)}
+        called, added, mixed = np.median(np.asarray(probes), axis=0)
+        row |= {
+            f"{name}_call_us": float(called * 1e6),
+            f"{name}_add_ns": float(added * 1e9),
+            f"{name}_block_us": float(mixed * 1e6),
+        }
     row |= _spread(samples, "step") | _spread(latency, "latency") | _spread(host, "host")
     return row | device.board()
 
