@@ -21,11 +21,13 @@ from perfmodel.optimize.grouped.candidates import Candidate, candidates
 from perfmodel.optimize.grouped.files import (
     grouped_conv_from_dict,
     groups_from_json,
+    read_library,
     read_packing,
     read_times,
 )
 from perfmodel.optimize.grouped.form_choice import Formed, formed
 from perfmodel.optimize.grouped.forms import Form, Packing, as_given
+from perfmodel.optimize.grouped.library import Library, library_seconds
 from perfmodel.optimize.grouped.placement import Placement, place
 from perfmodel.optimize.grouped.problem import (
     Group,
@@ -50,6 +52,7 @@ __all__ = [
     "Group",
     "GroupedConv",
     "GroupedSchedule",
+    "Library",
     "Packing",
     "Placement",
     "Spans",
@@ -59,6 +62,7 @@ __all__ = [
     "equal_groups",
     "grouped_conv_from_dict",
     "groups_from_json",
+    "library_factors",
     "packing_times",
     "place",
     "schedule",
@@ -118,8 +122,12 @@ def schedule(
     waves: bool = True,
     forms: bool = True,
     packing: Packing | None = None,
+    library: Library | None = None,
 ) -> GroupedSchedule:
     """Schedule a grouped convolution on a device.
+
+    The result's ``advice`` says whether to run it, or one call of a library that is expected to be
+    faster.
 
     Parameters
     ----------
@@ -140,6 +148,8 @@ def schedule(
         fastest by planned time, packing included, is scheduled.
     packing : Packing, optional
         Time of the packing kernel; measured or from the datasheet if left out.
+    library : Library, optional
+        Measured over priced time of a library's calls; :func:`library_factors` if left out.
 
     Raises
     ------
@@ -185,6 +195,9 @@ def schedule(
         _bounds(groups, accelerator, chosen, placed),
         _waves(groups, times, accelerator.units, time_limit_s / 2) if waves else None,
         tuple((one.name, one.seconds) for one in ways[1:]),
+        library_seconds(
+            groups, accelerator, library_factors(accelerator) if library is None else library
+        ),
     )
 
 
@@ -194,6 +207,13 @@ def packing_times(accelerator: Accelerator, *, folder: Path | None = None) -> Pa
     fitted = root / "grouped_conv" / f"{accelerator.name.lower()}.toml"
     found = read_packing(fitted) if fitted.is_file() else None
     return found or Packing(LAUNCH_S, accelerator.memory_bandwidth / 2)
+
+
+def library_factors(accelerator: Accelerator, *, folder: Path | None = None) -> Library:
+    """Measured over priced time of a library's calls on a device; all 1 if it was not measured."""
+    root = efficiency_folder() if folder is None else folder
+    fitted = root / "grouped_conv" / f"{accelerator.name.lower()}.toml"
+    return read_library(fitted) if fitted.is_file() else Library()
 
 
 def _bounds(

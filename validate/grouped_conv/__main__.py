@@ -50,13 +50,18 @@ def _analyse(command: str, out: Path) -> int:
     first = load_run()
     run = together(first, load_fresh())
     fitted = fit_all(run, dealing_of(first))
-    if command == "fit":
-        write_coefficients(out, list(fitted.times.values()), fitted.packing)
-        return 0
     from perfmodel.hardware.load import load_accelerator
+
+    chip = load_accelerator("h100-sxm5-80gb")
+    if command == "fit":
+        from validate.grouped_conv.baseline_times import fit_library, shipped
+
+        library = shipped(fit_library(run.layers, run.convs, chip))
+        write_coefficients(out, list(fitted.times.values()), fitted.packing, library)
+        return 0
     from validate.grouped_conv.report import document
 
-    write_atomic(out, document(run, fitted, load_accelerator("h100-sxm5-80gb")))
+    write_atomic(out, document(run, fitted, chip))
     return 0
 
 

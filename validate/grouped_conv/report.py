@@ -93,7 +93,9 @@ def document(run: Run, fitted: Fitted, accelerator: Accelerator) -> str:
         "",
         "A layer is expected to lose where the best of PyTorch is expected to be faster. Calls of"
         " one convolution are priced as any operator, times one factor for each method and whether"
-        " its channels are multiples of eight; streams by `a + b groups`; factors, a and b come"
+        " the library has kernels for its channels (dense: multiples of eight; groups: a power of"
+        " two, as many outputs as inputs); streams by `a + b` times the price of one convolution"
+        " for each group; factors, a and b come"
         f" from the even half. {_percent(right)} of the verdicts are right, {_percent(right_clear)}"
         f" on the {len(clear)} layers where the two are more than 10 % apart:",
         "",
@@ -102,6 +104,7 @@ def document(run: Run, fitted: Fitted, accelerator: Accelerator) -> str:
             [(f"said: {name}", *said.loc[name]) for name in said.index],
         ),
     ]
+    lines += _advice(odd)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -142,11 +145,38 @@ def _why(unseen: pd.DataFrame, odd: pd.DataFrame) -> list[str]:
         f" {len(again)} layers, as given {geomean(again.best / again.given):.2f}x; pruned ResNeXt"
         f" {geomean(pruned.best / pruned.ours):.2f}x, as given"
         f" {geomean(pruned.best / pruned.given):.2f}x. What they lose to is one dense convolution"
-        " (CondenseNet) and a grouped one whose input was padded beforehand (pruned ResNeXt).",
+        " (CondenseNet: the scheduler says so beforehand, see the advice below) and a grouped one"
+        " whose input was padded beforehand (pruned ResNeXt).",
         f"- **{len(losing)} of {len(odd)} layers lose** to the best of PyTorch:"
         f" {_counts(losing.family)}; best there: {_counts(losing.best_method)}.",
         "",
     ]
+
+
+def _advice(odd: pd.DataFrame) -> list[str]:
+    families = [*odd.groupby("family"), ("all", odd)]
+    slower = odd[odd.advised > 1.1 * odd.weighed]
+    return [
+        "## Advice",
+        "",
+        "A schedule comes with what one call of the library is expected to take on the same"
+        " channels: `grouped` where groups are equal and side by side, `dense` with zeros. `advice`"
+        " is the fastest of the three, so that a schedule that is expected to lose is not advised."
+        f" What is advised takes {geomean(odd.advised / odd.weighed):.3f}x the fastest of the three"
+        f" as measured; on {len(slower)} of {len(odd)} layers it is more than 10 % slower. Best of"
+        " PyTorch below has more ways: another layout, streams, inputs padded beforehand.",
+        "",
+        *table(
+            ("odd half, unseen", "layers", "schedule, best of PyTorch", "advised, best of PyTorch",
+             "advised"),
+            [
+                (family, len(mine), f"{geomean(mine.best / mine.ours):.2f}",
+                 f"{geomean(mine.best / mine.advised):.2f}",
+                 _counts(mine.advice.replace({"ours": "schedule", "cudnn-nhwc": "grouped"})))
+                for family, mine in families
+            ],
+        ),
+    ]  # fmt: skip
 
 
 def _counts(values: pd.Series) -> str:

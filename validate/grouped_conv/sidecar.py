@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from perfmodel.optimize.grouped.forms import Packing
+from perfmodel.optimize.grouped.library import Library
 from perfmodel.optimize.grouped.tiles import TileTimes
 
 
@@ -97,7 +98,10 @@ def write_sidecars(
 
 
 def write_coefficients(
-    path: Path, fitted: Sequence[TileTimes], packing: Packing | None = None
+    path: Path,
+    fitted: Sequence[TileTimes],
+    packing: Packing | None = None,
+    library: Library | None = None,
 ) -> None:
     """Tile-time coefficients as the scheduler reads them."""
     lines = [
@@ -119,6 +123,15 @@ def write_coefficients(
             f"start_s = {packing.start:.6g}",
             f"bytes_per_s = {packing.rate:.6g}",
         ]
+    if library is not None:
+        lines += [
+            "",
+            "# Measured over priced time, of irregular and of regular channels.",
+            "[library]",
+        ]
+        for name in sorted({name for name, _, _ in library.factors}):
+            pair = ", ".join(f"{library.factor(name, fits):.6g}" for fits in (False, True))
+            lines.append(f"{name} = [{pair}]")
     for times in fitted:
         lines += [
             "",

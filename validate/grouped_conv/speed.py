@@ -7,8 +7,7 @@ import pandas as pd
 
 from perfmodel.hardware.accelerator import Accelerator
 from perfmodel.optimize.grouped.candidates import layer_seconds
-from perfmodel.optimize.grouped.problem import GroupedConv
-from validate.grouped_conv.baseline_times import aligned, expected, fit_launches
+from validate.grouped_conv.baseline_times import MINE, expected, fit_library, fit_streams
 from validate.grouped_conv.dataset import Run, in_tune_half
 from validate.grouped_conv.refit import Fitted, slot_seconds
 
@@ -28,6 +27,7 @@ def layer_table(
 
     ``ours`` is the measured time of the way that is predicted fastest among those that ran: the
     layer as given, merged or packed. ``given`` is the same among schedules of the layer as given.
+    ``advised`` is the measured time of the scheduler's advice: ours, or one call of the library.
     """
     wide = run.layers[run.layers.latency_us.notna()].pivot_table(
         index="layer", columns="method", values="latency_us", aggfunc="min"
@@ -47,16 +47,13 @@ def layer_table(
     methods = [name for name in GRAPHS if name in table]
     table["best"] = table[methods].min(axis=1)
     table["best_method"] = table[methods].idxmin(axis=1)
-    launches = fit_launches(run.layers)
-    guesses = {name: expected(run.convs[name], accelerator, launches) for name in table.index}
-    factors = _factors(run, table, guesses)
-    table["best_expected"] = [
-        min(
-            seconds * factors[_kind(run.convs[name], method)]
-            for method, seconds in guesses[name].items()
-        )
-        for name in table.index
-    ]
+    streams = fit_streams(run.layers, run.convs, accelerator)
+    library = fit_library(run.layers, run.convs, accelerator)
+    guesses = {
+        name: expected(run.convs[name], accelerator, streams, library) for name in table.index
+    }
+    table["best_expected"] = [min(guesses[name].values()) for name in table.index]
+    _advise(table, guesses)
     table["equal"] = [run.convs[name].equal for name in table.index]
     table["per_group"] = [float(run.convs[name].inputs.mean()) for name in table.index]
     table["tune"] = [in_tune_half(name) for name in table.index]
@@ -86,25 +83,19 @@ def _fastest_said(ways: pd.DataFrame) -> pd.DataFrame:
     return ways.loc[ways.groupby("layer").predicted.idxmin()].set_index("layer")
 
 
-def _kind(conv: GroupedConv, method: str) -> tuple[str, bool]:
-    return method, method != "streams" and aligned(conv, method)
-
-
-def _factors(run: Run, table: pd.DataFrame, guesses: Guesses) -> dict[tuple[str, bool], float]:
-    """Median of measured over expected for each method and alignment, on the tune half."""
-    ratios: dict[tuple[str, bool], list[float]] = {}
-    others: dict[str, list[float]] = {}
-    for name, guess in guesses.items():
-        for method, seconds in guess.items():
-            measured = table.loc[name, method]
-            if in_tune_half(name) and np.isfinite(measured):
-                ratios.setdefault(_kind(run.convs[name], method), []).append(measured / seconds)
-                others.setdefault(method, []).append(measured / seconds)
-    return {
-        (method, even): float(np.median(ratios.get((method, even), pooled)))
-        for method, pooled in others.items()
-        for even in (False, True)
-    }
+def _advise(table: pd.DataFrame, guesses: Guesses) -> None:
+    """What the scheduler advises, what that took, and the fastest of what it weighs [s]."""
+    calls = [*MINE.values(), "dense"]
+    advice = []
+    for name in table.index:
+        said = {call: guesses[name][call] for call in calls if call in guesses[name]}
+        said["ours"] = float(table.loc[name, "predicted"])
+        advice.append(min(said, key=lambda way: said[way]))
+    table["advice"] = advice
+    table["advised"] = [
+        float(table.loc[name, way]) for name, way in zip(table.index, advice, strict=True)
+    ]
+    table["weighed"] = table[["ours", *calls]].min(axis=1)
 
 
 def geomean(ratio: pd.Series) -> float:

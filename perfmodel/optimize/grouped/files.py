@@ -11,6 +11,7 @@ import numpy as np
 
 from perfmodel.errors import CalibrationError, WorkloadError, nearest_name
 from perfmodel.optimize.grouped.forms import Packing
+from perfmodel.optimize.grouped.library import Library
 from perfmodel.optimize.grouped.problem import Group, GroupedConv, equal_groups
 from perfmodel.optimize.grouped.sharing import Dealing
 from perfmodel.optimize.grouped.tiles import TileTimes, linked, variant_named
@@ -145,6 +146,32 @@ def read_packing(path: Path) -> Packing | None:
     if row is None:
         return None
     return Packing(float(row["start_s"]), float(row["bytes_per_s"]), calibrated=True)
+
+
+def read_library(path: Path) -> Library:
+    """Measured over priced time of the library's calls on a chip; all 1 if it was not measured.
+
+    Raises
+    ------
+    CalibrationError
+        If a call has not the two factors, of irregular and of regular channels.
+    """
+    table = tomllib.loads(path.read_text(encoding="utf-8")).get("library", {})
+    try:
+        pairs = [(name, *map(float, pair)) for name, pair in table.items()]
+        found = [
+            (name, fits, factor)
+            for name, odd, even in pairs
+            for fits, factor in ((False, odd), (True, even))
+        ]
+    except (TypeError, ValueError) as error:
+        raise CalibrationError(
+            f"{path.name}: library",
+            f"<{type(error).__name__}: {error}>",
+            "two factors a call",
+            repair="fit again, or remove the table",
+        ) from error
+    return Library(tuple(found))
 
 
 def read_times(path: Path) -> tuple[TileTimes, ...]:

@@ -50,6 +50,9 @@ class GroupedSchedule:
         The plan for streams alone, with its own bound.
     others : tuple of (str, float)
         Other forms and variants and what they would take [s], fastest first.
+    library : tuple of (str, float)
+        What one call of a convolution library is expected to take on the layer [s], fastest first:
+        ``grouped`` (equal groups side by side), ``dense`` (zeros outside the groups).
     """
 
     device: str
@@ -61,6 +64,19 @@ class GroupedSchedule:
     bounds: dict[str, float]
     waves: Waves | None
     others: tuple[tuple[str, float], ...]
+    library: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def advice(self) -> str:
+        """What to run: ``"schedule"``, or the library's call that is expected to be faster."""
+        if self.library and self.library[0][1] < self.seconds:
+            return self.library[0][0]
+        return "schedule"
+
+    @property
+    def advised_seconds(self) -> float:
+        """Time of what is advised [s]."""
+        return min([self.seconds, *(seconds for _, seconds in self.library)])
 
     @property
     def conv(self) -> GroupedConv:
@@ -118,6 +134,9 @@ class GroupedSchedule:
             "flops": conv.flops,
             "compulsory_bytes": conv.compulsory_bytes,
             "latency_s": self.seconds,
+            "advice": self.advice,
+            "advised_s": self.advised_seconds,
+            "library_s": dict(self.library),
             "form": self.form.name,
             "groups_of_form": [list(part) for part in self.form.parts],
             "packing_s": self.packing,
@@ -184,5 +203,10 @@ class GroupedSchedule:
                 f"  streams alone: {len(self.waves.waves)} waves,"
                 f" {format_seconds(self.waves.seconds)} (gap at most {self.waves.gap:.1%})"
             )
+        if self.library:
+            calls = ", ".join(f"{name} {format_seconds(value)}" for name, value in self.library)
+            lines.append(f"  one call of a library: {calls}")
+        if self.advice != "schedule":
+            lines.append(f"  advice: run the library's {self.advice} convolution, not the schedule")
         lines += [f"  other: {name} {format_seconds(value)}" for name, value in self.others[:4]]
         return "\n".join(lines)
