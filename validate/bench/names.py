@@ -18,7 +18,7 @@ from validate.bench.runner import Worker, WorkerDied, about_run, note_failure
 
 KERNEL_KEYS = ("call", "position", "name", "grid", "block", "registers", "shared", "duration_us")
 COLUMNS = (*ops.OP_KEYS, *KERNEL_KEYS)
-CHUNK = 256  # operators of one profile
+FIRST, CHUNK, CHUNK_S = 16, 256, 4.0  # operators of one profile, and the seconds it may take
 CHUNK_LIMIT_S = 120.0
 _NO_KERNEL = {"host", "memcpy"}
 PROTOCOL = (
@@ -72,19 +72,17 @@ def name_kernels(  # noqa: PLR0915
     about: dict[str, Any] = dict(about_run(seconds, PROTOCOL))
     searches = tempfile.TemporaryDirectory(prefix="searches-")
     worker.searches = Path(searches.name)
-    chunks = [todo[i : i + CHUNK] for i in range(0, len(todo), CHUNK)]
-    rate = 0.02  # seconds an operator, measured as the run goes on
+    chunks, rest, size = list[list[ops.Op]](), list(todo), FIRST
     try:
         worker.start()
         about["library"] = worker.facts
-        while chunks:
+        while chunks or rest:
             left = seconds - (time.monotonic() - begin)
             if left < 1.0:
                 break
-            chunk, fits = chunks.pop(0), max(1, int((left - 0.5) / rate))
-            if fits < len(chunk):
-                chunks.insert(0, chunk[fits:])
-                chunk = chunk[:fits]
+            if not chunks:
+                chunks, rest = [rest[:size]], rest[size:]
+            chunk = chunks.pop(0)
             start = time.monotonic()
             try:
                 answer = worker.request({"ops": chunk}, min(CHUNK_LIMIT_S, left))
@@ -101,7 +99,11 @@ def name_kernels(  # noqa: PLR0915
                     half = len(chunk) // 2
                     chunks[:0] = [chunk[:half], chunk[half:]]
                 continue
-            rate = (time.monotonic() - start) / len(chunk) * 1.1
+            spent = max(time.monotonic() - start, 1e-3)
+            left -= spent
+            # Searches of convolutions take a hundred times as long as a product's call.
+            fits = len(chunk) * min(CHUNK_S, 0.8 * max(left, 0.1)) / spent
+            size = int(min(CHUNK, 4 * size, max(1, fits)))
             _keep(table, chunk, answer, out, tally)
     except WorkerDied as died:
         print(f"worker could not be started: {died}", file=sys.stderr)
