@@ -13,6 +13,7 @@ import numpy as np
 from perfmodel.calibrate.coefficients import fit_coefficients, log_mechanism
 from perfmodel.calibrate.learn import Helper, Learned, learn
 from perfmodel.calibrate.measurements import Measurements, Row, load_measurements
+from perfmodel.calibrate.power import PowerFit, fit_power
 from perfmodel.calibrate.samples import FUSED, Samples, samples_of
 from perfmodel.calibrate.score import Record, records_of, score_samples
 from perfmodel.calibrate.store import write_folder
@@ -24,6 +25,7 @@ from perfmodel.cost.efficiency import (
     load_efficiency,
 )
 from perfmodel.cost.parts import Floats
+from perfmodel.cost.power import load_shares
 from perfmodel.errors import CalibrationError
 from perfmodel.hardware import Accelerator, load_accelerator
 
@@ -52,6 +54,8 @@ class Calibration:
         Rows that no operator describes, and why.
     skipped : dict
         Kernels with too few rows to fit -> their number.
+    power : PowerFit or None
+        Shares of the design power, where enough rows carry a reading.
     """
 
     device: str
@@ -60,6 +64,7 @@ class Calibration:
     records: tuple[Record, ...]
     refused: tuple[tuple[str, str], ...]
     skipped: Mapping[str, int]
+    power: PowerFit | None
 
 
 def calibrate(
@@ -136,9 +141,11 @@ def calibrate(
         efficiency = Efficiency(name, start.tables, start.sources, own, own=True)
         records.extend(score_samples([judged], accelerator, efficiency=efficiency))
     target = efficiency_folder() if out is None else Path(out)
-    written = _publish(target, accelerator, measured, learned, records, support)
+    power = fit_power(measured.rows, accelerator)
+    written = _publish(target, accelerator, measured, learned, records, power, support)
     load_efficiency.cache_clear()
-    return Calibration(name, written, learned, tuple(records), measured.refused, skipped)
+    load_shares.cache_clear()
+    return Calibration(name, written, learned, tuple(records), measured.refused, skipped, power)
 
 
 def helpers_of(
@@ -168,6 +175,7 @@ def _publish(
     measured: Measurements,
     learned: Mapping[str, Learned],
     records: list[Record],
+    power: PowerFit | None,
     support: tuple[str | Path, str] | None,
 ) -> Path:
     """Write beside, then swap the device's folder in one rename."""
@@ -182,6 +190,7 @@ def _publish(
             measured,
             learned,
             records,
+            power=power,
             sibling=None if support is None else support[1],
         )
         final = target / name

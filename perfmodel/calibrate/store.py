@@ -9,8 +9,10 @@ from pathlib import Path
 
 from perfmodel.calibrate.learn import COVERAGE, FOLDS, Learned
 from perfmodel.calibrate.measurements import Measurements
+from perfmodel.calibrate.power import PowerFit, write_power
 from perfmodel.calibrate.score import Record, summary
 from perfmodel.cost.fitted import write_arrays
+from perfmodel.cost.power import POWER_FILE
 from perfmodel.hardware import Accelerator
 
 
@@ -21,9 +23,10 @@ def write_folder(
     learned: Mapping[str, Learned],
     records: Iterable[Record],
     *,
+    power: PowerFit | None,
     sibling: str | None,
 ) -> None:
-    """Write ``device.toml``, ``held_out.csv`` and an npz and a TOML for every kernel."""
+    """Write ``device.toml``, ``held_out.csv``, ``power.toml``, an npz and a TOML a kernel."""
     kept = list(records)
     lines = [
         "# Written by `perfmodel calibrate`; do not edit.",
@@ -45,6 +48,8 @@ def write_folder(
         text = _describe(one, measured, [r for r in kept if r.kernel == kernel])
         (folder / f"{kernel}.toml").write_text(text, encoding="utf-8")
     write_records(folder / "held_out.csv", kept)
+    if power is not None:
+        write_power(folder / POWER_FILE, accelerator.name.lower(), power)
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:

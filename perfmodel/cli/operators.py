@@ -35,7 +35,16 @@ def ops(
         emit(rows)
     elif out is None:
         table(
-            ["operator", "latency", "lower bound", "90 % interval", "bound", "calibrated"],
+            [
+                "operator",
+                "latency",
+                "lower bound",
+                "90 % interval",
+                "bound",
+                "power",
+                "energy",
+                "calibrated",
+            ],
             [_line(row, MEASURED_KEYS) for row in rows],
         )
     else:
@@ -43,7 +52,10 @@ def ops(
 
 
 def _line(row: dict[str, Any], unread: frozenset[str]) -> list[str]:
-    prices = {"latency_us", "lower_us", "low_us", "high_us", "bound", "calibrated"}
+    prices = {
+        "latency_us", "lower_us", "low_us", "high_us", "bound", "calibrated", "board_w",
+        "energy_mj",
+    }  # fmt: skip
     sizes = " ".join(
         f"{key}={value}" for key, value in row.items() if key not in prices | unread and key != "op"
     )
@@ -53,5 +65,7 @@ def _line(row: dict[str, Any], unread: frozenset[str]) -> list[str]:
         f"{row['lower_us']:.2f} us",
         f"{row['low_us']:.2f} .. {row['high_us']:.2f}",
         row["bound"],
+        f"{row['board_w']:.0f} W" if "board_w" in row else "",
+        f"{row['energy_mj']:.4g} mJ" if "board_w" in row else "",
         "yes" if row["calibrated"] else "no",
     ]

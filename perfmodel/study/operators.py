@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from perfmodel.cost import price
+from perfmodel.cost.power import Draw, draw
 from perfmodel.errors import WorkloadError
 from perfmodel.hardware import Accelerator, Cluster, Link, load, load_cluster
 from perfmodel.network.collectives import price_collective
@@ -41,7 +42,9 @@ def price_records(
     Returns
     -------
     list of dict
-        The input keys plus ``latency_us lower_us low_us high_us bound calibrated``.
+        The input keys plus ``latency_us lower_us low_us high_us bound calibrated``, and of a kernel
+        on a chip of known design power ``board_w energy_mj``: power while it runs back to back [W],
+        energy of one call [mJ].
 
     Raises
     ------
@@ -54,6 +57,7 @@ def price_records(
     for places, op in stacked(operators):
         columns = _collective(op, hardware) if isinstance(op, Collective) else _kernel(op, target)
         seconds, lower, low, high, bound, calibrated = columns
+        drawn = None if isinstance(op, Collective) else _draw(op, target, seconds)
         for i, place in enumerate(places):
             rows[place] |= {
                 "latency_us": float(seconds[i]) * 1e6,
@@ -63,7 +67,19 @@ def price_records(
                 "bound": str(bound[i]),
                 "calibrated": bool(calibrated[i]),
             }
+            if drawn is not None:
+                rows[place] |= {
+                    "board_w": float(drawn.watts[i]),
+                    "energy_mj": float(drawn.joules[i]) * 1e3,
+                }
     return rows
+
+
+def _draw(op: Op, target: Accelerator | Cluster | Link, seconds: Any) -> Draw | None:
+    accelerator = target.accelerator if isinstance(target, Cluster) else target
+    if not isinstance(accelerator, Accelerator) or accelerator.tdp is None:
+        return None
+    return draw(op, accelerator, seconds=seconds)
 
 
 def _operator(where: str, record: Any, ignored: Collection[str]) -> Op:

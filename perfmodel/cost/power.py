@@ -1,0 +1,184 @@
+r"""Board power and energy of an operator while it runs, from measured shares of the design power.
+
+.. math::
+
+    P = P_{TDP}\,\left(c^{-8} + s^{-8}\right)^{-1/8},
+    \qquad s = r + m\,\frac{B}{t\,W} + a\,\frac{F}{t\,P_k}, \qquad E = P\,t
+
+A chip that runs anything at all draws a large share ``r`` of its design power: clocks are up and
+every unit holds waves. Traffic at the full rate ``W`` of device memory adds ``m``, arithmetic at
+the peak of its format adds ``a``, and the power limit ends the sum at ``c`` with a rounded corner,
+a little above one because the limit acts on an average over longer than the meter does.
+
+What a unit does without moving operands or multiplying (address arithmetic, waiting with many warps
+in flight) is not seen by the formula and is what most of its error comes from.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perfmodel.cost.efficiency import efficiency_folder
+from perfmodel.cost.mechanism import task_device
+from perfmodel.cost.parts import Floats
+from perfmodel.cost.price import price
+from perfmodel.cost.tasks import tasks_of
+from perfmodel.errors import CalibrationError, SpecError
+from perfmodel.hardware import Accelerator
+from perfmodel.workload.op import Op
+
+POWER_FILE = "power.toml"
+_CORNER = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class PowerShares:
+    """Shares of the design power, and how well they hold.
+
+    Parameters
+    ----------
+    running : float
+        Drawn as soon as kernels run back to back.
+    memory, arithmetic : float
+        Added by traffic at the full rate of device memory, and by arithmetic at its peak.
+    ceiling : float
+        Where the power limit ends the sum.
+    """
+
+    running: float
+    memory: float
+    arithmetic: float
+    ceiling: float
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Power and energy of operators, arrays of the operator's shape.
+
+    Parameters
+    ----------
+    watts : array
+        Board power of one device while the operator runs back to back [W].
+    joules : array
+        Energy of one call [J].
+    calibrated : bool
+        Whether power was measured on this chip.
+    """
+
+    watts: Floats
+    joules: Floats
+    calibrated: bool
+
+
+def power_share(arithmetic: Floats, memory: Floats, shares: PowerShares) -> Floats:
+    """Board power as a share of the design power.
+
+    Parameters
+    ----------
+    arithmetic, memory : array
+        Achieved over peak rates, arithmetic and device memory.
+    """
+    total = (
+        shares.running + shares.memory * np.minimum(memory, 1.0) + shares.arithmetic * arithmetic
+    )
+    return np.asarray(np.minimum(total, shares.ceiling))
+
+
+def draw(op: Op, accelerator: Accelerator, *, seconds: Floats | None = None) -> Draw:
+    """Power and energy of an operator, or of many at once.
+
+    Parameters
+    ----------
+    op : Op
+        Sizes may be arrays that broadcast.
+    accelerator : Accelerator
+        The device.
+    seconds : array, optional
+        Time of one call [s]; by default what :func:`perfmodel.cost.price` predicts.
+
+    Raises
+    ------
+    SpecError
+        If the design power of the chip is not known.
+    """
+    if accelerator.tdp is None:
+        raise SpecError(
+            f"{accelerator.name}: tdp",
+            "<not given>",
+            "the thermal design power of the package",
+            repair="add tdp to the chip's description",
+        )
+    shares, own = shares_of(accelerator)
+    shape, tasks = tasks_of(op)
+    time = price(op, accelerator).seconds if seconds is None else seconds
+    time = np.broadcast_to(time, shape)
+    watts = np.zeros(int(np.prod(shape)))
+    for task in tasks:
+        device = task_device(task, accelerator)
+        spent = time.reshape(-1)[task.places]
+        watts[task.places] = accelerator.tdp * power_share(
+            task.sizes["flops"] / spent / device.peak,
+            (task.sizes["read"] + task.sizes["written"]) / spent / device.bandwidth,
+            shares,
+        )
+    watts = watts.reshape(shape)
+    return Draw(watts, watts * time, own)
+
+
+def shares_of(accelerator: Accelerator) -> tuple[PowerShares, bool]:
+    """The shares of this chip, else of the one with most measured rows; whether its own."""
+    return load_shares(accelerator.name.lower(), efficiency_folder())
+
+
+@lru_cache(maxsize=64)
+def load_shares(device: str, folder: Path) -> tuple[PowerShares, bool]:
+    """As :func:`shares_of`, by name and folder of the efficiency files.
+
+    Raises
+    ------
+    CalibrationError
+        If no chip was measured, or a file does not hold the four shares.
+    """
+    own = folder / device / POWER_FILE
+    if own.is_file():
+        return read_shares(own), True
+    known = sorted(folder.glob(f"*/{POWER_FILE}"))
+    if not known:
+        raise CalibrationError(
+            str(folder),
+            f"<no {POWER_FILE} in it>",
+            "the shares of at least one chip",
+            repair="run `perfmodel calibrate` on measurements with a power_w column",
+        )
+    return read_shares(max(known, key=lambda path: int(_table(path).get("rows", 0)))), False
+
+
+def read_shares(path: Path) -> PowerShares:
+    """The four shares of a file that `perfmodel calibrate` wrote."""
+    table = _table(path).get("shares", {})
+    names = [field.name for field in fields(PowerShares)]
+    for name in names:
+        value = table.get(name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0.0:
+            raise CalibrationError(
+                f"{path.name}: shares.{name}",
+                value,
+                "a share of the design power, 0 or more",
+                repair="run `perfmodel calibrate` again, or restore the file",
+            )
+    return PowerShares(**{name: float(table[name]) for name in names})
+
+
+def _table(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise CalibrationError(
+            str(path), f"<{error}>", "a TOML file of shares", repair="restore the file"
+        ) from None
