@@ -1,8 +1,10 @@
 """Convolutional networks on devices: inference and data-parallel training steps.
 
-The operators of a network are priced one by one and added up. What a step takes beyond its kernels
-depends on how it is launched: replayed from a graph it is their sum; launched eagerly it is the
-longer of the kernels and the host's work, since the device runs behind a queue that the host fills.
+An inference that is replayed from a graph is priced as the program of any model: the network is
+written as the operators that PyTorch dispatches for it (:mod:`perfmodel.workload.convnets.program`)
+and goes the way of recorded ones. Training steps and eager ones, whose host is unknown more often
+than not, are the sum of their operators, or the host's work where that takes longer: the device
+runs behind a queue that the host fills.
 """
 
 from __future__ import annotations
@@ -10,21 +12,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Final
 
 from perfmodel.cost.price import price
 from perfmodel.errors import WorkloadError, nearest_name
 from perfmodel.hardware import Accelerator, Cluster
 from perfmodel.network import collective_seconds
-from perfmodel.study.convnets_graph import graph_of
 from perfmodel.study.convnets_kinds import host_calls, kind_of
+from perfmodel.study.programs import estimate_program
 from perfmodel.workload.convnet import (
+    Convnet,
     Memory,
     Setting,
     convnet,
     convnet_calls,
     forward,
     inference_memory,
+    network_program,
     training_memory,
 )
 from perfmodel.workload.layer import Call
@@ -33,6 +38,8 @@ from perfmodel.workload.stack import load_stack
 from perfmodel.workload.stacked import stacked
 
 MODES: Final = ("graph", "eager", "compile")
+REPLAYS: Final = MappingProxyType({"graph": "cuda-graph", "compile": "torch-compile-graph"})
+"""The stack of an inference that is replayed."""
 LOOP_KERNELS: Final = {"sgd": 3, "rmsprop": 7, "adamw": 8}
 """Element-wise kernels for each tensor of an optimizer that loops over them (torch.optim before
 its multi-tensor implementations)."""
@@ -155,8 +162,7 @@ def infer_convnet(
         As for :func:`~perfmodel.workload.convnet.convnet_calls`.
     mode : str
         ``"graph"``: unfused kernels replayed from a CUDA graph; ``"eager"``: launched one by one;
-        ``"compile"``: element-wise chains fused, replayed. Replays have a gap between kernels and
-        factors of kernels in company where networks were measured (:mod:`convnets_graph`).
+        ``"compile"``: fused by a compiler, replayed.
     training_norms : bool
         Norms compute their statistics, as in a model that nobody put into evaluation mode.
     host_launch : float, optional
@@ -170,9 +176,11 @@ def infer_convnet(
     _check_mode(mode)
     setting = Setting(batch, dtype, layout, _fusion(mode), amp, training_norms)
     net = convnet(name, image_size)
-    calls = forward(net, setting)
+    if mode != "eager":
+        return _replayed(net, setting, accelerator, REPLAYS[mode])
+    kernels = _price(forward(net, setting), accelerator)
     memory = inference_memory(net, setting)
-    return _step(name, batch, 1, calls, accelerator, memory, mode, host_launch, 0.0)
+    return _assemble(name, batch, 1, kernels, accelerator, memory, mode, host_launch, 0.0)
 
 
 def train_convnet(
@@ -207,7 +215,7 @@ def train_convnet(
         The optimizer runs :data:`LOOP_KERNELS` kernels for every parameter tensor, as PyTorch's did
         before version 2, instead of few for all.
     mode, host_launch
-        As for :func:`infer_convnet`.
+        As for :func:`infer_convnet`; replayed kernels are added up.
 
     Notes
     -----
@@ -247,19 +255,39 @@ def forward_seconds(
     return max(kernels.seconds, kernels.launches * host_launch)
 
 
-def _step(
-    name: str,
-    batch: int,
-    devices: int,
-    calls: tuple[Call, ...],
-    accelerator: Accelerator,
-    memory: Memory,
-    mode: str,
-    host_launch: float | None,
-    exposed: float,
-) -> ConvnetStep:
-    kernels = _price(calls, accelerator)
-    return _assemble(name, batch, devices, kernels, accelerator, memory, mode, host_launch, exposed)
+def _replayed(net: Convnet, setting: Setting, accelerator: Accelerator, stack: str) -> ConvnetStep:
+    """An inference as a program on a stack that replays it."""
+    chosen = load_stack(stack)
+    if setting.dtype in ("fp32", "tf32"):
+        words = {"matmul_fp32": setting.dtype, "convolution_fp32": setting.dtype}
+        chosen = chosen.model_copy(update=words)
+    done = estimate_program(network_program(net, setting), accelerator, stack=chosen)
+    table = done.kernels
+    seconds = table.seconds.tolist()
+    modules: dict[str, float] = {}
+    kinds: dict[str, float] = {}
+    for kernel, each in zip(table.kernels, seconds, strict=True):
+        modules[kernel.kind] = modules.get(kernel.kind, 0.0) + each
+        kind = kind_of(kernel.ops[0])
+        kinds[kind] = kinds.get(kind, 0.0) + each
+    memory = inference_memory(net, setting)
+    total = math.fsum(seconds)
+    return ConvnetStep(
+        name=net.name,
+        batch=setting.batch,
+        devices=1,
+        step_seconds=done.seconds,
+        kernel_seconds=total,
+        host_seconds=0.0,
+        exposed_comm_seconds=0.0,
+        modules=tuple(sorted(modules.items(), key=lambda item: -item[1])),
+        memory=memory,
+        fits=memory.total <= float(accelerator.memory_capacity),
+        flops=sum(int(kernel.flops) for kernel in table.kernels),
+        calibrated=float(table.seconds[table.calibrated].sum()) / total,
+        kinds=tuple(sorted(kinds.items())),
+        kernels=len(table.kernels),
+    )
 
 
 def _assemble(
@@ -275,15 +303,11 @@ def _assemble(
 ) -> ConvnetStep:
     launch = load_stack("torch-eager").host_launch if host_launch is None else host_launch
     host = kernels.launches * launch if mode == "eager" else 0.0
-    busy = kernels.seconds
-    graph = None if mode == "eager" else graph_of(accelerator.family)
-    if graph is not None:
-        busy = graph.seconds(kernels.kinds, kernels.count, fused=mode == "compile")
     return ConvnetStep(
         name=name,
         batch=batch,
         devices=devices,
-        step_seconds=max(busy, host) + exposed,
+        step_seconds=max(kernels.seconds, host) + exposed,
         kernel_seconds=kernels.seconds,
         host_seconds=host,
         exposed_comm_seconds=exposed,
@@ -310,7 +334,7 @@ def _price(calls: tuple[Call, ...], accelerator: Accelerator) -> _Kernels:
             whole = seconds * float(call.count)
             word = f"{call.module} {call.grad} gradient" if call.grad else call.module
             modules[word] = modules.get(word, 0.0) + whole
-            kind = kind_of(call)
+            kind = kind_of(call.op, backward=bool(call.grad))
             kinds[kind] = kinds.get(kind, 0.0) + whole
             backward += whole if call.grad else 0.0
             calibrated += whole if known else 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from perfmodel.workload.layer import Call
+from perfmodel.workload.op import Op
 from perfmodel.workload.ops.conv import Conv2d, Conv3d
 
 HOST_CALLS: Final = {"conv": 1.8, "linear": 2.0, "norm": 1.6}
@@ -13,15 +14,14 @@ HOST_CALLS: Final = {"conv": 1.8, "linear": 2.0, "norm": 1.6}
 addition 6.5 us)."""
 
 
-def kind_of(call: Call) -> str:
+def kind_of(op: Op, *, backward: bool = False) -> str:
     """What a library has kernels of its own for: ``"grouped bwd half nhwc"``, ``"stream fp32"``."""
-    op = call.op
     dtype = getattr(op, "dtype", "")
     rate = "half" if dtype in ("fp16", "bf16") else "fp32"
     if not isinstance(op, Conv2d | Conv3d):
         # norms, poolings, biases and copies are described by their bytes alone
         return f"stream {rate}" if dtype else "stream of maps"
-    way = f"{'bwd' if call.grad else 'fwd'} {rate}"
+    way = f"{'bwd' if backward else 'fwd'} {rate}"
     if isinstance(op, Conv3d):
         return f"3d {way}"
     grouped = "depthwise" if op.groups == op.c_in else "grouped"

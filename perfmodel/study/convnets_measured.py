@@ -1,19 +1,21 @@
 """Whole convolutional networks replayed as CUDA graphs on an H100, measured and predicted.
 
-Two predictions stand beside each measurement: that of the network's recorded program, the way of
-any PyTorch model (:mod:`perfmodel.study.programs`), and that of the bundled network, whose kernels
-are added up (:mod:`perfmodel.study.convnets_graph`). Coefficients of both were fitted on the half
-of the models that a hash of the name picks.
+Two predictions stand beside each measurement, priced by one model
+(:func:`perfmodel.study.programs.estimate_program`): that of the network's recorded program, the way
+of any PyTorch model, and that of the bundled network. Coefficients were fitted on the half of the
+models that a hash of the name picks.
 
 ``python -m perfmodel.study.convnets_measured [CHIP]`` writes ``docs/accuracy/convnets_graph.md``.
 """
 
 from __future__ import annotations
 
+import csv
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from perfmodel.calibrate.programs import ModelRow
@@ -22,14 +24,43 @@ from perfmodel.errors import PerfmodelError
 from perfmodel.files import write_text
 from perfmodel.hardware import Accelerator, load_accelerator
 from perfmodel.study.convnets import infer_convnet
-from perfmodel.study.convnets_graph_fit import NETWORKS
 from perfmodel.study.programs import Record, measured_cases, records
 from perfmodel.study.programs_fit import folders
 from perfmodel.study.scores import REPORT, TUNE, Score, score
 
-OTHERS: Final = ("googlenet", "unet2d", "unet3d", "espcn", "condensenet", "shufflenet_v1")
-"""Measured networks whose bundled namesake differs in some layers: their programs alone."""
+Bundled = tuple[str, int | tuple[int, ...] | None]
+NETWORKS: Final[Mapping[str, Bundled]] = MappingProxyType(
+    {
+        "alexnet": ("alexnet", None),
+        "vgg16": ("vgg16", None),
+        "googlenet": ("googlenet", None),
+        "resnet18": ("resnet18", None),
+        "resnet50": ("resnet50", None),
+        "resnet101": ("resnet101", None),
+        "resnext50_32x4d": ("resnext50-32x4d", None),
+        "wide_resnet50_2": ("wide-resnet50-2", None),
+        "densenet121": ("densenet121", None),
+        "condensenet": ("condensenet-74-whole-head", None),
+        "shufflenet_v1": ("shufflenet-v1-g3", None),
+        "shufflenet_v2_x1_0": ("shufflenet-v2-x1_0", None),
+        "mobilenetv1_100": ("mobilenet-v1", None),
+        "mobilenet_v2": ("mobilenet-v2", None),
+        "mobilenet_v3_large": ("mobilenet-v3-large", None),
+        "efficientnet_b0": ("efficientnet-b0", None),
+        "efficientnet_b2": ("efficientnet-b2", 288),
+        "efficientnet_b4": ("efficientnet-b4", None),
+        "regnet_x_3_2gf": ("regnet-x_3_2gf", None),
+        "regnety_040": ("regnet-y_4gf", None),
+        "convnext_tiny": ("convnext-tiny", None),
+        "unet2d": ("unet-2d-norm", None),
+        "unet3d": ("unet-3d-norm", None),
+        "espcn": ("espcn", (360, 640)),
+    }
+)
+"""Measured name -> bundled network of the same layers, and the side of its image."""
 WORDS: Final = "## What is behind the errors"
+FROZEN: Final = "convnets_frozen.csv"
+"""Predictions of the coefficients of the runs before, written down when networks came in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +79,8 @@ class NetworkRow:
         ``"tune"`` where the coefficients of programs may have seen the network.
     measured_s, program_s : float
         A replay as measured, and as predicted from the recorded program [s].
-    bundled_s : float or None
-        The sum of the kernels of the bundled network [s].
+    bundled_s : float
+        As predicted from the bundled network [s].
     """
 
     network: str
@@ -59,7 +90,7 @@ class NetworkRow:
     split: str
     measured_s: float
     program_s: float
-    bundled_s: float | None
+    bundled_s: float
 
     @property
     def error(self) -> float:
@@ -67,15 +98,14 @@ class NetworkRow:
         return self.program_s / self.measured_s - 1.0
 
     @property
-    def bundled_error(self) -> float | None:
+    def bundled_error(self) -> float:
         """Of the bundled network, signed, as a fraction."""
-        return None if self.bundled_s is None else self.bundled_s / self.measured_s - 1.0
+        return self.bundled_s / self.measured_s - 1.0
 
 
 def is_convnet(row: ModelRow) -> bool:
     """Whether a measured row is a convolutional network's inference, replayed as a graph."""
-    known = row.model in NETWORKS or row.model in OTHERS
-    return known and row.kind == "infer" and row.mode == "graph"
+    return row.model in NETWORKS and row.kind == "infer" and row.mode == "graph"
 
 
 def network_rows(
@@ -109,13 +139,13 @@ def network_rows(
 
 def _row(row: ModelRow, record: Record, accelerator: Accelerator) -> NetworkRow:
     layout = row.case.split("/")[6]
-    name, bundled = NETWORKS.get(row.model), None
-    if name is not None:
-        step = infer_convnet(name, accelerator, row.batch, dtype=row.dtype, layout=layout)
-        bundled = step.step_seconds
+    name, size = NETWORKS[row.model]
+    step = infer_convnet(
+        name, accelerator, row.batch, image_size=size, dtype=row.dtype, layout=layout
+    )
     return NetworkRow(
         row.model, row.batch, row.dtype, layout, record.split, row.step_s, record.predicted_s,
-        bundled,
+        step.step_seconds,
     )  # fmt: skip
 
 
@@ -125,28 +155,49 @@ def network_scores(rows: Iterable[NetworkRow]) -> dict[tuple[str, str], Score]:
     table = {}
     for half in (REPORT, TUNE):
         mine = [row for row in rows if row.split == half]
-        summed = [row for row in mine if row.bundled_s is not None]
-        for name, kept, predicted in (
-            ("program", mine, [row.program_s for row in mine]),
-            ("bundled", summed, [row.bundled_s or 0.0 for row in summed]),
+        for name, predicted in (
+            ("program", [row.program_s for row in mine]),
+            ("bundled", [row.bundled_s for row in mine]),
         ):
-            one = score(predicted, [row.measured_s for row in kept])
+            one = score(predicted, [row.measured_s for row in mine])
             if one is not None:
                 table[name, half] = one
     return table
 
 
-def markdown(found: Mapping[str, Sequence[NetworkRow]], words: str = "") -> str:
+def frozen_errors(path: Path) -> dict[tuple[str, str, int], tuple[float, float | None]]:
+    """Errors of programs and of bundled networks as first predicted, by chip, network and batch."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return {
+            (row["chip"], row["network"], int(row["batch"])): (
+                float(row["program_us"]) / float(row["measured_us"]) - 1.0,
+                float(row["bundled_us"]) / float(row["measured_us"]) - 1.0
+                if row["bundled_us"]
+                else None,
+            )
+            for row in csv.DictReader(file)
+        }
+
+
+def markdown(
+    found: Mapping[str, Sequence[NetworkRow]],
+    words: str = "",
+    frozen: Mapping[tuple[str, str, int], tuple[float, float | None]] | None = None,
+) -> str:
     """A page with the tables of all chips; `words` stands behind them."""
+    frozen = frozen or {}
     lines = [
         "# Accuracy: convolutional networks replayed as CUDA graphs",
         "",
         "Latency of one inference step, PyTorch's eager kernels captured as a CUDA graph",
         "(`validate/bench/models`, protocol in the sidecars), beside two predictions. *Program*:",
         "the network recorded by `perfmodel.trace`. *Bundled*: the network of the same name that",
-        "is shipped, its kernels added up. Coefficients of both were fitted on the networks marked",
-        "`tune` (programs: on other kinds of models too), none on those marked `report`. Reproduce",
-        "with `python -m perfmodel.study.convnets_measured`.",
+        "is shipped, written as the operators that PyTorch dispatches. One model prices both, and",
+        "both have the same kernels but for sums and activations that are in place or not.",
+        "Coefficients were fitted on models marked `tune`, networks and others, not on `report`.",
+        "*First*: the program's error when the network was first measured, with the coefficients",
+        f"of the runs before ([{FROZEN}]({FROZEN})): nothing had seen any of these networks.",
+        "Reproduce with `python -m perfmodel.study.convnets_measured`.",
         "",
     ]
     seen = {REPORT: "networks that no fit read", TUNE: "networks of the fit"}
@@ -154,23 +205,35 @@ def markdown(found: Mapping[str, Sequence[NetworkRow]], words: str = "") -> str:
         lines += [f"## {chip}", "", "| prediction | rows | MAPE % | bias % | p90 % | worst % |"]
         lines += ["| --- | ---: | ---: | ---: | ---: | ---: |"]
         for (name, half), one in network_scores(rows).items():
-            lines.append(
-                f"| {name}, {seen[half]} | {one.count} | {100 * one.mape:.1f} |"
-                f" {100 * one.bias:+.1f} | {100 * one.p90:.1f} | {100 * one.worst:+.0f} |"
-            )
-        lines += ["", "| network | half | batch | measured us | program % | bundled % |"]
-        lines += ["| --- | --- | ---: | ---: | ---: | ---: |"]
+            lines.append(_line(f"{name}, {seen[half]}", one))
+        for name, which in (("program", 0), ("bundled", 1)):
+            first = [both[which] for (on, _, _), both in frozen.items() if on == chip]
+            ratios = [1.0 + error for error in first if error is not None]
+            before_all = score(ratios, [1.0] * len(ratios))
+            if before_all is not None:
+                lines.append(_line(f"{name}, first, before any coefficient read them", before_all))
+        lines += ["", "| network | half | batch | measured us | first % | program % | bundled % |"]
+        lines += ["| --- | --- | ---: | ---: | ---: | ---: | ---: |"]
         for row in rows:
-            bundled = "" if row.bundled_error is None else f"{100 * row.bundled_error:+.1f}"
+            before = frozen.get((chip, row.network, row.batch))
+            first_error = "" if before is None else f"{100 * before[0]:+.1f}"
             formats = "" if (row.dtype, row.layout) == ("bf16", "nhwc") else (
                 f" {row.dtype} {row.layout}"
             )  # fmt: skip
             lines.append(
                 f"| {row.network}{formats} | {row.split} | {row.batch} |"
-                f" {row.measured_s * 1e6:.1f} | {100 * row.error:+.1f} | {bundled} |"
+                f" {row.measured_s * 1e6:.1f} | {first_error} | {100 * row.error:+.1f} |"
+                f" {100 * row.bundled_error:+.1f} |"
             )
         lines.append("")
     return "\n".join([*lines, words]).rstrip() + "\n"
+
+
+def _line(name: str, one: Score) -> str:
+    return (
+        f"| {name} | {one.count} | {100 * one.mape:.1f} | {100 * one.bias:+.1f} |"
+        f" {100 * one.p90:.1f} | {100 * one.worst:+.0f} |"
+    )
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -186,7 +249,9 @@ def main(arguments: Sequence[str]) -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     kept = page.read_text(encoding="utf-8").partition(WORDS) if page.is_file() else ("", "", "")
-    write_text(page, markdown(found, "".join(kept[1:])))
+    first = page.with_name(FROZEN)
+    frozen = frozen_errors(first) if first.is_file() else {}
+    write_text(page, markdown(found, "".join(kept[1:]), frozen))
     for chip, rows in found.items():
         for (name, half), one in network_scores(rows).items():
             sys.stdout.write(f"{chip} {name} {half}: {one.count} rows, {one.mape:.1%}\n")

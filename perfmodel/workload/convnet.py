@@ -7,6 +7,7 @@ from perfmodel.workload.convnets.build import Convnet, Node
 from perfmodel.workload.convnets.lower import FUSIONS, Setting, conv_op, forward
 from perfmodel.workload.convnets.memory import Memory, inference_memory, training_memory
 from perfmodel.workload.convnets.names import CONVNETS, convnet
+from perfmodel.workload.convnets.program import network_program
 from perfmodel.workload.layer import Call
 from perfmodel.workload.ops.base import checked_size
 
@@ -24,6 +25,7 @@ __all__ = [
     "convnet_calls",
     "forward",
     "inference_memory",
+    "network_program",
     "training_memory",
 ]
 

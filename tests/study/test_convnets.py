@@ -9,15 +9,13 @@ import numpy as np
 import pytest
 
 from perfmodel.cost.price import price
-from perfmodel.errors import CalibrationError, WorkloadError
+from perfmodel.errors import WorkloadError
 from perfmodel.hardware import load_accelerator, load_cluster
 from perfmodel.study.convnets import infer_convnet, train_convnet
-from perfmodel.study.convnets_graph import Graph, graph_of
-from perfmodel.study.convnets_graph_fit import Replay, errors, fit, replays, text
 from perfmodel.study.convnets_kinds import HOST_CALLS, host_calls, kind_of
 from perfmodel.study.convnets_library import LEAST_ROWS, Row, fit_unknowns
 from perfmodel.study.convnets_published import score_published, summary
-from perfmodel.workload.convnet import convnet, convnet_calls
+from perfmodel.workload.convnet import Setting, convnet, convnet_calls, network_program
 from perfmodel.workload.layer import Call
 from perfmodel.workload.ops.conv import Conv2d, Conv3d
 from perfmodel.workload.ops.streams import Elementwise
@@ -26,64 +24,32 @@ TABLE = Path(__file__).parents[2] / "validate" / "published" / "convnets.csv"
 CHIP = load_accelerator("a100-sxm4-80gb")
 
 
-def test_graph_mode_is_the_sum_of_the_kernels() -> None:
+def test_a_replay_is_the_program_of_the_network() -> None:
+    net, setting = convnet("resnet18"), Setting(8, "fp16")
     step = infer_convnet("resnet18", CHIP, 8, dtype="fp16")
+    done = network_program(net, setting).estimate(CHIP, stack="cuda-graph")
+    assert step.step_seconds == done.seconds
+    assert step.kernels == len(done.kernels.kernels)
+    assert step.host_seconds == 0.0
+    # convolutions are nearly all of it
     calls = convnet_calls("resnet18", 8, dtype="fp16")
+    assert step.flops == pytest.approx(sum(c.op.flops * c.count for c in calls), rel=0.01)
+    parts = (sum(s for _, s in one) for one in (step.kinds, step.modules))
+    assert all(part == pytest.approx(step.kernel_seconds) for part in parts)
+
+
+def test_fp32_is_computed_in_fp32_and_tf32_in_tf32() -> None:
+    slow, fast = (infer_convnet("resnet18", CHIP, 8, dtype=word) for word in ("fp32", "tf32"))
+    assert slow.step_seconds > 1.5 * fast.step_seconds
+    assert slow.kernels == fast.kernels
+
+
+def test_an_eager_step_is_the_sum_of_its_kernels() -> None:
+    step = infer_convnet("resnet18", CHIP, 512, dtype="fp16", mode="eager")
+    calls = convnet_calls("resnet18", 512, dtype="fp16")
     expected = sum(float(price(c.op, CHIP).seconds) * c.count for c in calls)
-    assert step.step_seconds == pytest.approx(expected)
+    assert step.step_seconds == step.kernel_seconds == pytest.approx(expected)
     assert step.flops == sum(c.op.flops * c.count for c in calls)
-
-
-def test_a_measured_architecture_has_gaps_between_kernels() -> None:
-    hopper = load_accelerator("h100-sxm5-80gb")
-    graph = graph_of("hopper")
-    assert graph is not None
-    assert graph_of("ampere") is None
-    step = infer_convnet("resnet18", hopper, 1)
-    assert step.kernels == sum(call.count for call in convnet_calls("resnet18", 1))
-    assert step.step_seconds == pytest.approx(graph.seconds(step.kinds, step.kernels))
-    assert step.step_seconds > step.kernel_seconds + 0.5e-6 * step.kernels
-    fused = infer_convnet("resnet18", hopper, 1, mode="compile")
-    streams = sum(s for kind, s in fused.kinds if kind.startswith("stream"))
-    others = tuple((kind, s) for kind, s in fused.kinds if not kind.startswith("stream"))
-    expected = graph.seconds(others, fused.kernels) + streams
-    assert fused.step_seconds == pytest.approx(expected)
-    eager = infer_convnet("resnet18", hopper, 512, mode="eager")
-    assert eager.step_seconds == eager.kernel_seconds
-
-
-def test_gap_and_factors_are_found_and_files_checked(tmp_path: Path) -> None:
-    rng = np.random.default_rng(2)
-    true = Graph(1.5e-6, (("dense fwd half nhwc", 0.8), ("stream of maps", 1.4)))
-    rows = []
-    for place in range(30):
-        kinds = tuple((kind, float(rng.uniform(0.01, 2)) * 1e-3) for kind, _ in true.factors)
-        kernels = int(rng.integers(50, 400))
-        rows.append(Replay(f"n{place}", 1, true.seconds(kinds, kernels), kinds, kernels))
-    found = fit(rows)
-    assert found.gap == pytest.approx(true.gap, rel=0.05)
-    assert np.abs(errors(rows, found)).max() < 0.03
-    path = tmp_path / "convnets.toml"
-    path.write_text(text(found, "hopper", "x"))
-    read = graph_of("hopper", path)
-    assert read is not None
-    assert dict(read.factors)["stream of maps"] == pytest.approx(1.4, rel=0.05)
-    assert graph_of("volta", path) is None
-    path.write_text("[graph.hopper]\ngap_seconds = 1\n")
-    graph_of.cache_clear()
-    with pytest.raises(CalibrationError, match="convnets_graph_fit"):
-        graph_of("hopper", path)
-
-
-def test_networks_that_no_fit_saw_are_close() -> None:
-    folder = TABLE.parents[1] / "measurements" / "h100-sxm5-80gb" / "models"
-    rows = replays(folder, load_accelerator("h100-sxm5-80gb"))
-    unseen = [row for row in rows if not row.tune]
-    assert len(unseen) >= 12
-    graph = graph_of("hopper")
-    assert graph is not None
-    # a gate against regressions: the page has the numbers
-    assert np.abs(errors(unseen, graph)).mean() < 0.12
 
 
 def test_eager_is_host_bound_for_small_batches_only() -> None:
@@ -165,7 +131,7 @@ def test_kinds_of_kernels_add_up() -> None:
     names = {kind for kind, _ in step.kinds}
     assert {"depthwise fwd half nhwc", "depthwise bwd half nhwc", "dense fwd half nhwc"} <= names
     op = Conv3d(1, 8, 8, 8, 8, 8, 3, dtype="fp32")
-    assert kind_of(Call("c", op, module="conv", grad="weight")) == "3d bwd fp32"
+    assert kind_of(op, backward=True) == "3d bwd fp32"
 
 
 def made_up_rows(count: int = 80) -> tuple[list[Row], dict[str, float]]:

@@ -30,7 +30,16 @@ KINDS: Final = (
     "gather",
     "pixel_shuffle",
 )
-ACTIVATIONS: Final = ("relu", "silu", "gelu", "sigmoid", "hardswish", "hardsigmoid", "tanh")
+ACTIVATIONS: Final = (
+    "relu",
+    "relu6",
+    "silu",
+    "gelu",
+    "sigmoid",
+    "hardswish",
+    "hardsigmoid",
+    "tanh",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +60,7 @@ class Node:
         Of a convolution or pooling. A transposed convolution has the numbers of the convolution
         whose input gradient it is.
     word : str
-        Which activation or norm.
+        Which activation, norm or pooling.
     """
 
     name: str
@@ -257,14 +266,16 @@ class Builder:
         *,
         kind: str = "max_pool",
         ceil: bool = False,
+        word: str = "",
     ) -> int:
-        """Maximum or average pooling."""
+        """Maximum or average pooling; ``word="adaptive"`` marks one that fixes its output."""
         old = self.sides(x)
         sides = tuple(pooled(side, kernel, stride, padding, ceil=ceil) for side in old)
         self._check_sides(sides, old)
         return self._add(
-            kind, (x,), self.channels(x), sides, kernel=kernel, stride=stride, padding=padding
-        )
+            kind, (x,), self.channels(x), sides, kernel=kernel, stride=stride, padding=padding,
+            word=word,
+        )  # fmt: skip
 
     def global_pool(self, x: int, *, keep: bool = False) -> int:
         """Mean over the map; ``keep`` leaves sides of length 1."""

@@ -94,10 +94,8 @@ def googlenet(b: Builder, x: int, *, classes: int = 1000, old: bool = False) -> 
 
 
 def _adaptive(b: Builder, x: int, side: int) -> int:
-    """Average pooling to a fixed side where the map has another one."""
+    """Average pooling to a fixed side; a kernel also where the map has that side already."""
     now = b.sides(x)[0]
-    if now == side:
-        return x
     stride = max(now // side, 1)
     kernel = now - (side - 1) * stride
-    return b.pool(x, max(kernel, 1), stride, kind="avg_pool") if kernel >= 1 else x
+    return b.pool(x, kernel, stride, kind="avg_pool", word="adaptive") if kernel >= 1 else x

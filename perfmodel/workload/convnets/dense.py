@@ -26,7 +26,7 @@ def densenet(
     for block, layers in enumerate(blocks):
         maps = [x]
         for _ in range(layers):
-            y = b.concat(*maps) if len(maps) > 1 else x
+            y = b.concat(*maps)
             y = b.conv(b.act(b.norm(y)), 4 * growth, 1)
             maps.append(b.conv(b.act(b.norm(y)), growth, 3))
         x = b.concat(*maps)
@@ -45,13 +45,15 @@ def condensenet(
     groups: int = 4,
     condense: int = 4,
     cifar: bool = False,
+    whole_head: bool = False,
     classes: int = 1000,
 ) -> int:
     """The deployed network: index, grouped 1 x 1, shuffle, grouped 3 x 3, at every layer.
 
     A learned group convolution keeps ``1 / condense`` of each group's inputs: after the index it is
     a convolution with ``groups`` groups over as many channels as it has inputs times
-    ``groups / condense``. The classifier keeps half of its inputs.
+    ``groups / condense``. The classifier keeps half of its inputs unless
+    it is a ``whole_head``.
     """
     x = b.conv(x, 2 * growths[0], 3, 1 if cifar else 2)
     for stage, (count, growth) in enumerate(zip(layers, growths, strict=True)):
@@ -64,6 +66,6 @@ def condensenet(
         if stage < len(layers) - 1:
             x = b.pool(x, 2, 2, kind="avg_pool")
     x = b.global_pool(b.act(b.norm(x)))
-    if not cifar:
+    if not (cifar or whole_head):
         x = b.gather(x, b.channels(x) // 2)
     return b.linear(x, classes)

@@ -23,7 +23,9 @@ from perfmodel.workload.ops.streams import ELEMENTWISE, Elementwise, Fused
 FUSIONS: Final = ("none", "pointwise")
 POINTWISE: Final = ("norm", "act", "add", "mul", "scale")
 # operations an element, where the element-wise table has none
-_OPERATIONS: Final = {"hardswish": 4, "hardsigmoid": 3, "batch": 2, "add": 1, "mul": 1, "scale": 1}
+_OPERATIONS: Final = {
+    "hardswish": 4, "hardsigmoid": 3, "relu6": 2, "batch": 2, "add": 1, "mul": 1, "scale": 1,
+}  # fmt: skip
 _POOLS: Final = ("max_pool", "avg_pool", "global_pool")
 _COPIES: Final = ("concat", "shuffle", "gather", "pixel_shuffle")
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from perfmodel.workload.convnets.backward import OPTIMIZER_BYTES
 from perfmodel.workload.convnets.build import Convnet
-from perfmodel.workload.convnets.lower import POINTWISE, Setting
+from perfmodel.workload.convnets.lower import Setting
+from perfmodel.workload.convnets.program import network_program
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,22 +26,14 @@ class Memory:
 
 
 def inference_memory(net: Convnet, setting: Setting) -> Memory:
-    """Weights, and the largest set of feature maps that are alive at once.
+    """Weights, and the largest set of maps that are alive at once beside them.
 
-    Activations and sums overwrite their input when nobody else reads it.
+    Maps live as in the network's program: from the operator that makes them to the last that reads
+    them. Running statistics and the image count as maps.
     """
-    consumers = net.consumers()
-    last_use = [readers[-1] if readers else len(net.nodes) for readers in consumers]
-    sizes = [setting.batch * node.elements * setting.element for node in net.nodes]
-    alive = peak = 0
-    for place, node in enumerate(net.nodes):
-        dying = [source for source in set(node.inputs) if last_use[source] == place]
-        in_place = node.kind in POINTWISE and any(sizes[s] == sizes[place] for s in dying)
-        alive += sizes[place]
-        peak = max(peak, alive - (sizes[place] if in_place else 0))
-        alive -= sum(sizes[source] for source in dying)
-    per_weight = setting.element + (4 if setting.amp else 0)
-    return Memory(net.parameters * per_weight, 0, 0, peak)
+    program = network_program(net, setting)
+    weights = net.parameters * (setting.element + (4 if setting.amp else 0))
+    return Memory(weights, 0, 0, max(max(program.live_bytes()) - weights, 0))
 
 
 def training_memory(net: Convnet, setting: Setting, optimizer: str = "sgd") -> Memory:

@@ -83,23 +83,24 @@ def divisible(channels: float, step: int = 8) -> int:
 
 def mobilenet_v1(b: Builder, x: int, *, classes: int = 1000) -> int:
     """Depth-wise and pointwise convolutions in turn."""
-    x = b.conv_norm(x, 32, 3, 2)
+    x = b.conv_norm(x, 32, 3, 2, act="relu6")
     for channels, stride in (
         (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2),
         (1024, 1),
     ):  # fmt: skip
-        x = b.conv_norm(x, b.channels(x), 3, stride, groups=b.channels(x))
-        x = b.conv_norm(x, channels, 1)
+        x = b.conv_norm(x, b.channels(x), 3, stride, groups=b.channels(x), act="relu6")
+        x = b.conv_norm(x, channels, 1, act="relu6")
     return b.linear(b.global_pool(x), classes)
 
 
 def mobilenet_v2(b: Builder, x: int, *, classes: int = 1000) -> int:
     """Inverted residuals."""
-    x = b.conv_norm(x, 32, 3, 2)
+    x = b.conv_norm(x, 32, 3, 2, act="relu6")
     for expansion, channels, repeats, first in _MOBILE_V2:
         for place in range(repeats):
-            x = _inverted(b, x, expansion * b.channels(x), channels, 3, first if not place else 1)
-    return b.linear(b.global_pool(b.conv_norm(x, 1280, 1)), classes)
+            stride = first if not place else 1
+            x = _inverted(b, x, expansion * b.channels(x), channels, 3, stride, act="relu6")
+    return b.linear(b.global_pool(b.conv_norm(x, 1280, 1, act="relu6")), classes)
 
 
 def mobilenet_v3(b: Builder, x: int, *, kind: str, classes: int = 1000) -> int:

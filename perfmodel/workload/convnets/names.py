@@ -64,6 +64,7 @@ _RECIPES: Final = MappingProxyType(
         "wide-resnet50-2": _Recipe(resnet, {"depth": 50, "width": 128}),
         **{f"densenet{depth}": _Recipe(densenet, {"depth": depth}) for depth in DENSENETS},
         "condensenet-74": _Recipe(condensenet, _CONDENSE_74),
+        "condensenet-74-whole-head": _Recipe(condensenet, _CONDENSE_74 | {"whole_head": True}),
         "condensenet-74-g8": _Recipe(condensenet, _CONDENSE_74 | {"groups": 8, "condense": 8}),
         "condensenet-86": _Recipe(condensenet, _CONDENSE_86, _CIFAR),
         **{
@@ -96,6 +97,12 @@ _RECIPES: Final = MappingProxyType(
         "unet-3d": _Recipe(
             unet, {"widths": (32, 64, 128, 256, 320), "norm": "instance", "classes": 3},
             (128, 128, 128), channels=4,
+        ),
+        "unet-2d-norm": _Recipe(
+            unet, {"widths": (64, 128, 256, 512, 1024), "norm": "batch"}, (256, 256)
+        ),
+        "unet-3d-norm": _Recipe(
+            unet, {"widths": (32, 64, 128, 256), "norm": "batch"}, (64, 128, 128), channels=1
         ),
         # NVIDIA's BraTS set-up of nnU-Net
         "nnunet-2d": _Recipe(

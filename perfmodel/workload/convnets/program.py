@@ -1,0 +1,397 @@
+"""A network as a :class:`~perfmodel.workload.program.Program`: what PyTorch dispatches for it.
+
+One inference in the order of the graph, with the tensors, memory orders and lifetimes that decide
+the kernels: batch norms with their statistics, biases, copies where an operator leaves another
+order behind. Views are written only where an order changes; a step that the host issues call by
+call has more of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Final
+
+from perfmodel.workload.convnets.build import Convnet
+from perfmodel.workload.convnets.build import Node as Layer
+from perfmodel.workload.convnets.lower import Setting
+from perfmodel.workload.program import Node, Program, Tensor
+
+LAST: Final = "channels_last"
+FIRST: Final = "contiguous"
+IN_PLACE: Final = ("relu", "relu6", "silu", "hardswish")
+"""Activations that networks run in place where nobody else reads their input."""
+TARGETS: Final = MappingProxyType({"relu6": "hardtanh"})
+"""What an activation is dispatched as, where its name is another."""
+
+
+def network_program(net: Convnet, setting: Setting) -> Program:
+    """The operators of one inference of a batch.
+
+    Parameters
+    ----------
+    net : Convnet
+        The graph.
+    setting : Setting
+        Batch, format and memory order; ``training`` norms compute their statistics, ``amp`` casts
+        fp32 weights first. How kernels are fused is for lowering to say.
+    """
+    writer = _Writer(net, setting)
+    for place, layer in enumerate(net.nodes):
+        writer.place = place
+        _LAYERS[layer.kind](writer, layer)
+    return writer.finish()
+
+
+@dataclass(slots=True)
+class _Writer:
+    net: Convnet
+    setting: Setting
+    place: int = 0
+    maps: dict[int, Tensor] = field(default_factory=dict)
+    tensors: list[Tensor] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
+    storages: list[int] = field(default_factory=list)
+    casts: set[int] = field(default_factory=set)
+
+    @property
+    def dtype(self) -> str:
+        """Format of maps; tf32 is a way to multiply fp32."""
+        return "fp32" if self.setting.dtype == "tf32" else self.setting.dtype
+
+    def shape(self, layer: Layer) -> tuple[int, ...]:
+        """Of a layer's map, images first."""
+        return (self.setting.batch, layer.channels, *layer.sides)
+
+    def tensor(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        *,
+        role: str = "activation",
+        layout: str = FIRST,
+        dtype: str = "",
+    ) -> Tensor:
+        """A tensor with memory of its own."""
+        made = Tensor(name, shape, dtype or self.dtype, role, len(self.storages), layout)
+        self.storages.append(int(made.bytes))
+        self.tensors.append(made)
+        return made
+
+    def view(self, of: Tensor, shape: tuple[int, ...], layout: str = FIRST) -> Tensor:
+        """Another shape of the same memory."""
+        made = replace(of, name=f"{of.name}:{len(self.tensors)}", shape=shape, layout=layout)
+        self.tensors.append(made)
+        return made
+
+    def weight(self, name: str, shape: tuple[int, ...], layout: str = FIRST) -> Tensor:
+        """A factor of products, cast where it is kept in fp32; the cast lives to the end."""
+        if not self.setting.amp:
+            return self.kept(name, shape, layout=layout)
+        full = self.kept(f"{name}.fp32", shape, layout=layout)
+        cast = self.tensor(full.name.removesuffix(".fp32"), shape, layout=layout)
+        self.call("aten._to_copy", (full,), (cast,))
+        self.casts.add(cast.storage)
+        return cast
+
+    def kept(
+        self, name: str, shape: tuple[int, ...], *, role: str = "parameter", layout: str = FIRST
+    ) -> Tensor:
+        """A parameter or statistic as it is stored."""
+        name = f"{self.net.nodes[self.place].name}.{name}"
+        dtype = "fp32" if self.setting.amp else self.dtype
+        return self.tensor(name, shape, role=role, layout=layout, dtype=dtype)
+
+    def call(
+        self,
+        target: str,
+        inputs: tuple[Tensor, ...],
+        outputs: tuple[Tensor, ...],
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        """One operator."""
+        name = f"{self.net.nodes[self.place].name}/{target.removeprefix('aten.')}.{len(self.nodes)}"
+        self.nodes.append(
+            Node(
+                name,
+                target,
+                tuple(tensor.name for tensor in inputs),
+                tuple(tensor.name for tensor in outputs),
+                dict(attributes or {}),
+                "forward",
+            )
+        )
+
+    def source(self, layer: Layer, which: int = 0) -> Tensor:
+        """The map that a layer reads."""
+        return self.maps[layer.inputs[which]]
+
+    def made(self, tensor: Tensor) -> None:
+        """Take a tensor as the map of the current layer."""
+        self.maps[self.place] = tensor
+
+    def like(self, layer: Layer, layout: str) -> Tensor:
+        """The map of a layer, in a memory order of its own where it has sides."""
+        shape = self.shape(layer)
+        plain = math.prod(shape[2:]) == 1
+        return self.tensor(layer.name, shape, layout=FIRST if plain else layout)
+
+    def sole(self, place: int) -> bool:
+        """Whether the current layer alone reads a map that it may overwrite."""
+        readers = [p for p, node in enumerate(self.net.nodes) if place in node.inputs]
+        return readers == [self.place] and self.net.nodes[place].kind not in ("input", "slice")
+
+    def finish(self) -> Program:
+        """The program, with memory given back after its last use."""
+        index = {tensor.name: tensor for tensor in self.tensors}
+        kept = {t.storage for t in self.tensors if t.role != "activation"} | self.casts
+        kept.add(self.maps[len(self.net.nodes) - 1].storage)
+        last: dict[int, int] = {}
+        for place, node in enumerate(self.nodes):
+            for name in (*node.inputs, *node.outputs):
+                last[index[name].storage] = place
+        frees: dict[int, list[int]] = {}
+        for storage, place in last.items():
+            if storage not in kept:
+                frees.setdefault(place, []).append(storage)
+        nodes = tuple(
+            replace(node, frees=tuple(frees.get(place, ())))
+            for place, node in enumerate(self.nodes)
+        )
+        inputs = tuple(tensor.name for tensor in self.tensors if tensor.role == "input")
+        outputs = (self.maps[len(self.net.nodes) - 1].name,)
+        return Program(
+            self.net.name, tuple(self.tensors), nodes, inputs, outputs, "bundled", 0,
+            tuple(self.storages),
+        )  # fmt: skip
+
+
+def _input(w: _Writer, layer: Layer) -> None:
+    order = LAST if w.setting.layout == "nhwc" and layer.channels > 1 else FIRST
+    w.made(w.tensor(layer.name, w.shape(layer), role="input", layout=order))
+
+
+def _conv(w: _Writer, layer: Layer) -> None:
+    x = w.source(layer)
+    if layer.word == "linear":
+        return _pointwise_linear(w, layer, x)
+    rank, c_in = len(layer.sides), x.shape[1] // layer.groups
+    ends = (x.shape[1], layer.channels) if layer.transposed else (layer.channels, c_in)
+    nhwc = w.setting.layout == "nhwc"
+    order = LAST if nhwc and layer.kernel > 1 and ends[1] > 1 else FIRST
+    operands = [x, w.weight("weight", (*ends, *(layer.kernel,) * rank), order)]
+    if layer.bias:
+        operands.append(w.weight("bias", (layer.channels,)))
+    out = w.like(layer, LAST if nhwc else FIRST)
+    attributes = {
+        "stride": [layer.stride] * rank,
+        "padding": [0 if layer.transposed else layer.padding] * rank,
+        "dilation": [1] * rank,
+        "transposed": layer.transposed,
+        "output_padding": [0] * rank,
+        "groups": layer.groups,
+    }
+    w.call("aten.convolution", tuple(operands), (out,), attributes)
+    w.made(out)
+
+
+def _pointwise_linear(w: _Writer, layer: Layer, x: Tensor) -> None:
+    """A pointwise convolution as a product over all pixels."""
+    rows = w.setting.batch * math.prod(layer.sides)
+    if w.setting.layout == "nchw":
+        x = _copied(w, x, f"{layer.name}.rows", LAST)
+    out = w.like(layer, LAST)
+    _product(w, layer, w.view(x, (rows, x.shape[1])), w.view(out, (rows, layer.channels)))
+    w.made(out)
+
+
+def _linear(w: _Writer, layer: Layer) -> None:
+    x = w.source(layer)
+    if x.layout != FIRST:
+        x = _copied(w, x, f"{layer.name}.flat", FIRST)
+    out = w.like(layer, FIRST)
+    _product(w, layer, w.view(x, (w.setting.batch, math.prod(x.shape[1:]))), out)
+    w.made(out)
+
+
+def _product(w: _Writer, layer: Layer, rows: Tensor, out: Tensor) -> None:
+    matrix = w.weight("weight", (layer.channels, rows.shape[1]))
+    turned = w.view(matrix, (rows.shape[1], layer.channels), "strided")
+    if layer.bias:
+        bias = w.weight("bias", (layer.channels,))
+        w.call("aten.addmm", (bias, rows, turned), (out,), {"beta": 1, "alpha": 1})
+    else:
+        w.call("aten.mm", (rows, turned), (out,))
+
+
+def _copied(w: _Writer, x: Tensor, name: str, order: str) -> Tensor:
+    """The same map in another order of memory."""
+    out = w.tensor(name, x.shape, layout=order)
+    w.call("aten.clone", (x,), (out,), {"memory_format": order})
+    return out
+
+
+def _norm(w: _Writer, layer: Layer) -> None:
+    x, channels = w.source(layer), layer.channels
+    affine = (w.kept("weight", (channels,)), w.kept("bias", (channels,)))
+    if layer.word == "layer":
+        return _layer_norm(w, layer, x, affine)
+    if layer.word == "instance":
+        return _instance_norm(w, layer, x, affine)
+    running = tuple(w.kept(word, (channels,), role="buffer") for word in ("mean", "var"))
+    out = w.like(layer, x.layout)
+    _batch_norm(w, layer.name, (x, *affine, *running), out, w.setting.training)
+    w.made(out)
+
+
+def _batch_norm(
+    w: _Writer, name: str, operands: tuple[Tensor, ...], out: Tensor, training: bool
+) -> None:
+    channels = operands[0].shape[1]
+    saved = tuple(
+        w.tensor(f"{name}.{word}", (channels,), dtype="fp32") for word in ("mean_", "invstd")
+    )
+    attributes = {"training": training, "momentum": 0.1, "eps": 1e-5}
+    w.call("aten.native_batch_norm", operands, (out, *saved), attributes)
+
+
+def _instance_norm(w: _Writer, layer: Layer, x: Tensor, affine: tuple[Tensor, ...]) -> None:
+    """A batch norm with one image whose channels are all images' (ATen/native/Normalization)."""
+    if x.layout != FIRST:
+        x = _copied(w, x, f"{layer.name}.first", FIRST)
+    many = w.setting.batch * layer.channels
+    repeated = tuple(w.tensor(f"{t.name}.repeated", (many,)) for t in affine)
+    for one, more in zip(affine, repeated, strict=True):
+        w.call("aten.repeat", (one,), (more,), {"repeats": [w.setting.batch]})
+    out = w.like(layer, FIRST)
+    wide = (1, many, *layer.sides)
+    _batch_norm(w, layer.name, (w.view(x, wide), *repeated), w.view(out, wide), training=True)
+    w.made(out)
+
+
+def _layer_norm(w: _Writer, layer: Layer, x: Tensor, affine: tuple[Tensor, ...]) -> None:
+    """Over the channels, which lie side by side in channels-last order."""
+    if layer.sides and x.layout != LAST and math.prod(layer.sides) > 1:
+        x = _copied(w, x, f"{layer.name}.last", LAST)
+    shape = (w.setting.batch, *layer.sides, layer.channels)
+    out = w.like(layer, LAST if layer.sides else FIRST)
+    saved = tuple(
+        w.tensor(f"{layer.name}.{word}", (*shape[:-1], 1), dtype="fp32")
+        for word in ("mean", "rstd")
+    )
+    attributes = {"normalized_shape": [layer.channels], "eps": 1e-6}
+    operands = (w.view(x, shape), *affine)
+    w.call("aten.native_layer_norm", operands, (w.view(out, shape), *saved), attributes)
+    w.made(out)
+
+
+def _act(w: _Writer, layer: Layer) -> None:
+    x = w.source(layer)
+    over = layer.word in IN_PLACE and w.sole(layer.inputs[0])
+    out = x if over else w.like(layer, x.layout)
+    attributes = {"approximate": "none"} if layer.word == "gelu" else {}
+    target = TARGETS.get(layer.word, layer.word)
+    w.call(f"aten.{target}{'_' if over else ''}", (x,), (out,), attributes)
+    w.made(out)
+
+
+def _add(w: _Writer, layer: Layer) -> None:
+    x, y = w.source(layer), w.source(layer, 1)
+    over = w.sole(layer.inputs[1])
+    out = y if over else w.like(layer, y.layout)
+    w.call("aten.add_" if over else "aten.add", (y, x), (out,), {"alpha": 1})
+    w.made(out)
+
+
+def _mul(w: _Writer, layer: Layer) -> None:
+    x, gate = w.source(layer), w.source(layer, 1)
+    out = w.like(layer, x.layout)
+    w.call("aten.mul", (gate, x), (out,))
+    w.made(out)
+
+
+def _scale(w: _Writer, layer: Layer) -> None:
+    x = w.source(layer)
+    factors = w.kept("weight", (layer.channels, *(1,) * len(layer.sides)))
+    out = w.like(layer, x.layout)
+    w.call("aten.mul", (factors, x), (out,))
+    w.made(out)
+
+
+def _concat(w: _Writer, layer: Layer) -> None:
+    parts = tuple(w.source(layer, which) for which in range(len(layer.inputs)))
+    last = all(part.layout == LAST for part in parts)
+    out = w.like(layer, LAST if last else FIRST)
+    w.call("aten.cat", parts, (out,), {"dim": 1, "lists": {"tensors": len(parts)}})
+    w.made(out)
+
+
+def _slice(w: _Writer, layer: Layer) -> None:
+    x = w.source(layer)
+    out = w.view(x, w.shape(layer), "strided")
+    w.call("aten.slice", (x,), (out,), {"dim": 1, "start": 0, "end": layer.channels})
+    w.made(out)
+
+
+def _pool(w: _Writer, layer: Layer) -> None:
+    x, rank = w.source(layer), len(layer.sides)
+    out = w.like(layer, x.layout)
+    attributes: dict[str, Any] = {
+        name: [value] * rank
+        for name, value in (
+            ("kernel_size", layer.kernel), ("stride", layer.stride), ("padding", layer.padding),
+        )
+    }  # fmt: skip
+    if layer.word == "adaptive":
+        w.call(f"aten._adaptive_avg_pool{rank}d", (x,), (out,), {"output_size": [*layer.sides]})
+    elif layer.kind == "max_pool":
+        places = w.tensor(f"{layer.name}.places", out.shape, layout=out.layout, dtype="int64")
+        attributes |= {"dilation": [1] * rank, "ceil_mode": False}
+        w.call(f"aten.max_pool{rank}d_with_indices", (x,), (out, places), attributes)
+    else:
+        attributes |= {"ceil_mode": False, "count_include_pad": True}
+        w.call(f"aten.avg_pool{rank}d", (x,), (out,), attributes)
+    w.made(out)
+
+
+def _global_pool(w: _Writer, layer: Layer) -> None:
+    x = w.source(layer)
+    out = w.like(layer, FIRST)
+    dims = list(range(2, len(x.shape)))
+    w.call("aten.mean", (x,), (out,), {"dim": dims, "keepdim": bool(layer.sides)})
+    w.made(out)
+
+
+def _shuffle(w: _Writer, layer: Layer) -> None:
+    """Channels seen as a matrix, turned and copied; the copy is in channels-first order."""
+    x, shape = w.source(layer), w.shape(layer)
+    turned = w.view(x, shape, "strided")
+    out = w.like(layer, FIRST)
+    w.call("aten.clone", (turned,), (out,), {"memory_format": FIRST})
+    w.made(out)
+
+
+def _gather(w: _Writer, layer: Layer) -> None:
+    x = w.source(layer)
+    index = w.tensor(f"{layer.name}.index", (layer.channels,), role="buffer", dtype="int64")
+    out = w.like(layer, FIRST)
+    w.call("aten.index_select", (x, index), (out,), {"dim": 1})
+    w.made(out)
+
+
+def _pixel_shuffle(w: _Writer, layer: Layer) -> None:
+    x = w.source(layer)
+    factor = layer.sides[0] // x.shape[2]
+    out = w.like(layer, FIRST)
+    w.call("aten.pixel_shuffle", (x,), (out,), {"upscale_factor": factor})
+    w.made(out)
+
+
+_LAYERS: Final = {
+    "input": _input, "conv": _conv, "linear": _linear, "norm": _norm, "act": _act, "add": _add,
+    "mul": _mul, "scale": _scale, "concat": _concat, "slice": _slice, "max_pool": _pool,
+    "avg_pool": _pool, "global_pool": _global_pool, "shuffle": _shuffle, "gather": _gather,
+    "pixel_shuffle": _pixel_shuffle,
+}  # fmt: skip
