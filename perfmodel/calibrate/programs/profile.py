@@ -23,7 +23,15 @@ COPIES: Final = ("copy_", "_to_copy", "clone", "contiguous", "copy", "to")
 REORDERING: Final = ("clone", "contiguous")
 FLAT: Final = ("vectorized_", "unrolled_")
 """Kernels of PyTorch that read flat vectors; the others compute an offset for each element."""
-SAME: Final = {"clamp_min_": "relu_", "clamp_min": "relu", "gather": "embedding"}
+SAME: Final = {
+    "clamp_min_": "relu_", "clamp_min": "relu", "gather": "embedding",
+    "masked_fill_": "masked_fill", "clamp_": "clamp", "hardtanh": "clamp", "hardtanh_": "clamp",
+}  # fmt: skip
+WITHIN: Final = {
+    "embedding": "embedding", "index_select": "index_select", "constant_pad_nd": "constant_pad_nd",
+    "pad": "constant_pad_nd",
+}  # fmt: skip
+"""Operators whose kernels bear other names, and their words."""
 APART: Final = ("native_batch_norm: cast", "native_batch_norm: root", "convolution: bias")
 
 
@@ -46,6 +54,8 @@ def measured_word(row: KernelRow) -> str:  # noqa: PLR0911
         return "native_batch_norm: cast"
     if op == "native_batch_norm" and "invstd" in row.kernel:
         return "native_batch_norm: root"
+    if outer in WITHIN:
+        return WITHIN[outer]
     if op in COPIES:
         flat = "elementwise_kernel" not in row.kernel or any(w in row.kernel for w in FLAT)
         return "copies" if flat else "copies strided"
@@ -64,7 +74,11 @@ def predicted_word(kernel: Kernel, base: str) -> str:
         return word + (backward if word in ("attention", "conv") else "")
     if kernel.name in APART:
         return kernel.name
-    name = kernel.name.split(":")[0]
+    name = SAME.get(kernel.name, kernel.name).split(":")[0]
+    if kernel.kind == "copy" and name == "masked_fill":
+        name = "copy_"
+    if name == "convolution":
+        return "conv" + backward
     if name in COPIES:
         strided = kernel.note or name in REORDERING
         return "copies strided" if strided else "copies"

@@ -18,6 +18,7 @@ Traffic = tuple[tuple[int, int], ...]
 
 HOST_CLASSES: Final = (
     "view",
+    "inner",
     "alias",
     "allocate",
     "pointwise",
@@ -43,7 +44,8 @@ HOST_CLASSES: Final = (
 )
 """What a host call is paid as.
 
-Eager classes, for one dispatched aten operator: ``view`` touches metadata only; ``alias`` makes
+Eager classes, for one dispatched aten operator: ``view`` touches metadata only; ``inner`` is a
+view that C++ code takes without Python (the weight's transpose in a linear layer); ``alias`` makes
 a new handle (detach), which PyTorch mostly does without a dispatch; ``allocate`` takes
 a block without a kernel; ``pointwise`` to ``fft`` launch kernels of that sort; ``foreach`` and
 ``optimizer`` walk a list of tensors (:attr:`HostCall.tensors` of them); ``composite`` launches

@@ -293,7 +293,7 @@ def test_host_classes_are_listed():
     sizes = {"x": ((4, 4), "fp32")}
     plain = [n for n, group in groups().items() if group.rstrip("_0123456789") == "pointwise"]
     lowered = lower(program(sizes, [(name, "x", "x") for name in plain]), EAGER)
-    assert len(lowered.kernels) == len(plain)
+    assert sum(kernel.kind == "pointwise" for kernel in lowered.kernels) == len(plain)
     assert {call.kind for call in lowered.calls} == {"pointwise"} < set(HOST_CLASSES)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from perfmodel.workload.lowering.kernel import Kernel
 from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel
-from perfmodel.workload.lowering.stream import map_op, stream
+from perfmodel.workload.lowering.stream import OFFSETS, map_op, stream
 from perfmodel.workload.op import Copy
 
 _ROUTES = {"cpu": "device_to_host", "cuda": "host_to_device"}
 _BLOCK_BYTES = 1024  # 128 threads with a vector of 8 bytes each
 _MOST_BLOCKS = 4224  # 32 a unit of an H100
+_DIVISIONS = 30.0  # operations an element of a roll: 4.3 ps on an H100
 _IDLE_BLOCK = 1800  # an idle block takes 0.46 ns, what cached traffic of so many bytes takes
 
 
@@ -34,6 +35,8 @@ def cast(site: Site) -> Work:
     if plain and source.shape == out.shape and written == read:
         op_in = Copy(written)
     note = "" if plain or not same else "reorders elements"
+    if note:
+        op_in = stream("copy", elements, read, written, OFFSETS * elements)
     kernel = site.kernel("copy", op_in, reads=(source,), writes=(out,), note=note)
     return Work("copy", (kernel,))
 
@@ -48,7 +51,8 @@ def move(site: Site) -> Work:
     read = min(sum(site.bytes(tensor) for tensor in site.inputs), written)
     width = item_bytes(out.dtype)
     op = map_op("copy", elements, read, written, 0.0, out.dtype, width)
-    if site.name == "roll":  # an axis after the other
+    if site.name == "roll":  # an axis after the other, with divisions for each element
+        op = stream("roll", elements, read, written, _DIVISIONS * elements)
         dims = site.attribute("dims", [0])
         axes = len(dims) if isinstance(dims, list | tuple) else 1
         return Work("copy", (site.kernel("copy", (op,) * max(1, axes), launches=max(1, axes)),))

@@ -84,7 +84,8 @@ def batch_norm(site: Site) -> Work:
     if elements == 0:
         return Work("norm")
     size, written = site.bytes(x), site.bytes(out)
-    waiting = 0 if uses_cudnn(site) else _waiting(x, size + written)
+    last = x.layout == "channels_last"
+    waiting = _waiting(x, size + written) if last != uses_cudnn(site) else 0
     scale = stream("batch_norm", elements, size + waiting, written, 2.0 * elements, x.dtype)
     if not is_training(site):
         last = site.kernel("pointwise", scale, writes=(out,), host="norm")
@@ -123,10 +124,11 @@ def _waiting(x: Tensor, moved: int) -> int:
 
     On an H100 a block moves 7.5 GB/s, all together 2.3 TB/s, and a kernel begins in 1.7 us.
     """
-    if x.layout != "channels_last" or len(x.shape) < 3:
+    if len(x.shape) < 3:
         return 0
     channels = x.shape[1]
-    blocks = norm_blocks(channels, numel(x.shape) // channels)
+    last = x.layout == "channels_last"
+    blocks = norm_blocks(channels, numel(x.shape) // channels) if last else channels
     beyond = moved / (blocks * _BLOCK_RATE) - moved / _FULL_RATE - _START
     return int(max(0.0, beyond) * _CACHED_RATE)
 
@@ -142,6 +144,9 @@ def batch_norm_backward(site: Site) -> Work:
     sums = stream("channel sums", elements, read, 0, 4.0 * elements)
     apply = stream("batch_norm_backward", elements, read, site.bytes(out), 5.0 * elements, x.dtype)
     if uses_cudnn(site):
+        if x.layout != "channels_last":  # a block a channel
+            read += _waiting(x, read + site.bytes(out))
+            sums = stream("channel sums", elements, read, 0, 4.0 * elements)
         return Work("norm", (site.kernel("norm", (sums, apply), host="norm"),))
     first = site.kernel(
         "reduction", sums, name=f"{site.name}: sums", reads=(grad, x), writes=site.outputs[1:],

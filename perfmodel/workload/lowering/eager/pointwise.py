@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from perfmodel.workload.lowering.eager.names import base_name, operations
+from perfmodel.workload.lowering.kernel import Kernel
 from perfmodel.workload.lowering.site import Site, Work, arithmetic, item_bytes, numel
-from perfmodel.workload.lowering.stream import map_op
+from perfmodel.workload.lowering.stream import OFFSETS, map_op, stream
+from perfmodel.workload.op import Op
+from perfmodel.workload.program import Tensor
 
 # Kinds of ELEMENTWISE that the calibration measured under the aten name.
 _COUNTED = frozenset(("add", "mul", "gelu", "silu", "relu", "tanh", "sigmoid"))
@@ -32,18 +37,37 @@ def pointwise(site: Site) -> Work:
     flops = flops_each(site.name, site.attribute("exponent"))
     if any(tensor.dtype.startswith("complex") for tensor in outputs):
         flops *= _COMPLEX_FACTOR
+    strided = any(tensor.layout == "strided" for tensor in site.inputs if len(tensor.shape) > 1)
+    read, written = (sum(size for _, size in part) for part in (reads, writes))
+    dtype, width = arithmetic(outputs[0].dtype), item_bytes(outputs[0].dtype)
+    if strided or _broadcast(site.inputs, elements):
+        op: Op = stream(site.name, elements, read, written, (flops + OFFSETS) * elements, dtype)
+    else:
+        op = map_op(_kind(site, outputs), elements, read, written, flops * elements, dtype, width)
+    note = "strided reads" if strided else ""
+    kernel = site.kernel("pointwise", op, writes=outputs, note=note)
+    return Work("pointwise", (*_before(site), kernel))
+
+
+def _kind(site: Site, outputs: Sequence[Tensor]) -> str:
+    """The measured kind of element-wise kernel, or the operator's own name."""
     base = base_name(site.name)
     dtypes = {tensor.dtype for tensor in (*site.inputs, *outputs) if tensor.shape}
-    kind = base if base in _COUNTED and len(dtypes) <= 1 else ("fused" if base == "copy" else base)
-    op = map_op(
-        kind,
-        elements,
-        sum(size for _, size in reads),
-        sum(size for _, size in writes),
-        float(flops * elements),
-        arithmetic(outputs[0].dtype),
-        item_bytes(outputs[0].dtype),
-    )
-    strided = any(tensor.layout == "strided" for tensor in site.inputs if len(tensor.shape) > 1)
-    note = "strided reads" if strided else ""
-    return Work("pointwise", (site.kernel("pointwise", op, writes=outputs, note=note),))
+    return base if base in _COUNTED and len(dtypes) <= 1 else ("fused" if base == "copy" else base)
+
+
+def _broadcast(inputs: Sequence[Tensor], elements: int) -> bool:
+    """Whether an operand is read again and again; a scalar is an argument."""
+    return any(1 < numel(tensor.shape) < elements for tensor in inputs)
+
+
+def _before(site: Site) -> tuple[Kernel, ...]:
+    """``masked_fill`` copies its operand and fills the copy."""
+    if site.name != "masked_fill":
+        return ()
+    out = site.outputs[0]
+    size, width = site.bytes(out), item_bytes(out.dtype)
+    copy = map_op("copy", numel(out.shape), size, size, 0.0, arithmetic(out.dtype), width)
+    kernel = site.kernel("copy", copy, name="masked_fill: copy", reads=site.inputs[:1],
+                         host="pointwise")  # fmt: skip
+    return (kernel,)

@@ -83,21 +83,6 @@ def nll(site: Site) -> Work:
     return Work("composite", kernels)
 
 
-def pool(site: Site) -> Work:
-    """Windows over an image, each read in full: what overlaps comes from the cache."""
-    out = site.outputs[0]
-    elements = numel(out.shape)
-    if elements == 0:
-        return Work("reduction")
-    inside = site.inputs[:1] if "upsample" in site.name else site.inputs
-    read = sum(site.bytes(tensor) for tensor in inside)
-    written = sum(site.bytes(tensor) for tensor in site.outputs)
-    if site.attribute("kernel_size"):
-        read = max(read, elements * taps(site) * item_bytes(site.inputs[0].dtype))
-    op = stream(site.name, elements, read, written, float(elements * taps(site)))
-    return Work("reduction", (site.kernel("pool", op, reads=inside),))
-
-
 def pool_gradient(site: Site) -> Work:
     """Scattered with atomic sums into a zeroed tensor, or gathered where windows are regular."""
     out, grad = site.outputs[0], site.inputs[0]
