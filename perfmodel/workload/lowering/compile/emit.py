@@ -15,10 +15,9 @@ from perfmodel.workload.lowering.compile.region import outside
 from perfmodel.workload.lowering.compile.split import staged
 from perfmodel.workload.lowering.compile.storages import (
     Output,
-    further_outputs,
     give_back,
-    place_buffer,
-    place_further,
+    lay_out,
+    name_storages,
     storage_of,
     take,
 )
@@ -192,41 +191,29 @@ def _graph(
         for stage in staged(buffer, inner=realizer.inner(buffer))
     ]
     further = {n: graph.values[n].inputs[0] for n in local if graph.values[n].kind == "result"}
-    groups = fuse(buffers, further)
-    writer = {buffer.value.number: place for place, buffer in enumerate(buffers)}
-    home = {place: order for order, group in enumerate(groups) for place in group}
-    final = _last_uses(buffers, groups, writer, home)
     lasting = {realizer.memory(n) for n in (*outputs, *keep)}
+    fixed = {realizer.memory(n) for n in outputs if results.get(n) in out.alive}
+    mine = {realizer.memory(n) for n in held}
+    layout = lay_out(graph, buffers, fuse(buffers, further), realizer, lasting, fixed, mine)
+    spots = name_storages(out, graph, layout, buffers, realizer, results)
     out.calls.append(HostCall("compiled_call", -1, (), phase, len(lasting)))
-    partial = _partial(buffers, groups)
-    for order, group in enumerate(groups):
+    partial = _partial(buffers, layout.groups)
+    for order, group in enumerate(layout.groups):
         for place in group:
             _final_sums(out, buffers[place], partial, phase)
-        _group(out, graph, [buffers[p] for p in group], order, final, lasting, results, phase,
-               realizer)  # fmt: skip
+        call = len(out.calls)
+        for block, size in layout.blocks.taken[order]:
+            take(out, spots[block], size, call)
+        _group(out, graph, [buffers[p] for p in group], order, layout.final, lasting, phase)
+        for block in layout.blocks.returned[order]:
+            spot = spots.get(block, out.storage.get(block, -1))
+            give_back(out, spot, call, results.values())
+        for number in layout.dies[order]:
+            if number >= 0 and graph.values[number].kind == "source":
+                give_back(out, graph.values[number].storage, call, results.values())
     call = len(out.calls) - 1
     for number in held:
         give_back(out, out.storage.get(realizer.memory(number), -1), call, results.values())
-
-
-def _last_uses(
-    buffers: Sequence[Buffer],
-    groups: Sequence[Sequence[int]],
-    writer: Mapping[int, int],
-    home: Mapping[int, int],
-) -> dict[int, int]:
-    """The last group that touches each buffer."""
-    final: dict[int, int] = {}
-    for order, group in enumerate(groups):
-        for place in group:
-            final[buffers[place].value.number] = max(
-                order, final.get(buffers[place].value.number, order)
-            )
-            for read in buffers[place].reads:
-                final[read.buffer] = max(order, final.get(read.buffer, order))
-            if buffers[place].value.scatter:
-                final[buffers[place].value.inputs[0]] = order
-    return final
 
 
 def _partial(buffers: Sequence[Buffer], groups: Sequence[Sequence[int]]) -> set[int]:
@@ -261,11 +248,9 @@ def _group(
     order: int,
     final: Mapping[int, int],
     lasting: set[int],
-    results: Mapping[int, int],
     phase: str,
-    realizer: Realizer,
 ) -> None:
-    """One group: its storages, its kernel, its call."""
+    """One group: its kernel and its call."""
     call = len(out.calls)
     made = {buffer.value.number for buffer in members}
     stored = [
@@ -274,10 +259,7 @@ def _group(
         if buffer.value.number in lasting or final[buffer.value.number] > order
     ]
     reads = _reads(members, made)
-    dying = [number for number in reads if final.get(number, -1) == order and number not in lasting]
     fused = members[0].fusable
-    for buffer in stored:
-        place_buffer(out, graph, buffer, members, results, call, dying if fused else [], realizer)
     traffic_in = tuple((storage_of(out, graph, n), size) for n, size in reads.items())
     traffic_out: dict[int, int] = {}
     for buffer in stored:
@@ -290,17 +272,10 @@ def _group(
         out.kernels += _library(
             out, members[0], traffic_in, tuple(traffic_out.items()), phase, call
         )
-        place_further(out, graph, members[0], results, call)
     launched = tuple(range(first, len(out.kernels)))
     tensors = len(traffic_in) + len(traffic_out)
     node = members[0].value.node
     out.calls.append(HostCall("triton" if fused else "extern", node, launched, phase, tensors))
-    for number in dying:
-        give_back(out, storage_of(out, graph, number), call, results.values())
-    for buffer in members:
-        for number in (buffer.value.number, *further_outputs(graph, buffer)):
-            if number not in lasting and final.get(number, order) == order:
-                give_back(out, out.storage.get(number, -1), call, results.values())
 
 
 def _reads(members: Sequence[Buffer], made: set[int]) -> dict[int, int]:

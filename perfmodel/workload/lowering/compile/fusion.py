@@ -75,8 +75,7 @@ def fuse(
     list of lists of int
         Places in ``buffers``; a library call stands alone.
     """
-    writer = {buffer.value.number: place for place, buffer in enumerate(buffers)}
-    writer |= {out: writer[call] for out, call in (further or {}).items() if call in writer}
+    writer = _writers(buffers, further)
     groups: dict[int, Group] = {}
     for place, buffer in enumerate(buffers):
         accesses: dict[Key, int] = {}
@@ -90,7 +89,7 @@ def fuse(
             buffer.fusable and not buffer.value.scatter, place, place, accesses,
         )  # fmt: skip
     home = {place: place for place in groups}
-    needs = _dependences(buffers, writer)
+    needs = dependences(buffers, further)
     for _ in range(ROUNDS):
         before = len(groups)
         _round(groups, home, needs, buffers, writer, mix_orders=mix_orders)
@@ -99,13 +98,21 @@ def fuse(
     return _ordered(groups, home, needs)
 
 
-def _dependences(buffers: Sequence[Buffer], writer: dict[int, int]) -> list[set[int]]:
+def _writers(buffers: Sequence[Buffer], further: Mapping[int, int] | None) -> dict[int, int]:
+    """The place of the buffer that makes each value."""
+    writer = {buffer.value.number: place for place, buffer in enumerate(buffers)}
+    return writer | {out: writer[call] for out, call in (further or {}).items() if call in writer}
+
+
+def dependences(
+    buffers: Sequence[Buffer], further: Mapping[int, int] | None = None
+) -> list[set[int]]:
     """For each buffer, the places of those that must run before it.
 
     A write in place follows everything that read the memory before it.
     """
     needs: list[set[int]] = []
-    latest = dict(writer)
+    latest = _writers(buffers, further)
     readers: defaultdict[int, set[int]] = defaultdict(set)
     for place, buffer in enumerate(buffers):
         found = {

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from perfmodel.workload.lowering.compile.fusion import identity
+from perfmodel.workload.lowering.compile.fusion import dependences, identity
 from perfmodel.workload.lowering.compile.graph import Graph
-from perfmodel.workload.lowering.compile.realize import Buffer, Realizer
+from perfmodel.workload.lowering.compile.order import Step, memory_at_steps, peak_order
+from perfmodel.workload.lowering.compile.realize import Buffer, Realizer, base_of
+from perfmodel.workload.lowering.compile.reuse import Blocks, Need, Turn, share_blocks
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, MemoryEvent
 
 
@@ -24,6 +26,27 @@ class Output:
     fresh: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One compiled graph in the order in which it runs.
+
+    Parameters
+    ----------
+    groups : list of list of int
+        Places of the buffers of each kernel.
+    final : mapping
+        The last group that touches each buffer.
+    dies : list of list of int
+        Buffers and sources that nothing reads behind each group.
+    blocks : Blocks
+    """
+
+    groups: list[list[int]]
+    final: Mapping[int, int]
+    dies: list[list[int]]
+    blocks: Blocks
+
+
 def storage_of(out: Output, graph: Graph, number: int) -> int:
     """The storage of a buffer or source."""
     if number in out.storage:
@@ -35,40 +58,210 @@ def storage_of(out: Output, graph: Graph, number: int) -> int:
     return -1
 
 
-def place_buffer(
-    out: Output,
+def lay_out(
     graph: Graph,
-    buffer: Buffer,
-    members: Sequence[Buffer],
-    results: Mapping[int, int],
-    call: int,
-    dying: list[int],
+    buffers: Sequence[Buffer],
+    groups: Sequence[list[int]],
     realizer: Realizer,
-) -> None:
-    """Give a buffer its storage: the program's, its base's, a dying input's or a new one."""
-    value = buffer.value
-    size = value.bytes if value.number >= 0 else buffer.written
-    names = (value.number, *realizer.aliases(value.number))
-    targets = [results[n] for n in names if n in results]
-    if targets:
-        out.storage.update(dict.fromkeys(names, targets[0]))
-        if targets[0] not in out.alive:
-            take(out, targets[0], size, call)
-        return
-    if value.scatter:
-        out.storage[value.number] = storage_of(out, graph, realizer.memory(value.inputs[0]))
-        return
-    for number in dying:
-        if not any(_writes_over(member, number, size) for member in members):
+    lasting: Iterable[int],
+    fixed: Iterable[int],
+    given: Iterable[int],
+) -> Layout:
+    """Order the kernels of a graph and plan its blocks.
+
+    Parameters
+    ----------
+    graph, buffers, groups, realizer
+        As fusion left them.
+    lasting : iterable of int
+        Buffers that outlive the graph.
+    fixed : iterable of int
+        Buffers written into memory that stood before.
+    given : iterable of int
+        Buffers of another graph that this one may free.
+    """
+    held = set(given)
+    root = _roots(graph, buffers, realizer)
+    kept = {root.get(number, number) for number in lasting}
+    standing = {root.get(number, number) for number in fixed}
+    steps = _steps(graph, buffers, groups, root, standing, held)
+    sizes = {number: graph.values[number].bytes for number in held}
+    order = peak_order(steps, sizes, kept)
+    ordered = [groups[place] for place in order]
+    memory = memory_at_steps(steps, order, sizes, kept)
+    final = _last_uses(buffers, ordered)
+    dies = _deaths(graph, buffers, ordered, root, kept | standing)
+    turns = []
+    for at, group in enumerate(ordered):
+        members = [buffers[place] for place in group]
+        turns.append(_turn(graph, members, at, final, root, kept, standing, held, dies[at]))
+    blocks = share_blocks(turns, memory, held)
+    for number, base in root.items():
+        if base in blocks.block:
+            blocks.block.setdefault(number, blocks.block[base])
+    return Layout(ordered, final, dies, blocks)
+
+
+def _roots(graph: Graph, buffers: Sequence[Buffer], realizer: Realizer) -> dict[int, int]:
+    """The buffer in whose memory each write in place ends."""
+    root: dict[int, int] = {}
+    for buffer in buffers:
+        if buffer.value.scatter:
+            base = realizer.memory(buffer.value.inputs[0])
+            root[buffer.value.number] = root.get(base, base)
+    return root
+
+
+def _steps(
+    graph: Graph,
+    buffers: Sequence[Buffer],
+    groups: Sequence[Sequence[int]],
+    root: Mapping[int, int],
+    standing: set[int],
+    held: set[int],
+) -> list[Step]:
+    further = {
+        number: buffer.value.number
+        for buffer in buffers
+        for number in further_outputs(graph, buffer)
+    }
+    needs = dependences(buffers, further)
+    home = {place: order for order, group in enumerate(groups) for place in group}
+    makes = []
+    for group in groups:
+        made = {}
+        for buffer in (buffers[place] for place in group):
+            for number, size in _made(graph, buffer):
+                if number not in root and number not in standing:
+                    made[number] = size
+        makes.append(made)
+    known = held.union(*makes) if makes else held
+    steps = []
+    for order, group in enumerate(groups):
+        read = {root.get(r.buffer, r.buffer) for place in group for r in buffers[place].reads}
+        read |= {root[buffers[p].value.number] for p in group if buffers[p].value.number in root}
+        after = {home[need] for place in group for need in needs[place]} - {order}
+        steps.append(
+            Step(makes[order], frozenset((read & known) - set(makes[order])), frozenset(after))
+        )
+    return steps
+
+
+def _made(graph: Graph, buffer: Buffer) -> list[tuple[int, int]]:
+    """A buffer and the further outputs of its call, with their bytes."""
+    return [
+        (buffer.value.number, _size(buffer)),
+        *((number, graph.values[number].bytes) for number in further_outputs(graph, buffer)),
+    ]
+
+
+def _size(buffer: Buffer) -> int:
+    return buffer.value.bytes if buffer.value.number >= 0 else buffer.written
+
+
+def _last_uses(buffers: Sequence[Buffer], groups: Sequence[Sequence[int]]) -> dict[int, int]:
+    """The last group that touches each buffer."""
+    final: dict[int, int] = {}
+    for order, group in enumerate(groups):
+        for place in group:
+            final[buffers[place].value.number] = max(
+                order, final.get(buffers[place].value.number, order)
+            )
+            for read in buffers[place].reads:
+                final[read.buffer] = max(order, final.get(read.buffer, order))
+            if buffers[place].value.scatter:
+                final[buffers[place].value.inputs[0]] = order
+    return final
+
+
+def _deaths(
+    graph: Graph,
+    buffers: Sequence[Buffer],
+    groups: Sequence[Sequence[int]],
+    root: Mapping[int, int],
+    kept: set[int],
+) -> list[list[int]]:
+    """The buffers that die with each group."""
+    last: dict[int, int] = {}
+    for order, group in enumerate(groups):
+        for buffer in (buffers[place] for place in group):
+            numbers = [number for number, _ in _made(graph, buffer)]
+            for number in (*numbers, *(read.buffer for read in buffer.reads)):
+                last[root.get(number, number)] = order
+    dies: list[list[int]] = [[] for _ in groups]
+    for number, order in last.items():
+        if number not in kept:
+            dies[order].append(number)
+    return [sorted(numbers) for numbers in dies]
+
+
+def _turn(
+    graph: Graph,
+    members: Sequence[Buffer],
+    at: int,
+    final: Mapping[int, int],
+    root: Mapping[int, int],
+    kept: set[int],
+    standing: set[int],
+    held: set[int],
+    dies: Sequence[int],
+) -> Turn:
+    """What a group brings to memory; its loops may write over what dies with it."""
+    made = {buffer.value.number for buffer in members}
+    free = [number for number in dies if number not in made and _is_ours(graph, number, held)]
+    forms = {number: _shape_of(graph, number) for number in free}
+    needs = []
+    for buffer in members:
+        number = buffer.value.number
+        inner = number not in kept and final[number] <= at and buffer.fusable
+        if number in root or number in standing or inner:
             continue
-        spot = out.storage.get(number, -1)
-        if spot in out.alive and out.size.get(spot) == size and spot not in results.values():
-            out.storage[value.number] = spot
-            dying.remove(number)
-            return
-    out.storage.update(dict.fromkeys(names, out.fresh))
-    take(out, out.fresh, size, call)
-    out.fresh += 1
+        over = None
+        if buffer.fusable:
+            alike = (n for n in free if forms[n] == _form(buffer))
+            over = next((n for n in alike if _writes_over(members, n, _size(buffer))), None)
+        if over is not None:
+            free.remove(over)
+        own = not buffer.fusable and not _is_product(buffer)
+        needs.append(Need(number, _size(buffer), _form(buffer), own, over))
+        for further in further_outputs(graph, buffer):
+            value = graph.values[further]
+            if further not in standing:
+                needs.append(Need(further, value.bytes, (value.dtype, value.numel), own=True))
+    return Turn(tuple(needs), tuple(dies))
+
+
+def _is_ours(graph: Graph, number: int, held: set[int]) -> bool:
+    """Whether a loop may write over a buffer: it was made here, or given to be freed."""
+    return number < 0 or number in held or graph.values[number].kind != "source"
+
+
+def _shape_of(graph: Graph, number: int) -> tuple[str, int]:
+    """Format and elements of a value; none for the stage of a sum, which no loop writes over."""
+    return (graph.values[number].dtype, graph.values[number].numel) if number >= 0 else ("", 0)
+
+
+def _form(buffer: Buffer) -> tuple[str, int]:
+    if buffer.value.number < 0:
+        return "fp32", buffer.written // 4
+    return buffer.value.dtype, buffer.value.numel
+
+
+def _is_product(buffer: Buffer) -> bool:
+    """Whether a library call writes into a block that the graph takes for it."""
+    work = buffer.value.work
+    return work is not None and any(kernel.kind == "gemm" for kernel in work.kernels)
+
+
+def _writes_over(members: Sequence[Buffer], number: int, size: int) -> bool:
+    """Whether a loop reads a buffer in order and makes something of the same size."""
+    for member in members:
+        straight = identity(member.numel, member.numel * member.reduced)
+        if member.value.bytes == size and any(
+            read.buffer == number and read.places == straight for read in member.reads
+        ):
+            return True
+    return False
 
 
 def further_outputs(graph: Graph, buffer: Buffer) -> list[int]:
@@ -82,24 +275,40 @@ def further_outputs(graph: Graph, buffer: Buffer) -> list[int]:
     return found
 
 
-def _writes_over(member: Buffer, number: int, size: int) -> bool:
-    """Whether a loop reads a buffer in order and makes something of the same size."""
-    straight = identity(member.numel, member.numel * member.reduced)
-    return member.value.bytes == size and any(
-        read.buffer == number and read.places == straight for read in member.reads
-    )
-
-
-def place_further(
-    out: Output, graph: Graph, buffer: Buffer, results: Mapping[int, int], call: int
-) -> None:
-    """Storages of the other outputs of a library call."""
-    for number in further_outputs(graph, buffer):
-        target = results.get(number, out.fresh)
-        out.storage[number] = target
-        out.fresh += target == out.fresh
-        if target not in out.alive:
-            take(out, target, graph.values[number].bytes, call)
+def name_storages(
+    out: Output,
+    graph: Graph,
+    layout: Layout,
+    buffers: Sequence[Buffer],
+    realizer: Realizer,
+    results: Mapping[int, int],
+) -> dict[int, int]:
+    """Give every buffer the storage of its block; answers the storage of each new block."""
+    block = layout.blocks.block
+    names = {n: (n, *realizer.aliases(n)) for n in (b.value.number for b in buffers)}
+    target = {
+        block[number]: results[name]
+        for number in block
+        for name in names.get(number, (number,))
+        if name in results
+    }
+    spots: dict[int, int] = {}
+    for taken in layout.blocks.taken:
+        for number, _ in taken:
+            spots[number] = target.get(number, out.fresh)
+            out.fresh += spots[number] == out.fresh
+    for number, home in block.items():
+        spot = spots.get(home, out.storage.get(home, -1))
+        out.storage.update(dict.fromkeys(names.get(number, (number,)), spot))
+    for buffer in buffers:
+        number = buffer.value.number
+        for name in names[number]:
+            if name in results and number not in block:
+                out.storage.update(dict.fromkeys(names[number], results[name]))
+        if number not in out.storage and buffer.value.scatter:
+            base = base_of(graph, realizer.memory(buffer.value.inputs[0])).number
+            out.storage[number] = storage_of(out, graph, base)
+    return spots
 
 
 def take(out: Output, storage: int, size: int, call: int) -> None:
