@@ -32,10 +32,12 @@ def kind_of(op: Op, *, backward: bool = False) -> str:
 def host_calls(call: Call) -> float:
     """Host time of a kernel in calls of an element-wise operator.
 
-    A framework's operator costs the host once, however many kernels it runs: a bias, the statistics
-    of a norm and the second gradient of a convolution or linear layer ride along.
+    A framework's operator costs the host once, however many kernels it runs: the statistics of a
+    norm and the second gradient of a convolution or linear layer ride along. The bias of a
+    convolution does not: cuDNN's takes none, and PyTorch dispatches an addition behind it
+    (ATen/native/cudnn/ConvShared.cpp).
     """
-    rides = call.name.endswith((".bias", ".statistics")) or (
+    rides = call.name.endswith(".statistics") or (
         call.grad == "weight" and call.name.endswith(".weight_grad")
     )
     return 0.0 if rides else HOST_CALLS.get(call.module, 1.0) * float(call.count)

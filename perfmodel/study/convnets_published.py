@@ -24,7 +24,7 @@ from perfmodel.study.convnets_library import Row, fit_unknowns
 
 _COLUMNS: Final = (
     "source", "network", "task", "chip", "devices", "batch", "image_size", "dtype", "amp",
-    "layout", "time_s",
+    "layout", "time_s", "label",
 )  # fmt: skip
 _NODES: Final = {
     "a100-sxm4-80gb": "dgx-a100",
@@ -131,7 +131,7 @@ def contradicted(rows: list[dict[str, str]]) -> list[bool]:
 
 
 def _alike(row: dict[str, str]) -> tuple[str, ...]:
-    return tuple(row[name] for name in _COLUMNS if name not in ("devices", "time_s"))
+    return tuple(row[name] for name in _COLUMNS if name not in ("devices", "time_s", "label"))
 
 
 def _as_row(row: dict[str, str], step: ConvnetStep) -> Row:
@@ -142,8 +142,9 @@ def _as_row(row: dict[str, str], step: ConvnetStep) -> Row:
 
 
 def fits_host(row: dict[str, str]) -> bool:
-    """Whether a row belongs to the half that the host's launch time is fitted on."""
-    key = "|".join(row[name] for name in _COLUMNS if name != "time_s")
+    """Whether a row belongs to the half that is fitted on, by its name in the source."""
+    published = row | {"network": row["label"]}
+    key = "|".join(published[name] for name in _COLUMNS if name not in ("time_s", "label"))
     return crc32(key.encode()) % 2 == 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,27 @@ def test_transposed_convolution_is_an_input_gradient() -> None:
     assert ups[0].c_out == 1024
     assert ups[0].c_in == 512
     assert (ups[0].h_out, ups[0].h) == (32, 64)
+
+
+def test_variants_leave_out_what_they_say() -> None:
+    def kinds(name: str) -> Counter[str]:
+        return Counter(node.kind for node in convnet(name).nodes)
+
+    # 58 layers of one convolution, a stem, three transitions
+    assert kinds("densenet121-plain")["conv"] == 62
+    assert kinds("densenet121")["conv"] == 120
+    assert kinds("mobilenet-v2")["add"] == 10
+    assert kinds("mobilenet-v2-chain") + Counter(add=10) == kinds("mobilenet-v2")
+    assert kinds("googlenet-linear")["act"] == 3
+    assert kinds("googlenet-plain")["act"] == 57
+    words = {node.word for node in convnet("mobilenet-v1-relu").nodes if node.kind == "act"}
+    assert words == {"relu"}
+
+
+def test_norms_in_training_count_their_batches() -> None:
+    calls = convnet_calls("resnet18", 2, training=True)
+    assert sum(call.module == "counter" for call in calls) == 20
+    assert all(call.module != "counter" for call in convnet_calls("resnet18", 2))
 
 
 def test_memory() -> None:

@@ -61,15 +61,20 @@ def vgg(b: Builder, x: int, *, depth: int, classes: int = 1000) -> int:
     return b.linear(x, classes)
 
 
-def googlenet(b: Builder, x: int, *, classes: int = 1000, old: bool = False) -> int:
+def googlenet(
+    b: Builder, x: int, *, classes: int = 1000, old: bool = False, linear: bool = False
+) -> int:
     """Nine inception modules, without the auxiliary heads.
 
-    ``old`` is the plain network with biases, 5 x 5 kernels and no norms.
+    ``old`` is the plain network with biases, 5 x 5 kernels and no norms; of a ``linear`` one the
+    modules have no activations either.
     """
+    inside = False
 
     def conv(y: int, channels: int, kernel: int, stride: int = 1) -> int:
         if old:
-            return b.act(b.conv(y, channels, kernel, stride, bias=True))
+            y = b.conv(y, channels, kernel, stride, bias=True)
+            return y if linear and inside else b.act(y)
         return b.conv_norm(y, channels, kernel, stride)
 
     def pool(y: int, kernel: int, stride: int, padding: int = 0) -> int:
@@ -79,6 +84,7 @@ def googlenet(b: Builder, x: int, *, classes: int = 1000, old: bool = False) -> 
 
     x = pool(conv(x, 64, 7, 2), 3, 2)
     x = pool(conv(conv(x, 64, 1), 192, 3), 3, 2)
+    inside = True
     for place, (one, reduce3, three, reduce5, five, project) in enumerate(_INCEPTION):
         x = b.concat(
             conv(x, one, 1),

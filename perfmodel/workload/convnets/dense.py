@@ -18,16 +18,28 @@ DENSENETS = {
 
 
 def densenet(
-    b: Builder, x: int, *, depth: int, growth: int = 32, start: int = 64, classes: int = 1000
+    b: Builder,
+    x: int,
+    *,
+    depth: int,
+    growth: int = 32,
+    start: int = 64,
+    bottleneck: bool = True,
+    classes: int = 1000,
 ) -> int:
-    """Dense blocks: every layer reads all maps of its block."""
+    """Dense blocks: every layer reads all maps of its block.
+
+    Without a ``bottleneck`` a layer is one 3 x 3 convolution, the first of 2017's variants, and a
+    block's first layer reads its input as it is.
+    """
     x = b.pool(b.conv_norm(x, start, 7, 2), 3, 2, 1)
     blocks = DENSENETS[depth]
     for block, layers in enumerate(blocks):
         maps = [x]
         for _ in range(layers):
-            y = b.concat(*maps)
-            y = b.conv(b.act(b.norm(y)), 4 * growth, 1)
+            y = b.concat(*maps) if bottleneck or len(maps) > 1 else x
+            if bottleneck:
+                y = b.conv(b.act(b.norm(y)), 4 * growth, 1)
             maps.append(b.conv(b.act(b.norm(y)), growth, 3))
         x = b.concat(*maps)
         if block < len(blocks) - 1:

@@ -103,6 +103,7 @@ def forward(net: Convnet, setting: Setting) -> tuple[Call, ...]:
                 numel = setting.batch * node.elements
                 op = Fused("norm_statistics", numel, setting.element, 0, 3)
                 calls.append(Call(f"{node.name}.statistics", op, module="norm"))
+                calls += _counter(node, setting)
             if place in groups:
                 calls.append(_group_call(net, setting, groups[place]))
         else:
@@ -134,6 +135,14 @@ def _node_calls(net: Convnet, node: Node, setting: Setting) -> Iterator[Call]:
         yield Call(node.name, Fused(node.kind, numel, e, e, 0), module="copy")
     elif node.kind in POINTWISE:
         yield Call(node.name, _pointwise_op(node, setting), module=_module(node))
+        if node.kind == "norm":
+            yield from _counter(node, setting)
+
+
+def _counter(node: Node, setting: Setting) -> Iterator[Call]:
+    """A batch norm in training counts its batches: one number, an operator of its own."""
+    if setting.training and node.word == "batch":
+        yield Call(f"{node.name}.batches", Fused("counter", 1, 8, 8, 1), module="counter")
 
 
 def _pointwise_op(node: Node, setting: Setting) -> Op:

@@ -81,25 +81,27 @@ def divisible(channels: float, step: int = 8) -> int:
     return rounded + step if rounded < 0.9 * channels else rounded
 
 
-def mobilenet_v1(b: Builder, x: int, *, classes: int = 1000) -> int:
+def mobilenet_v1(b: Builder, x: int, *, act: str = "relu6", classes: int = 1000) -> int:
     """Depth-wise and pointwise convolutions in turn."""
-    x = b.conv_norm(x, 32, 3, 2, act="relu6")
+    x = b.conv_norm(x, 32, 3, 2, act=act)
     for channels, stride in (
         (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2),
         (1024, 1),
     ):  # fmt: skip
-        x = b.conv_norm(x, b.channels(x), 3, stride, groups=b.channels(x), act="relu6")
-        x = b.conv_norm(x, channels, 1, act="relu6")
+        x = b.conv_norm(x, b.channels(x), 3, stride, groups=b.channels(x), act=act)
+        x = b.conv_norm(x, channels, 1, act=act)
     return b.linear(b.global_pool(x), classes)
 
 
-def mobilenet_v2(b: Builder, x: int, *, classes: int = 1000) -> int:
-    """Inverted residuals."""
+def mobilenet_v2(b: Builder, x: int, *, sums: bool = True, classes: int = 1000) -> int:
+    """Inverted residuals; without ``sums`` a chain of the same layers."""
     x = b.conv_norm(x, 32, 3, 2, act="relu6")
     for expansion, channels, repeats, first in _MOBILE_V2:
         for place in range(repeats):
             stride = first if not place else 1
-            x = _inverted(b, x, expansion * b.channels(x), channels, 3, stride, act="relu6")
+            x = _inverted(
+                b, x, expansion * b.channels(x), channels, 3, stride, act="relu6", sums=sums
+            )
     return b.linear(b.global_pool(b.conv_norm(x, 1280, 1, act="relu6")), classes)
 
 
@@ -193,10 +195,11 @@ def _inverted(
     squeeze: int = 0,
     inner: str = "relu",
     gate: str = "sigmoid",
+    sums: bool = True,
 ) -> int:
     y = b.conv_norm(x, expanded, 1, act=act) if expanded != b.channels(x) else x
     y = b.conv_norm(y, expanded, kernel, stride, groups=expanded, act=act)
     if squeeze:
         y = b.squeeze_excite(y, squeeze, act=inner, gate=gate)
     y = b.conv_norm(y, channels, 1, act="")
-    return b.add(x, y) if stride == 1 and b.channels(x) == channels else y
+    return b.add(x, y) if sums and stride == 1 and b.channels(x) == channels else y

@@ -54,6 +54,7 @@ _RECIPES: Final = MappingProxyType(
         **{f"vgg{depth}": _Recipe(vgg, {"depth": depth}) for depth in VGG},
         "googlenet": _Recipe(googlenet),
         "googlenet-plain": _Recipe(googlenet, {"old": True}),
+        "googlenet-linear": _Recipe(googlenet, {"old": True, "linear": True}),
         **{f"resnet{depth}": _Recipe(resnet, {"depth": depth}) for depth in DEPTHS},
         "resnext50-32x4d": _Recipe(resnet, {"depth": 50, "groups": 32, "width": 4}),
         "resnext101-32x4d": _Recipe(resnet, {"depth": 101, "groups": 32, "width": 4}),
@@ -63,6 +64,10 @@ _RECIPES: Final = MappingProxyType(
         ),
         "wide-resnet50-2": _Recipe(resnet, {"depth": 50, "width": 128}),
         **{f"densenet{depth}": _Recipe(densenet, {"depth": depth}) for depth in DENSENETS},
+        **{
+            f"densenet{depth}-plain": _Recipe(densenet, {"depth": depth, "bottleneck": False})
+            for depth in DENSENETS
+        },
         "condensenet-74": _Recipe(condensenet, _CONDENSE_74),
         "condensenet-74-whole-head": _Recipe(condensenet, _CONDENSE_74 | {"whole_head": True}),
         "condensenet-74-g8": _Recipe(condensenet, _CONDENSE_74 | {"groups": 8, "condense": 8}),
@@ -76,7 +81,9 @@ _RECIPES: Final = MappingProxyType(
             f"shufflenet-v2-{kind}": _Recipe(shufflenet_v2, {"kind": kind}) for kind in SHUFFLE_V2
         },
         "mobilenet-v1": _Recipe(mobilenet_v1),
+        "mobilenet-v1-relu": _Recipe(mobilenet_v1, {"act": "relu"}),
         "mobilenet-v2": _Recipe(mobilenet_v2),
+        "mobilenet-v2-chain": _Recipe(mobilenet_v2, {"sums": False}),
         "mobilenet-v3-large": _Recipe(mobilenet_v3, {"kind": "large"}),
         "mobilenet-v3-small": _Recipe(mobilenet_v3, {"kind": "small"}),
         **{

@@ -240,6 +240,9 @@ def _norm(w: _Writer, layer: Layer) -> None:
         return _layer_norm(w, layer, x, affine)
     if layer.word == "instance":
         return _instance_norm(w, layer, x, affine)
+    if w.setting.training:
+        batches = w.tensor(f"{layer.name}.batches", (), role="buffer", dtype="int64")
+        w.call("aten.add_", (batches,), (batches,), {"other": 1, "alpha": 1})
     running = tuple(w.kept(word, (channels,), role="buffer") for word in ("mean", "var"))
     out = w.like(layer, x.layout)
     _batch_norm(w, layer.name, (x, *affine, *running), out, w.setting.training)
