@@ -184,7 +184,7 @@ def _graph(
     """One compiled graph: its call, kernels and memory."""
     held = set(given)
     local = [n for n in alive if n not in held]
-    realizer = Realizer(graph, local, outputs, channels_last=channels_last)
+    realizer = Realizer(graph, local, outputs, channels_last=channels_last, last=out.last)
     buffers = [
         stage
         for buffer in realizer.buffers()

@@ -8,6 +8,7 @@ accesses compare equal exactly when they visit memory in the same order.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -145,6 +146,7 @@ class Realizer:
         outputs: Iterable[int],
         *,
         channels_last: bool = False,
+        last: dict[int, bool] | None = None,
     ) -> None:
         self.graph = graph
         self.channels_last = channels_last
@@ -153,6 +155,7 @@ class Realizer:
         self.users = users_of(graph, alive)
         self.real: set[int] = set()
         self.folded: dict[int, int] = {}
+        self.last = {} if last is None else last
         self.local = set(alive)
 
     def buffers(self) -> list[Buffer]:
@@ -173,6 +176,7 @@ class Realizer:
             self.real.add(number)
             if value.kind != "source":
                 found.append(self._buffer(self._widened(value)))
+                self._follow_layout(found[-1])
         return found
 
     def _stays_in_call(self, value: Value) -> bool:
@@ -283,11 +287,63 @@ class Realizer:
         """Whether neighbouring terms of a sum are neighbours in memory."""
         if buffer.value.kind != "reduce":
             return True
-        shape = self.graph.values[buffer.value.inputs[0]].shape
-        if self.channels_last and len(shape) == 4 and 1 not in buffer.value.over:
-            return False
+        operand = buffer.value.inputs[0]
+        shape = self.graph.values[operand].shape
         places = follow(_reduction_order(shape, buffer.value.over), np.array([0, 1]))
-        return bool(places[1] - places[0] == 1)
+        if not self.channels_last:
+            return bool(places[1] - places[0] == 1)
+        loop = _Loop([], [])
+        self._visit(operand, places, buffer.numel * buffer.reduced, loop)
+        if not loop.leaves:
+            return bool(places[1] - places[0] == 1)
+        number, pair = max(loop.leaves, key=loop.leaves.__getitem__)
+        first, second = self.offsets(number, pair)
+        return second - first == 1
+
+    def offsets(self, number: int, places: Iterable[int]) -> tuple[int, ...]:
+        """Where elements of a buffer, counted in logical order, lie in its memory."""
+        found = np.array(tuple(places), dtype=np.int64)
+        if self.is_last(number):
+            _, channels, *rest = self.graph.values[number].shape
+            found = _turned(found, channels, math.prod(rest))
+        return tuple(found.tolist())
+
+    def is_last(self, number: int) -> bool:
+        """Whether a buffer lies channels last."""
+        if number not in self.last:
+            value = self.graph.values[number] if number >= 0 else None
+            image = value is not None and len(value.shape) in (4, 5)
+            self.last[number] = bool(
+                image
+                and value is not None
+                and (
+                    value.layout == "channels_last"
+                    or (self.channels_last and value.name.startswith(("convol", "channels_last")))
+                )
+            )
+        return self.last[number]
+
+    def straight(self, buffer: Buffer, read: Read) -> bool:
+        """Whether a loop reads each element where it writes the one that it makes of it."""
+        if read.buffer < 0 or buffer.value.number < 0 or read.places[:1] == (DEALT,):
+            return False
+        total = buffer.numel * buffer.reduced
+        step = max(1, total // max(1, buffer.numel))
+        written = (samples(total) // step).tolist()
+        return self.offsets(read.buffer, read.places) == self.offsets(buffer.value.number, written)
+
+    def _follow_layout(self, buffer: Buffer) -> None:
+        """A loop lays its result out as its largest operand of the same size lies."""
+        value = buffer.value
+        if len(value.shape) not in (4, 5) or value.kind != "map" or value.scatter:
+            return
+        same = [read for read in buffer.reads if read.bytes >= value.numel and read.buffer >= 0]
+        if not same:
+            return
+        largest = max(same, key=lambda read: read.bytes)
+        turned = _turned(samples(value.numel), value.shape[1], math.prod(value.shape[2:]))
+        places = self.offsets(largest.buffer, largest.places)
+        self.last[value.number] = places == tuple(turned.tolist())
 
     def aliases(self, number: int) -> list[int]:
         """Values that live in the memory of this one: a bias that the library adds."""
@@ -346,6 +402,12 @@ class Realizer:
         for operand in value.inputs:
             work += self._operand(value, operand, points, loop, count)
         return work
+
+
+def _turned(places: Places, channels: int, inner: int) -> Places:
+    """Places of an image in memory where channels lie last."""
+    size = channels * inner
+    return places // size * size + places % inner * channels + places // inner % channels
 
 
 def _broadcasts(shape: Sequence[int], target: Sequence[int]) -> bool:

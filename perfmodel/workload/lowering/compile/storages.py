@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from perfmodel.workload.lowering.compile.fusion import dependences, identity
+from perfmodel.workload.lowering.compile.fusion import dependences
 from perfmodel.workload.lowering.compile.graph import Graph
 from perfmodel.workload.lowering.compile.order import Step, memory_at_steps, peak_order
 from perfmodel.workload.lowering.compile.realize import Buffer, Realizer, base_of
@@ -23,6 +23,7 @@ class Output:
     storage: dict[int, int] = field(default_factory=dict)
     size: dict[int, int] = field(default_factory=dict)
     alive: set[int] = field(default_factory=set)
+    last: dict[int, bool] = field(default_factory=dict)
     fresh: int = 0
 
 
@@ -91,10 +92,10 @@ def lay_out(
     memory = memory_at_steps(steps, order, sizes, kept)
     final = _last_uses(buffers, ordered)
     dies = _deaths(graph, buffers, ordered, root, kept | standing)
-    turns = []
+    turns: list[Turn] = []
     for at, group in enumerate(ordered):
         members = [buffers[place] for place in group]
-        turns.append(_turn(graph, members, at, final, root, kept, standing, held, dies[at]))
+        turns.append(_turn(realizer, members, at, final, root, kept, standing, held, dies[at]))
     blocks = share_blocks(turns, memory, held)
     for number, base in root.items():
         if base in blocks.block:
@@ -196,7 +197,7 @@ def _deaths(
 
 
 def _turn(
-    graph: Graph,
+    realizer: Realizer,
     members: Sequence[Buffer],
     at: int,
     final: Mapping[int, int],
@@ -207,6 +208,7 @@ def _turn(
     dies: Sequence[int],
 ) -> Turn:
     """What a group brings to memory; its loops may write over what dies with it."""
+    graph = realizer.graph
     made = {buffer.value.number for buffer in members}
     free = [number for number in dies if number not in made and _is_ours(graph, number, held)]
     forms = {number: _shape_of(graph, number) for number in free}
@@ -219,7 +221,7 @@ def _turn(
         over = None
         if buffer.fusable:
             alike = (n for n in free if forms[n] == _form(buffer))
-            over = next((n for n in alike if _writes_over(members, n, _size(buffer))), None)
+            over = next((n for n in alike if _writes_over(realizer, members, n, _size(buffer))), None)
         if over is not None:
             free.remove(over)
         own = not buffer.fusable and not _is_product(buffer)
@@ -253,15 +255,13 @@ def _is_product(buffer: Buffer) -> bool:
     return work is not None and any(kernel.kind == "gemm" for kernel in work.kernels)
 
 
-def _writes_over(members: Sequence[Buffer], number: int, size: int) -> bool:
+def _writes_over(realizer: Realizer, members: Sequence[Buffer], number: int, size: int) -> bool:
     """Whether a loop reads a buffer in order and makes something of the same size."""
-    for member in members:
-        straight = identity(member.numel, member.numel * member.reduced)
-        if member.value.bytes == size and any(
-            read.buffer == number and read.places == straight for read in member.reads
-        ):
-            return True
-    return False
+    return any(
+        member.value.bytes == size
+        and any(r.buffer == number and realizer.straight(member, r) for r in member.reads)
+        for member in members
+    )
 
 
 def further_outputs(graph: Graph, buffer: Buffer) -> list[int]:
