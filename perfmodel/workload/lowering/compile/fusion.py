@@ -22,6 +22,7 @@ DISTANT: Final = 64
 MIX_ELEMENTS: Final = 5 * 2**20
 MIX_ROWS: Final = 4096
 MIX_COLUMNS: Final = 16384
+MANY_AXES: Final = 4
 
 Key = tuple[int, tuple[int, ...]]
 
@@ -80,9 +81,9 @@ def fuse(
     for place, buffer in enumerate(buffers):
         accesses: dict[Key, int] = {}
         if buffer.fusable:
-            for read in buffer.reads:
-                accesses[read.buffer, read.places] = read.bytes
             total = buffer.numel * buffer.reduced
+            for read in buffer.reads:
+                accesses[read.buffer, read.places + _loops(buffer, read)] = read.bytes
             accesses[buffer.value.number, identity(buffer.numel, total)] = buffer.written
         groups[place] = Group(
             [place], buffer.numel, buffer.reduced,
@@ -96,6 +97,15 @@ def fuse(
         if len(groups) == before:
             break
     return _ordered(groups, home, needs)
+
+
+def _loops(buffer: Buffer, read: Read) -> tuple[int, ...]:
+    """Loops of which an access counts as the same: those of many axes are compared axis by axis."""
+    sizes = [size for size in (buffer.operand or buffer.value.shape) if size > 1]
+    total = buffer.numel * buffer.reduced
+    if len(sizes) < MANY_AXES or read.places == identity(total, total):
+        return ()
+    return tuple(-size for size in sizes)
 
 
 def _writers(buffers: Sequence[Buffer], further: Mapping[int, int] | None) -> dict[int, int]:
