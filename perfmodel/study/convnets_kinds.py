@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from perfmodel.optimize.grouped.library import regular
 from perfmodel.workload.layer import Call
 from perfmodel.workload.op import Op
 from perfmodel.workload.ops.conv import Conv2d, Conv3d
@@ -24,8 +25,9 @@ def kind_of(op: Op, *, backward: bool = False) -> str:
     way = f"{'bwd' if backward else 'fwd'} {rate}"
     if isinstance(op, Conv3d):
         return f"3d {way}"
-    grouped = "depthwise" if op.groups == op.c_in else "grouped"
-    shape = "dense" if op.groups == 1 else grouped
+    grouped = "grouped" if regular(op) else "odd groups"
+    several = "depthwise" if op.groups == op.c_in else grouped
+    shape = "dense" if op.groups == 1 else several
     return f"{shape} {way} {op.layout}"
 
 

@@ -11,8 +11,9 @@ and the host's calls :math:`h`, a row takes
 :math:`\tau` is the host time of a call, one for each source, chip and task. :math:`f_k` is how the
 library of that time does on that chip against the kernels that the prediction knows (measured on
 other chips, or with a newer library): one for each source, chip and kind. :math:`m` is what several
-devices take beyond one and its all-reduce (input pipelines, stragglers), one for each source and
-chip. All are fitted on the rows that may be fitted on, the factors with a ridge towards 1.
+devices take beyond one and its all-reduce (input pipelines, stragglers), one for each program: the
+source, chip and task of a host. All are fitted on rows that may be fitted on, the factors with a
+ridge towards 1.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class Unknowns:
         return busy * self._company(row) + row.step.exposed_comm_seconds
 
     def _company(self, row: Row) -> float:
-        return self.company.get(row.library, 1.0) if row.devices > 1 else 1.0
+        return self.company.get(row.host, 1.0) if row.devices > 1 else 1.0
 
 
 def fit_unknowns(rows: Sequence[Row]) -> Unknowns:
@@ -149,18 +150,20 @@ def _factors(library: Key, rows: list[Row], found: Unknowns) -> None:
     measured = np.array([row.measured for row in rows])
     exposed = np.array([row.step.exposed_comm_seconds for row in rows])
     host = np.array([found.launches[row.host] * row.step.host_seconds for row in rows])
-    several = np.array([row.devices > 1 for row in rows])
+    crowds = sorted({row.host for row in rows if row.devices > 1})
+    several = np.array([[row.devices > 1 and row.host == key for key in crowds] for row in rows])
 
     def residual(logs: Floats) -> Floats:
-        kernels = parts @ np.exp(logs[:-1])
+        kernels = parts @ np.exp(logs[: len(kinds)])
         # smooth near the corner, so that a row at it pulls on both
         busy = (kernels**12 + host**12) ** (1 / 12)
-        times = busy * np.where(several, np.exp(logs[-1]), 1.0) + exposed
+        times = busy * np.exp(several @ logs[len(kinds) :]) + exposed
         return np.concatenate([np.log(times / measured), np.sqrt(RIDGE) * logs])
 
     old = found.factors.get(library, {})
     start = [np.log(old.get(kind, 1.0)) for kind in kinds]
-    start.append(np.log(found.company.get(library, 1.0)))
+    start += [np.log(found.company.get(key, 1.0)) for key in crowds]
     solved: Any = least_squares(residual, start, loss="soft_l1", f_scale=0.1)
-    found.factors[library] = dict(zip(kinds, np.exp(solved.x[:-1]).tolist(), strict=True))
-    found.company[library] = float(np.exp(solved.x[-1]))
+    values = np.exp(solved.x).tolist()
+    found.factors[library] = dict(zip(kinds, values[: len(kinds)], strict=True))
+    found.company |= dict(zip(crowds, values[len(kinds) :], strict=True))
