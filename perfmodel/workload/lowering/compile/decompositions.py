@@ -235,6 +235,32 @@ def reduction(graph: Graph, site: Site, args: Sequence[int], operations: int) ->
     return tuple(results)
 
 
+def bilinear(graph: Graph, site: Site, x: int) -> int:
+    """Bilinear resampling of an image, in fp32.
+
+    Differences of neighbours times their weights are long expressions, which the compiler stores:
+    ``(v01 - v00) w`` and ``(b - a) h`` of ``a + (b - a) h``; the rest is computed where it is used.
+    Doubling takes fewer operations (0.5 is scale and offset), and is stored whole in the format of
+    the result; so is an image that keeps its size, in fp32.
+
+    Reference
+    ---------
+    torch/_decomp/decompositions.py, ``_upsample_linear``; checked against generated code.
+    """
+    out = site.outputs[0]
+    wide, shape, before = compute_dtype(out.dtype), out.shape, graph.values[x].shape
+    factors = {size / old for size, old in zip(shape[2:], before[2:], strict=True)}
+    if not factors.isdisjoint((1.0, 2.0)):
+        kept = 1.0 in factors
+        whole = graph.map("bilinear", (x,), shape, wide, 60, window=True, heavy=kept)
+        return graph.map("cast", (whole,), shape, out.dtype, 0, heavy=not kept)
+    corner = graph.map("corner", (x,), shape, wide, 12)
+    across = graph.map("across", (x,), shape, wide, 30, window=True, heavy=True)
+    down = graph.map("down", (corner, across, x), shape, wide, 30, heavy=True)
+    total = graph.map("bilinear", (corner, across, down), shape, wide, 2)
+    return graph.map("cast", (total,), shape, out.dtype, 0)
+
+
 def _as(graph: Graph, value: int, dtype: str) -> int:
     """The value in another format."""
     if graph.values[value].dtype == dtype:

@@ -28,6 +28,9 @@ TWICE: Final = frozenset(
 )
 """Steps that are decomposed into several, of which more than one takes the operand."""
 
+WRAPPED: Final = frozenset(["roll"])
+"""Steps that begin again in the middle of an axis: no loop can be turned to follow them."""
+
 DEALT: Final = -1
 """First place of a read whose order no loop can be turned to."""
 
@@ -399,8 +402,14 @@ class Realizer:
         loop.steps.append(value.name)
         loop.nodes.append(value.node)
         work = float(value.operations * count)
+        inside = _Loop([], [], seen=loop.seen) if value.name in WRAPPED else loop
         for operand in value.inputs:
-            work += self._operand(value, operand, points, loop, count)
+            work += self._operand(value, operand, points, inside, count)
+        if inside is not loop:
+            loop.steps += inside.steps
+            loop.nodes += inside.nodes
+            for (buffer, places), size in inside.leaves.items():
+                loop.leaves[buffer, (DEALT, *places)] = size
         return work
 
 

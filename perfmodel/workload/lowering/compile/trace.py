@@ -122,6 +122,8 @@ def _constant(graph: Graph, site: Site, args: list[int]) -> list[int]:
 
 def _pool(graph: Graph, site: Site, args: list[int]) -> list[int]:
     each = 2 * min(taps(site), 16)
+    if "bilinear2d" in site.name and "backward" not in site.name:
+        return [parts.bilinear(graph, site, args[0])]
     if any(word in site.name for word in _INTERPOLATION):
         # weights and partial sums are fp32, and so is what is kept of them
         out = site.outputs[0]
