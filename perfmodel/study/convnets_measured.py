@@ -1,11 +1,12 @@
-"""Whole convolutional networks replayed as CUDA graphs on an H100, measured and predicted.
+"""Whole convolutional networks replayed as CUDA graphs, measured and predicted.
 
 Two predictions stand beside each measurement, priced by one model
 (:func:`perfmodel.study.programs.estimate_program`): that of the network's recorded program, the way
 of any PyTorch model, and that of the bundled network. Coefficients were fitted on the half of the
 models that a hash of the name picks.
 
-``python -m perfmodel.study.convnets_measured [CHIP]`` writes ``docs/accuracy/convnets_graph.md``.
+``python -m perfmodel.study.convnets_measured [CHIP...]`` writes
+``docs/accuracy/convnets_graph.md``.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ NETWORKS: Final[Mapping[str, Bundled]] = MappingProxyType(
     }
 )
 """Measured name -> bundled network of the same layers, and the side of its image."""
+CHIPS: Final = ("h100-sxm5-80gb", "h200-sxm-141gb")
 WORDS: Final = "## What is behind the errors"
 FROZEN: Final = "convnets_frozen.csv"
 """Predictions of the coefficients of the runs before, written down when networks came in."""
@@ -242,7 +244,7 @@ def main(arguments: Sequence[str]) -> int:
     page = root / "docs" / "accuracy" / "convnets_graph.md"
     found = {}
     try:
-        for chip in arguments or ("h100-sxm5-80gb",):
+        for chip in arguments or CHIPS:
             measurements, programs = folders(root, chip)
             found[chip] = network_rows(measurements, programs, load_accelerator(chip))
     except PerfmodelError as error:
