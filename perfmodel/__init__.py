@@ -58,6 +58,7 @@ _HOMES: Final = {
     "collective_seconds": "network:collective_seconds",
     "cost_of": "cost:estimate",
     "estimate_program": "study.programs:estimate_program",
+    "host_pace_of": "study.programs:host_pace_of",
     "evaluate": "parallel.training:evaluate",
     "load": "hardware:load",
     "load_graph": "workload.importers.load:load_graph",

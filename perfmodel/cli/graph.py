@@ -41,6 +41,10 @@ def graph(
     dim: Annotated[
         list[str] | None, typer.Option(help="Another dynamic dimension, name=size; repeatable.")
     ] = None,
+    host_pace: Annotated[
+        str | None,
+        typer.Option(help="The host against the reference, 1.4; or its probe's call, 8.9us."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Draw roofline, timeline, memory here.")] = None,
     json: Json = False,
 ) -> None:
@@ -50,7 +54,8 @@ def graph(
 
     accelerator, chosen, dims = _device(on), _stack(stack, mode), _dims(dim or [])
     program = load_graph(file, batch_size=batch_size, dims=dims)
-    found = estimate_program(program, accelerator, stack=chosen)
+    pace = None if host_pace is None else _pace(host_pace, accelerator)
+    found = estimate_program(program, accelerator, stack=chosen, host_pace=pace)
     drawn = [] if out is None else _draw(found, accelerator, out)
     if json:
         emit(document(program, found))
@@ -60,6 +65,21 @@ def graph(
             typer.echo(f"drawn: {path}")
     if not found.fits:
         raise typer.Exit(3)
+
+
+def _pace(text: str, accelerator: Accelerator) -> float:
+    """A ratio, or the time of the probe's call with its unit."""
+    from perfmodel.study.programs import host_pace_of
+
+    number = text.strip().removesuffix("us").strip()
+    try:
+        value = float(number)
+    except ValueError:
+        raise WorkloadError(
+            "graph: --host-pace", text, "a ratio like 1.4, or a time like 8.9us",
+            repair="python3 validate/bench/host_probe.py prints both",
+        ) from None  # fmt: skip
+    return host_pace_of(value * 1e-6, accelerator) if text.strip().endswith("us") else value
 
 
 def document(program: Program, found: ProgramEstimate) -> dict[str, Any]:

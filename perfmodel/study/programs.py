@@ -12,11 +12,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from perfmodel.calibrate.programs import Measured, ModelRow, program_path, read_model_rows
+from perfmodel.calibrate.programs import (
+    Measured,
+    ModelRow,
+    issue_pace,
+    program_path,
+    read_model_rows,
+    row_pace,
+)
 from perfmodel.calibrate.programs.profile import kernel_words, profiled_sums
 from perfmodel.calibrate.programs.rows import KernelRow, read_kernel_rows
 from perfmodel.cost.program import ProgramEstimate, estimate_lowered
 from perfmodel.cost.program.coefficients import ProgramCoefficients, program_coefficients
+from perfmodel.cost.program.host import pace_of_probe
 from perfmodel.cost.program.memory import library_workspace, replay
 from perfmodel.cost.program.step import Prepared, prepare, step
 from perfmodel.errors import PerfmodelError, WorkloadError
@@ -50,11 +58,21 @@ class Record:
         What was run, and in which run; ``split`` is ``"tune"`` where coefficients may have seen the
         model.
     measured_s, predicted_s : float
-        Time of one step in a steady stream [s].
+        Time of one step in a steady stream; predicted for the pace of the host where a probe
+        tells it [s].
+    unprobed_s : float
+        The same prediction for a host of unknown pace [s].
     low_s, high_s : float
         The interval of the prediction [s].
     host_s, device_s : float
         Predicted work of either side [s].
+    host_pace, issue_pace : float or None
+        What the probes around the stream say, and those between the single steps.
+    issued_s : float or None
+        Predicted time in which a single step is issued, where its pace is known [s].
+    after_profiler : bool
+        Whether a profiler was attached to the measuring process; predictions are then of a step
+        with one.
     measured_host_s, measured_kernel_s : float or None
         The same as measured, where it was [s].
     peak_measured, peak_predicted : int or None
@@ -78,10 +96,15 @@ class Record:
     split: str
     measured_s: float
     predicted_s: float = 0.0
+    unprobed_s: float = 0.0
     low_s: float = 0.0
     high_s: float = 0.0
     host_s: float = 0.0
     device_s: float = 0.0
+    host_pace: float | None = None
+    issue_pace: float | None = None
+    issued_s: float | None = None
+    after_profiler: bool = False
     measured_host_s: float | None = None
     measured_kernel_s: float | None = None
     peak_measured: int | None = None
@@ -106,6 +129,7 @@ def estimate_program(
     on: str | Path | Accelerator | Cluster,
     *,
     stack: str | Stack = "torch-eager",
+    host_pace: float | None = None,
 ) -> ProgramEstimate:
     """Step time and memory of a recorded program, or of a file that holds one.
 
@@ -118,16 +142,43 @@ def estimate_program(
     stack : str or Stack
         How it is run: ``"torch-eager"``, ``"cuda-graph"``, ``"torch-compile"`` or a stack of one's
         own.
+    host_pace : float, optional
+        How much longer the host takes for a call than the reference (:func:`host_pace_of`); without
+        it, what was usual among measured hosts, with an interval over their spread.
     """
+    accelerator = _device(on)
+    recorded = load_program(program) if isinstance(program, str | Path) else program
+    chosen = load_stack(stack) if isinstance(stack, str) else stack
+    lowered = lower(recorded, _without_tf32(chosen, accelerator))
+    return estimate_lowered(lowered, accelerator, host_pace=host_pace)
+
+
+def host_pace_of(call: float, on: str | Path | Accelerator | Cluster) -> float:
+    """The pace of a host from its probe, for ``host_pace`` of :func:`estimate_program`.
+
+    Parameters
+    ----------
+    call : float
+        What ``python3 validate/bench/host_probe.py`` prints: seconds of one tiny operator [s].
+    on : str, Path, Accelerator or Cluster
+        The device of the estimate: its coefficients hold the reference.
+    """
+    accelerator = _device(on)
+    if isinstance(call, bool) or not isinstance(call, (int, float)) or not 1e-7 <= call <= 1e-2:
+        raise WorkloadError(
+            "host pace: call", call, "seconds between 1e-7 and 1e-2", repair="probe again"
+        )
+    return pace_of_probe(float(call), program_coefficients(accelerator))
+
+
+def _device(on: str | Path | Accelerator | Cluster) -> Accelerator:
     target = load(on) if isinstance(on, str | Path) else on
     accelerator = target.accelerator if isinstance(target, Cluster) else target
     if not isinstance(accelerator, Accelerator):
         raise WorkloadError(
             "program: on", on, "an accelerator, a node or a cluster", repair="name a device"
         )
-    recorded = load_program(program) if isinstance(program, str | Path) else program
-    chosen = load_stack(stack) if isinstance(stack, str) else stack
-    return estimate_lowered(lower(recorded, _without_tf32(chosen, accelerator)), accelerator)
+    return accelerator
 
 
 def _without_tf32(stack: Stack, accelerator: Accelerator) -> Stack:
@@ -197,7 +248,10 @@ def records(
 
 
 def _record(row: ModelRow, prepared: Prepared, c: ProgramCoefficients, workspace: int) -> Record:
-    done = step(prepared, c)
+    pace = row_pace(row, c)
+    done = step(prepared, c, pace=pace, profiler=row.after_profiler)
+    usual = step(prepared, c, profiler=row.after_profiler) if pace is not None else done
+    issuing = None if prepared.lowered.graph else issue_pace(row, c)
     memory = replay(prepared.lowered, workspace=workspace)
     width = c.interval.get(prepared.mode, 0.0)
     blank = _blank(row)
@@ -207,6 +261,10 @@ def _record(row: ModelRow, prepared: Prepared, c: ProgramCoefficients, workspace
     return replace(
         blank,
         predicted_s=done.seconds,
+        unprobed_s=usual.seconds,
+        host_pace=pace,
+        issue_pace=issuing,
+        issued_s=None if issuing is None else usual.host * issuing / c["usual_pace"],
         low_s=done.seconds * (1.0 - width),
         high_s=done.seconds * (1.0 + width),
         host_s=done.host,
@@ -227,6 +285,7 @@ def _blank(row: ModelRow) -> Record:
         family=family_of(row.model),
         split=half(row.model),
         measured_s=row.step_s,
+        after_profiler=row.after_profiler,
         measured_host_s=row.host_s,
         measured_kernel_s=row.kernel_s,
         reserved_measured=row.peak_reserved,
@@ -240,15 +299,14 @@ def purpose(record: Record) -> str:
 
 
 def bounded(record: Record) -> str:
-    """The purpose, and which side held the measured step up: the host where issuing took longer.
+    """The purpose, and which side held the measured step up: the device where it was busy for 85 %.
 
     The device's part is a property of the chip; the host's of the processor beside it, and of what
-    else it did.
+    else it did. Where no profile was taken, the predicted kernels stand for the measured ones.
     """
-    if record.measured_host_s is None or record.mode.endswith("graph"):
-        return f"{purpose(record)}: device"
-    side = "host" if record.measured_host_s > 0.9 * record.measured_s else "device"
-    return f"{purpose(record)}: {side}"
+    busy = record.measured_kernel_s or record.device_s
+    device = record.mode.endswith("graph") or busy > 0.85 * record.measured_s
+    return f"{purpose(record)}: {'device' if device else 'host'}"
 
 
 def time_scores(found: Sequence[Record], key: Callable[[Record], str]) -> dict[str, Score]:

@@ -20,6 +20,7 @@ from perfmodel.cost.program.coefficients import load_program_coefficients
 from perfmodel.errors import PerfmodelError
 from perfmodel.files import write_text
 from perfmodel.hardware import load_accelerator
+from perfmodel.study import programs_host
 from perfmodel.study.programs import (
     Record,
     bounded,
@@ -78,12 +79,21 @@ def markdown(
     ]
     for chip, rows in found.items():
         lines += [f"## {chip}", ""]
+        if chip != CHIPS[0]:
+            lines += [
+                "No fit read a model of this chip: its kernels were calibrated one by one, and the",
+                f"rest is what models gave on {CHIPS[0]}. All rows:",
+                "",
+            ]
+            lines += _table("step", time_scores(rows, purpose))
+            lines += _table("step", time_scores(rows, bounded))
         report = [one for one in rows if one.split == REPORT]
         tune = [one for one in rows if one.split == TUNE]
-        lines += ["Step time, models that no fit read:", ""]
+        lines += ["Step time, models that no fit read (rows with a probe: at its pace):", ""]
         lines += _table("step", time_scores(report, purpose))
         lines += ["The same by which side held the measured step up:", ""]
         lines += _table("step", time_scores(report, bounded))
+        lines += programs_host.markdown(rows, report if chip == CHIPS[0] else rows)
         lines += _table("family", time_scores(report, lambda one: one.family))
         lines += ["Step time, the half that coefficients were fitted on:", ""]
         lines += _table("step", time_scores(tune, purpose))

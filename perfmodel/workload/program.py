@@ -200,7 +200,9 @@ class Program:
         """The nodes of one phase, in order."""
         return tuple(node for node in self.nodes if node.phase == phase)
 
-    def estimate(self, on: Any, *, stack: Any = "torch-eager") -> ProgramEstimate:
+    def estimate(
+        self, on: Any, *, stack: Any = "torch-eager", host_pace: float | None = None
+    ) -> ProgramEstimate:
         """Step time and memory on a device: :func:`perfmodel.estimate_program`.
 
         Parameters
@@ -209,10 +211,13 @@ class Program:
             The device.
         stack : str or Stack
             How it is run: ``"torch-eager"``, ``"cuda-graph"``, ``"torch-compile"``.
+        host_pace : float, optional
+            How much longer the host takes for a call than the reference
+            (:func:`perfmodel.host_pace_of`).
         """
         import perfmodel  # the facade: nothing of this layer looks upwards
 
-        return perfmodel.estimate_program(self, on, stack=stack)
+        return perfmodel.estimate_program(self, on, stack=stack, host_pace=host_pace)
 
     def live_bytes(self) -> tuple[int, ...]:
         """Bytes of device memory alive during each node, its outputs included [B].

@@ -14,6 +14,7 @@ import pytest
 from perfmodel.calibrate.programs import program_path, read_model_rows
 from perfmodel.calibrate.programs.rows import read_kernel_rows, tables
 from perfmodel.workload.lowering.eager.norm import norm_blocks
+from perfmodel.workload.lowering.eager.pooling import max_pool_launch
 from perfmodel.workload.lowering.lower import lower
 from perfmodel.workload.program import load_program
 from perfmodel.workload.stack import load_stack
@@ -236,6 +237,23 @@ def test_batch_norms_in_channels_last_order_launch_the_blocks_that_are_priced():
         seen.add(tuple(shape))
         assert norm_blocks(shape[1], math.prod(shape) // shape[1]) == across * down, shape
     assert len(seen) > 100
+
+
+def test_max_pooling_in_channels_last_order_launches_the_blocks_that_are_priced():
+    seen = set()
+    for row in profiled("max_pool_forward_nhwc"):
+        batch, channels, height, _ = json.loads(row["shapes"])[0]
+        blocks = math.prod(map(int, row["grid"].split("x")))
+        # The profile does not keep the window: one of those that networks use.
+        sizes = {(height + 2 * pad - k) // stride + 1 + more
+                 for k, stride, pad in ((2, 2, 0), (3, 2, 1), (3, 2, 0), (3, 1, 1))
+                 for more in (0, 1)}  # fmt: skip
+        assert blocks in {max_pool_launch(batch, channels, n, n)[0] for n in sizes}
+        seen.add((batch, channels, height))
+    assert len(seen) > 35
+    # A row of each kind whose window is known: ResNet's 3x3 over 112x112, VGG's 2x2 over 14x14.
+    assert max_pool_launch(64, 64, 56, 56) == (1792, 8)
+    assert max_pool_launch(8, 512, 7, 7) == (16, 16)
 
 
 def test_every_input_of_a_concatenation_gets_the_blocks_of_the_largest():

@@ -5,11 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from perfmodel.calibrate.programs import Measured, ModelRow, fit_programs, write_program_file
-from perfmodel.calibrate.programs.fit import moved
+from perfmodel.calibrate.programs import (
+    Measured,
+    ModelRow,
+    fit_programs,
+    issue_pace,
+    row_pace,
+    write_program_file,
+)
+from perfmodel.calibrate.programs.least import moved
 from perfmodel.calibrate.programs.rows import read_kernel_rows, read_model_rows
 from perfmodel.cost.efficiency import efficiency_folder
 from perfmodel.cost.program.coefficients import load_program_coefficients
+from perfmodel.cost.program.host import pace_of_probe
 from perfmodel.cost.program.step import prepare, profiled_seconds, step
 from perfmodel.errors import CalibrationError
 from perfmodel.hardware import load_accelerator
@@ -86,6 +94,40 @@ def test_a_fit_finds_what_made_the_steps(cases):
     assert set(fitted.interval) == {"eager", "graph"}
 
 
+def test_a_probe_tells_the_pace_and_the_profiler_its_share(cases):
+    truth = replace(
+        TRUTH,
+        scalars=dict(TRUTH.scalars) | {"probe_power": 1.3, "profiler_launch": 4e-6},
+    )
+    rng = np.random.default_rng(7)
+    probed = []
+    for number in range(40):
+        prepared = prepare(network(number, False), H100)
+        attached = number % 3 > 0
+        call = float(rng.uniform(5e-6, 15e-6))
+        around = float(rng.uniform(0.8, 1.2)) * call
+        paces = [pace_of_probe(x, truth, profiler=attached) for x in (call, around)]
+        done = step(prepared, truth, pace=paces[0], profiler=attached)
+        row = ModelRow(
+            f"infer/net{number}", "infer", f"net{number}", "eager", 1, 0, "bf16", done.seconds,
+            host_s=done.host, probe_call_s=call, stream_call_s=around, after_profiler=attached,
+        )  # fmt: skip
+        probed.append(Measured(row, prepared))
+    fitted = fit_programs(probed[:24], START, device="h100-sxm5-80gb")
+    assert fitted["probe_power"] == pytest.approx(1.3, rel=0.03)
+    assert fitted["profiler_launch"] == pytest.approx(4e-6, rel=0.2)
+    assert fitted["fast_pace"] < fitted["usual_pace"] < fitted["slow_pace"]
+    for one in probed[24:]:
+        row = one.row
+        pace = issue_pace(row, fitted)
+        host = step(one.prepared, fitted, pace=pace, profiler=row.after_profiler).host
+        assert host == pytest.approx(row.host_s, rel=0.06)
+        low, high = sorted(
+            (pace, pace_of_probe(row.stream_call_s, fitted, profiler=row.after_profiler))
+        )
+        assert low <= row_pace(row, fitted) <= high
+
+
 def test_what_no_row_shows_stays(cases):
     fitted = fit_programs(cases[:8], START, device="x")
     # Calls that no program makes follow the processor as a whole; ratios stay.
@@ -132,3 +174,27 @@ def test_a_table_of_models_is_read(tmp_path):
         read_model_rows(tmp_path)
     with pytest.raises(CalibrationError, match="no such file"):
         read_model_rows(tmp_path / "nowhere")
+
+
+PROBED = """\
+case,kind,model,mode,batch,seq,dtype,step_us,kernel_us,probe_call_us,stream_probe_add_ns{}
+infer/a/eager/b1,infer,a,eager,1,0,bf16,120,60,7.0,24{}
+infer/a/compiled/b1,infer,a,compiled,1,0,bf16,80,50,6.5,{}
+infer/b/eager/b1,infer,b,eager,1,0,bf16,90,,9.0,25{}
+"""
+
+
+def test_rows_behind_a_profiled_one_ran_with_the_profiler_attached(tmp_path):
+    for folder, column, cells in (
+        ("old", "", ("", "", "")),
+        ("new", ",after_profiler", (",false", ",false", ",false")),
+    ):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "cases.csv").write_text(PROBED.format(column, *cells))
+    rows = {(row.run, row.case): row for row in read_model_rows(tmp_path)}
+    attached = {key for key, row in rows.items() if row.after_profiler}
+    assert attached == {("old", "infer/b/eager/b1")}
+    row = rows["old", "infer/a/eager/b1"]
+    assert row.probe_call_s == pytest.approx(7e-6)
+    assert row.stream_add_s == pytest.approx(24e-9)
+    assert row.stream_call_s is None

@@ -262,3 +262,17 @@ def test_mutated_json_ends_in_an_answer_or_a_complaint(tmp_path, data):
     except PerfmodelError:
         return
     assert 0 <= found.seconds < float("inf")
+
+
+def test_the_pace_of_a_host_is_a_ratio_or_its_probe(perfmodel, small):
+    def asked(*extra):
+        return json.loads(perfmodel("graph", small, "--on", CHIP, "--json", *extra)[1])
+
+    unknown, twice = asked(), asked("--host-pace", "2")
+    assert unknown["host_pace_assumed"] is True
+    assert twice["host_pace_assumed"] is False
+    assert twice["host_s"] == pytest.approx(2.0 * unknown["host_s"] / unknown["host_pace"])
+    assert asked("--host-pace", "15us")["host_pace"] > asked("--host-pace", "8us")["host_pace"]
+    code, _, err = perfmodel("graph", small, "--on", CHIP, "--host-pace", "fast")
+    assert code == 2
+    assert "8.9us" in err

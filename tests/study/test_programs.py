@@ -18,6 +18,7 @@ from perfmodel.study.programs import (
     time_scores,
 )
 from perfmodel.study.programs_fit import fit_and_score
+from perfmodel.study.programs_host import both_ways, issue_scores, repeats
 from perfmodel.study.programs_report import WORDS, markdown, table_csv
 from perfmodel.workload.program import Node, Program, Tensor, load_program, save_program
 from perfmodel.workload.stack import load_stack
@@ -152,3 +153,44 @@ def test_a_chip_without_tf32_computes_fp32_in_fp32():
     for chip, changed in (("v100-sxm2-16gb", False), ("mi250x", False), ("h100-sxm5-80gb", True)):
         plain = product.estimate(chip, stack="cuda-graph").seconds
         assert (product.estimate(chip, stack=allowed).seconds < plain) is changed
+
+
+def test_host_bound_rows_are_scored_with_their_pace_and_without(folders, tmp_path):
+    rows = []
+    for number in range(4):
+        name, call = f"net{number}", 6e-6 + 3e-6 * number
+        program = load_program(folders / f"infer-{name}-b8-s0-bf16-nhwc.json.gz")
+        pace = pm.host_pace_of(call, "h100-sxm5-80gb")
+        found = estimate_program(program, H100, host_pace=pace)
+        step, host = 1e6 * found.seconds, 1.1e6 * found.host_seconds
+        rows.append(
+            f"infer/{name}/eager/b8/s0/bf16/nhwc,infer,{name},eager,8,0,bf16,{step},{host},"
+            f"{1e6 * call},{1e6 * call}\n"
+        )
+    head = (
+        "case,kind,model,mode,batch,seq,dtype,step_us,host_us,probe_call_us,stream_probe_call_us\n"
+    )
+    for run in ("one", "two"):
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "cases.csv").write_text(head + "".join(rows))
+    kept, refused = measured_cases(tmp_path, folders, H100)
+    assert not refused
+    found = records(kept, H100)
+    ((name, given, unknown),) = both_ways(found)
+    assert name == "inference, eager"
+    assert given.mape == pytest.approx(0.0, abs=1e-9)
+    assert unknown.mape > 0.1
+    assert issue_scores(found)[name].mape == pytest.approx(1 - 1 / 1.1)
+    again = list(repeats(found).values())
+    assert [one.count for one in again] == [4, 8, 8]
+    assert again[0].mean == pytest.approx(0.0, abs=1e-12)
+    assert again[1].mean == pytest.approx(0.1)
+    text = markdown({"h100-sxm5-80gb": found})
+    assert "with the pace of the host" in text
+    assert "single steps and stream of a row" in text
+
+
+def test_a_probe_is_a_time():
+    assert pm.host_pace_of(9e-6, "h100-sxm5-80gb") > pm.host_pace_of(7e-6, "h100-sxm5-80gb") > 0.0
+    with pytest.raises(WorkloadError, match="probe again"):
+        pm.host_pace_of(9.0, "h100-sxm5-80gb")

@@ -1,6 +1,8 @@
 """Coefficients of whole programs from measured models."""
 
-from perfmodel.calibrate.programs.fit import Measured, fit_programs
+from perfmodel.calibrate.programs.fit import fit_programs
+from perfmodel.calibrate.programs.host import issue_pace, row_pace
+from perfmodel.calibrate.programs.measured import Measured
 from perfmodel.calibrate.programs.rows import ModelRow, program_path, read_model_rows
 from perfmodel.calibrate.programs.store import write_program_file
 
@@ -8,7 +10,9 @@ __all__ = [
     "Measured",
     "ModelRow",
     "fit_programs",
+    "issue_pace",
     "program_path",
     "read_model_rows",
+    "row_pace",
     "write_program_file",
 ]

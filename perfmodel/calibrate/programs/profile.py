@@ -72,16 +72,15 @@ def predicted_word(kernel: Kernel, base: str) -> str:
     if base.startswith(LIBRARY):
         word = next(one for one in LIBRARY if base.startswith(one))
         return word + (backward if word in ("attention", "conv") else "")
-    if kernel.name in APART:
-        return kernel.name
     name = SAME.get(kernel.name, kernel.name).split(":")[0]
-    if kernel.kind == "copy" and name == "masked_fill":
-        name = "copy_"
-    if name == "convolution":
-        return "conv" + backward
-    if name in COPIES:
-        strided = kernel.note or name in REORDERING
-        return "copies strided" if strided else "copies"
+    if kernel.name in APART:
+        name = kernel.name
+    elif name in COPIES:
+        name = "copies strided" if kernel.note or name in REORDERING else "copies"
+    elif kernel.kind == "copy" and name == "masked_fill":
+        name = "copies"
+    elif name == "convolution":
+        name = "conv" + backward
     return name
 
 

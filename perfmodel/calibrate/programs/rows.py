@@ -59,6 +59,8 @@ class ModelRow:
         Probe of the host beside the single steps: a tiny operator's call, a Python addition [s].
     stream_call_s, stream_add_s : float or None
         The same around the steady stream [s].
+    after_profiler : bool
+        Whether a profiler had been attached to the measuring process: every launch takes longer.
     run : str
         Folder of the table below the one that was read: a case may be measured in several runs.
     """
@@ -83,6 +85,7 @@ class ModelRow:
     probe_add_s: float | None = None
     stream_call_s: float | None = None
     stream_add_s: float | None = None
+    after_profiler: bool = False
     run: str = ""
 
     @property
@@ -167,12 +170,17 @@ def _run(path: Path, folder: Path) -> str:
 
 
 def _rows(path: Path, run: str) -> Iterator[ModelRow]:
+    attached = False
     with path.open(encoding="utf-8", newline="") as handle:
         for number, record in enumerate(csv.DictReader(handle), start=2):
+            # Compiled steps run in processes of their own; the others in one, in this order.
+            own = record.get("mode", "").startswith("compiled")
+            before = attached and not own
+            attached = attached or bool(record.get("kernel_us") and not own)
             if not record.get("step_us") or record.get("mode") not in STACKS:
                 continue
             try:
-                yield _row(record, run)
+                yield _row(record, run, before)
             except (KeyError, ValueError) as error:
                 raise CalibrationError(
                     f"{path}:{number}",
@@ -200,7 +208,7 @@ def read_kernel_rows(folder: Path) -> Iterator[KernelRow]:
                 )
 
 
-def _row(record: dict[str, Any], run: str) -> ModelRow:
+def _row(record: dict[str, Any], run: str, attached: bool) -> ModelRow:
     def seconds(name: str, unit: float = 1e-6) -> float | None:
         return float(record[name]) * unit if record.get(name) else None
 
@@ -228,5 +236,8 @@ def _row(record: dict[str, Any], run: str) -> ModelRow:
         probe_add_s=seconds("probe_add_ns", 1e-9),
         stream_call_s=seconds("stream_probe_call_us"),
         stream_add_s=seconds("stream_probe_add_ns", 1e-9),
+        after_profiler=record["after_profiler"] == "true"
+        if record.get("after_profiler")
+        else attached,
         run=run,
     )

@@ -34,11 +34,19 @@ MEANINGS: Final = {
     "autograd": "host time that recording one differentiable call for the backward pass adds [s]",
     "backward_share": "host time of a call in the backward pass over that in the forward pass",
     "tensor": "host time for each tensor of a list (foreach, optimizer) [s]",
+    "probe_call": "the probe of the host in the state that host times are given for [s]",
+    "probe_power": "host time goes with this power of the probe",
+    "profiler_probe": "what a profiler that was attached to the process adds to the probe [s]",
+    "profiler_launch": "host time that such a profiler adds to each launch [s]",
+    "usual_pace": "median pace of the measured hosts",
+    "slow_pace": "pace that one measured host in twenty exceeded",
+    "fast_pace": "pace that one measured host in twenty fell below",
 }
 """Scalars; tables beside them: ``host``, ``floor`` [s], ``pace``, ``interval`` (ratios)."""
 
 OF_THE_HOST: Final = (
-    "graph_host", "module_call", "step_host", "autograd", "backward_share", "tensor"
+    "graph_host", "module_call", "step_host", "autograd", "backward_share", "tensor", "probe_call",
+    "probe_power", "profiler_probe", "profiler_launch", "usual_pace", "slow_pace", "fast_pace",
 )  # fmt: skip
 """Scalars that are the processor's, whatever chip it feeds."""
 

@@ -14,9 +14,10 @@ from perfmodel.cost.program.memory import Memory, library_workspace, replay
 from perfmodel.cost.program.price_kernels import BOUNDS, PricedKernels
 from perfmodel.cost.program.result import KernelTable, ProgramEstimate, Unknown
 from perfmodel.cost.program.step import Prepared, Step, mode_of, prepare, step
-from perfmodel.errors import Infeasible
+from perfmodel.errors import Infeasible, WorkloadError
 from perfmodel.estimate import Estimate, leaf, total
 from perfmodel.hardware import Accelerator
+from perfmodel.units import format_seconds
 from perfmodel.workload.lowering.kernel import Lowered
 
 UNFITTED_WIDTH: Final = 0.35
@@ -34,6 +35,7 @@ def estimate_lowered(
     *,
     efficiency: Efficiency | None = None,
     coefficients: ProgramCoefficients | None = None,
+    host_pace: float | None = None,
 ) -> ProgramEstimate:
     """Step time and memory of a lowered program.
 
@@ -47,10 +49,19 @@ def estimate_lowered(
         As for :func:`perfmodel.cost.price`.
     coefficients : ProgramCoefficients, optional
         By default what measured models on this chip, or its sibling, gave.
+    host_pace : float, optional
+        How much longer the host takes for a call than the reference
+        (:func:`perfmodel.cost.program.host.pace_of_probe`). Without it, what was usual among the
+        measured hosts, and an interval over their spread.
     """
     c = program_coefficients(accelerator) if coefficients is None else coefficients
+    pace = c["usual_pace"] if host_pace is None else _checked(host_pace)
     prepared = prepare(lowered, accelerator, efficiency=efficiency)
-    done = step(prepared, c)
+    done = step(prepared, c, pace=pace)
+    spread = (done.seconds, done.seconds)
+    if host_pace is None and not lowered.graph:
+        fast, slow = (step(prepared, c, pace=c[word]) for word in ("fast_pace", "slow_pace"))
+        spread = min(fast.seconds, done.seconds), max(slow.seconds, done.seconds)
     capacity = float(accelerator.memory_capacity) - DRIVER_BYTES
     workspace = library_workspace(accelerator)
     try:
@@ -73,12 +84,36 @@ def estimate_lowered(
         peak_allocated=memory.peak_allocated,
         peak_reserved=memory.peak_reserved,
         fits=fits,
-        estimate=_tree(lowered, accelerator, prepared, done, table, c),
+        estimate=_tree(lowered, accelerator, prepared, done, table, c, spread),
         kernels=table,
         timeline=done.timeline,
         memory=memory,
         unknown=_unknown(prepared, done),
-        notes=(*lowered.notes, *_notes(memory)),
+        host_pace=pace,
+        host_pace_assumed=host_pace is None,
+        notes=(*lowered.notes, *_pace_notes(done.seconds, spread, pace), *_notes(memory)),
+    )
+
+
+def _checked(pace: float) -> float:
+    if isinstance(pace, bool) or not isinstance(pace, (int, float)) or not 0.01 <= pace <= 100.0:
+        raise WorkloadError(
+            "program: host_pace",
+            pace,
+            "a ratio between 0.01 and 100: the host's time for a call over the reference's",
+            repair="take the probe of docs/models/host_pace.md, or leave it out",
+        )
+    return float(pace)
+
+
+def _pace_notes(seconds: float, spread: tuple[float, float], pace: float) -> tuple[str, ...]:
+    """Said where another host would change the step by more than a hundredth."""
+    fast, slow = spread
+    if slow - fast <= 0.01 * seconds:
+        return ()
+    return (
+        f"host pace {pace:.2f} assumed; on hosts as measured the step takes {format_seconds(fast)}"
+        f" to {format_seconds(slow)}: probe yours (docs/models/host_pace.md)",
     )
 
 
@@ -108,6 +143,7 @@ def _tree(
     done: Step,
     table: KernelTable,
     c: ProgramCoefficients,
+    spread: tuple[float, float],
 ) -> Estimate:
     source = f"measurements/{c.device}" if c.device else ""
     own = c.device == accelerator.name.lower()
@@ -129,8 +165,8 @@ def _tree(
         whole,
         seconds=done.seconds,
         lower=lower,
-        low=max(done.seconds * float(np.exp(-width)), lower),
-        high=done.seconds * float(np.exp(width)),
+        low=max(spread[0] * float(np.exp(-width)), lower),
+        high=spread[1] * float(np.exp(width)),
         bound="launch" if idle > 0.5 * done.seconds else whole.bound,
         calibrated=own and all(kernel.known for kernel in lowered.kernels),
         citations=(source,) if source else (),

@@ -1,4 +1,19 @@
-"""What the host does in a step: seconds before each launch, and after the last."""
+r"""What the host does in a step: seconds before each launch, and after the last.
+
+Processors run the same calls in times that lie far apart, and one whose cores are shared does so
+from one minute to the next. The costs of calls are those of a reference state, and a pace says how
+much longer a host takes now:
+
+.. math::
+
+    p = \left(\frac{t}{t_0 + l}\right)^\gamma, \qquad
+    h = p \left(\sum_k n_k c_k + l\, n_l\right)
+
+with :math:`t` the time of one call of a tiny operator, :math:`t_0` that time in the reference
+state, :math:`l` what an attached profiler adds to each of :math:`n_l` launches (0 without one), and
+:math:`n_k` calls of cost :math:`c_k`. Work with more code in it suffers more from a shared core
+than the probe does: :math:`\gamma > 1`.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +43,33 @@ class HostWork:
         How much of each column of :func:`columns` a call takes.
     waits_before : bool array, shape (N,)
         Kernels before which the host waits for the device.
+    launches : array, shape (calls,)
+        Kernels that each call launches.
     """
 
     before: NDArray[np.intp]
     counts: Floats
     waits_before: NDArray[np.bool_]
+    launches: Floats
+
+
+def pace_of_probe(
+    call: float, coefficients: ProgramCoefficients, *, profiler: bool = False
+) -> float:
+    """A host's pace, from the time that one call of a tiny operator takes on it.
+
+    Parameters
+    ----------
+    call : float
+        Seconds of one ``x.add_(1)`` on a tensor of one element on the device, without waiting [s].
+    coefficients : ProgramCoefficients
+        With the probe of the reference state.
+    profiler : bool
+        Whether a profiler is, or was, attached to the process.
+    """
+    c = coefficients
+    usual = c["probe_call"] + (c["profiler_probe"] if profiler else 0.0)
+    return float((call / usual) ** c["probe_power"])
 
 
 def columns() -> tuple[str, ...]:
@@ -53,6 +90,7 @@ def host_work(lowered: Lowered) -> HostWork:
     counts = np.zeros((len(calls), len(place)))
     before = np.zeros(len(lowered.kernels), dtype=np.intp)
     waits = np.zeros(len(lowered.kernels), dtype=bool)
+    launches = np.zeros(len(calls))
     training = any(call.phase == "backward" for call in calls)
     eager = [k for k, call in enumerate(calls) if call.phase == "forward"]
     waiting = False
@@ -63,18 +101,42 @@ def host_work(lowered: Lowered) -> HostWork:
         counts[k, place["autograd"]] = float(recorded)
         counts[k, place["tensor"]] = float(call.tensors if call.kind in LISTS else 0)
         waiting = waiting or call.kind == "sync"
+        launches[k] = sum(lowered.kernels[kernel].launches for kernel in call.kernels)
         for kernel in call.kernels:
             before[kernel] = k
             waits[kernel] = waiting
             waiting = False
     if eager and lowered.mode == "eager" and not lowered.graph:
         counts[eager, place["module_call"]] = lowered.module_calls / len(eager)
-    return HostWork(before, counts, waits)
+    if lowered.graph:
+        launches[:] = 0.0  # one replay
+    return HostWork(before, counts, waits, launches)
 
 
-def call_seconds(work: HostWork, coefficients: ProgramCoefficients) -> Floats:
-    """Host time of each call, shape (calls,) [s]."""
-    return np.asarray(work.counts @ column_seconds(coefficients))
+def call_seconds(
+    work: HostWork,
+    coefficients: ProgramCoefficients,
+    *,
+    pace: float = 1.0,
+    profiler: bool = False,
+) -> Floats:
+    """Host time of each call, shape (calls,) [s].
+
+    Parameters
+    ----------
+    work : HostWork
+        The calls.
+    coefficients : ProgramCoefficients
+        Their costs in the reference state.
+    pace : float
+        How much longer the host takes.
+    profiler : bool
+        Whether a profiler is attached to the process.
+    """
+    seconds = work.counts @ column_seconds(coefficients)
+    if profiler:
+        seconds = seconds + coefficients["profiler_launch"] * work.launches
+    return np.asarray(pace * seconds)
 
 
 def column_seconds(coefficients: ProgramCoefficients) -> Floats:

@@ -122,6 +122,10 @@ class ProgramEstimate:
         Blocks over the step.
     unknown : tuple of Unknown
         Operators priced between two estimates.
+    host_pace : float
+        How much longer the host takes for a call than the reference.
+    host_pace_assumed : bool
+        Whether that is what was usual among the measured hosts, for want of a given one.
     notes : tuple of str
         What was assumed.
     """
@@ -144,6 +148,8 @@ class ProgramEstimate:
     timeline: Timeline
     memory: Memory
     unknown: tuple[Unknown, ...]
+    host_pace: float = 1.0
+    host_pace_assumed: bool = True
     notes: tuple[str, ...] = ()
 
     def explain(self, depth: int = 6) -> str:
@@ -183,6 +189,8 @@ class ProgramEstimate:
             "host_s": self.host_seconds,
             "device_s": self.device_seconds,
             "idle_s": self.idle_seconds,
+            "host_pace": self.host_pace,
+            "host_pace_assumed": self.host_pace_assumed,
             "launch_bound": self.launch_bound,
             "peak_memory_bytes": self.peak_allocated,
             "peak_reserved_bytes": self.peak_reserved,

@@ -121,14 +121,34 @@ def profiled_seconds(prepared: Prepared, coefficients: ProgramCoefficients) -> f
     return float(np.sum(profiled_kernels(prepared, coefficients)))
 
 
-def step(prepared: Prepared, coefficients: ProgramCoefficients) -> Step:
-    """Run the queues; a kernel on an idle device begins ``launch_latency`` after its launch."""
+def step(
+    prepared: Prepared,
+    coefficients: ProgramCoefficients,
+    *,
+    pace: float | None = None,
+    profiler: bool = False,
+) -> Step:
+    """Run the queues; a kernel on an idle device begins ``launch_latency`` after its launch.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        Kernels and calls.
+    coefficients : ProgramCoefficients
+        What they cost.
+    pace : float, optional
+        How much longer the host takes than in the reference state; by default what was usual among
+        the measured ones.
+    profiler : bool
+        Whether a profiler is attached to the process.
+    """
     c = coefficients
+    pace = c["usual_pace"] if pace is None else pace
     times, running = device_times(prepared, c)
     graph = prepared.lowered.graph
-    calls = call_seconds(prepared.work, c)
+    calls = call_seconds(prepared.work, c, pace=pace, profiler=profiler)
     gaps, tail = between_launches(prepared.work, calls)
-    gaps, tail = _with_step_host(gaps, tail, 0.0 if graph else c["step_host"])
+    gaps, tail = _with_step_host(gaps, tail, 0.0 if graph else pace * c["step_host"])
     waits = prepared.work.waits_before
     latency = c["launch_latency"]
     alone = run_step(gaps, running, latency, tail=tail, waits_before=waits)

@@ -10,7 +10,7 @@ from perfmodel.cost import price
 from perfmodel.cost.program import estimate_lowered, program_coefficients
 from perfmodel.cost.program.coefficients import load_program_coefficients
 from perfmodel.cost.program.memory import library_workspace, replay
-from perfmodel.errors import CalibrationError
+from perfmodel.errors import CalibrationError, WorkloadError
 from perfmodel.hardware import load_accelerator
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered, MemoryEvent, Resident
 from perfmodel.workload.op import Elementwise, Gemm
@@ -185,3 +185,33 @@ def test_a_processor_is_the_same_beside_a_chip_that_nobody_measured():
     assert other["module_call"] == measured["module_call"]
     assert other["cache_share"] == defaults["cache_share"] != measured["cache_share"]
     assert (other.pace, other.device) == (defaults.pace, "")
+
+
+def test_a_slower_host_takes_longer_and_an_unknown_one_is_said_to_be_assumed():
+    lowered = chain(rows=16, width=128)
+    one, two = (estimate_lowered(lowered, H100, host_pace=pace) for pace in (1.0, 2.0))
+    assert two.host_seconds == pytest.approx(2.0 * one.host_seconds)
+    assert two.seconds == pytest.approx(2.0 * one.seconds)
+    assert (two.host_pace, two.host_pace_assumed) == (2.0, False)
+    assert not any("host pace" in note for note in two.notes)
+    c = program_coefficients(H100)
+    unknown = estimate_lowered(lowered, H100)
+    assert unknown.host_pace_assumed
+    assert unknown.host_pace == c["usual_pace"]
+    assert any("host pace" in note for note in unknown.notes)
+    ends = [estimate_lowered(lowered, H100, host_pace=c[w]) for w in ("fast_pace", "slow_pace")]
+    assert unknown.estimate.low <= ends[0].seconds < ends[1].seconds <= unknown.estimate.high
+    assert unknown.to_dict()["host_pace_assumed"] is True
+
+
+def test_a_step_that_the_device_holds_up_does_not_ask_for_a_pace():
+    found = estimate_lowered(chain(rows=2**15, width=4096), H100)
+    assert not any("host pace" in note for note in found.notes)
+    slow = estimate_lowered(chain(rows=2**15, width=4096), H100, host_pace=1.5)
+    assert slow.seconds == pytest.approx(found.seconds, rel=1e-3)
+
+
+@pytest.mark.parametrize("pace", [0.0, -1.0, float("nan"), True, "fast"])
+def test_a_pace_is_a_positive_ratio(pace):
+    with pytest.raises(WorkloadError, match="host_pace"):
+        estimate_lowered(chain(), H100, host_pace=pace)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -308,3 +309,26 @@ def test_listed_operators_exist():
     missing = [name for name in groups() if not hasattr(torch.ops.aten, name)]
     # names of private or other builds
     assert len(missing) < 0.1 * len(groups()), missing
+
+
+def test_views_that_a_linear_layer_takes_are_cheaper_than_those_in_python():
+    sizes = {
+        "x": ((2, 8, 16), "bf16"), "w": ((32, 16), "bf16"), "v": ((16, 32), "bf16"),
+        "f": ((16, 16), "bf16"), "p": ((16, 32), "bf16"), "y": ((2, 8, 32), "bf16"),
+        "z": ((4, 4, 32), "bf16"),
+    }  # fmt: skip
+    made = program(
+        sizes,
+        [("t", "w", "v"), ("view", "x", "f"), ("mm", ("f", "v"), "p"),
+         ("_unsafe_view", "p", "y"), ("view", "y", "z"), ("mul", ("z", "z"), "z")],
+    )  # fmt: skip
+    placed = [
+        replace(node, module="layer" if k < 4 else "", source="model.py:7")
+        for k, node in enumerate(made.nodes)
+    ]
+    lowered = lower(replace(made, nodes=tuple(placed)), EAGER)
+    kinds = [call.kind for call in lowered.calls]
+    assert kinds == ["inner", "inner", "gemm", "inner", "view", "pointwise"]
+    loose = [replace(node, module="", source="") for node in made.nodes]
+    kinds = [call.kind for call in lower(replace(made, nodes=tuple(loose)), EAGER).calls]
+    assert kinds.count("view") == 4

@@ -35,7 +35,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=560.0, help="wall-clock budget")
     parser.add_argument("--part", default="eager,compiled", help="eager, compiled, or both")
-    parser.add_argument("--preset", choices=("full", "h200"), default="full")
+    parser.add_argument("--preset", choices=("full", "h200", "clean"), default="full")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true", help="small models: a dry run")
     parser.add_argument("--skip", type=Path, action="append", default=[], help="a cases.csv")
@@ -87,7 +87,9 @@ def main(argv: list[str] | None = None) -> int:
     from validate.bench.models import cases, drive, files
 
     parts = options.part.split(",")
-    plan = cases.h200() if options.preset == "h200" else cases.eager() + cases.compiled()
+    plan = {
+        "full": lambda: cases.eager() + cases.compiled(), "h200": cases.h200, "clean": cases.clean
+    }[options.preset]()  # fmt: skip
     skipped: set[str] = set()
     for path in [*options.skip, options.out / files.CASES]:
         skipped |= files.done(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
@@ -183,6 +184,26 @@ def eager() -> list[Case]:
     train = list(_training())
     return [*_vision(FIRST), *train[:10], *_text(), *_llama(small), *train[10:20],
             *_vision(SECOND), *_variants(), *_llama(large), *train[20:]]  # fmt: skip
+
+
+def clean() -> list[Case]:
+    """Steps that the host holds up, timed alone.
+
+    In an order that is the same in every run, and balanced wherever it is cut.
+    """
+    chosen = [
+        replace(case, profile=False, kineto=False)
+        for case in eager()
+        if case.mode == "eager" and case.benchmark and _brief(case)
+    ]
+    random.Random(5).shuffle(chosen)
+    return chosen
+
+
+def _brief(case: Case) -> bool:
+    if case.kind == "infer":
+        return case.batch <= 8 and case.model not in ("mamba_130m",)
+    return case.kind != "prefill" or case.batch * case.seq <= 2048
 
 
 def compiled() -> list[Case]:

@@ -87,30 +87,51 @@ def _record(out: Path, case: Case, answer: dict[str, Any]) -> None:
 def serial(
     cases: list[Case], out: Path, left: Callable[[], float], device: str, tiny: bool, context: Any
 ) -> int:
-    """One case after another in one process, which is replaced when it dies; cases done."""
-    child, count = None, 0
+    """One case after another in one process, which is replaced when it dies; cases done.
+
+    Profiles are taken in a process apart: once attached, a profiler slows every later launch down.
+    """
+    children: dict[str, Child] = {}
+    count = 0
     for case in cases:
         if left() < 3.0:
             break
-        if child is None:
-            child = Child(context, device, tiny)
-            greeting = child.start(min(START_LIMIT_S, left()))
-            if "error" in greeting:
-                print(f"no worker: {greeting['error']}", file=sys.stderr)
-                break
-        child.send("run", case)
         room = left()
-        answer = child.receive(min(CASE_LIMIT_S, room))
-        if "fatal" in answer:
-            child.stop()
-            child = None
-            if room < CASE_LIMIT_S and "no answer" in answer["error"]:
-                break  # out of time, not too slow
+        answer = _asked("run", case, children, room, device, tiny, context)
+        if answer is None or (room < CASE_LIMIT_S and "no answer" in answer.get("error", "")):
+            if answer is not None:
+                _record(out, case, answer)
+            break  # out of time, not too slow
+        if case.profile and case.mode == "eager" and "error" not in answer and left() > 3.0:
+            seen = _asked("profile", case, children, left(), device, tiny, context) or {}
+            if "error" not in seen:
+                answer |= {name: value for name, value in seen.items() if name != "case_s"}
         _record(out, case, answer)
         count += 1
-    if child is not None:
+    for child in children.values():
         child.stop()
     return count
+
+
+def _asked(
+    command: str, case: Case, children: dict[str, Child], room: float, device: str, tiny: bool,
+    context: Any,
+) -> dict[str, Any] | None:  # fmt: skip
+    """The answer of the process that takes a command, started where there is none."""
+    child = children.get(command)
+    if child is None:
+        child = Child(context, device, tiny)
+        greeting = child.start(min(START_LIMIT_S, room))
+        if "error" in greeting:
+            print(f"no worker: {greeting['error']}", file=sys.stderr)
+            return None
+        children[command] = child
+    child.send(command, case)
+    answer = child.receive(min(CASE_LIMIT_S, room))
+    if "fatal" in answer:
+        child.stop()
+        del children[command]
+    return answer
 
 
 def rounds(cases: list[Case], processes: int) -> list[list[Case]]:

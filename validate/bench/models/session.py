@@ -245,7 +245,6 @@ class Session:
     def run(self, case: Case) -> dict[str, Any]:
         """Measure a case: columns of its row, ``kernels`` (rows) and ``kineto`` (bytes)."""
         step = self.prepare(case)
-        # A profiler stays attached to the process, and every later launch takes longer.
         answer: dict[str, Any] = {**self._facts, "after_profiler": self._profiled}
         if case.mode.endswith("graph"):
             self.device.clean()
@@ -267,14 +266,20 @@ class Session:
         answer |= measure.timing(self.device, step, self.tiny)
         if case.mode == "eager":
             answer |= measure.calls(step)
-        if case.profile:
-            text = profile.trace(step, self.device.cuda)
-            self._profiled = True
-            rows = profile.kernels(text)
-            answer["kernels"] = rows
-            answer["kernel_count"], answer["kernel_us"] = profile.busy_us(rows)
-            if case.kineto:
-                answer["kineto"] = text
+        if case.profile and case.mode == "compiled":
+            answer |= self.profile(case)  # a process of its own, and compiled already
+        return answer
+
+    def profile(self, case: Case) -> dict[str, Any]:
+        """Kernels of one step; the profiler stays attached, and later launches take longer."""
+        step = self.prepare(case)
+        self._profiled = True
+        text = profile.trace(step, self.device.cuda)
+        rows = profile.kernels(text)
+        answer: dict[str, Any] = {"kernels": rows}
+        answer["kernel_count"], answer["kernel_us"] = profile.busy_us(rows)
+        if case.kineto:
+            answer["kineto"] = text
         return answer
 
 

@@ -22,7 +22,7 @@ def _reason(error: BaseException) -> str:
 
 
 def serve(pipe: Any, device: str, tiny: bool) -> None:
-    """Answer ``(command, case)`` until None comes; commands are ``prepare`` and ``run``."""
+    """Answer ``(command, case)`` until None comes; commands: ``prepare``, ``run``, ``profile``."""
     import torch
 
     from validate.bench.models.session import Session, alive
@@ -49,6 +49,9 @@ def serve(pipe: Any, device: str, tiny: bool) -> None:
             if command == "prepare":
                 session.prepare_patiently(assert_case)
                 answer: dict[str, Any] = {}
+            elif command == "profile":
+                answer = session.profile(assert_case)
+                session.drop()
             else:
                 answer = session.run(assert_case)
         except Exception as error:
