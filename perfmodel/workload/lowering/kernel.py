@@ -131,7 +131,7 @@ class HostCall:
     kernels : tuple of int
         Indices into :attr:`Lowered.kernels`, launched in this order.
     phase : str
-        forward, backward or optimizer.
+        forward, backward or optimizer; what checkpointing computes again is called as forward.
     tensors : int
         Tensors among inputs and outputs, which the host wraps and checks.
     """

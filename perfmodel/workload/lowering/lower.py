@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from perfmodel.errors import PerfmodelError, WorkloadError
 from perfmodel.workload.lowering.compile import lower_compiled
-from perfmodel.workload.lowering.eager.inside import inside
+from perfmodel.workload.lowering.eager.inside import inside, recomputed
 from perfmodel.workload.lowering.eager.table import eager_work
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered
 from perfmodel.workload.lowering.memory import node_events, residents
@@ -59,7 +59,8 @@ def lower_eager(program: Program, stack: Stack) -> Lowered:
     kernels: list[Kernel] = []
     calls: list[HostCall] = []
     works: list[Work] = []
-    inner = inside(program)
+    again = recomputed(program)
+    inner = inside(program, again)
     for site in sites(program, stack):
         work = eager_work(site)
         works.append(work)
@@ -68,7 +69,8 @@ def lower_eager(program: Program, stack: Stack) -> Lowered:
         launched = tuple(range(first, len(kernels)))
         tensors = len(site.inputs) + len(site.outputs)
         kind = "inner" if work.host == "view" and site.index in inner else work.host
-        calls.append(HostCall(kind, site.index, launched, site.node.phase, tensors))
+        phase = "forward" if site.index in again else site.node.phase
+        calls.append(HostCall(kind, site.index, launched, phase, tensors))
     events = node_events(
         program, range(len(program.nodes)), [work.temporaries for work in works]
     )  # fmt: skip

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 from perfmodel.errors import WorkloadError
 from perfmodel.workload.lowering import lower
+from perfmodel.workload.lowering.eager.inside import recomputed
 from perfmodel.workload.lowering.eager.names import group_of, groups
 from perfmodel.workload.lowering.eager.optimizer import launches
 from perfmodel.workload.lowering.eager.table import RULES
 from perfmodel.workload.lowering.kernel import HOST_CLASSES
 from perfmodel.workload.lowering.stream import map_op, stream
 from perfmodel.workload.op import AdamW, Conv2d, Elementwise, Embedding, Fft, Gemm, Softmax
-from perfmodel.workload.program import Tensor
+from perfmodel.workload.program import Node, Tensor
 from perfmodel.workload.stack import load_stack
 
 _spec = importlib.util.spec_from_file_location("recipes", Path(__file__).with_name("recipes.py"))
@@ -332,3 +333,27 @@ def test_views_that_a_linear_layer_takes_are_cheaper_than_those_in_python():
     loose = [replace(node, module="", source="") for node in made.nodes]
     kinds = [call.kind for call in lower(replace(made, nodes=tuple(loose)), EAGER).calls]
     assert kinds.count("view") == 4
+
+
+def test_what_checkpointing_runs_again_is_called_from_python_again():
+    def layer(k, phase):
+        steps = ["t", "mm", "add", "relu", "mul", "neg", "exp"]
+        return [
+            (Node(f"{phase}{k}{n}", f"aten.{name}", ("x",), ("x",), {}, phase, f"layer{k}",
+                  f"model.py:{10 + n}"))
+            for n, name in enumerate(steps)
+        ]  # fmt: skip
+
+    def derivative(k):
+        return [
+            Node(f"d{k}{n}", f"aten.{name}", ("x",), ("x",), {}, "backward", f"layer{k}",
+                 f"model.py:{16 - n}")
+            for n, name in enumerate(["mul", "neg", "mul", "mul", "mm", "t", "mm"])
+        ]  # fmt: skip
+
+    nodes = [*layer(0, "forward"), *layer(1, "forward")]
+    plain = [*nodes, *derivative(1), *derivative(0)]
+    saved = [*nodes, *layer(1, "backward"), *derivative(1), *layer(0, "backward"), *derivative(0)]
+    made = program({"x": ((4, 4),)}, [("relu", "x", "x")])
+    assert recomputed(replace(made, nodes=tuple(plain))) == frozenset()
+    assert recomputed(replace(made, nodes=tuple(saved))) == {*range(14, 21), *range(28, 35)}

@@ -1,7 +1,7 @@
-"""Views that PyTorch's C++ code takes by itself: Python never sees them, and they cost the less.
+"""Who calls an operator: Python, or C++ code by itself, which costs the less.
 
 ``F.linear`` transposes its weight and folds its input to a matrix; fused evaluation paths and the
-backward pass run without Python altogether.
+backward pass run without Python altogether, but for what activation checkpointing runs again.
 """
 
 from __future__ import annotations
@@ -17,16 +17,70 @@ FOLDS: Final = (
 )  # fmt: skip
 
 
-def inside(program: Program) -> frozenset[int]:
+SHORTEST: Final = 6
+"""Operators in a row, of more than one line, that do not come in this order by chance."""
+_Key = tuple[str, str, str]
+
+
+def recomputed(program: Program) -> frozenset[int]:
+    """Nodes of the backward pass in which Python runs a piece of the forward pass again.
+
+    Its operators come once more from the same modules and lines in the same order, while the
+    derivative goes through them from the last to the first. Handles that one of the two takes
+    (detach) and casts that the first kept (autocast) are left out of the comparison.
+    """
+    forward: list[_Key] = []
+    again: list[tuple[int, _Key]] = []
+    for place, node in enumerate(program.nodes):
+        if node.target in ("aten.detach", "aten._to_copy") or not node.source:
+            continue
+        key = (node.module, node.source, node.target)
+        if node.phase == "forward":
+            forward.append(key)
+        elif node.phase == "backward":
+            again.append((place, key))
+    places: dict[_Key, list[int]] = {}
+    for at, key in enumerate(forward):
+        places.setdefault(key, []).append(at)
+    found: set[int] = set()
+    begin = 0
+    while begin < len(again):
+        longest = max(
+            (_common(forward, at, again, begin) for at in places.get(again[begin][1], ())),
+            default=0,
+        )
+        run = again[begin : begin + longest]
+        if longest >= SHORTEST and len({source for _, (_, source, _) in run}) > 1:
+            found |= set(range(run[0][0], run[-1][0] + 1))
+            begin += longest
+        else:
+            begin += 1
+    return frozenset(found)
+
+
+def _common(forward: list[_Key], at: int, again: list[tuple[int, _Key]], begin: int) -> int:
+    """How many operators agree from two places on."""
+    count = 0
+    while (
+        at + count < len(forward)
+        and begin + count < len(again)
+        and forward[at + count] == again[begin + count][1]
+    ):
+        count += 1
+    return count
+
+
+def inside(program: Program, again: frozenset[int] = frozenset()) -> frozenset[int]:
     """Nodes that are called from C++ code.
 
-    Those of the backward pass and of fused paths (attribute ``within``), and the views in a run of
-    nodes of one module and line that is nothing but a product and the views around it.
+    Those of fused paths (attribute ``within``) and of the backward pass without what is computed
+    ``again``, and the views in a run of nodes of one module and line that is nothing but a product
+    and the views around it.
     """
     found = {
         place
         for place, node in enumerate(program.nodes)
-        if node.phase == "backward" or node.attributes.get("within")
+        if (node.phase == "backward" and place not in again) or node.attributes.get("within")
     }
     numbered = enumerate(program.nodes)
     for _, run in groupby(numbered, key=lambda pair: (pair[1].module, pair[1].source)):

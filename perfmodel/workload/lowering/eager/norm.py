@@ -84,8 +84,8 @@ def batch_norm(site: Site) -> Work:
     if elements == 0:
         return Work("norm")
     size, written = site.bytes(x), site.bytes(out)
-    last = x.layout == "channels_last"
-    waiting = _waiting(x, size + written) if last != uses_cudnn(site) else 0
+    in_order = (x.layout == "channels_last") != uses_cudnn(site)
+    waiting = _waiting(x, size + written) if in_order else 0
     scale = stream("batch_norm", elements, size + waiting, written, 2.0 * elements, x.dtype)
     if not is_training(site):
         last = site.kernel("pointwise", scale, writes=(out,), host="norm")
