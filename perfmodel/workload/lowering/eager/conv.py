@@ -8,6 +8,7 @@ none); PyTorch's own depth-wise kernel adds it as it goes.
 
 from __future__ import annotations
 
+from perfmodel.workload.lowering.eager.conv_scratch import conv_scratch
 from perfmodel.workload.lowering.kernel import Kernel, Traffic
 from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel
 from perfmodel.workload.lowering.stream import map_op, stream
@@ -24,12 +25,20 @@ def convolution(site: Site) -> Work:
     op = conv_op(site, x, weight, out, "fwd")
     native = is_native_depthwise(site, x, weight, out)
     others = (weight,) if bias is None or not native else (weight, bias)
-    kernels, scratch = reordered(site, x, layout(x, weight, out))
+    order = layout(x, weight, out)
+    kernels, scratch = reordered(site, x, order)
     operands = others if scratch else (x, *others)
     kernels.append(site.kernel("conv", op, reads=operands, extra_reads=scratch, writes=(out,)))
     if bias is not None and not native:
         kernels.append(bias_kernel(site, out, bias, "conv"))
-    return Work("conv", tuple(kernels), scratch)
+    return Work("conv", tuple(kernels), scratch + _workspace(site, x, weight, out, order))
+
+
+def _workspace(site: Site, x: Tensor, weight: Tensor, out: Tensor, order: str) -> Traffic:
+    """The block that cuDNN takes for its copies."""
+    fp32 = conv_dtype(site, x) == "fp32"
+    size = conv_scratch(site, x, weight, out, fp32=fp32) if order == "nhwc" else 0
+    return ((site.temporary(1), size),) if size else ()
 
 
 def reordered(site: Site, x: Tensor, order: str) -> tuple[list[Kernel], Traffic]:
@@ -78,7 +87,10 @@ def convolution_backward(site: Site) -> Work:
                 host="conv",
             )
         )
-    return Work("composite" if len(kernels) > 1 else "conv", tuple(kernels))
+    scratch: Traffic = ()
+    if x.dtype == "fp32":
+        scratch = _workspace(site, x, weight, grad, layout(x, weight, grad))
+    return Work("composite" if len(kernels) > 1 else "conv", tuple(kernels), scratch)
 
 
 def bias_kernel(site: Site, out: Tensor, bias: Tensor, host: str) -> Kernel:
