@@ -221,7 +221,9 @@ def _turn(
         over = None
         if buffer.fusable:
             alike = (n for n in free if forms[n] == _form(buffer))
-            over = next((n for n in alike if _writes_over(realizer, members, n, _size(buffer))), None)
+            over = next(
+                (n for n in alike if _writes_over(realizer, members, n, _size(buffer))), None
+            )
         if over is not None:
             free.remove(over)
         own = not buffer.fusable and not _is_product(buffer)
