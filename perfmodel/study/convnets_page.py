@@ -13,6 +13,7 @@ from statistics import median, pstdev
 from typing import Any, Final
 
 from perfmodel.files import write_text
+from perfmodel.study.convnets_library import LEAST_ROWS
 from perfmodel.study.convnets_published import Scored, score_published, summary
 
 ROOT: Final = Path(__file__).parents[2]
@@ -39,8 +40,8 @@ def document(scored: tuple[Scored, ...]) -> str:
         "Unknown of a source are its host, its library (often years older than the kernels that"
         " predictions rest on), and what several devices cost beyond their all-reduce. Each is"
         " fitted on one half of the rows (a fixed hash) and used on the other half, which is what"
-        " the table shows; sources with fewer than 12 rows to fit on have the host's launch time"
-        " alone. H100 rows of one's own measuring are scored elsewhere.",
+        f" the table shows; sources with fewer than {LEAST_ROWS} rows to fit on have the host's"
+        " launch time alone. H100 rows of one's own measuring are scored elsewhere.",
         "",
         *_chips(scored),
         f"Of {len(asked)} groups (source, task, chip) of these chips, {held} are within {BAR:.0%}:",
@@ -72,7 +73,7 @@ def document(scored: tuple[Scored, ...]) -> str:
         " DenseNet-201 on MI250X takes 2.3 times as long as DenseNet-121, on every other chip 1.3"
         " to 2.0 times (1.6 times the calls, 1.7 times the kernel time): which kernel MIOpen takes"
         " there is not known. VGG in fp32 on T4 runs a fifth faster than the price of its"
-        " convolutions. L4, L40S and B200 have too few rows to fit a library on.",
+        " convolutions.",
         "- **Grouped convolutions**: libraries have kernels of their own for as many outputs as"
         " inputs a group, a power of two (ResNeXt), and put others together from copies (RegNet X):"
         " channels-last training on RTX 3090 differs by more than twice between the two, which one"

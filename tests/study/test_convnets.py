@@ -174,7 +174,7 @@ def test_hosts_libraries_and_company_are_found_on_the_other_half() -> None:
 
 
 def test_few_rows_keep_the_library_as_it_is() -> None:
-    rows, _ = made_up_rows(12)
+    rows, _ = made_up_rows(4)
     rows = [replace(r, step=replace(r.step, host_seconds=r.step.host_seconds / 1e3)) for r in rows]
     found = fit_unknowns(rows)
     assert sum(row.fits for row in rows) < LEAST_ROWS
