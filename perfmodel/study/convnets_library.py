@@ -37,8 +37,8 @@ RIDGE: Final = 0.3
 0.1 and 0.3 alike (12.6, 12.7 and 13.2 % on the dle rows), 1.0 worse (14.7 %); the largest of those
 alike is taken (the rule of one standard error)."""
 LEAST_ROWS: Final = 4
-"""A source with fewer rows to fit on keeps factors of 1. Leaving out one row of the fitted half at a
-time, factors help 9 of the 11 sources and dies that have 4 to 8 rows there, with this ridge, and
+"""A source with fewer rows to fit on keeps factors of 1. Leaving out one row of the fitted half at
+a time, factors with this ridge help 9 of the 11 sources and dies that have 4 to 8 rows there, and
 hurt one (22 to 25 %)."""
 _LAUNCHES: Final = np.geomspace(1e-6, 2e-4, 107)
 _ROUNDS: Final = 4
