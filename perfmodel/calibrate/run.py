@@ -26,12 +26,15 @@ from perfmodel.cost.efficiency import (
 )
 from perfmodel.cost.parts import Floats
 from perfmodel.cost.power import load_shares
+from perfmodel.cost.tasks import POINT
 from perfmodel.errors import CalibrationError
 from perfmodel.hardware import Accelerator, load_accelerator
 
 _FEWEST_ROWS = 8
 PROGRAM_FILE = "program.toml"
 """What models measured on the chip gave; another fit writes it, and it stays."""
+TAUGHT_BY = {POINT: ("gemm", "gemm_odd")}
+"""Families whose rows teach another family's correction, and are not taught by it."""
 _SLACK_UNDER_BOUND = 0.97
 _IMPLAUSIBLE = 6.0
 
@@ -160,11 +163,12 @@ def helpers_of(
     of arithmetic, another layout. ``rough`` holds every kernel's coefficients.
     """
     family = samples.blocks[0][0].family
+    teachers = (*TAUGHT_BY.get(family, ()), family)
     found = []
     if samples.kernel in siblings:
         found.append(Helper(siblings[samples.kernel], None))
     for kernel, other in by_kernel.items():
-        if kernel != samples.kernel and other.blocks[0][0].family == family:
+        if kernel != samples.kernel and other.blocks[0][0].family in teachers:
             found.append(Helper(other, rough[kernel]))
     return found
 

@@ -35,7 +35,7 @@ def lower_bound(task: Task, device: Device) -> tuple[Floats, Floats]:
         return np.zeros_like(moved), moved
     flops = sizes["flops"]
     read = sizes["read"]
-    if task.base.startswith("conv"):
+    if task.convolution:
         unit_step = (sizes["steps"] == 1.0) & (sizes["taps"] > 1.0)
         flops = flops * sizes["inside"] / np.where(unit_step, WINOGRAD_GAIN, 1.0)
         # A strided kernel may skip input that no output sees.

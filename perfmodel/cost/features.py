@@ -57,11 +57,11 @@ def features(
     for word in ("kind", "direction", "layout"):
         value = task.words.get(word, "")
         columns.add(word, float(_WORDS.index(value)) if value in _WORDS else -1.0, smooth=True)
-    if task.base.startswith(("gemm", "conv")):
+    if task.product or task.convolution:
         _product(task, device, parts, columns)
     if task.base.startswith("attention"):
         _attention(task, device, columns)
-    if task.base.startswith("conv"):
+    if task.convolution:
         _conv(task, columns)
     if not task.base.startswith(("gemm", "conv", "attention")):
         _rows(task, device, columns)
@@ -76,7 +76,7 @@ def extent(task: Task) -> dict[str, Floats]:
     """Base-2 logarithms of the sizes that span an operator's space, in which ranges are kept."""
     s = task.sizes
     names: tuple[str, ...]
-    if task.base.startswith("conv"):
+    if task.convolution:
         s = s | {"kernel": s["side"], "stride": s["step"]}
         names = ("n", "c_in", "c_out", "h", "w", "kernel", "stride", "groups")
     elif task.base.startswith("attention"):

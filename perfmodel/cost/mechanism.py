@@ -9,6 +9,8 @@ import numpy as np
 
 from perfmodel.cost.attention import attention_parts
 from perfmodel.cost.conv import conv_parts, implicit_gemm
+from perfmodel.cost.conv_forms import FEW, FEW_TAPS, direct_parts, fastest, has_kernel, later, times
+from perfmodel.cost.conv_search import searched
 from perfmodel.cost.device import Device, device_of
 from perfmodel.cost.gemm import MANY_SPLITS, SPLITS, gemm_parts
 from perfmodel.cost.memory_bound import memory_parts
@@ -35,7 +37,7 @@ def mechanism(task: Task, device: Device, coefficients: Coefficients) -> Parts:
     """Time of every operator of ``task`` and its parts, arrays of shape (N,) [s]."""
     base = task.base
     s = task.sizes
-    if base.startswith("gemm"):
+    if task.product:
         return _gemm(task, device, coefficients)
     if base.startswith("attention"):
         return attention_parts(
@@ -50,7 +52,7 @@ def mechanism(task: Task, device: Device, coefficients: Coefficients) -> Parts:
             device,
             coefficients,
         )
-    if base.startswith("conv"):
+    if task.convolution:
         return _conv(task, device, coefficients)
     if base == "copy_host":
         moved = s["bytes"] / coefficients["host_bytes_per_second"]
@@ -100,7 +102,7 @@ def row_count(task: Task) -> Floats:
 def product_sizes(task: Task) -> tuple[Floats, Floats, Floats, Floats]:
     """Sizes (m, n, k, batch) of the matrix product that a GEMM or convolution is."""
     s = task.sizes
-    if task.base.startswith("conv"):
+    if task.convolution:
         return implicit_gemm(
             s["n"],
             s["c_in"],
@@ -167,6 +169,11 @@ def depthwise_blocks(task: Task) -> tuple[Floats, Floats]:
     if direction == "wgrad" and task.words["layout"] == "nchw":
         rounds = np.ceil(s["n"] / 8.0) * (1.0 + np.ceil(s["outputs"] / 32.0))
         return s["c_in"] * s["taps"] * np.minimum(s["n"] / 8.0, 1.0), 512.0 * rounds
+    if direction == "wgrad" and task.family == "conv_depthwise":
+        # A block adds up 32 channels of one image, of 16 lines where the map is large.
+        parts = np.maximum(1.0, np.floor(np.sqrt(s["outputs"]) / 16.0))
+        blocks = np.ceil(s["c_in"] / 32.0) * s["n"] * parts
+        return blocks, 32.0 * task.element * s["outputs"] / parts * (1.0 + s["taps"] / 30.0)
     places = s["n"] * (
         s["c_in"] * s["inputs"] if direction == "dgrad" else s["c_out"] * s["outputs"]
     )
@@ -187,9 +194,78 @@ def _conv(task: Task, device: Device, coefficients: Coefficients) -> Parts:
     matrix = device.peak > device.vector
     if task.base.startswith("conv_depthwise"):
         rows, taken = depthwise_blocks(task)
-        return memory_parts(
+        special = memory_parts(
             s["read"], s["written"], rows, s["flops"], device, coefficients, row_bytes=taken
         )
+        if task.family == "conv_depthwise_native":
+            return special
+        made = np.isin(s["side"], (3.0, 5.0, 7.0)) & (s["step"] <= 2.0)
+        return searched(special, made, s["flops"], device, coefficients)
+    implicit = _implicit(task, device, coefficients)
+    if not matrix or not task.base.startswith(("conv_grouped", "conv_odd")):
+        return implicit
+    traffic = s["read"] * s["seen"] + s["written"]
+    direct = direct_parts(product_sizes(task), traffic, device, coefficients)
+    if task.base.startswith("conv_odd"):
+        few = (
+            (s["c_in"] <= FEW)
+            & (s["taps"] <= FEW_TAPS)
+            & (task.dtype == "fp16")
+            & (task.words["direction"] == "fwd")
+        )
+        plain = pointwise(task) > 0.0
+        first = _unpadded(task, device, coefficients, np.where(few, FEW * s["taps"], np.nan))
+        slow = coefficients["compute_efficiency"] * coefficients["unaligned_efficiency"]
+        loose = _unpadded(
+            task, device, dict(coefficients) | {"compute_efficiency": slow}, np.nan * s["taps"]
+        )
+        return fastest(((implicit, True), (direct, True), (first, few), (loose, plain)))
+    native = has_kernel(s["c_in"], s["c_out"], s["groups"])
+    one = {name: np.ones_like(s["groups"]) for name in ("groups",)}
+    dense = replace(task, sizes=s | one)
+    weights = s["c_in"] * s["c_out"] * s["taps"] * task.element
+    copies = coefficients["expand_floor_seconds"] + (weights + s["read"] + s["written"]) / (
+        device.bandwidth * coefficients["bandwidth_efficiency"]
+    )
+    each = {name: s[name] / s["groups"] for name in ("c_in", "c_out", "read", "written", "flops")}
+    looped = times(
+        later(
+            _implicit(replace(dense, sizes=s | one | each), device, coefficients),
+            coefficients["slice_floor_seconds"],
+        ),
+        s["groups"],
+    )
+    return fastest(
+        (
+            (implicit, native),
+            (later(_implicit(dense, device, coefficients), copies), True),
+            (looped, True),
+            (direct, True),
+        )
+    )
+
+
+def _unpadded(task: Task, device: Device, coefficients: Coefficients, depth: Floats) -> Parts:
+    """The product without copies around it, of another depth where ``depth`` is a number."""
+    s = task.sizes
+    m, n, k, batch = product_sizes(task)
+    return gemm_parts(
+        m,
+        n,
+        np.where(np.isnan(depth), k, depth),
+        batch,
+        task.element,
+        task.element,
+        device,
+        coefficients,
+        traffic=s["read"] * s["seen"] + s["written"],
+    )
+
+
+def _implicit(task: Task, device: Device, coefficients: Coefficients) -> Parts:
+    """The implicit product on matrix units, with the copies that it needs."""
+    s = task.sizes
+    matrix = device.peak > device.vector
     packed = np.clip(
         CHANNEL_BLOCK / np.maximum(s["c_in"], s["c_out"]) * s["groups"], 1.0, s["groups"]
     )

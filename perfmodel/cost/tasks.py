@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from perfmodel.cost.conv_point import is_point, point_sizes
 from perfmodel.cost.parts import Floats
 from perfmodel.errors import WorkloadError
 from perfmodel.workload.dtype import bytes_per_element, output_dtype
@@ -24,6 +25,7 @@ RATE_CLASS = {"bf16": "half", "fp16": "half", "fp8_e4m3": "fp8", "fp8_e5m2": "fp
 # one warp reduces (PersistentSoftmax.cuh), the most indices that are copied one after another
 # (Indexing.cu, indexSelectSmallIndex).
 VECTOR, WARP_COLUMNS, FEW_TOKENS = 4, 2048, 16
+POINT = "conv_point"
 _GEMM = {"gemm": "gemm", "grouped_gemm": "gemm_grouped"}
 _ROWS = {"rmsnorm", "layernorm", "softmax", "embedding", "cross_entropy"}
 
@@ -69,9 +71,23 @@ class Task:
         if self.base.startswith("conv_depthwise"):
             native = self.words["layout"] == "nchw" and self.dtype != "fp16"
             return "conv_depthwise_native" if native else "conv_depthwise"
+        if self.base.startswith(POINT):
+            return POINT
         if self.base in ("rmsnorm_odd", "layernorm_odd"):
             return "norm_odd"
-        return "_".join(self.base.split("_")[:2]) if self.base.startswith("conv_") else self.base
+        if self.base.startswith("conv_"):
+            return f"conv_{self.words['direction']}"
+        return self.base
+
+    @property
+    def product(self) -> bool:
+        """Whether it is a matrix product by name or by form, with sizes ``m n k batch``."""
+        return self.base.startswith(("gemm", POINT))
+
+    @property
+    def convolution(self) -> bool:
+        """Whether it has the sizes of a convolution."""
+        return self.base.startswith("conv") and not self.base.startswith(POINT)
 
     @property
     def base(self) -> str:
@@ -107,6 +123,8 @@ def tasks_of(op: Op) -> tuple[tuple[int, ...], list[Task]]:
         places = everywhere if mask is None else everywhere[mask]
         if places.size:
             chosen = flat if mask is None else {name: value[mask] for name, value in flat.items()}
+            if kernel.startswith(POINT):
+                chosen = point_sizes(chosen, words["direction"], words["layout"])
             tasks.append(Task(kernel, chosen, dtype, words, places))
     return shape, tasks
 
@@ -199,7 +217,19 @@ def _kernels(
     elif family == "conv2d":
         depthwise = (sizes["groups"] > 1) & (sizes["groups"] == sizes["c_in"])
         layout = words["layout"]
-        yield f"conv_{direction}_{layout}-{rate}", ~depthwise
+        # Channels last, forms of their own serve groups, and few or uneven channels.
+        last, forward = layout == "nhwc", direction == "fwd"
+        grouped = (sizes["groups"] > 1) & ~depthwise & (last and direction != "wgrad")
+        step = 16.0 / bytes_per_element(dtype)
+        odd = ((sizes["c_in"] % step > 0) | (sizes["c_out"] % step > 0)) & (dtype != "fp32")
+        rows = sizes["inputs"] if layout == "nchw" else sizes["c_in"]
+        point = is_point(sizes) & ~odd & (rows % step == 0) & (dtype != "fp32")
+        other = ~depthwise & ~grouped & ~point
+        odd &= (sizes["groups"] == 1) & (last and forward and rate == "half")
+        yield f"{POINT}_{direction}_{layout}-{rate}", point
+        yield f"conv_grouped_{direction}_{layout}-{rate}", grouped
+        yield f"conv_odd_{direction}_{layout}-{rate}", other & odd
+        yield f"conv_{direction}_{layout}-{rate}", other & ~odd
         # PyTorch's own kernels serve channels-first maps, except in fp16; cuDNN's the rest.
         library = "-fp16" if layout == "nchw" and dtype == "fp16" else ""
         yield f"conv_depthwise_{direction}_{layout}{library}", depthwise

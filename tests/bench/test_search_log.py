@@ -1,9 +1,11 @@
 """The log of cuDNN's search: what is read of it, and how a run keeps it."""
 
+import gzip
 import json
 import sys
 import textwrap
 
+from validate import search_report
 from validate.bench import conv_draws, ops, runner, search_log
 
 LOG = """\
@@ -92,3 +94,15 @@ def test_convolution_plan_is_distinct_and_balanced():
     for name in ("conv2d_fwd", "conv2d_dgrad", "conv2d_wgrad", "conv2d_depthwise", "conv3d"):
         whole = sum(ops.family(op) == name for op in bare)
         assert abs(2 * sum(ops.family(op) == name for op in half) - whole) <= 6 + 0.1 * whole
+
+
+def test_packed_plans_and_what_a_search_keeps(tmp_path):
+    path = tmp_path / "plans.jsonl.gz"
+    op = {"op": "conv2d", "pass": "fwd", "layout": "nhwc"}
+    plans = [["ConvFwd_eng58_k25=0", 0.05], ["ConvFwd_eng62_k2=1", 0.02]]
+    path.write_bytes(gzip.compress(json.dumps({"op": op, "plans": plans}).encode()))
+    found = search_log.read(path)
+    assert search_report.chosen(found[0][1]) == "ConvFwd_eng62_k2=1"
+    assert search_report.products(found) == ["| fwd nhwc | 1 | 0 |"]
+    table = search_report.by_time(found, {ops.key(op): 15.0})
+    assert table[2:] == ["| 10 to 20 | 1 | 5.0 | 2.500 |"]

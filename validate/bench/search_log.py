@@ -11,6 +11,7 @@ on by two environment variables that must stand before torch is imported.
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -76,9 +77,11 @@ def append(folder: Path, op: Op, plans: list[Plan]) -> None:
 
 
 def read(path: Path) -> list[tuple[Op, list[Plan]]]:
-    """Operators of a ``plans.jsonl`` with their plans; a line cut short is left out."""
+    """Operators of a ``plans.jsonl``, packed or not, with their plans; cut lines are left out."""
     found = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    data = path.read_bytes()
+    text = gzip.decompress(data) if path.suffix == ".gz" else data
+    for line in text.decode("utf-8").splitlines():
         try:
             entry = json.loads(line)
             plans = [(str(name), float(took)) for name, took in entry["plans"]]

@@ -1,0 +1,49 @@
+"""Convolutions of one tap and one step: matrix products, which a library runs as such.
+
+cuDNN hands them to the library of matrix products beside its own kernels, and whichever wins its
+search runs. Channels last, all places of all images are rows of one product; channels first, every
+image is a product of its own, whose columns are the places of the map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.cost.parts import Floats
+
+
+def is_point(sizes: Mapping[str, Floats]) -> NDArray[np.bool_]:
+    """Where a convolution is a plain product: one tap, one step, no padding, one group."""
+    return np.asarray(
+        (sizes["taps"] == 1) & (sizes["steps"] == 1) & (sizes["pad"] == 0) & (sizes["groups"] == 1)
+    )
+
+
+def point_sizes(sizes: Mapping[str, Floats], direction: str, layout: str) -> dict[str, Floats]:
+    """The product's ``m n k batch`` in place of the convolution's sizes.
+
+    ==========  ====================  ================  ==================  =====
+    pass        m                     n                 k                   batch
+    ==========  ====================  ================  ==================  =====
+    fwd         n h w                 c_out             c_in                1
+    dgrad       n h w                 c_in              c_out               1
+    wgrad       c_out                 c_in              n h w               1
+    ==========  ====================  ================  ==================  =====
+
+    Channels first the forward product is ``c_out x h w`` of depth ``c_in``, ``n`` times, and the
+    input gradient the same with the channels exchanged.
+    """
+    c_in, c_out, images, places = (sizes[key] for key in ("c_in", "c_out", "n", "inputs"))
+    one = np.ones_like(images)
+    if direction == "wgrad":
+        product = (c_out, c_in, images * places, one)
+    else:
+        wide, deep = (c_out, c_in) if direction == "fwd" else (c_in, c_out)
+        product = (images * places, wide, deep, one)
+        if layout == "nchw":
+            product = (wide, places, deep, images)
+    kept = {key: sizes[key] for key in ("flops", "read", "written")}
+    return dict(zip(("m", "n", "k", "batch"), product, strict=True)) | kept
