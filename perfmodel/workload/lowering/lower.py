@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from perfmodel.errors import PerfmodelError, WorkloadError
 from perfmodel.workload.lowering.compile import lower_compiled
+from perfmodel.workload.lowering.device import Device
 from perfmodel.workload.lowering.eager.inside import inside, recomputed
 from perfmodel.workload.lowering.eager.table import eager_work
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered
@@ -15,7 +16,7 @@ from perfmodel.workload.program import Program
 from perfmodel.workload.stack import Stack
 
 
-def lower(program: Program, stack: Stack) -> Lowered:
+def lower(program: Program, stack: Stack, device: Device | None = None) -> Lowered:
     """What the host calls, the device runs and the allocator hands out in one step.
 
     Parameters
@@ -25,6 +26,8 @@ def lower(program: Program, stack: Stack) -> Lowered:
     stack : Stack
         ``stack.mode`` says whether operators run their own kernels or are fused first,
         ``stack.graph`` whether the launches are replayed from a captured graph.
+    device : Device, optional
+        The chip that kernels are launched for; an H100 unless told otherwise.
 
     Raises
     ------
@@ -40,28 +43,29 @@ def lower(program: Program, stack: Stack) -> Lowered:
     """
     if stack.mode == "compile":
         try:
-            return lower_compiled(program, stack)
+            return lower_compiled(program, stack, device)
         except PerfmodelError:
             raise
         except (TypeError, ValueError, LookupError, ArithmeticError) as error:
-            lower_eager(program, stack)  # names the node where it is the program's fault
+            lower_eager(program, stack, device)  # names the node where it is the program's fault
             raise WorkloadError(
                 f"program {program.name} on {stack.name}",
                 f"<{type(error).__name__}: {error}>",
                 "operators with the tensors and attributes of their schemas",
                 repair="trace the model again, or price it on torch-eager",
             ) from error
-    return captured(lower_eager(program, stack)) if stack.graph else lower_eager(program, stack)
+    found = lower_eager(program, stack, device)
+    return captured(found) if stack.graph else found
 
 
-def lower_eager(program: Program, stack: Stack) -> Lowered:
+def lower_eager(program: Program, stack: Stack, device: Device | None = None) -> Lowered:
     """Every operator's own kernels, called one by one."""
     kernels: list[Kernel] = []
     calls: list[HostCall] = []
     works: list[Work] = []
     again = recomputed(program)
     inner = inside(program, again)
-    for site in sites(program, stack):
+    for site in sites(program, stack, device):
         work = eager_work(site)
         works.append(work)
         first = len(kernels)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from perfmodel.workload.lowering.device import H100, Device
 from perfmodel.workload.lowering.kernel import Kernel, Traffic
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class Site:
         Bytes of every storage of the program [B].
     matmul, convolution : str
         What fp32 matrix products and convolutions are computed in: ``"fp32"`` or ``"tf32"``.
+    device : Device
+        The chip that kernels are launched for.
     """
 
     node: Node
@@ -71,6 +74,7 @@ class Site:
     storages: Mapping[int, int]
     matmul: str = "fp32"
     convolution: str = "tf32"
+    device: Device = H100
 
     @property
     def name(self) -> str:
@@ -147,9 +151,10 @@ class Work:
     temporaries: tuple[tuple[int, int], ...] = ()
 
 
-def sites(program: Program, stack: Stack) -> tuple[Site, ...]:
+def sites(program: Program, stack: Stack, device: Device | None = None) -> tuple[Site, ...]:
     """Every node with its tensors at hand."""
     storages = dict(enumerate(program.storages))
+    chip = H100 if device is None else device
     return tuple(
         Site(
             node,
@@ -159,6 +164,7 @@ def sites(program: Program, stack: Stack) -> tuple[Site, ...]:
             storages,
             stack.matmul_fp32,
             stack.convolution_fp32,
+            chip,
         )
         for index, node in enumerate(program.nodes)
     )

@@ -6,6 +6,7 @@ import csv
 import gzip
 import importlib.util
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from perfmodel.workload.lowering.compile.graph import Graph, expanded, permuted,
 from perfmodel.workload.lowering.compile.partition import kept
 from perfmodel.workload.lowering.compile.realize import Realizer, follow, samples
 from perfmodel.workload.lowering.compile.split import stages
+from perfmodel.workload.lowering.device import H100
 from perfmodel.workload.program import load_program
 from perfmodel.workload.stack import load_stack
 
@@ -203,7 +205,12 @@ def test_index_maps_follow_numpy():
     ],
 )
 def test_stages_of_sums(numel, reduced, inner, expected):
-    assert stages(numel, reduced, inner=inner) == expected
+    assert stages(numel, reduced, H100, inner=inner) == expected
+
+
+def test_a_chip_of_fewer_units_splits_a_sum_into_fewer_parts():
+    few = replace(H100, units=32)
+    assert stages(64, 2**18, few, inner=False) < stages(64, 2**18, H100, inner=False)
 
 
 def test_no_group_waits_for_itself():

@@ -22,6 +22,7 @@ from perfmodel.workload.lowering.compile.storages import (
     take,
 )
 from perfmodel.workload.lowering.compile.trace import trace
+from perfmodel.workload.lowering.device import H100, Device
 from perfmodel.workload.lowering.eager.table import eager_work
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered, MemoryEvent, Traffic
 from perfmodel.workload.lowering.memory import residents
@@ -31,9 +32,10 @@ from perfmodel.workload.program import Program
 from perfmodel.workload.stack import Stack
 
 
-def lower_compiled(program: Program, stack: Stack) -> Lowered:
+def lower_compiled(program: Program, stack: Stack, device: Device | None = None) -> Lowered:
     """Forward and backward compiled, each one graph; the optimizer's step as the stack says."""
-    every = sites(program, stack)
+    chip = H100 if device is None else device
+    every = sites(program, stack, chip)
     loss = set() if stack.compile_loss else outside(every)
     compiled = [
         site
@@ -48,7 +50,7 @@ def lower_compiled(program: Program, stack: Stack) -> Lowered:
     if stack.compile_optimizer:
         rest = []
     results = _results(program, names, (*between, *rest))
-    out = Output(fresh=len(program.storages), alive=set(program.resident))
+    out = Output(chip, fresh=len(program.storages), alive=set(program.resident))
     forward_out = [n for n in results if not graph.values[n].backward]
     backward_out = [n for n in results if graph.values[n].backward]
     tail = needed(graph, backward_out)
@@ -188,7 +190,7 @@ def _graph(
     buffers = [
         stage
         for buffer in realizer.buffers()
-        for stage in staged(buffer, inner=realizer.inner(buffer))
+        for stage in staged(buffer, out.device, inner=realizer.inner(buffer))
     ]
     further = {n: graph.values[n].inputs[0] for n in local if graph.values[n].kind == "result"}
     lasting = {realizer.memory(n) for n in (*outputs, *keep)}

@@ -11,22 +11,21 @@ from dataclasses import replace
 from typing import Final
 
 from perfmodel.workload.lowering.compile.realize import DEALT, Buffer, Read, samples
+from perfmodel.workload.lowering.device import Device
 
-UNITS: Final = 132
-THREADS_PER_UNIT: Final = 2048
 WARP: Final = 32
 MOST_EACH: Final = 512
 NO_SPLIT: Final = 8192
 _STAGES: Final = 4
 
 
-def stages(numel: int, reduced: int, *, inner: bool) -> int:
+def stages(numel: int, reduced: int, chip: Device, *, inner: bool) -> int:
     """Parts that each sum is split into; 1 where one kernel does it all."""
-    if numel > 1 and (reduced <= WARP or numel >= UNITS * 2 * 32):
+    if numel > 1 and (reduced <= WARP or numel >= chip.units * 2 * 32):
         return 1
-    total, device = numel * reduced, UNITS * THREADS_PER_UNIT
+    total, device = numel * reduced, chip.units * chip.threads
     if inner or numel == 1:
-        if numel >= 2 * UNITS or reduced <= NO_SPLIT:
+        if numel >= 2 * chip.units or reduced <= NO_SPLIT:
             return 1
         threads = 8 * WARP
         if total <= WARP * device:
@@ -57,11 +56,11 @@ def _even(total: int, wanted: int, reach: int) -> int:
     return max(1, wanted)
 
 
-def staged(buffer: Buffer, *, inner: bool) -> list[Buffer]:
+def staged(buffer: Buffer, chip: Device, *, inner: bool) -> list[Buffer]:
     """A reduction as its stages."""
     if buffer.reduced == 1:
         return [buffer]
-    parts = stages(buffer.numel, buffer.reduced, inner=inner)
+    parts = stages(buffer.numel, buffer.reduced, chip, inner=inner)
     if parts == 1:
         return [buffer]
     numel, width = buffer.numel * parts, 4
@@ -92,5 +91,5 @@ def staged(buffer: Buffer, *, inner: bool) -> list[Buffer]:
         nodes=(buffer.value.node,),
     )
     if buffer.value.name == "moments" and parts < buffer.reduced:
-        return [partial, *staged(final, inner=inner)]  # these split again
+        return [partial, *staged(final, chip, inner=inner)]  # these split again
     return [partial, final]

@@ -10,13 +10,15 @@ from perfmodel.workload.lowering.compile.graph import Graph
 from perfmodel.workload.lowering.compile.order import Step, memory_at_steps, peak_order
 from perfmodel.workload.lowering.compile.realize import Buffer, Realizer, base_of
 from perfmodel.workload.lowering.compile.reuse import Blocks, Need, Turn, share_blocks
+from perfmodel.workload.lowering.device import Device
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, MemoryEvent
 
 
 @dataclass(slots=True)
 class Output:
-    """The lists of a lowered program while they grow."""
+    """The lists of a lowered program while they grow, and the chip that it is for."""
 
+    device: Device
     kernels: list[Kernel] = field(default_factory=list)
     calls: list[HostCall] = field(default_factory=list)
     events: list[MemoryEvent] = field(default_factory=list)

@@ -5,8 +5,8 @@ few channels (a photograph) in half precision is padded to eight channels for th
 (``nhwcAddPaddingKernel``) where the filters overlap enough and are as many as a tile has columns;
 smaller layers run an engine without tensor cores (``convolve_common_engine``). And fp32 without
 TF32 has no channels-last engine for filters of more than one tap: image and result are turned over
-(``nhwcToNchwKernel``, ``nchwToNhwcKernel``). What an algorithm needs beyond such copies (split sums,
-transforms) is not known here.
+(``nhwcToNchwKernel``, ``nchwToNhwcKernel``). What an algorithm needs beyond such copies (split
+sums, transforms) is not known here.
 """
 
 from __future__ import annotations

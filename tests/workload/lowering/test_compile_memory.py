@@ -1,0 +1,206 @@
+"""Order and blocks of compiled graphs: by hand, and against peaks that an H100's allocator saw."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from perfmodel.cost.program.memory import replay
+from perfmodel.workload.lowering import lower
+from perfmodel.workload.lowering.compile.order import Step, memory_at_steps, peak_order
+from perfmodel.workload.lowering.compile.reuse import Need, Turn, share_blocks
+from perfmodel.workload.lowering.device import H100
+from perfmodel.workload.lowering.eager.conv_scratch import CHANNELS
+from perfmodel.workload.program import load_program
+from perfmodel.workload.stack import load_stack
+
+_spec = importlib.util.spec_from_file_location("recipes", Path(__file__).with_name("recipes.py"))
+recipes = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(recipes)
+program = recipes.program
+ROOT = Path(__file__).parents[3]
+PROGRAMS = ROOT / "validate/programs"
+MEASURED = ROOT / "validate/measurements/h100-sxm5-80gb/models/compiled/cases.csv"
+EAGER, COMPILED = load_stack("torch-eager"), load_stack("torch-compile")
+FORM = ("bf16", 50)
+
+
+def step(makes, reads=(), after=()):
+    return Step(makes, frozenset(reads), frozenset(after))
+
+
+def test_memory_counts_a_buffer_until_its_last_reader_and_what_lasts_for_ever():
+    steps = [step({1: 10}), step({2: 5}, [1], [0]), step({3: 1}, [2], [1])]
+    assert memory_at_steps(steps, [0, 1, 2], {}, [3]) == [10, 15, 6]
+    assert memory_at_steps(steps, [0, 1, 2], {9: 4}, [1, 3]) == [14, 19, 20]
+
+
+def test_branches_that_shrink_run_before_the_next_one_begins():
+    # two large buffers, each summed to a small one: side by side they would both be alive
+    steps = [
+        step({1: 100}),
+        step({2: 100}),
+        step({3: 1}, [1], [0]),
+        step({4: 1}, [2], [1]),
+        step({5: 1}, [3, 4], [2, 3]),
+    ]
+    order = peak_order(steps, {}, [5])
+    assert sorted(order) == [0, 1, 2, 3, 4]
+    assert order.index(2) < order.index(1) or order.index(3) < order.index(0)
+    assert max(memory_at_steps(steps, [0, 1, 2, 3, 4], {}, [5])) == 201
+    assert max(memory_at_steps(steps, order, {}, [5])) == 102
+    for place, number in enumerate(order):
+        assert steps[number].after <= set(order[:place])
+
+
+def test_the_order_that_fusion_left_stays_where_none_is_better():
+    steps = [step({1: 10}), step({2: 10}, [1], [0]), step({3: 10}, [2], [1])]
+    assert peak_order(steps, {}, [3]) == [0, 1, 2]
+    assert peak_order([], {}, []) == []
+
+
+def need(buffer, **changes):
+    return Need(buffer, 100, FORM, **changes)
+
+
+def test_a_dead_block_is_handed_on_where_the_peak_allows_it():
+    # buffer 1 dies with step 0; step 2 asks for the same form
+    turns = [
+        Turn((need(1),), (1,)),
+        Turn((Need(7, 300, ("fp32", 75)),), (7,)),
+        Turn((need(2),), ()),
+    ]
+    held = share_blocks(turns, [100, 300, 400], [])
+    assert held.block[2] == held.block[1] == 1
+    assert held.taken == [[(1, 100)], [(7, 300)], []]
+    assert held.returned == [[], [7], []]
+    freed = share_blocks(turns, [100, 350, 400], [])
+    assert freed.block[2] == 2
+    assert freed.returned == [[1], [7], []]
+
+
+def test_a_block_is_handed_to_the_next_step_whatever_the_peak():
+    turns = [Turn((need(1),), (1,)), Turn((need(2),), ())]
+    assert share_blocks(turns, [100, 100], []).block[2] == 1
+
+
+def test_a_library_call_takes_its_own_block_and_passes_it_on():
+    turns = [Turn((need(1),), (1,)), Turn((need(2, own=True),), (2,)), Turn((need(3),), ())]
+    plan = share_blocks(turns, [100, 100, 100], [])
+    assert plan.block[2] == 2
+    assert plan.block[3] == 2  # the block that was left last
+
+
+def test_another_form_is_another_block_and_given_ones_go_back():
+    other = Need(2, 100, ("fp32", 25))
+    plan = share_blocks([Turn((need(1),), (1, 8)), Turn((other,), ())], [100, 100], [8])
+    assert plan.block[2] == 2
+    assert plan.returned[0] == [1, 8]
+    over = share_blocks([Turn((need(1, over=8),), (8,))], [100], [8])
+    assert over.block[1] == 8
+    assert over.returned == [[]]
+
+
+def test_norms_of_images_that_lie_channels_last_sum_along_memory():
+    # a norm over the channels of a channels-last convolution, seen as rows
+    shape, seen = (8, 64, 7, 7), (8, 7, 7, 64)
+    tensors = {
+        "x": ((8, 64, 7, 7), "bf16", "input", "channels_last"),
+        "w": ((64, 64, 3, 3), "bf16", "parameter", "channels_last"),
+        "g": ((64,), "bf16", "parameter"),
+        "c": (shape, "bf16", "activation", "channels_last"),
+        "p": (seen, "bf16", "view of c", "strided"),
+        "y": (seen, "bf16"),
+        "m": ((8, 7, 7, 1), "fp32"),
+        "r": ((8, 7, 7, 1), "fp32"),
+    }
+    nodes = [
+        ("convolution", "xw", "c", {"stride": [1, 1], "padding": [1, 1], "groups": 1}),
+        ("permute", "c", "p", {"dims": [0, 2, 3, 1]}),
+        ("native_layer_norm", "pg", "ymr", {"normalized_shape": [64]}),
+    ]
+    lowered = lower(program(tensors, nodes, ["y"]), COMPILED)
+    assert [kernel.kind for kernel in lowered.kernels] == ["conv", "reduction"]
+    sizes = [event.bytes for event in lowered.events if event.allocate]
+    assert sizes == [8 * 64 * 49 * 2]  # written over the convolution's result
+
+
+@pytest.mark.parametrize(
+    ("channels", "filters", "stride", "copied"),
+    [(3, 64, 2, True), (3, 32, 2, False), (64, 64, 1, False), (3, 64, 4, False)],
+)
+def test_cudnn_pads_photographs_for_many_filters(channels, filters, stride, copied):
+    side = 32 // stride
+    tensors = {
+        "x": ((4, channels, 32, 32), "bf16", "input", "channels_last"),
+        "w": ((filters, channels, 3, 3), "bf16", "parameter", "channels_last"),
+        "y": ((4, filters, side, side), "bf16", "activation", "channels_last"),
+    }
+    attributes = {"stride": [stride, stride], "padding": [1, 1], "groups": 1}
+    lowered = lower(program(tensors, [("convolution", "xw", "y", attributes)], ["y"]), EAGER)
+    scratch = [e.bytes for e in lowered.events if e.kind == "temporary" and e.allocate]
+    assert scratch == ([CHANNELS * 2 * (4 * 32 * 32 + filters * 9)] if copied else [])
+
+
+def test_fp32_images_are_turned_over_unless_tf32_may_compute_them():
+    tensors = {
+        "x": ((4, 16, 8, 8), "fp32", "input", "channels_last"),
+        "w": ((16, 16, 3, 3), "fp32", "parameter", "channels_last"),
+        "y": ((4, 16, 8, 8), "fp32", "activation", "channels_last"),
+    }
+    attributes = {"stride": [1, 1], "padding": [1, 1], "groups": 1}
+    made = program(tensors, [("convolution", "xw", "y", attributes)], ["y"])
+    strict = EAGER.model_copy(update={"convolution_fp32": "fp32"})
+    scratch = [e.bytes for e in lower(made, strict).events if e.kind == "temporary"]
+    assert scratch[0] == 4 * (2 * 4 * 16 * 64 + 16 * 16 * 9)
+    assert not [e for e in lower(made, EAGER).events if e.kind == "temporary"]
+
+
+def test_batch_norms_of_few_blocks_wait_less_on_a_faster_clock():
+    tensors = {
+        "x": ((8, 64, 16, 16), "bf16", "input", "channels_last"),
+        **dict.fromkeys("wbmv", ((64,), "fp32", "parameter")),
+        "y": ((8, 64, 16, 16), "bf16", "activation", "channels_last"),
+        "s": ((0,), "fp32"),
+        "t": ((0,), "fp32"),
+    }
+    made = program(tensors, [("native_batch_norm", "xwbmv", "yst", {"training": False})], ["y"])
+
+    def moved(device):
+        return lower(made, EAGER, device).kernels[-1].ops[0].bytes_read
+
+    slow, usual, fast = (replace(H100, clock=clock) for clock in (1e9, H100.clock, 2.5e9))
+    assert moved(H100) == moved(usual)
+    assert moved(slow) / slow.clock > moved(usual) / usual.clock > moved(fast) / fast.clock
+
+
+def measured():
+    with MEASURED.open(encoding="utf-8", newline="") as handle:
+        rows = {row["case"]: row for row in csv.DictReader(handle)}
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("case", "ending", "within"),
+    [
+        ("infer/resnet18/compiled/b64/s0/bf16/nhwc", "", 0.001),
+        ("infer/vit_b_16/compiled/b64/s0/bf16/nchw", "-compiled", 0.001),
+        ("infer/bert_base/compiled/b8/s512/bf16/nchw", "-captured", 0.001),
+        ("prefill/llama_1b/compiled/b1/s2048/bf16/nchw", "", 0.001),
+        ("infer/convnext_tiny/compiled/b64/s0/bf16/nhwc", "", 0.001),
+        ("infer/segformer_b0/compiled/b8/s0/bf16/nhwc", "", 0.02),
+    ],
+)
+def test_blocks_of_a_compiled_step_as_an_h100_saw_them(case, ending, within):
+    path = PROGRAMS / f"{case.replace('/compiled', '').replace('/', '-')}{ending}.json.gz"
+    if not MEASURED.is_file() or not path.is_file():
+        pytest.skip("measurements are not in this checkout")
+    row = measured()[case]
+    step_bytes = int(row["peak_allocated"]) - int(row["before_allocated"])
+    memory = replay(lower(load_program(path), COMPILED), workspace=32 * 2**20)
+    found = memory.peak_allocated - memory.resident - memory.at_peak.get("workspace", 0)
+    assert found == pytest.approx(step_bytes, rel=within)
