@@ -14,6 +14,7 @@ from perfmodel.workload.convnet import (
     inference_memory,
     network_program,
 )
+from perfmodel.workload.convnets.build import Builder
 from perfmodel.workload.lowering.lower import lower
 from perfmodel.workload.program import Program
 from perfmodel.workload.stack import load_stack
@@ -91,3 +92,19 @@ def test_settings_show() -> None:
     tf32 = network_program(net, Setting(1, "tf32"))
     assert {t.dtype for t in tf32.tensors} == {"fp32", "int64"}
     assert math.isclose(flops(tf32), flops(network_program(net, Setting(1))))
+
+
+def test_statistics_are_converted_four_to_a_thread_one_after_another() -> None:
+    def moved(channels: int) -> float:
+        b = Builder()
+        b.conv_norm(b.start(3, (8, 8)), channels, 1)
+        kernels = lower(network_program(b.done("x"), Setting(1)), GRAPH).kernels
+        cast = next(kernel for kernel in kernels if kernel.name.endswith("cast"))
+        return float(cast.ops[0].bytes_moved) - 6 * channels
+
+    one, two, three, four = (moved(n) for n in (128, 256, 384, 512))
+    assert moved(16) == one == 0
+    assert two == pytest.approx(three / 2, rel=1e-3)
+    assert two == pytest.approx(four / 3, rel=1e-3)
+    for channels, step in ((129, two), (300, three), (2048, four)):
+        assert moved(channels) == pytest.approx(step, rel=1e-3)
