@@ -38,7 +38,7 @@ def network_program(net: Convnet, setting: Setting) -> Program:
         Batch, format and memory order; ``training`` norms compute their statistics, ``amp`` casts
         fp32 weights first. How kernels are fused is for lowering to say.
     """
-    writer = _Writer(net, setting)
+    writer = _Writer(net, setting, net.consumers())
     for place, layer in enumerate(net.nodes):
         writer.place = place
         _LAYERS[layer.kind](writer, layer)
@@ -49,6 +49,7 @@ def network_program(net: Convnet, setting: Setting) -> Program:
 class _Writer:
     net: Convnet
     setting: Setting
+    readers: tuple[tuple[int, ...], ...]
     place: int = 0
     maps: dict[int, Tensor] = field(default_factory=dict)
     tensors: list[Tensor] = field(default_factory=list)
@@ -140,8 +141,8 @@ class _Writer:
 
     def sole(self, place: int) -> bool:
         """Whether the current layer alone reads a map that it may overwrite."""
-        readers = [p for p, node in enumerate(self.net.nodes) if place in node.inputs]
-        return readers == [self.place] and self.net.nodes[place].kind not in ("input", "slice")
+        mine = self.readers[place] == (self.place,)
+        return mine and self.net.nodes[place].kind not in ("input", "slice")
 
     def finish(self) -> Program:
         """The program, with memory given back after its last use."""
