@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 from perfmodel.workload.lowering.compile.fusion import fuse, identity
 from perfmodel.workload.lowering.compile.graph import Graph
@@ -30,6 +31,10 @@ from perfmodel.workload.lowering.site import Site, arithmetic, sites
 from perfmodel.workload.lowering.stream import stream
 from perfmodel.workload.program import Program
 from perfmodel.workload.stack import Stack
+
+
+UNWRITTEN: Final = frozenset(("empty", "empty_like", "empty_strided", "new_empty"))
+"""Steps that take memory and launch nothing."""
 
 
 def lower_compiled(program: Program, stack: Stack, device: Device | None = None) -> Lowered:
@@ -254,6 +259,8 @@ def _group(
 ) -> None:
     """One group: its kernel and its call."""
     call = len(out.calls)
+    if all(member.value.name in UNWRITTEN for member in members):
+        return
     made = {buffer.value.number for buffer in members}
     stored = [
         buffer
@@ -277,7 +284,8 @@ def _group(
     launched = tuple(range(first, len(out.kernels)))
     tensors = len(traffic_in) + len(traffic_out)
     node = members[0].value.node
-    out.calls.append(HostCall("triton" if fused else "extern", node, launched, phase, tensors))
+    host = out.kernels[first].host if launched else "extern"
+    out.calls.append(HostCall(host, node, launched, phase, tensors))
 
 
 def _reads(members: Sequence[Buffer], made: set[int]) -> dict[int, int]:
@@ -333,9 +341,14 @@ def _library(
         out.events.append(MemoryEvent(call, storage, size, True, "temporary"))
         out.events.append(MemoryEvent(call, storage, size, False, "temporary"))
     return [
-        replace(kernel, reads=reads, writes=writes, phase=phase, host="extern")
+        replace(kernel, reads=reads, writes=writes, phase=phase, host=_host(kernel))
         for kernel in work.kernels
     ]
+
+
+def _host(kernel: Kernel) -> str:
+    """Running sums are generated like loops; everything else that does not fuse is called."""
+    return "triton" if kernel.kind == "scan" else "extern"
 
 
 def _eager(out: Output, program: Program, rest: Sequence[Site]) -> None:

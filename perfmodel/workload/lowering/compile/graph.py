@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from perfmodel.workload.lowering.site import Work, item_bytes
 
 Shape = tuple[int, ...]
+UNROLLED: Final = 8
+"""Terms from which on a reduction is a loop (torch/_inductor/config.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +161,28 @@ class Graph:
             for axis, size in enumerate(shape)
             if keepdim or axis not in axes
         )
+        terms = math.prod(shape[axis] for axis in axes)
+        if len(axes) == 1 and 1 < terms < UNROLLED and math.prod(kept) > 1:
+            return self._unrolled(name, operand, axes[0], kept, dtype, operations)
         key = ("reduce", name, operand, kept, dtype, axes, self.backward)
         if key not in self.known:
             self.known[key] = self.add(
                 "reduce", (operand,), kept, dtype, name, operations=operations, over=axes
             )
         return self.known[key]
+
+
+    def _unrolled(
+        self, name: str, operand: int, axis: int, kept: Shape, dtype: str, operations: int
+    ) -> int:
+        """A sum of so few terms that it is written out (torch/_inductor/ir.py, ``Reduction``)."""
+        shape = self.values[operand].shape
+        rest = (*shape[:axis], *shape[axis + 1 :])
+        terms = [
+            self.view(self.view(operand, rest, selected(shape, axis, place)), kept)
+            for place in range(shape[axis])
+        ]
+        return self.map(name, terms, kept, dtype, operations * len(terms))
 
 
 def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
