@@ -9,18 +9,15 @@ call has more of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
 
 from perfmodel.workload.convnets.build import Convnet
 from perfmodel.workload.convnets.build import Node as Layer
 from perfmodel.workload.convnets.lower import Setting
-from perfmodel.workload.program import Node, Program, Tensor
+from perfmodel.workload.convnets.writer import FIRST, LAST, Writer
+from perfmodel.workload.program import Program, Tensor
 
-LAST: Final = "channels_last"
-FIRST: Final = "contiguous"
 IN_PLACE: Final = ("relu", "relu6", "silu", "hardswish")
 """Activations that networks run in place where nobody else reads their input."""
 TARGETS: Final = MappingProxyType({"relu6": "hardtanh"})
@@ -38,143 +35,19 @@ def network_program(net: Convnet, setting: Setting) -> Program:
         Batch, format and memory order; ``training`` norms compute their statistics, ``amp`` casts
         fp32 weights first. How kernels are fused is for lowering to say.
     """
-    writer = _Writer(net, setting, net.consumers())
+    writer = Writer(net, setting, net.consumers())
     for place, layer in enumerate(net.nodes):
         writer.place = place
         _LAYERS[layer.kind](writer, layer)
     return writer.finish()
 
 
-@dataclass(slots=True)
-class _Writer:
-    net: Convnet
-    setting: Setting
-    readers: tuple[tuple[int, ...], ...]
-    place: int = 0
-    maps: dict[int, Tensor] = field(default_factory=dict)
-    tensors: list[Tensor] = field(default_factory=list)
-    nodes: list[Node] = field(default_factory=list)
-    storages: list[int] = field(default_factory=list)
-    casts: set[int] = field(default_factory=set)
-
-    @property
-    def dtype(self) -> str:
-        """Format of maps; tf32 is a way to multiply fp32."""
-        return "fp32" if self.setting.dtype == "tf32" else self.setting.dtype
-
-    def shape(self, layer: Layer) -> tuple[int, ...]:
-        """Of a layer's map, images first."""
-        return (self.setting.batch, layer.channels, *layer.sides)
-
-    def tensor(
-        self,
-        name: str,
-        shape: tuple[int, ...],
-        *,
-        role: str = "activation",
-        layout: str = FIRST,
-        dtype: str = "",
-    ) -> Tensor:
-        """A tensor with memory of its own."""
-        made = Tensor(name, shape, dtype or self.dtype, role, len(self.storages), layout)
-        self.storages.append(int(made.bytes))
-        self.tensors.append(made)
-        return made
-
-    def view(self, of: Tensor, shape: tuple[int, ...], layout: str = FIRST) -> Tensor:
-        """Another shape of the same memory."""
-        made = replace(of, name=f"{of.name}:{len(self.tensors)}", shape=shape, layout=layout)
-        self.tensors.append(made)
-        return made
-
-    def weight(self, name: str, shape: tuple[int, ...], layout: str = FIRST) -> Tensor:
-        """A factor of products, cast where it is kept in fp32; the cast lives to the end."""
-        if not self.setting.amp:
-            return self.kept(name, shape, layout=layout)
-        full = self.kept(f"{name}.fp32", shape, layout=layout)
-        cast = self.tensor(full.name.removesuffix(".fp32"), shape, layout=layout)
-        self.call("aten._to_copy", (full,), (cast,))
-        self.casts.add(cast.storage)
-        return cast
-
-    def kept(
-        self, name: str, shape: tuple[int, ...], *, role: str = "parameter", layout: str = FIRST
-    ) -> Tensor:
-        """A parameter or statistic as it is stored."""
-        name = f"{self.net.nodes[self.place].name}.{name}"
-        dtype = "fp32" if self.setting.amp else self.dtype
-        return self.tensor(name, shape, role=role, layout=layout, dtype=dtype)
-
-    def call(
-        self,
-        target: str,
-        inputs: tuple[Tensor, ...],
-        outputs: tuple[Tensor, ...],
-        attributes: Mapping[str, Any] | None = None,
-    ) -> None:
-        """One operator."""
-        name = f"{self.net.nodes[self.place].name}/{target.removeprefix('aten.')}.{len(self.nodes)}"
-        self.nodes.append(
-            Node(
-                name,
-                target,
-                tuple(tensor.name for tensor in inputs),
-                tuple(tensor.name for tensor in outputs),
-                dict(attributes or {}),
-                "forward",
-            )
-        )
-
-    def source(self, layer: Layer, which: int = 0) -> Tensor:
-        """The map that a layer reads."""
-        return self.maps[layer.inputs[which]]
-
-    def made(self, tensor: Tensor) -> None:
-        """Take a tensor as the map of the current layer."""
-        self.maps[self.place] = tensor
-
-    def like(self, layer: Layer, layout: str) -> Tensor:
-        """The map of a layer, in a memory order of its own where it has sides."""
-        shape = self.shape(layer)
-        plain = math.prod(shape[2:]) == 1
-        return self.tensor(layer.name, shape, layout=FIRST if plain else layout)
-
-    def sole(self, place: int) -> bool:
-        """Whether the current layer alone reads a map that it may overwrite."""
-        mine = self.readers[place] == (self.place,)
-        return mine and self.net.nodes[place].kind not in ("input", "slice")
-
-    def finish(self) -> Program:
-        """The program, with memory given back after its last use."""
-        index = {tensor.name: tensor for tensor in self.tensors}
-        kept = {t.storage for t in self.tensors if t.role != "activation"} | self.casts
-        kept.add(self.maps[len(self.net.nodes) - 1].storage)
-        last: dict[int, int] = {}
-        for place, node in enumerate(self.nodes):
-            for name in (*node.inputs, *node.outputs):
-                last[index[name].storage] = place
-        frees: dict[int, list[int]] = {}
-        for storage, place in last.items():
-            if storage not in kept:
-                frees.setdefault(place, []).append(storage)
-        nodes = tuple(
-            replace(node, frees=tuple(frees.get(place, ())))
-            for place, node in enumerate(self.nodes)
-        )
-        inputs = tuple(tensor.name for tensor in self.tensors if tensor.role == "input")
-        outputs = (self.maps[len(self.net.nodes) - 1].name,)
-        return Program(
-            self.net.name, tuple(self.tensors), nodes, inputs, outputs, "bundled", 0,
-            tuple(self.storages),
-        )  # fmt: skip
-
-
-def _input(w: _Writer, layer: Layer) -> None:
+def _input(w: Writer, layer: Layer) -> None:
     order = LAST if w.setting.layout == "nhwc" and layer.channels > 1 else FIRST
     w.made(w.tensor(layer.name, w.shape(layer), role="input", layout=order))
 
 
-def _conv(w: _Writer, layer: Layer) -> None:
+def _conv(w: Writer, layer: Layer) -> None:
     x = w.source(layer)
     if layer.word == "linear":
         return _pointwise_linear(w, layer, x)
@@ -198,7 +71,7 @@ def _conv(w: _Writer, layer: Layer) -> None:
     w.made(out)
 
 
-def _pointwise_linear(w: _Writer, layer: Layer, x: Tensor) -> None:
+def _pointwise_linear(w: Writer, layer: Layer, x: Tensor) -> None:
     """A pointwise convolution as a product over all pixels."""
     rows = w.setting.batch * math.prod(layer.sides)
     if w.setting.layout == "nchw":
@@ -208,7 +81,7 @@ def _pointwise_linear(w: _Writer, layer: Layer, x: Tensor) -> None:
     w.made(out)
 
 
-def _linear(w: _Writer, layer: Layer) -> None:
+def _linear(w: Writer, layer: Layer) -> None:
     x = w.source(layer)
     if x.layout != FIRST:
         x = _copied(w, x, f"{layer.name}.flat", FIRST)
@@ -217,7 +90,7 @@ def _linear(w: _Writer, layer: Layer) -> None:
     w.made(out)
 
 
-def _product(w: _Writer, layer: Layer, rows: Tensor, out: Tensor) -> None:
+def _product(w: Writer, layer: Layer, rows: Tensor, out: Tensor) -> None:
     matrix = w.weight("weight", (layer.channels, rows.shape[1]))
     turned = w.view(matrix, (rows.shape[1], layer.channels), "strided")
     if layer.bias:
@@ -227,14 +100,14 @@ def _product(w: _Writer, layer: Layer, rows: Tensor, out: Tensor) -> None:
         w.call("aten.mm", (rows, turned), (out,))
 
 
-def _copied(w: _Writer, x: Tensor, name: str, order: str) -> Tensor:
+def _copied(w: Writer, x: Tensor, name: str, order: str) -> Tensor:
     """The same map in another order of memory."""
     out = w.tensor(name, x.shape, layout=order)
     w.call("aten.clone", (x,), (out,), {"memory_format": order})
     return out
 
 
-def _norm(w: _Writer, layer: Layer) -> None:
+def _norm(w: Writer, layer: Layer) -> None:
     x, channels = w.source(layer), layer.channels
     affine = (w.kept("weight", (channels,)), w.kept("bias", (channels,)))
     if layer.word == "layer":
@@ -251,7 +124,7 @@ def _norm(w: _Writer, layer: Layer) -> None:
 
 
 def _batch_norm(
-    w: _Writer, name: str, operands: tuple[Tensor, ...], out: Tensor, training: bool
+    w: Writer, name: str, operands: tuple[Tensor, ...], out: Tensor, training: bool
 ) -> None:
     channels = operands[0].shape[1]
     saved = tuple(
@@ -261,7 +134,7 @@ def _batch_norm(
     w.call("aten.native_batch_norm", operands, (out, *saved), attributes)
 
 
-def _instance_norm(w: _Writer, layer: Layer, x: Tensor, affine: tuple[Tensor, ...]) -> None:
+def _instance_norm(w: Writer, layer: Layer, x: Tensor, affine: tuple[Tensor, ...]) -> None:
     """A batch norm with one image whose channels are all images' (ATen/native/Normalization)."""
     if x.layout != FIRST:
         x = _copied(w, x, f"{layer.name}.first", FIRST)
@@ -275,7 +148,7 @@ def _instance_norm(w: _Writer, layer: Layer, x: Tensor, affine: tuple[Tensor, ..
     w.made(out)
 
 
-def _layer_norm(w: _Writer, layer: Layer, x: Tensor, affine: tuple[Tensor, ...]) -> None:
+def _layer_norm(w: Writer, layer: Layer, x: Tensor, affine: tuple[Tensor, ...]) -> None:
     """Over the channels, which lie side by side in channels-last order."""
     if layer.sides and x.layout != LAST and math.prod(layer.sides) > 1:
         x = _copied(w, x, f"{layer.name}.last", LAST)
@@ -291,7 +164,7 @@ def _layer_norm(w: _Writer, layer: Layer, x: Tensor, affine: tuple[Tensor, ...])
     w.made(out)
 
 
-def _act(w: _Writer, layer: Layer) -> None:
+def _act(w: Writer, layer: Layer) -> None:
     x = w.source(layer)
     over = layer.word in IN_PLACE and w.sole(layer.inputs[0])
     out = x if over else w.like(layer, x.layout)
@@ -301,7 +174,7 @@ def _act(w: _Writer, layer: Layer) -> None:
     w.made(out)
 
 
-def _add(w: _Writer, layer: Layer) -> None:
+def _add(w: Writer, layer: Layer) -> None:
     x, y = w.source(layer), w.source(layer, 1)
     over = w.sole(layer.inputs[1])
     out = y if over else w.like(layer, y.layout)
@@ -309,14 +182,14 @@ def _add(w: _Writer, layer: Layer) -> None:
     w.made(out)
 
 
-def _mul(w: _Writer, layer: Layer) -> None:
+def _mul(w: Writer, layer: Layer) -> None:
     x, gate = w.source(layer), w.source(layer, 1)
     out = w.like(layer, x.layout)
     w.call("aten.mul", (gate, x), (out,))
     w.made(out)
 
 
-def _scale(w: _Writer, layer: Layer) -> None:
+def _scale(w: Writer, layer: Layer) -> None:
     x = w.source(layer)
     factors = w.kept("weight", (layer.channels, *(1,) * len(layer.sides)))
     out = w.like(layer, x.layout)
@@ -324,7 +197,7 @@ def _scale(w: _Writer, layer: Layer) -> None:
     w.made(out)
 
 
-def _concat(w: _Writer, layer: Layer) -> None:
+def _concat(w: Writer, layer: Layer) -> None:
     parts = tuple(w.source(layer, which) for which in range(len(layer.inputs)))
     last = all(part.layout == LAST for part in parts)
     out = w.like(layer, LAST if last else FIRST)
@@ -332,14 +205,14 @@ def _concat(w: _Writer, layer: Layer) -> None:
     w.made(out)
 
 
-def _slice(w: _Writer, layer: Layer) -> None:
+def _slice(w: Writer, layer: Layer) -> None:
     x = w.source(layer)
     out = w.view(x, w.shape(layer), "strided")
     w.call("aten.slice", (x,), (out,), {"dim": 1, "start": 0, "end": layer.channels})
     w.made(out)
 
 
-def _pool(w: _Writer, layer: Layer) -> None:
+def _pool(w: Writer, layer: Layer) -> None:
     x, rank = w.source(layer), len(layer.sides)
     out = w.like(layer, x.layout)
     attributes: dict[str, Any] = {
@@ -360,7 +233,7 @@ def _pool(w: _Writer, layer: Layer) -> None:
     w.made(out)
 
 
-def _global_pool(w: _Writer, layer: Layer) -> None:
+def _global_pool(w: Writer, layer: Layer) -> None:
     x = w.source(layer)
     out = w.like(layer, FIRST)
     dims = list(range(2, len(x.shape)))
@@ -368,7 +241,7 @@ def _global_pool(w: _Writer, layer: Layer) -> None:
     w.made(out)
 
 
-def _shuffle(w: _Writer, layer: Layer) -> None:
+def _shuffle(w: Writer, layer: Layer) -> None:
     """Channels seen as a matrix, turned and copied; the copy is in channels-first order."""
     x, shape = w.source(layer), w.shape(layer)
     turned = w.view(x, shape, "strided")
@@ -377,7 +250,7 @@ def _shuffle(w: _Writer, layer: Layer) -> None:
     w.made(out)
 
 
-def _gather(w: _Writer, layer: Layer) -> None:
+def _gather(w: Writer, layer: Layer) -> None:
     x = w.source(layer)
     index = w.tensor(f"{layer.name}.index", (layer.channels,), role="buffer", dtype="int64")
     out = w.like(layer, FIRST)
@@ -385,7 +258,7 @@ def _gather(w: _Writer, layer: Layer) -> None:
     w.made(out)
 
 
-def _pixel_shuffle(w: _Writer, layer: Layer) -> None:
+def _pixel_shuffle(w: Writer, layer: Layer) -> None:
     x = w.source(layer)
     factor = layer.sides[0] // x.shape[2]
     out = w.like(layer, FIRST)
