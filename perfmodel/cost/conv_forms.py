@@ -1,15 +1,16 @@
 r"""What a library does with convolutions that no matrix kernel takes as they are.
 
 **Groups.** There are kernels for groups of ``c_in / g = c_out / g`` channels, a power of two. Other
-groups run in one of three ways, and the fastest counts:
+groups run in one of two ways, and the faster counts:
 
 - *expanded*: the filter is written out as that of one group, with zeros between the groups, and a
   dense kernel does ``g`` times the arithmetic (``expand_floor_seconds`` for the copies around it,
   which also move the dense filter and both maps);
 - *looped*: one dense kernel a group, with copies that cut a group out of the maps and put it back
-  (``slice_floor_seconds`` for the copies of one group);
-- *direct*: on the vector units, without copies: blocks of 4096 outputs, each of which takes
-  ``direct_step_cycles`` clocks a term of its sums (32 at the peak of a unit of 128 lanes).
+  (``slice_floor_seconds`` for the copies of one group).
+
+A *direct* kernel works on the vector units, without copies: blocks of 128 x 32 outputs, each of
+which takes ``direct_step_cycles`` clocks a term of its sums (32 at the peak of a unit of 128 lanes).
 
 **Few or uneven channels.** A map whose channels are no multiple of 16 bytes is padded by a copy, or
 the direct kernel takes it as it is. In fp16 there is one more, for the first layer of a network:
@@ -36,7 +37,7 @@ COEFFICIENTS = {
     "direct_step_cycles": "clocks in which a block of a direct convolution adds one term [clocks]",
 }
 FEW, FEW_TAPS, LARGEST_GROUP = 4.0, 49.0, 128.0
-_BLOCK = 4096.0
+_ROWS, _COLUMNS = 128.0, 32.0
 
 
 def has_kernel(c_in: Floats, c_out: Floats, groups: Floats) -> NDArray[np.bool_]:
@@ -55,7 +56,7 @@ def direct_parts(
     """Time of a convolution on the vector units, from the sizes of its product."""
     c = coefficients
     m, n, k, batch = product
-    waves = np.maximum(1.0, m * n * batch / (_BLOCK * device.units))
+    waves = np.maximum(1.0, m / _ROWS * np.ceil(n / _COLUMNS) * batch / device.units)
     return combine(
         waves * k * c["direct_step_cycles"] / device.clock,
         traffic / (device.bandwidth * c["bandwidth_efficiency"]),

@@ -204,9 +204,9 @@ def _conv(task: Task, device: Device, coefficients: Coefficients) -> Parts:
     implicit = _implicit(task, device, coefficients)
     if not matrix or not task.base.startswith(("conv_grouped", "conv_odd")):
         return implicit
-    traffic = s["read"] * s["seen"] + s["written"]
-    direct = direct_parts(product_sizes(task), traffic, device, coefficients)
     if task.base.startswith("conv_odd"):
+        traffic = s["read"] * s["seen"] + s["written"]
+        direct = direct_parts(product_sizes(task), traffic, device, coefficients)
         few = (
             (s["c_in"] <= FEW)
             & (s["taps"] <= FEW_TAPS)
@@ -240,7 +240,6 @@ def _conv(task: Task, device: Device, coefficients: Coefficients) -> Parts:
             (implicit, native),
             (later(_implicit(dense, device, coefficients), copies), True),
             (looped, True),
-            (direct, True),
         )
     )
 

@@ -217,15 +217,15 @@ def _kernels(
     elif family == "conv2d":
         depthwise = (sizes["groups"] > 1) & (sizes["groups"] == sizes["c_in"])
         layout = words["layout"]
-        # Channels last, forms of their own serve groups, and few or uneven channels.
-        last, forward = layout == "nhwc", direction == "fwd"
+        # Channels last, other forms serve groups, and few or uneven channels, in some passes.
+        last = layout == "nhwc"
         grouped = (sizes["groups"] > 1) & ~depthwise & (last and direction != "wgrad")
         step = 16.0 / bytes_per_element(dtype)
         odd = ((sizes["c_in"] % step > 0) | (sizes["c_out"] % step > 0)) & (dtype != "fp32")
         rows = sizes["inputs"] if layout == "nchw" else sizes["c_in"]
         point = is_point(sizes) & ~odd & (rows % step == 0) & (dtype != "fp32")
         other = ~depthwise & ~grouped & ~point
-        odd &= (sizes["groups"] == 1) & (last and forward and rate == "half")
+        odd &= (sizes["groups"] == 1) & (last and direction != "dgrad" and rate == "half")
         yield f"{POINT}_{direction}_{layout}-{rate}", point
         yield f"conv_grouped_{direction}_{layout}-{rate}", grouped
         yield f"conv_odd_{direction}_{layout}-{rate}", other & odd

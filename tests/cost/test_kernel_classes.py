@@ -35,6 +35,7 @@ def task(record) -> Task:
         (CONV | {"layout": "nchw", "h": 7, "w": 7}, "conv_fwd_nchw-half"),
         (CONV | {"dtype": "fp32"}, "conv_fwd_nhwc-fp32"),
         (CONV | {"c_in": 63}, "conv_odd_fwd_nhwc-half"),
+        (CONV | {"c_in": 63, "pass": "wgrad"}, "conv_odd_wgrad_nhwc-half"),
         (CONV | {"c_in": 63, "pass": "dgrad"}, "conv_dgrad_nhwc-half"),
         (CONV | {"kernel": 3, "padding": 1, "groups": 2}, "conv_grouped_fwd_nhwc-half"),
         (DEPTHWISE, "conv_depthwise_fwd_nhwc"),
