@@ -206,12 +206,16 @@ def _graph(
     out.calls.append(HostCall("compiled_call", -1, (), phase, len(lasting)))
     partial = _partial(buffers, layout.groups)
     for order, group in enumerate(layout.groups):
-        for place in group:
-            _final_sums(out, buffers[place], partial, phase)
+        members = [buffers[place] for place in group]
+        whole = all(_is_only_summed(member, partial) for member in members)
         call = len(out.calls)
         for block, size in layout.blocks.taken[order]:
             take(out, spots[block], size, call)
-        _group(out, graph, [buffers[p] for p in group], order, layout.final, lasting, phase)
+        for member in members:
+            _final_sums(out, member, partial, phase, whole=whole)
+        if not whole:
+            _group(out, graph, members, order, layout.final, lasting, phase)
+        call = max(call, len(out.calls) - 1)
         for block in layout.blocks.returned[order]:
             spot = spots.get(block, out.storage.get(block, -1))
             give_back(out, spot, call, results.values())
@@ -233,7 +237,13 @@ def _partial(buffers: Sequence[Buffer], groups: Sequence[Sequence[int]]) -> set[
     return found
 
 
-def _final_sums(out: Output, buffer: Buffer, partial: set[int], phase: str) -> None:
+def _is_only_summed(buffer: Buffer, partial: set[int]) -> bool:
+    """Whether a buffer is the sum of such a stage and nothing else, in the format of the sum."""
+    plain = len(buffer.steps) == 1 and buffer.value.kind == "reduce" and len(buffer.reads) == 1
+    return plain and buffer.reads[0].buffer in partial and buffer.value.dtype == "fp32"
+
+
+def _final_sums(out: Output, buffer: Buffer, partial: set[int], phase: str, *, whole: bool) -> None:
     """Such stages are summed by a call of the library; a loop behind it changes the format."""
     for read in buffer.reads:
         if read.buffer not in partial:
@@ -241,8 +251,10 @@ def _final_sums(out: Output, buffer: Buffer, partial: set[int], phase: str) -> N
         spot, written = out.storage.get(read.buffer, -1), buffer.numel * 4
         op = stream("sum", read.bytes // 4, read.bytes, written, read.bytes // 4)
         nodes = tuple(n for n in buffer.nodes if n >= 0)
+        target = out.storage.get(buffer.value.number, -1)
+        writes = ((target, written),) if whole else ()
         out.kernels.append(
-            Kernel("sum", "reduction", (op,), ((spot, read.bytes),), (), nodes, phase, "extern")
+            Kernel("sum", "reduction", (op,), ((spot, read.bytes),), writes, nodes, phase, "extern")
         )
         node = buffer.value.node
         out.calls.append(HostCall("extern", node, (len(out.kernels) - 1,), phase, 2))

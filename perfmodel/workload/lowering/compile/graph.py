@@ -171,7 +171,6 @@ class Graph:
             )
         return self.known[key]
 
-
     def _unrolled(
         self, name: str, operand: int, axis: int, kept: Shape, dtype: str, operations: int
     ) -> int:

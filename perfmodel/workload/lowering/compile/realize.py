@@ -173,6 +173,7 @@ class Realizer:
             if self._stays_in_call(value):
                 self.folded[number] = value.inputs[0]
                 self.real.add(number)
+                self._read_bias(found, value)
                 continue
             if value.kind == "map" and not self._needs_memory(value):
                 continue
@@ -194,6 +195,16 @@ class Realizer:
         users = self.users.get(value.number, [])
         plain = all(self.graph.values[user].kind == "map" for user in users)
         return value.number in self.outputs or not users or not plain
+
+    def _read_bias(self, found: list[Buffer], value: Value) -> None:
+        """The library call reads the bias that it adds."""
+        call, bias = self.memory(value.inputs[0]), self.memory(value.inputs[1])
+        size = self.graph.values[value.inputs[1]].bytes
+        for place in range(len(found) - 1, -1, -1):
+            if found[place].value.number == call:
+                reads = (*found[place].reads, Read(bias, (), size))
+                found[place] = replace(found[place], reads=reads)
+                return
 
     def _needs_memory(self, value: Value) -> bool:
         if value.scatter or value.heavy or value.random or value.number in self.outputs:
@@ -222,7 +233,7 @@ class Realizer:
 
     def _wants_memory(self, user: Value, value: Value) -> bool:
         """Whether a user can only read memory: a library call, or the target of a scatter."""
-        if user.kind == "extern":
+        if user.kind == "extern" or (self._stays_in_call(user) and value.kind == "map"):
             return True
         return user.scatter and base_of(self.graph, user.inputs[0]).number == value.number
 
