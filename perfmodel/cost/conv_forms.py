@@ -10,7 +10,7 @@ groups run in one of two ways, and the faster counts:
   (``slice_floor_seconds`` for the copies of one group).
 
 A *direct* kernel works on the vector units, without copies: blocks of 128 x 32 outputs, each of
-which takes ``direct_step_cycles`` clocks a term of its sums (32 at the peak of a unit of 128 lanes).
+which takes ``direct_step_cycles`` clocks a term of its sums (32 at the peak of 128 lanes a unit).
 
 **Few or uneven channels.** A map whose channels are no multiple of 16 bytes is padded by a copy, or
 the direct kernel takes it as it is. In fp16 there is one more, for the first layer of a network:
