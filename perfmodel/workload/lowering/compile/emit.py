@@ -32,7 +32,6 @@ from perfmodel.workload.lowering.stream import stream
 from perfmodel.workload.program import Program
 from perfmodel.workload.stack import Stack
 
-
 UNWRITTEN: Final = frozenset(("empty", "empty_like", "empty_strided", "new_empty"))
 """Steps that take memory and launch nothing."""
 

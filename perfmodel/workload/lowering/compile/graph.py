@@ -62,6 +62,8 @@ class Value:
         twice; looks at its operand many times over (pooling, resampling).
     layout : str
         How a source lies in memory; ``padded`` where a product's rows are longer than they show.
+    room : int
+        Elements of its memory where strides are rounded up; 0 where they are not.
     """
 
     number: int
@@ -82,6 +84,7 @@ class Value:
     heavy: bool = False
     window: bool = False
     layout: str = ""
+    room: int = 0
 
     @property
     def numel(self) -> int:
@@ -92,6 +95,11 @@ class Value:
     def bytes(self) -> int:
         """Bytes of all elements [B]."""
         return self.numel * item_bytes(self.dtype)
+
+    @property
+    def held(self) -> tuple[str, int]:
+        """Format and elements of its memory."""
+        return self.dtype, max(self.numel, self.room)
 
     @property
     def lazy(self) -> bool:

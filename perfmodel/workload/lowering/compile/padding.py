@@ -1,12 +1,18 @@
-"""Matrix products whose rows do not start on 16 bytes are padded where arithmetic bounds them.
+"""Where the compiler pads memory.
+
+Matrix products whose rows do not start on 16 bytes are padded where arithmetic bounds them. Strides
+of more than 1,024 elements are rounded up to 128 bytes; a reshape that does not fit into such
+memory is copied.
 
 References
 ----------
-torch/_inductor/fx_passes/pad_mm.py: ``should_pad_common``, ``is_mm_compute_bound``.
+torch/_inductor/fx_passes/pad_mm.py: ``should_pad_common``, ``is_mm_compute_bound``;
+torch/_inductor/ir.py, ``Layout._pad_strides``; torch/_inductor/config.py.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
@@ -18,6 +24,8 @@ from perfmodel.workload.op import Gemm
 BALANCE: Final = 295.0
 """Operations for each byte above which a product counts as bound by arithmetic [FLOP/B]."""
 
+LONG_STRIDE: Final = 1024
+STRIDE_BYTES: Final = 128
 _ALIGNED: Final = 16
 _PADDED: Final = ("bf16", "fp16", "fp32", "tf32")
 
@@ -41,3 +49,52 @@ def padded(graph: Graph, operands: Sequence[int], work: Work) -> tuple[list[int]
     ]
     larger = Gemm(wide[0], wide[1], wide[2], batch, op.dtype)
     return result, replace(work, kernels=(replace(work.kernels[0], ops=(larger,)),))
+
+
+def padded_strides(shape: Sequence[int], width: int) -> list[int]:
+    """Strides of a buffer of elements of ``width`` bytes, the outermost first.
+
+    Examples
+    --------
+    >>> padded_strides((8, 3, 49, 32), 2)
+    [4800, 1600, 32, 1]
+    """
+    step = max(1, STRIDE_BYTES // width)
+    strides: list[int] = []
+    stride = 1
+    for size in reversed(shape):
+        if strides and stride > LONG_STRIDE:
+            stride = -(-stride // step) * step
+        strides.append(stride)
+        stride *= size
+    return strides[::-1]
+
+
+def room(shape: Sequence[int], width: int) -> int:
+    """Elements that such a buffer takes; 0 where no stride is rounded up."""
+    taken = padded_strides(shape, width)[0] * shape[0] if shape else 0
+    return taken if taken > math.prod(shape) else 0
+
+
+def fits(shape: Sequence[int], target: Sequence[int], width: int) -> bool:
+    """Whether a reshape of padded memory is a view of it.
+
+    Examples
+    --------
+    >>> fits((8, 3, 49, 32), (24, 49, 32), 2), fits((8, 3, 49, 32), (24, 49 * 32), 2)
+    (True, True)
+    >>> fits((8, 49, 3, 32), (8 * 49, 96), 2)
+    False
+    """
+    strides = padded_strides(shape, width)
+    inner, ends = 1, {1}
+    for size in reversed(target):
+        inner *= size
+        ends.add(inner)
+    inner = 1
+    for axis in range(len(shape) - 1, 0, -1):
+        inner *= shape[axis]
+        gap = strides[axis - 1] != strides[axis] * shape[axis]
+        if gap and shape[axis - 1] > 1 and inner not in ends:
+            return False
+    return True

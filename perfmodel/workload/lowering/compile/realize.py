@@ -8,7 +8,6 @@ accesses compare equal exactly when they visit memory in the same order.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.workload.lowering.compile.graph import Graph, Index, Value, expanded, permuted
+from perfmodel.workload.lowering.compile.orders import Orders
 from perfmodel.workload.lowering.site import item_bytes
 
 READS_ON_REUSE: Final = 4
@@ -28,8 +28,8 @@ TWICE: Final = frozenset(
 )
 """Steps that are decomposed into several, of which more than one takes the operand."""
 
-WRAPPED: Final = frozenset(["roll"])
-"""Steps that begin again in the middle of an axis: no loop can be turned to follow them."""
+WRAPPED: Final = frozenset(["roll", "unpadded"])
+"""Steps that begin again in the middle of an axis, or copy padded memory: no loop follows them."""
 
 DEALT: Final = -1
 """First place of a read whose order no loop can be turned to."""
@@ -158,12 +158,12 @@ class Realizer:
         self.users = users_of(graph, alive)
         self.real: set[int] = set()
         self.folded: dict[int, int] = {}
-        self.last = {} if last is None else last
+        self.orders = Orders(graph, channels_last, {} if last is None else last)
         self.local = set(alive)
 
     def buffers(self) -> list[Buffer]:
         """Buffers in order."""
-        found = []
+        found: list[Buffer] = []
         for number in self.alive:
             value = self.graph.values[number]
             if value.kind in ("view", "result"):
@@ -180,7 +180,7 @@ class Realizer:
             self.real.add(number)
             if value.kind != "source":
                 found.append(self._buffer(self._widened(value)))
-                self._follow_layout(found[-1])
+                self._follow_order(found[-1])
         return found
 
     def _stays_in_call(self, value: Value) -> bool:
@@ -279,6 +279,8 @@ class Realizer:
             skip = 1 if value.scatter else 0
             for operand_number in value.inputs[skip:]:
                 work += self._operand(value, operand_number, points, loop, value.numel)
+            if value.name in WRAPPED:
+                loop.leaves = {(n, (DEALT, *key)): size for (n, key), size in loop.leaves.items()}
         written = numel * item_bytes(value.dtype)
         if value.scatter:
             moved = max((self.graph.values[n].bytes for n in value.inputs[1:]), default=0)
@@ -311,53 +313,27 @@ class Realizer:
         if not loop.leaves:
             return bool(places[1] - places[0] == 1)
         number, pair = max(loop.leaves, key=loop.leaves.__getitem__)
-        first, second = self.offsets(number, pair)
+        first, second = self.orders.offsets(number, pair)
         return second - first == 1
-
-    def offsets(self, number: int, places: Iterable[int]) -> tuple[int, ...]:
-        """Where elements of a buffer, counted in logical order, lie in its memory."""
-        found = np.array(tuple(places), dtype=np.int64)
-        if self.is_last(number):
-            _, channels, *rest = self.graph.values[number].shape
-            found = _turned(found, channels, math.prod(rest))
-        return tuple(found.tolist())
-
-    def is_last(self, number: int) -> bool:
-        """Whether a buffer lies channels last."""
-        if number not in self.last:
-            value = self.graph.values[number] if number >= 0 else None
-            image = value is not None and len(value.shape) in (4, 5)
-            self.last[number] = bool(
-                image
-                and value is not None
-                and (
-                    value.layout == "channels_last"
-                    or (self.channels_last and value.name.startswith(("convol", "channels_last")))
-                )
-            )
-        return self.last[number]
 
     def straight(self, buffer: Buffer, read: Read) -> bool:
         """Whether a loop reads each element where it writes the one that it makes of it."""
         if read.buffer < 0 or buffer.value.number < 0 or read.places[:1] == (DEALT,):
             return False
-        total = buffer.numel * buffer.reduced
-        step = max(1, total // max(1, buffer.numel))
-        written = (samples(total) // step).tolist()
-        return self.offsets(read.buffer, read.places) == self.offsets(buffer.value.number, written)
+        step = max(1, buffer.reduced)
+        written = (samples(buffer.numel * buffer.reduced) // step).tolist()
+        own = self.orders.offsets(buffer.value.number, written)
+        return self.orders.offsets(read.buffer, read.places) == own
 
-    def _follow_layout(self, buffer: Buffer) -> None:
+    def _follow_order(self, buffer: Buffer) -> None:
         """A loop lays its result out as its largest operand of the same size lies."""
         value = buffer.value
-        if len(value.shape) not in (4, 5) or value.kind != "map" or value.scatter:
+        if value.kind != "map" or value.scatter:
             return
         same = [read for read in buffer.reads if read.bytes >= value.numel and read.buffer >= 0]
-        if not same:
-            return
-        largest = max(same, key=lambda read: read.bytes)
-        turned = _turned(samples(value.numel), value.shape[1], math.prod(value.shape[2:]))
-        places = self.offsets(largest.buffer, largest.places)
-        self.last[value.number] = places == tuple(turned.tolist())
+        if same:
+            largest = max(same, key=lambda read: read.bytes)
+            self.orders.follow(value, largest.buffer, largest.places, samples(value.numel))
 
     def aliases(self, number: int) -> list[int]:
         """Values that live in the memory of this one: a bias that the library adds."""
@@ -422,12 +398,6 @@ class Realizer:
             for (buffer, places), size in inside.leaves.items():
                 loop.leaves[buffer, (DEALT, *places)] = size
         return work
-
-
-def _turned(places: Places, channels: int, inner: int) -> Places:
-    """Places of an image in memory where channels lie last."""
-    size = channels * inner
-    return places // size * size + places % inner * channels + places // inner % channels
 
 
 def _broadcasts(shape: Sequence[int], target: Sequence[int]) -> bool:

@@ -12,6 +12,7 @@ from perfmodel.workload.lowering.compile.realize import Buffer, Realizer, base_o
 from perfmodel.workload.lowering.compile.reuse import Blocks, Need, Turn, share_blocks
 from perfmodel.workload.lowering.device import Device
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, MemoryEvent
+from perfmodel.workload.lowering.site import item_bytes
 
 
 @dataclass(slots=True)
@@ -159,7 +160,10 @@ def _made(graph: Graph, buffer: Buffer) -> list[tuple[int, int]]:
 
 
 def _size(buffer: Buffer) -> int:
-    return buffer.value.bytes if buffer.value.number >= 0 else buffer.written
+    if buffer.value.number < 0:
+        return buffer.written
+    dtype, elements = buffer.value.held
+    return elements * item_bytes(dtype)
 
 
 def _last_uses(buffers: Sequence[Buffer], groups: Sequence[Sequence[int]]) -> dict[int, int]:
@@ -244,13 +248,13 @@ def _is_ours(graph: Graph, number: int, held: set[int]) -> bool:
 
 def _shape_of(graph: Graph, number: int) -> tuple[str, int]:
     """Format and elements of a value; none for the stage of a sum, which no loop writes over."""
-    return (graph.values[number].dtype, graph.values[number].numel) if number >= 0 else ("", 0)
+    return graph.values[number].held if number >= 0 else ("", 0)
 
 
 def _form(buffer: Buffer) -> tuple[str, int]:
     if buffer.value.number < 0:
         return "fp32", buffer.written // 4
-    return buffer.value.dtype, buffer.value.numel
+    return buffer.value.held
 
 
 def _is_product(buffer: Buffer) -> bool:
@@ -262,7 +266,7 @@ def _is_product(buffer: Buffer) -> bool:
 def _writes_over(realizer: Realizer, members: Sequence[Buffer], number: int, size: int) -> bool:
     """Whether a loop reads a buffer in order and makes something of the same size."""
     return any(
-        member.value.bytes == size
+        _size(member) == size
         and any(r.buffer == number and realizer.straight(member, r) for r in member.reads)
         for member in members
     )

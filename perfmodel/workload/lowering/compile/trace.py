@@ -12,9 +12,9 @@ from types import MappingProxyType
 from typing import Final
 
 from perfmodel.workload.lowering.compile import decompositions as parts
-from perfmodel.workload.lowering.compile.graph import Graph
+from perfmodel.workload.lowering.compile.graph import Graph, Value
 from perfmodel.workload.lowering.compile.names import Names
-from perfmodel.workload.lowering.compile.padding import padded
+from perfmodel.workload.lowering.compile.padding import fits, padded, room
 from perfmodel.workload.lowering.compile.realize import base_of
 from perfmodel.workload.lowering.compile.views import view_value
 from perfmodel.workload.lowering.eager.conv import convolution_backward
@@ -23,7 +23,7 @@ from perfmodel.workload.lowering.eager.names import base_name, group_of, operati
 from perfmodel.workload.lowering.eager.pointwise import flops_each
 from perfmodel.workload.lowering.eager.reduction import taps
 from perfmodel.workload.lowering.eager.table import eager_work
-from perfmodel.workload.lowering.site import Site, Work, numel
+from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel
 from perfmodel.workload.program import Program, Tensor
 
 _MAPS = ("pointwise", "cast", "move", "join", "view_gradient", "lookup", "gather")
@@ -97,8 +97,26 @@ def _extern(graph: Graph, site: Site, args: list[int]) -> list[int]:
     return extern(graph, site, args, eager_work(site))
 
 
+def _is_reshape(graph: Graph, value: Value) -> bool:
+    """Whether a value is its base in another shape."""
+    reshaped = value.kind == "view"
+    while value.kind == "view" and reshaped:
+        reshaped = value.index is None
+        value = graph.values[value.inputs[0]]
+    return reshaped
+
+
 def _own(graph: Graph, number: int) -> int:
     value, base = graph.values[number], base_of(graph, number)
+    if base.lazy and not base.name.endswith(" bias") and _is_reshape(graph, value):
+        width = item_bytes(base.dtype)
+        if len(base.shape) > 2:
+            base = replace(base, room=room(base.shape, width))
+            graph.values[base.number] = base
+        if base.room and not fits(base.shape, value.shape, width):
+            # both are in memory: the padded one is made first, then copied
+            graph.values[base.number] = replace(base, heavy=True)
+            return graph.map("unpadded", (number,), value.shape, value.dtype, 0, heavy=True)
     if base.lazy and not base.name.endswith(" bias") and value.numel < base.numel:
         now, graph.backward = graph.backward, base.backward  # a copy serves both passes
         copy = graph.map("copy", (number,), value.shape, value.dtype, 0, heavy=True)
