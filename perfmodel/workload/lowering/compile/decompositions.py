@@ -252,11 +252,11 @@ def bilinear(graph: Graph, site: Site, x: int) -> int:
     factors = {size / old for size, old in zip(shape[2:], before[2:], strict=True)}
     if not factors.isdisjoint((1.0, 2.0)):
         kept = 1.0 in factors
-        whole = graph.map("bilinear", (x,), shape, wide, 60, window=True, heavy=kept)
+        whole = graph.map("bilinear", (x,), shape, wide, 9, window=True, heavy=kept)
         return graph.map("cast", (whole,), shape, out.dtype, 0, heavy=not kept)
-    corner = graph.map("corner", (x,), shape, wide, 12)
-    across = graph.map("across", (x,), shape, wide, 30, window=True, heavy=True)
-    down = graph.map("down", (corner, across, x), shape, wide, 30, heavy=True)
+    corner = graph.map("corner", (x,), shape, wide, 0)
+    across = graph.map("across", (x,), shape, wide, 2, window=True, heavy=True)
+    down = graph.map("down", (corner, across, x), shape, wide, 5, heavy=True)
     total = graph.map("bilinear", (corner, across, down), shape, wide, 2)
     return graph.map("cast", (total,), shape, out.dtype, 0)
 
