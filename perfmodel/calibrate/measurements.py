@@ -332,7 +332,6 @@ def to_record(raw: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:  # noqa
     record = dict(raw)
     if op == "conv3d":
         record["d"] = record.pop("depth", record.get("d"))
-        record.pop("layout", None)
     if op in ("adamw", "sgd"):
         record.pop("dtype", None)
     return record, ""

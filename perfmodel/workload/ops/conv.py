@@ -166,12 +166,15 @@ class Conv3d(Op):
 
     Cubic unless ``kernel_h``, ``kernel_w`` and the like say more; ``kernel``, ``stride`` and
     ``padding`` are then those of the depth, and an axis without its own takes those of the axis
-    before. ``dilation`` holds for all three.
+    before. ``dilation`` holds for all three. Layout ``nhwc`` is channels last, ``n d h w c``.
     """
 
     family: ClassVar[str] = "conv3d"
     may_be_zero: ClassVar[frozenset[str]] = frozenset({"padding", "padding_h", "padding_w"})
-    choices: ClassVar[dict[str, tuple[str, ...]]] = {"direction": DIRECTIONS}
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {
+        "direction": DIRECTIONS,
+        "layout": ("nhwc", "nchw"),
+    }
 
     n: Size
     c_in: Size
@@ -192,6 +195,7 @@ class Conv3d(Op):
     padding_h: Size | None = None
     padding_w: Size | None = None
     dilation: Size | None = None
+    layout: str = "nchw"
 
     def __post_init__(self) -> None:
         Op.__post_init__(self)
