@@ -15,7 +15,8 @@ from perfmodel.workload.lowering import lower
 from perfmodel.workload.lowering.compile.fusion import fuse
 from perfmodel.workload.lowering.compile.graph import Graph, expanded, permuted, sliced
 from perfmodel.workload.lowering.compile.partition import kept
-from perfmodel.workload.lowering.compile.realize import Realizer, follow, samples
+from perfmodel.workload.lowering.compile.places import follow, samples
+from perfmodel.workload.lowering.compile.realize import Realizer
 from perfmodel.workload.lowering.compile.split import stages
 from perfmodel.workload.lowering.device import H100
 from perfmodel.workload.program import load_program

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Final
 
-from perfmodel.workload.lowering.compile.realize import DEALT, Buffer, Read, samples
+from perfmodel.workload.lowering.compile.places import samples
+from perfmodel.workload.lowering.compile.realize import DEALT, Buffer, Read
 
 LARGEST: Final = 64
 NEIGHBOURS: Final = 64

@@ -14,10 +14,16 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from perfmodel.workload.lowering.compile.graph import Graph, Index, Value, expanded, permuted
+from perfmodel.workload.lowering.compile.graph import Graph, Value, expanded
 from perfmodel.workload.lowering.compile.orders import Orders
+from perfmodel.workload.lowering.compile.places import (
+    Places,
+    broadcasts,
+    follow,
+    reduction_order,
+    samples,
+)
 from perfmodel.workload.lowering.site import item_bytes
 
 READS_ON_REUSE: Final = 4
@@ -33,8 +39,6 @@ WRAPPED: Final = frozenset(["roll", "unpadded"])
 
 DEALT: Final = -1
 """First place of a read whose order no loop can be turned to."""
-
-Places = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,25 +100,6 @@ class _Loop:
     nodes: list[int]
     leaves: dict[tuple[int, tuple[int, ...]], int] = field(default_factory=dict)
     seen: set[tuple[int, tuple[int, ...]]] = field(default_factory=set)
-
-
-def samples(count: int) -> Places:
-    """The sample points of an iteration over ``count`` elements."""
-    fractions = np.array([0.0, 0.0371, 0.2113, 0.3917, 0.5237, 0.7411, 0.9973])
-    return np.minimum((fractions * count).astype(np.int64), max(0, count - 1))
-
-
-def follow(index: Index | None, places: Places) -> Places:
-    """Places of a view in its parent."""
-    if index is None:
-        return places
-    rest, result = places, np.full_like(places, index.offset)
-    for size, stride in zip(reversed(index.shape), reversed(index.strides), strict=True):
-        if size > 1:
-            if stride:
-                result = result + (rest % size) * stride
-            rest = rest // size
-    return result
 
 
 def base_of(graph: Graph, number: int) -> Value:
@@ -273,7 +258,7 @@ class Realizer:
         work = float(value.operations * total)
         if value.kind == "reduce":
             operand = self.graph.values[value.inputs[0]]
-            points = follow(_reduction_order(operand.shape, value.over), points)
+            points = follow(reduction_order(operand.shape, value.over), points)
             work += self._visit(value.inputs[0], points, total, loop)
         else:
             skip = 1 if value.scatter else 0
@@ -305,7 +290,7 @@ class Realizer:
             return True
         operand = buffer.value.inputs[0]
         shape = self.graph.values[operand].shape
-        places = follow(_reduction_order(shape, buffer.value.over), np.array([0, 1]))
+        places = follow(reduction_order(shape, buffer.value.over), np.array([0, 1]))
         if not self.channels_last:
             return bool(places[1] - places[0] == 1)
         loop = _Loop([], [])
@@ -359,7 +344,7 @@ class Realizer:
         count = self.graph.values[number].numel
         if count == value.numel:
             inner = points
-        elif _broadcasts(shape, value.shape):
+        elif broadcasts(shape, value.shape):
             inner = follow(expanded(shape, value.shape), points)
         else:
             inner = points * count // max(1, value.numel) + 1
@@ -398,17 +383,3 @@ class Realizer:
             for (buffer, places), size in inside.leaves.items():
                 loop.leaves[buffer, (DEALT, *places)] = size
         return work
-
-
-def _broadcasts(shape: Sequence[int], target: Sequence[int]) -> bool:
-    lead = len(target) - len(shape)
-    return lead >= 0 and all(
-        size in (1, target[lead + axis]) for axis, size in enumerate(shape)
-    )  # fmt: skip
-
-
-def _reduction_order(shape: tuple[int, ...], over: tuple[int, ...]) -> Index | None:
-    """The index that walks an operand results first, summed elements within."""
-    kept = [axis for axis in range(len(shape)) if axis not in over]
-    order = [*kept, *over]
-    return None if order == sorted(order) else permuted(shape, order)
