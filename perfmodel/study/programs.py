@@ -24,6 +24,7 @@ from perfmodel.calibrate.programs.profile import kernel_words, profiled_sums
 from perfmodel.calibrate.programs.rows import KernelRow, read_kernel_rows
 from perfmodel.cost.program import ProgramEstimate, estimate_lowered
 from perfmodel.cost.program.coefficients import ProgramCoefficients, program_coefficients
+from perfmodel.cost.program.device import lowering_device
 from perfmodel.cost.program.host import pace_of_probe
 from perfmodel.cost.program.memory import library_workspace, replay
 from perfmodel.cost.program.step import Prepared, prepare, step
@@ -149,7 +150,8 @@ def estimate_program(
     accelerator = _device(on)
     recorded = load_program(program) if isinstance(program, str | Path) else program
     chosen = load_stack(stack) if isinstance(stack, str) else stack
-    lowered = lower(recorded, _without_tf32(chosen, accelerator))
+    stack_there = _without_tf32(chosen, accelerator)
+    lowered = lower(recorded, stack_there, device=lowering_device(accelerator))
     return estimate_lowered(lowered, accelerator, host_pace=host_pace)
 
 
@@ -214,6 +216,7 @@ def measured_cases(
         Which rows.
     """
     cases, refused = [], []
+    chip = lowering_device(accelerator)
     profiles: dict[tuple[str, str], list[KernelRow]] = {}
     for kernel in read_kernel_rows(measurements):
         profiles.setdefault((kernel.run, kernel.case), []).append(kernel)
@@ -224,7 +227,7 @@ def measured_cases(
         try:
             if lowered_from is None or lowered_from[0] != path:
                 lowered_from = (path, load_program(path))
-            lowered = lower(lowered_from[1], row.stack())
+            lowered = lower(lowered_from[1], row.stack(), device=chip)
             prepared = prepare(lowered, accelerator)
             profile = profiled_sums(profiles.get((row.run, row.case), ()))
             cases.append(Measured(row, prepared, profile, kernel_words(prepared)))

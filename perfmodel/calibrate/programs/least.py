@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ PULL: Final = 0.05
 """Cost of moving a coefficient by a factor of e, in rows that are wrong by 100 %; of a pace:"""
 PACE_PULL: Final = 0.15
 _FLOOR_START: Final = 1e-7
-_FLOOR_LIMITS: Final = (1e-9, 5e-6)
+_FLOOR_LIMITS: Final = (1e-9, 8e-6)
 LIMITS: Final = {
     "cache_share": (0.05, 1.0),
     "cache_rate": (1.1, 5.0),
@@ -90,6 +90,7 @@ def fit_values(
     *,
     pull: float = PULL,
     host_pull: float = PULL,
+    loss: Literal["soft_l1", "cauchy"] = "soft_l1",
     scalars: Sequence[str] = (),
     host: Sequence[str] = (),
     pace: Sequence[str] = (),
@@ -109,6 +110,8 @@ def fit_values(
         Of each row.
     pull, host_pull : float
         Towards the start, for scalars and for host classes.
+    loss : str
+        ``"soft_l1"``; ``"cauchy"`` where some rows are wrong for reasons of their own.
     scalars, host, pace, floor : sequence of str
         Names of the free ones.
     """
@@ -123,7 +126,7 @@ def fit_values(
         distance,
         free.first,
         bounds=(free.low, free.high),
-        loss="soft_l1",
+        loss=loss,
         f_scale=0.05,
         diff_step=[1e-3] * free.first.size,
         max_nfev=30,

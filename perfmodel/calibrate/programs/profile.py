@@ -25,14 +25,18 @@ FLAT: Final = ("vectorized_", "unrolled_")
 """Kernels of PyTorch that read flat vectors; the others compute an offset for each element."""
 SAME: Final = {
     "clamp_min_": "relu_", "clamp_min": "relu", "gather": "embedding",
-    "masked_fill_": "masked_fill", "clamp_": "clamp", "hardtanh": "clamp", "hardtanh_": "clamp",
+    "masked_fill_": "masked_fill", "clamp_": "clamp", "add_": "add", "isneginf": "eq",
+    "_safe_softmax": "_softmax", "hardtanh": "clamp", "hardtanh_": "clamp",
 }  # fmt: skip
 WITHIN: Final = {
     "embedding": "embedding", "index_select": "index_select", "constant_pad_nd": "constant_pad_nd",
     "pad": "constant_pad_nd",
 }  # fmt: skip
 """Operators whose kernels bear other names, and their words."""
-APART: Final = ("native_batch_norm: cast", "native_batch_norm: root", "convolution: bias")
+APART: Final = (
+    "native_batch_norm: cast", "native_batch_norm: root", "convolution: bias",
+    "convolution: reorder",
+)  # fmt: skip
 
 
 def measured_word(row: KernelRow) -> str:  # noqa: PLR0911
@@ -48,6 +52,9 @@ def measured_word(row: KernelRow) -> str:  # noqa: PLR0911
         return "optimizer"
     if op == "add_" and outer.startswith("conv"):
         return "convolution: bias"
+    flat = "elementwise_kernel" not in row.kernel or any(word in row.kernel for word in FLAT)
+    if op in COPIES and not flat and outer.startswith(("conv", "_conv")):
+        return "convolution: reorder"
     if "conv" in op or (op in COPIES and outer.startswith(("conv", "_conv"))):
         return "conv backward" if "backward" in op else "conv"
     if outer == "batch_norm" and op in COPIES:
@@ -57,7 +64,6 @@ def measured_word(row: KernelRow) -> str:  # noqa: PLR0911
     if outer in WITHIN:
         return WITHIN[outer]
     if op in COPIES:
-        flat = "elementwise_kernel" not in row.kernel or any(w in row.kernel for w in FLAT)
         return "copies" if flat else "copies strided"
     return SAME.get(op, op)
 

@@ -327,6 +327,8 @@ def pace_class(kernel: Kernel, base: str) -> tuple[str, ...]:
         return (name, "gemm backward") if backward else (name,)
     if kernel.host in ("triton", "extern"):
         return (f"triton {kernel.kind}",)
+    if kernel.name == "convolution: reorder":  # a copy like any other
+        return (kernel.kind + access(kernel),)
     return (kernel.kind + access(kernel), kernel.name)
 
 

@@ -65,6 +65,9 @@ class Site:
         What fp32 matrix products and convolutions are computed in: ``"fp32"`` or ``"tf32"``.
     device : Device
         The chip that kernels are launched for.
+    turned : bool
+        Whether operands run along different axes
+        (:func:`perfmodel.workload.lowering.eager.strides.turned`).
     """
 
     node: Node
@@ -75,6 +78,7 @@ class Site:
     matmul: str = "fp32"
     convolution: str = "tf32"
     device: Device = H100
+    turned: bool = False
 
     @property
     def name(self) -> str:

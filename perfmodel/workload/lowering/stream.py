@@ -11,6 +11,8 @@ from perfmodel.workload.ops.streams import ELEMENTWISE
 OFFSETS: Final = 16.0
 """Operations an element that a kernel of PyTorch takes to find its operands where they are not flat
 vectors of one shape: 2.3 ps on an H100, from DRAM or from cache (profiled element-wise kernels)."""
+TURNED: Final = 52.0
+"""The same where operands run along different axes, so that neighbours lie far apart: 7.5 ps."""
 _CLOSE = 0.02
 _FINEST = 64
 

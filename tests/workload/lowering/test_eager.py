@@ -15,9 +15,10 @@ from perfmodel.workload.lowering import lower
 from perfmodel.workload.lowering.eager.inside import recomputed
 from perfmodel.workload.lowering.eager.names import group_of, groups
 from perfmodel.workload.lowering.eager.optimizer import launches
+from perfmodel.workload.lowering.eager.strides import turned
 from perfmodel.workload.lowering.eager.table import RULES
 from perfmodel.workload.lowering.kernel import HOST_CLASSES
-from perfmodel.workload.lowering.stream import map_op, stream
+from perfmodel.workload.lowering.stream import OFFSETS, TURNED, map_op, stream
 from perfmodel.workload.op import AdamW, Conv2d, Elementwise, Embedding, Fft, Gemm, Softmax
 from perfmodel.workload.program import Node, Tensor
 from perfmodel.workload.stack import load_stack
@@ -357,3 +358,18 @@ def test_what_checkpointing_runs_again_is_called_from_python_again():
     made = program({"x": ((4, 4),)}, [("relu", "x", "x")])
     assert recomputed(replace(made, nodes=tuple(plain))) == frozenset()
     assert recomputed(replace(made, nodes=tuple(saved))) == {*range(14, 21), *range(28, 35)}
+
+
+def test_operands_along_different_axes_take_longer():
+    made = program(
+        {"x": ((8, 64, 32), "bf16"), "t": ((8, 32, 64), "bf16", "view of x", "strided"),
+         "w": ((8, 32, 64), "bf16"), "y": ((8, 32, 64), "bf16", "activation", "strided"),
+         "z": ((8, 32, 64), "bf16", "activation", "strided")},
+        [("transpose", "x", "t", {"dim0": 1, "dim1": 2}), ("add", ("t", "w"), "y"),
+         ("mul", ("y", "t"), "z")],
+    )  # fmt: skip
+    assert turned(made) == {1}  # the product's operands both run along the same axis
+    add, mul = lower(made, EAGER).kernels
+    elements = 8 * 32 * 64
+    assert add.flops == pytest.approx((1 + TURNED) * elements, rel=0.02)
+    assert mul.flops == pytest.approx((1 + OFFSETS) * elements, rel=0.02)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from perfmodel.workload.lowering.device import Device
 from perfmodel.workload.lowering.kernel import Kernel
 from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel
-from perfmodel.workload.lowering.stream import map_op, stream
+from perfmodel.workload.lowering.stream import OFFSETS, TURNED, stream
 from perfmodel.workload.op import LayerNorm, Op, RmsNorm, Softmax
 from perfmodel.workload.program import Tensor
 
@@ -36,7 +36,8 @@ def _contiguous(site: Site, x: Tensor) -> tuple[tuple[Kernel, ...], tuple[tuple[
     if x.layout in ("contiguous", "sparse") or size == 0:
         return (), ()
     scratch = ((site.temporary(), size),)
-    copy = map_op("copy", numel(x.shape), size, size, 0.0, x.dtype, width)
+    each = TURNED if site.turned else OFFSETS
+    copy = stream("copy", size // width, size, size, each * (size // width))
     kernel = site.kernel(
         "copy", copy, name="contiguous", reads=(x,), writes=(), extra_writes=scratch, host="norm",
         note="strided reads",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from perfmodel.workload.lowering.eager.names import base_name, operations
 from perfmodel.workload.lowering.kernel import Kernel
 from perfmodel.workload.lowering.site import Site, Work, arithmetic, item_bytes, numel
-from perfmodel.workload.lowering.stream import OFFSETS, map_op, stream
+from perfmodel.workload.lowering.stream import OFFSETS, TURNED, map_op, stream
 from perfmodel.workload.op import Op
 from perfmodel.workload.program import Tensor
 
@@ -34,14 +34,15 @@ def pointwise(site: Site) -> Work:
     if elements == 0:
         return Work("pointwise")
     reads, writes = site.traffic(site.inputs), site.traffic(outputs)
-    flops = flops_each(site.name, site.attribute("exponent"))
+    flops = 1.0 * flops_each(site.name, site.attribute("exponent"))
     if any(tensor.dtype.startswith("complex") for tensor in outputs):
         flops *= _COMPLEX_FACTOR
     strided = any(tensor.layout == "strided" for tensor in site.inputs if len(tensor.shape) > 1)
     read, written = (sum(size for _, size in part) for part in (reads, writes))
     dtype, width = arithmetic(outputs[0].dtype), item_bytes(outputs[0].dtype)
     if strided or _broadcast(site.inputs, elements):
-        op: Op = stream(site.name, elements, read, written, (flops + OFFSETS) * elements, dtype)
+        flops += TURNED if site.turned else OFFSETS
+        op: Op = stream(site.name, elements, read, written, flops * elements, dtype)
     else:
         op = map_op(_kind(site, outputs), elements, read, written, flops * elements, dtype, width)
     note = "strided reads" if strided else ""

@@ -17,7 +17,7 @@ from perfmodel.workload.program import Tensor
 _AVERAGE: Final = 160.0  # divisions of 64-bit indices, whatever the window
 _BILINEAR: Final = 65.0
 _THREADS: Final = 1024
-_FULL: Final = 94  # blocks of max-pooling from which on more of them take longer
+_FULL: Final = 0.71  # blocks of max-pooling a unit, from which on more of them take longer
 _OUTPUT, _TAP = 4.6e6, 0.7e6  # operations that the device could do while a thread finds one output
 
 
@@ -40,16 +40,16 @@ def pool(site: Site) -> Work:
         read = max(read, elements * taps(site) * item_bytes(site.inputs[0].dtype))
     flops = elements * each
     if last and site.name == "max_pool2d_with_indices":
-        flops = max(flops, _blocks_of_windows(out, taps(site)))
+        flops = max(flops, _blocks_of_windows(out, taps(site), site.device.units))
     op = stream(site.name, elements, read, written, flops)
     return Work("reduction", (site.kernel("pool", op, reads=inside),))
 
 
-def _blocks_of_windows(out: Tensor, window: int) -> float:
+def _blocks_of_windows(out: Tensor, window: int, units: int) -> float:
     """What the device could do while each thread goes through its outputs, one after another."""
     batch, channels, height, width = out.shape
     blocks, outputs = max_pool_launch(batch, channels, height, width)
-    return outputs * (_OUTPUT + _TAP * window) * max(1.0, blocks / _FULL)
+    return outputs * (_OUTPUT + _TAP * window) * max(1.0, blocks / (_FULL * units))
 
 
 def max_pool_launch(batch: int, channels: int, height: int, width: int) -> tuple[int, int]:

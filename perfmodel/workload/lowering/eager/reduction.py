@@ -23,7 +23,9 @@ def reduction(site: Site) -> Work:
         return Work("reduction")
     flops = operations(site.name) * elements
     op = _totals(site, site.name, elements, float(flops))
-    return Work("reduction", (site.kernel("reduction", op),))
+    across = any(tensor.layout in ("strided", "channels_last") for tensor in site.inputs)
+    note = "strided reads" if across else ""
+    return Work("reduction", (site.kernel("reduction", op, note=note),))
 
 
 def scan(site: Site) -> Work:

@@ -1,0 +1,83 @@
+"""Operators whose operands run along different axes: neighbours in one are far apart in the other.
+
+The recorder says of a tensor that it is neither contiguous nor channels-last; which axis its
+elements follow each other on, is followed here through transpositions and element-wise operators.
+Where that cannot be told, nothing is claimed.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from perfmodel.workload.lowering.eager.names import group_of
+from perfmodel.workload.program import Node, Program, Tensor
+
+_KEEPING: Final = ("slice", "alias", "detach", "expand", "expand_as", "split", "split_with_sizes")
+_ITERATED: Final = ("pointwise", "cast")
+
+
+def turned(program: Program) -> frozenset[int]:
+    """Nodes of element-wise operators and copies with operands along different axes."""
+    axes: dict[str, int | None] = {}
+    found = set()
+    for place, node in enumerate(program.nodes):
+        name = node.target.removeprefix("aten.")
+        group = group_of(name).rstrip("_0123456789")
+        inputs = [program.tensor(one) for one in node.inputs]
+        for output in (program.tensor(one) for one in node.outputs):
+            axes[output.name] = _axis_out(output, inputs, axes, node, name, group)
+        if group in _ITERATED:
+            outputs = [program.tensor(one) for one in node.outputs] or inputs[:1]
+            whole = [t for t in (*inputs, *outputs) if t.shape == outputs[0].shape]
+            along = {_axis(t, axes) for t in whole if min(t.shape, default=1) > 1}
+            if len(along) > 1 and None not in along:
+                found.add(place)
+        elif group == "layer_norm":
+            along_x = _axis(inputs[0], axes)
+            if along_x not in (None, len(inputs[0].shape) - 1):
+                found.add(place)
+    return frozenset(found)
+
+
+def _axis(tensor: Tensor, axes: dict[str, int | None]) -> int | None:
+    """The axis along which elements follow each other; None where that is unknown."""
+    if tensor.name in axes:
+        return axes[tensor.name]
+    return _by_layout(tensor)
+
+
+def _by_layout(tensor: Tensor) -> int | None:
+    if tensor.layout == "channels_last" and len(tensor.shape) > 2:
+        return 1
+    return len(tensor.shape) - 1 if tensor.layout == "contiguous" else None
+
+
+def _axis_out(
+    output: Tensor,
+    inputs: list[Tensor],
+    axes: dict[str, int | None],
+    node: Node,
+    name: str,
+    group: str,
+) -> int | None:
+    if not inputs or output.layout != "strided":
+        return _by_layout(output)
+    source, rank = inputs[0], len(inputs[0].shape)
+    before = _axis(source, axes)
+    if group in _ITERATED:  # the order of the first operand of full size
+        whole = [tensor for tensor in inputs if tensor.shape == output.shape]
+        return _axis(whole[0], axes) if whole else None
+    return None if before is None else _moved(before, rank, len(output.shape), node, name)
+
+
+def _moved(before: int, rank: int, after: int, node: Node, name: str) -> int | None:
+    """Where a view takes an axis."""
+    if name in ("t", "mT", "numpy_T"):
+        return rank - 1 - before
+    if name == "transpose":
+        swap = {int(node.attributes.get(key, 0)) % rank for key in ("dim0", "dim1")}
+        return next(iter(swap - {before}), before) if before in swap else before
+    if name == "permute":
+        dims = [int(dim) % rank for dim in node.attributes.get("dims", ())]
+        return dims.index(before) if before in dims else None
+    return before if name in _KEEPING and after == rank else None
