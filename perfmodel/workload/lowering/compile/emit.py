@@ -9,6 +9,7 @@ from typing import Final
 from perfmodel.workload.lowering.compile.fusion import fuse, identity
 from perfmodel.workload.lowering.compile.graph import Graph
 from perfmodel.workload.lowering.compile.layout import prefers_channels_last
+from perfmodel.workload.lowering.compile.locality import late as late_order
 from perfmodel.workload.lowering.compile.names import Names
 from perfmodel.workload.lowering.compile.partition import kept, needed
 from perfmodel.workload.lowering.compile.realize import Buffer, Realizer, base_of
@@ -66,6 +67,8 @@ def lower_compiled(program: Program, stack: Stack, device: Device | None = None)
     held = {n for n in saved if graph.values[n].kind != "source"}
     outputs = [*forward_out, *held]
     alive = sorted(needed(graph, outputs))
+    if not late:
+        alive = late_order(graph, alive)
     _graph(out, graph, alive, outputs, results, "forward", keep=held, channels_last=turned)
     _eager(out, program, [_with_gaps(site, _padded(graph, results)) for site in between])
     if late:
