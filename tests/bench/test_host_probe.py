@@ -15,3 +15,13 @@ def test_the_probe_prints_times_and_the_pace(capsys):
     assert 0.0 < found["probe_call_p10_us"] <= found["probe_call_us"] <= found["probe_call_p90_us"]
     assert found["probe_add_ns"] > 0.0
     assert found["host_pace"] > 0.0
+
+
+def test_a_stream_is_cut_into_pieces_of_about_one_size():
+    from validate.bench.models.measure import pieces
+
+    for groups in range(1, 30):
+        sizes = pieces(groups)
+        assert sum(sizes) == groups
+        assert len(sizes) == min(5, groups)
+        assert max(sizes) - min(sizes) <= 1

@@ -56,6 +56,18 @@ def test_modes_share_a_program_and_other_differences_do_not():
     assert fixed.key != one.key
 
 
+def test_the_clean_preset_times_alone_and_is_the_same_in_every_run():
+    plan = cases.clean()
+    assert [case.key for case in plan] == [case.key for case in cases.clean()]
+    assert {case.mode for case in plan} == {"eager"}
+    assert not any(case.profile or case.kineto for case in plan)
+    known = {case.key for case in cases.eager()}
+    assert {case.key for case in plan} <= known
+    assert {case.kind for case in plan} == {"infer", "prefill", "decode", "train"}
+    first = plan[: len(plan) // 4]
+    assert {case.kind for case in first} >= {"infer", "decode", "train"}
+
+
 def test_programs_are_recorded_once_each():
     names = [trace.name_of(case) for case in trace.recordings()]
     assert len(set(names)) == len(names)

@@ -26,7 +26,8 @@ FLAT: Final = ("vectorized_", "unrolled_")
 SAME: Final = {
     "clamp_min_": "relu_", "clamp_min": "relu", "gather": "embedding",
     "masked_fill_": "masked_fill", "clamp_": "clamp", "add_": "add", "isneginf": "eq",
-    "_safe_softmax": "_softmax", "hardtanh": "clamp", "hardtanh_": "clamp",
+    "_safe_softmax": "_softmax", "zero_": "fill_", "fill": "fill_", "zeros": "fill_",
+    "hardtanh": "clamp", "hardtanh_": "clamp",
 }  # fmt: skip
 WITHIN: Final = {
     "embedding": "embedding", "index_select": "index_select", "constant_pad_nd": "constant_pad_nd",
@@ -85,6 +86,8 @@ def predicted_word(kernel: Kernel, base: str) -> str:
         name = "copies strided" if kernel.note or name in REORDERING else "copies"
     elif kernel.kind == "copy" and name == "masked_fill":
         name = "copies"
+    elif kernel.kind == "fill":
+        name = "fill_"
     elif name == "convolution":
         name = "conv" + backward
     return name
