@@ -2,8 +2,8 @@
 
 ``trace`` turns a program into a graph of maps, reductions and library calls without mutation;
 ``partition`` decides what the backward pass keeps and what it computes again; ``realize`` decides
-which values get memory; ``fusion`` groups them into kernels; ``order`` and ``reuse`` decide when they
-run and which of them share a block; ``emit`` writes kernels, host calls and memory events.
+which values get memory; ``fusion`` groups them into kernels; ``order`` and ``reuse`` decide when
+they run and which of them share a block; ``emit`` writes kernels, host calls and memory events.
 
 References
 ----------
