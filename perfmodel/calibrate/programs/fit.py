@@ -31,6 +31,8 @@ from perfmodel.cost.program.step import device_times, profiled_kernels, step
 SMALLEST_SHARE: Final = 0.003
 """Profiled words below this share of a step say nothing."""
 FEWEST_GAPS: Final = 3
+FEWEST_ROWS: Final = 6
+"""Rows that tell the width of an interval."""
 
 
 def fit_programs(
@@ -127,17 +129,24 @@ def fit_gap(cases: Sequence[Measured], start: ProgramCoefficients) -> ProgramCoe
 def fit_interval(cases: Sequence[Measured], c: ProgramCoefficients) -> dict[str, float]:
     """Half-width that holds 90 % of the rows of each mode, in the logarithm of time.
 
-    A fit that has seen its rows is too sure of itself by about the share of free coefficients in
-    them; the quantile is taken at 95 % in exchange.
+    At the pace of the host, where rows of the mode have a probe: what an unknown pace adds is the
+    spread of paces. A fit that has seen its rows is too sure of itself by about the share of free
+    coefficients in them; the quantile is taken at 95 % in exchange.
     """
-    apart: dict[str, list[float]] = {}
+    apart: dict[str, list[tuple[bool, float]]] = {}
     for one in cases:
-        done = step(one.prepared, c, pace=row_pace(one.row, c), profiler=one.row.after_profiler)
-        ratio = done.seconds / one.row.step_s
-        apart.setdefault(one.prepared.mode, []).append(abs(float(np.log(ratio))))
-    return {
-        mode: float(np.quantile(values, 0.95)) for mode, values in apart.items() if len(values) >= 8
-    }
+        pace = row_pace(one.row, c)
+        done = step(one.prepared, c, pace=pace, profiler=one.row.after_profiler)
+        ratio = abs(float(np.log(done.seconds / one.row.step_s)))
+        mode = one.prepared.mode
+        apart.setdefault(mode, []).append((mode == "graph" or pace is not None, ratio))
+    widths = {}
+    for mode, rows in apart.items():
+        probed = [ratio for known, ratio in rows if known]
+        chosen = probed if len(probed) >= FEWEST_ROWS else [ratio for _, ratio in rows]
+        if len(chosen) >= FEWEST_ROWS:
+            widths[mode] = float(np.quantile(chosen, 0.95))
+    return widths
 
 
 def _common_classes(cases: Sequence[Measured]) -> set[tuple[str, ...]]:
