@@ -7,6 +7,7 @@ that the tables of ``docs/accuracy/programs.md`` and the coefficients are made f
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -268,8 +269,8 @@ def _record(row: ModelRow, prepared: Prepared, c: ProgramCoefficients, workspace
         host_pace=pace,
         issue_pace=issuing,
         issued_s=None if issuing is None else usual.host * issuing / c["usual_pace"],
-        low_s=done.seconds * (1.0 - width),
-        high_s=done.seconds * (1.0 + width),
+        low_s=done.seconds * math.exp(-width),
+        high_s=done.seconds * math.exp(width),
         host_s=done.host,
         device_s=done.device,
         peak_predicted=memory.peak_allocated,

@@ -29,6 +29,7 @@ from perfmodel.workload.lowering.kernel import HOST_CLASSES, Lowered
 PHASES = ("forward", "backward", "optimizer")
 COMPILED = ("compiled_call", "triton", "extern", "graph_replay")
 LISTS = ("foreach", "optimizer")
+BESIDE_CONVOLUTION = ("pointwise", "copy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,11 @@ def host_work(lowered: Lowered) -> HostWork:
     for k, call in enumerate(calls):
         side = "backward" if call.phase == "backward" else "forward"
         counts[k, place[f"{side} {call.kind}"]] += 1.0
+        if call.kind == "conv":  # C++ adds the bias, and copies an image in another order
+            for one in call.kernels:
+                kind = lowered.kernels[one].kind
+                if kind in BESIDE_CONVOLUTION:
+                    counts[k, place[f"backward {kind}"]] += 1.0
         recorded = training and call.phase == "forward" and call.kind not in COMPILED
         counts[k, place["autograd"]] = float(recorded)
         counts[k, place["tensor"]] = float(call.tensors if call.kind in LISTS else 0)

@@ -9,6 +9,7 @@ import pytest
 from perfmodel.cost import price
 from perfmodel.cost.program import estimate_lowered, program_coefficients
 from perfmodel.cost.program.coefficients import load_program_coefficients
+from perfmodel.cost.program.host import call_seconds, host_work
 from perfmodel.cost.program.memory import library_workspace, replay
 from perfmodel.errors import CalibrationError, WorkloadError
 from perfmodel.hardware import load_accelerator
@@ -215,3 +216,16 @@ def test_a_step_that_the_device_holds_up_does_not_ask_for_a_pace():
 def test_a_pace_is_a_positive_ratio(pace):
     with pytest.raises(WorkloadError, match="host_pace"):
         estimate_lowered(chain(), H100, host_pace=pace)
+
+
+def test_what_runs_beside_a_convolution_costs_the_host_too():
+    lowered = chain(layers=1)
+    conv, bias = (replace(kernel, kind=kind) for kernel, kind in
+                  zip(lowered.kernels, ("conv", "pointwise"), strict=True))  # fmt: skip
+    alone = replace(lowered, kernels=(conv,), calls=(HostCall("conv", -1, (0,), "forward"),))
+    both = replace(lowered, kernels=(conv, bias), calls=(HostCall("conv", -1, (0, 1), "forward"),))
+    c = program_coefficients(H100)
+    one, two = (float(call_seconds(host_work(made), c).sum()) for made in (alone, both))
+    assert two - one == pytest.approx(c.host["pointwise"] * c["backward_share"])
+    with_profiler = float(call_seconds(host_work(both), c, profiler=True).sum())
+    assert with_profiler - two == pytest.approx(2 * c["profiler_launch"])
