@@ -14,6 +14,7 @@ _MEASURED = ("bf16", "fp16", "fp32")
 # bandwidth that a full launch reaches; all from profiled batch norms on an H100
 _BLOCK_CYCLE, _CACHED_CYCLE, _FULL_SHARE = 3.79, 22.96, 0.687
 _START = 1.7e-6
+_WARP_ROW = 1024  # a warp takes a row up to here: gradients of short rows were not measured
 # a thread converts four elements one after another: 0.55 us each beyond the first on an H100, in
 # 1,900 profiled casts of 16 to 2,688 channels (ATen/native/cuda/CUDALoops.cuh, dynamic casting)
 _ITEMS, _THREADS, _ITEM_CYCLES = 4, 128, 1100.0
@@ -302,7 +303,8 @@ def _softmax(site: Site, direction: str) -> tuple[Kernel, ...]:
     cols = x.shape[dim] if rank else 1
     out = site.outputs[0]
     op: Op
-    if (rank == 0 or dim == rank - 1) and x.dtype == out.dtype and x.dtype in _MEASURED:
+    by_rows = (rank == 0 or dim == rank - 1) and x.dtype == out.dtype and x.dtype in _MEASURED
+    if by_rows and (direction == "fwd" or cols > _WARP_ROW):
         op = Softmax(elements // cols, cols, x.dtype, direction)
     else:
         read = sum(site.bytes(tensor) for tensor in site.inputs)
