@@ -164,7 +164,9 @@ def _advice(odd: pd.DataFrame) -> list[str]:
         " is the fastest of the three, so that a schedule that is expected to lose is not advised."
         f" What is advised takes {geomean(odd.advised / odd.weighed):.3f}x the fastest of the three"
         f" as measured; on {len(slower)} of {len(odd)} layers it is more than 10 % slower. Best of"
-        " PyTorch below has more ways: another layout, streams, inputs padded beforehand.",
+        " PyTorch below has more ways: another layout, streams, inputs padded beforehand. Operator"
+        " prices rest on other measurements: no row of these runs is among those that they were"
+        " fitted on; the factors on top come from the even half alone.",
         "",
         *table(
             ("odd half, unseen", "layers", "schedule, best of PyTorch", "advised, best of PyTorch",
