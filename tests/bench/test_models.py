@@ -249,6 +249,14 @@ def test_batch_norms_in_channels_last_order_launch_the_blocks_that_are_priced():
         seen.add(tuple(shape))
         assert norm_blocks(shape[1], math.prod(shape) // shape[1]) == across * down, shape
     assert len(seen) > 100
+    sums = set()
+    for row in profiled("batch_norm_backward_reduce_channels_last"):
+        shape = json.loads(row["shapes"])[0]
+        across, down, _ = map(int, row["grid"].split("x"))
+        rows = math.prod(shape) // shape[1]
+        assert norm_blocks(shape[1], rows, together=True) == across * down, shape
+        sums.add((tuple(shape), down == 1))
+    assert {few for _, few in sums} == {True, False}
 
 
 def test_max_pooling_in_channels_last_order_launches_the_blocks_that_are_priced():

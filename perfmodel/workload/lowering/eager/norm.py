@@ -13,6 +13,7 @@ _MEASURED = ("bf16", "fp16", "fp32")
 # bytes that a block moves in a cycle, and that a unit takes from the cache; share of the memory's
 # bandwidth that a full launch reaches; all from profiled batch norms on an H100
 _BLOCK_CYCLE, _CACHED_CYCLE, _FULL_SHARE = 3.79, 22.96, 0.687
+_GRADIENT_CYCLE = 5.0  # the same for gradients: two operands in flight
 _START = 1.7e-6
 _WARP_ROW = 1024  # a warp takes a row up to here: gradients of short rows were not measured
 # a thread converts four elements one after another: 0.55 us each beyond the first on an H100, in
@@ -102,6 +103,9 @@ def batch_norm(site: Site) -> Work:
     if uses_cudnn(site):
         kernel = site.kernel("norm", (statistics, scale), host="norm")
         return Work("norm", (kernel,))
+    if x.layout == "channels_last":
+        few = _waiting(x, size, site.device, together=True)
+        statistics = stream("moments", elements, size + few, 0, 3.0 * elements)
     first = site.kernel(
         "reduction",
         statistics,
@@ -115,19 +119,23 @@ def batch_norm(site: Site) -> Work:
     return Work("norm", (first, second))
 
 
-def norm_blocks(channels: int, rows: int) -> int:
+def norm_blocks(channels: int, rows: int, *, together: bool = False) -> int:
     """Blocks of PyTorch's channels-last batch norm (``flexible_launch_configs``).
 
     A block of 512 threads takes up to 32 channels and 16 rows a thread; at most 128 share the rows.
+    Where they add up what they found (``together``), fewer than eight leave it to one.
     """
     width = min(1 << (channels.bit_length() - 1), 32)
     height = min(1 << (max(1, -(-rows // 16)).bit_length() - 1), 512 // width)
     if width * height != 512:
         width = min(1 << (channels.bit_length() - 1), 512 // height)
-    return -(-channels // width) * min(128, -(-rows // (16 * height)))
+    down = min(128, -(-rows // (16 * height)))
+    return -(-channels // width) * (1 if together and down < 8 else down)
 
 
-def _waiting(x: Tensor, moved: int, device: Device) -> int:
+def _waiting(
+    x: Tensor, moved: int, device: Device, *, together: bool = False, rate: float = _BLOCK_CYCLE
+) -> int:
     """Cached traffic that takes as long as too few blocks take beyond a kernel of full width [B].
 
     On an H100 a block moves 7.5 GB/s, all together 2.3 TB/s, and a kernel begins in 1.7 us. A block
@@ -137,8 +145,9 @@ def _waiting(x: Tensor, moved: int, device: Device) -> int:
         return 0
     channels = x.shape[1]
     last = x.layout == "channels_last"
-    blocks = norm_blocks(channels, numel(x.shape) // channels) if last else channels
-    alone = moved / (blocks * _BLOCK_CYCLE * device.clock)
+    rows = numel(x.shape) // channels
+    blocks = norm_blocks(channels, rows, together=together) if last else channels
+    alone = moved / (blocks * rate * device.clock)
     beyond = alone - moved / (_FULL_SHARE * device.bandwidth) - _START
     return int(max(0.0, beyond) * _CACHED_CYCLE * device.units * device.clock)
 
@@ -158,6 +167,13 @@ def batch_norm_backward(site: Site) -> Work:
             read += _waiting(x, read + site.bytes(out), site.device)
             sums = stream("channel sums", elements, read, 0, 4.0 * elements)
         return Work("norm", (site.kernel("norm", (sums, apply), host="norm"),))
+    if x.layout == "channels_last":
+        few = _waiting(x, read, site.device, together=True, rate=_GRADIENT_CYCLE)
+        sums = stream("channel sums", elements, read + few, 0, 4.0 * elements)
+        few = _waiting(x, read + site.bytes(out), site.device, rate=_GRADIENT_CYCLE)
+        apply = stream(
+            "batch_norm_backward", elements, read + few, site.bytes(out), 5.0 * elements, x.dtype
+        )
     first = site.kernel(
         "reduction", sums, name=f"{site.name}: sums", reads=(grad, x), writes=site.outputs[1:],
         host="norm", launches=2 if x.layout == "channels_last" else 1,

@@ -15,6 +15,8 @@ from perfmodel.workload.op import Fused
 _GATHERED = ("avg_pool2d_backward", "upsample_nearest2d_backward", "_adaptive_avg_pool2d_backward")
 # what the device could do while a block of nll_loss goes once through its threads: 0.65 and 0.32 us
 _TURN, _TURN_BACK = 4.5e6, 2.2e6
+# operations for each tap that a gradient is compared with: 4 ps, in fp32 as in bf16
+_WINDOW = 28.0
 _TAPS = {"bilinear": 4, "bicubic": 16, "linear": 2, "trilinear": 8, "nearest": 1}
 
 
@@ -101,7 +103,10 @@ def pool_gradient(site: Site) -> Work:
     read = sum(site.bytes(tensor) for tensor in operands)
     written = site.bytes(out)
     larger = max(elements, numel(grad.shape))
-    op = stream(site.name, larger, read, written, float(larger * min(taps(site), 4)))
+    flops = float(larger * min(taps(site), 4))
+    if site.name == "max_pool2d_with_indices_backward":
+        flops = max(flops, _WINDOW * numel(grad.shape) * taps(site))
+    op = stream(site.name, larger, read, written, flops)
     kernels: tuple[Kernel, ...] = (site.kernel("pool", op, reads=operands, writes=(out,)),)
     if site.name not in _GATHERED:
         width = item_bytes(out.dtype)
