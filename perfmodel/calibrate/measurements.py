@@ -23,7 +23,8 @@ from typing import Any
 from perfmodel.errors import CalibrationError
 from perfmodel.workload.op import FAMILIES
 
-TEXT = {"op", "kind", "dtype", "pass", "layout", "trans", "route", "device", "mode", "family", "note"}
+TEXT = {"op", "kind", "dtype", "pass", "layout", "trans", "route", "device", "mode", "family",
+        "note"}  # fmt: skip
 FLAGS = {"causal", "pinned", "momentum"}
 REQUIRED = ("op", "device", "latency_us")
 ABOUT_RUN = {"family", "device", "latency_us", "p10_us", "p90_us", "mode", "calls", "replays",
