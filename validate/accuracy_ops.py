@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 
 from perfmodel.calibrate import Record, load_measurements, markdown, summaries
-from perfmodel.calibrate.coefficients import fit_coefficients
 from perfmodel.calibrate.learn import fit_only
-from perfmodel.calibrate.run import helpers_of
+from perfmodel.calibrate.run import helpers_of, rough_coefficients
 from perfmodel.calibrate.samples import FUSED, Samples, samples_of
 from perfmodel.calibrate.score import score_samples
 from perfmodel.calibrate.store import read_records, write_records
@@ -92,10 +91,8 @@ def sibling_transfer() -> list[Record]:
     base = load_coefficients(chip.family)
     taught = _rows_of(source)
     taught.pop(FUSED, None)
-    rng = np.random.default_rng(0)
     rough = {
-        kernel: fit_coefficients(one.blocks, one.seconds, base.of(kernel), rng, starts=1)
-        for kernel, one in taught.items()
+        kernel: rough_coefficients(one, base.of(kernel), seed=0) for kernel, one in taught.items()
     }
     fitted = {
         kernel: fit_only(one, source, base.of(kernel), support=helpers_of(one, taught, {}, rough))

@@ -35,12 +35,16 @@ _FEWEST_FOR_TREES = 40
 _FEWEST_FOR_SMOOTH = 24
 _FEWEST_IN_CLASS = 60
 _MOST_POINTS = 1600
+# Products and convolutions jump from kernel to kernel: with so many rows the trees need no help
+# from a process there, whose points each cost time in pricing, and with fewer not much.
+_ENOUGH_FOR_TREES = 350
+_POINTS_OF_PRODUCTS = 400
 _FEWEST_FOR_SHARES = 60
 # Shares of the trees' and of the process's answer that are tried; what is left is the mechanism's.
 SHARES = tuple(
     (round(part * whole, 3), round((1.0 - part) * whole, 3))
     for whole in (1.0, 0.85, 0.7)
-    for part in (0.5, 0.65, 0.8, 1.0, 0.35, 0.2)
+    for part in (0.5, 0.65, 0.8, 1.0, 0.35, 0.2, 0.0)
 )
 
 
@@ -227,10 +231,13 @@ def _train(
     trees = smooth = None
     if target.size >= _FEWEST_FOR_TREES:
         trees = fit_trees(values, target, Boosting(), rng)
-    if target.size >= _FEWEST_FOR_SMOOTH:
+    first = samples.blocks[0][0]
+    jumpy = first.product or first.convolution
+    alone = jumpy and len(samples.rows) >= _ENOUGH_FOR_TREES
+    if target.size >= _FEWEST_FOR_SMOOTH and not alone:
         # Own rows first; helpers fill what room is left.
         points = np.concatenate([rng.permutation(own), own + rng.permutation(target.size - own)])
-        points = points[:_MOST_POINTS]
+        points = points[: _POINTS_OF_PRODUCTS if jumpy else _MOST_POINTS]
         every = np.arange(values.shape[1], dtype=np.int32)
         smooth = fit_smooth(values[points], target[points], every, rng)
     return _Model(coefficients, trees, smooth, names)

@@ -316,8 +316,9 @@ def to_record(raw: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:  # noqa
     if op == "permute":
         if raw.get("kind") == "scatter":
             return None, "scatter with atomic additions, which no operator describes"
+        copies = {"source": raw["tokens"]} if raw["top_k"] > 1 else {}
         return {"op": "permute", "rows": raw["tokens"] * raw["top_k"], "cols": raw["dim"],
-                "dtype": raw["dtype"]}, ""  # fmt: skip
+                "dtype": raw["dtype"], **copies}, ""  # fmt: skip
     if op == "fft":
         if raw.get("kind", "fft") != "fft":
             return None, "real transform, which no operator describes"

@@ -31,6 +31,7 @@ from perfmodel.errors import CalibrationError
 from perfmodel.hardware import Accelerator, load_accelerator
 
 _FEWEST_ROWS = 8
+_ENOUGH_ROWS = 350
 PROGRAM_FILE = "program.toml"
 """What models measured on the chip gave; another fit writes it, and it stays."""
 TAUGHT_BY = {POINT: ("gemm", "gemm_odd")}
@@ -113,10 +114,9 @@ def calibrate(
     if support is not None:
         sibling = load_accelerator(support[1])
         siblings = samples_of(load_measurements(support[0], sibling.name.lower()).rows, sibling)
-    rng = np.random.default_rng(seed)
     judged = by_kernel.pop(FUSED, None)
     rough = {
-        kernel: fit_coefficients(samples.blocks, samples.seconds, start.of(kernel), rng, starts=1)
+        kernel: rough_coefficients(samples, start.of(kernel), seed)
         for kernel, samples in by_kernel.items()
     }
     learned: dict[str, Learned] = {}
@@ -151,6 +151,12 @@ def calibrate(
     return Calibration(name, written, learned, tuple(records), measured.refused, skipped, power)
 
 
+def rough_coefficients(samples: Samples, start: Mapping[str, float], seed: int) -> dict[str, float]:
+    """What a helping kernel's rows are compared with: a fit that draws nothing from another's."""
+    rng = np.random.default_rng(seed)
+    return fit_coefficients(samples.blocks, samples.seconds, start, rng, starts=1)
+
+
 def helpers_of(
     samples: Samples,
     by_kernel: Mapping[str, Samples],
@@ -160,13 +166,16 @@ def helpers_of(
     """What teaches a kernel's correction besides its own rows.
 
     The same kernel on a sibling chip, and, on this one, kernels of the same family: another class
-    of arithmetic, another layout. ``rough`` holds every kernel's coefficients.
+    of arithmetic, another layout. ``rough`` holds every kernel's coefficients. One with many
+    rows of its own learns from those alone: what works alike is still another kernel.
     """
     family = samples.blocks[0][0].family
     teachers = (*TAUGHT_BY.get(family, ()), family)
     found = []
     if samples.kernel in siblings:
         found.append(Helper(siblings[samples.kernel], None))
+    if len(samples.rows) >= _ENOUGH_ROWS:
+        return found
     for kernel, other in by_kernel.items():
         if kernel != samples.kernel and other.blocks[0][0].family in teachers:
             found.append(Helper(other, rough[kernel]))

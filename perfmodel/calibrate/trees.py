@@ -41,9 +41,9 @@ class Boosting:
         Residuals beyond this many medians pull no harder.
     """
 
-    rounds: int = 300
-    depth: int = 6
-    rate: float = 0.1
+    rounds: int = 800
+    depth: int = 5
+    rate: float = 0.05
     rows: float = 0.7
     columns: float = 0.35
     shrinkage: float = 2.0

@@ -14,6 +14,12 @@ from numpy.typing import NDArray
 
 from perfmodel.cost.parts import Floats
 
+# How the factors of that product lie, in the words of a GEMM's ``trans``.
+POINT_TRANS = {
+    "nhwc": {"fwd": "tn", "dgrad": "nn", "wgrad": "nt"},
+    "nchw": {"fwd": "nn", "dgrad": "nt", "wgrad": "tn"},
+}
+
 
 def is_point(sizes: Mapping[str, Floats]) -> NDArray[np.bool_]:
     """Where a convolution is a plain product: one tap, one step, no padding, one group."""

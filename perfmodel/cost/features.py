@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.cost.device import Device
+from perfmodel.cost.gemm import MOST_SETS, STREAM_BYTES
 from perfmodel.cost.mechanism import pointwise, product_sizes, repacking, row_count
 from perfmodel.cost.parts import Floats, Parts
-from perfmodel.cost.tasks import Task
+from perfmodel.cost.tasks import Task, row_lengths
 
 _TILES = ((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64))
 _DTYPES = ("bf16", "fp16", "fp32", "tf32", "fp64", "fp8_e4m3", "fp8_e5m2", "int8")
@@ -118,6 +119,26 @@ def _product(task: Task, device: Device, parts: Parts, columns: _Columns) -> Non
     for name, value in (("m", m), ("n", n), ("k", k)):
         columns.add(f"even_{name}", _evenness(value))
     columns.add("even_row", np.minimum(_evenness(n), _evenness(k)), smooth=True)
+    if task.product:
+        _layout(task, columns)
+
+
+def _layout(task: Task, columns: _Columns) -> None:
+    """How the factors lie: transposed from what a linear layer has, and their rows' evenness."""
+    s = task.sizes
+    trans = np.asarray("tn")
+    if "trans" in task.words:
+        trans = np.asarray(task.words["trans"])
+    elif "batch" in s:
+        trans = np.where(s["batch"] > 1, "nn", "tn")
+    columns.add("right_plain", np.asarray(np.char.startswith(trans, "n"), dtype=np.float64))
+    columns.add("left_turned", np.asarray(np.char.endswith(trans, "t"), dtype=np.float64))
+    _, _, k, _ = product_sizes(task)
+    left, right = row_lengths(s, task.words) if "m" in s and "batch" in s else (k, k)
+    columns.add("even_left", _evenness(left))
+    columns.add("even_right", _evenness(right))
+    needed = s["read"] * np.clip(STREAM_BYTES / s["read"], 1.0, MOST_SETS)
+    columns.add("stream_bytes", np.log2(needed))
 
 
 def _attention(task: Task, device: Device, columns: _Columns) -> None:

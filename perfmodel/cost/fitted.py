@@ -63,9 +63,11 @@ class Fitted:
 
     def log_factor(self, values: Floats) -> Floats:
         """Learned ``log(measured / mechanism)`` at features of shape (N, F)."""
-        learners = (self.trees or self.smooth, self.smooth or self.trees)
         answer = np.zeros(values.shape[0])
-        for share, learner in zip(self.shares, learners, strict=True):
+        alone = self.trees or self.smooth
+        if alone is not None and (self.trees is None or self.smooth is None):
+            return np.asarray(sum(self.shares) * alone(values))
+        for share, learner in zip(self.shares, (self.trees, self.smooth), strict=True):
             if learner is not None and share > 0.0:
                 answer += share * learner(values)
         return answer

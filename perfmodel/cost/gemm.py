@@ -12,10 +12,13 @@ works on one at a time, so the tiles run in waves. For a tile :math:`t_m \times 
     \eta(t) = \eta_\infty \frac{h}{h + h_0}, \quad h = \frac{t_m t_n}{t_m + t_n}
 
 where ``h`` is the tile's arithmetic intensity: small tiles starve on operand traffic. Operands
-reach a unit at no more than :math:`\beta` bytes a clock, device memory delivers the unique bytes at
-a fraction :math:`\eta_b` of its peak, and the power limit stretches the whole: a chip at its limit
-lowers its clock until :math:`(\epsilon_F F + \epsilon_B B) / t` is what it may draw. The library is
-taken to choose the fastest tile and split.
+reach a unit at no more than :math:`\beta` bytes a clock and all units together at no more than the
+last-level cache delivers; a tile's result leaves it at so many bytes a clock when its sum is done.
+Device memory delivers the unique bytes at a fraction :math:`\eta_b` of its peak, after a latency
+that operands still in the cache do not pay. Persistent kernels hand out tiles as units come free,
+which blurs the waves, and pay for the queue once. The power limit stretches the whole: a chip at
+its limit lowers its clock until :math:`(\epsilon_F F + \epsilon_B B) / t` is what it may draw. The
+library is taken to choose the fastest tile and split.
 """
 
 from __future__ import annotations
@@ -37,13 +40,35 @@ COEFFICIENTS = {
     "joules_per_flop": "energy of one operation on a chip of 2020 [J]",
     "energy_halving_years": "time in which the energy of an operation halves [years]",
     "joules_per_byte": "energy of one byte from device memory [J]",
+    "store_bytes_per_clock": "bytes a clock at which one unit writes a finished tile",
+    "shared_bytes_per_second": "rate at which the last-level cache feeds all units [B/s]",
+    "wave_blur": "0: tiles run in whole waves; 1: units share them evenly",
+    "queue_seconds": "what handing out more tiles than units costs once [s]",
     "split_overhead_seconds": "extra time of a reduction over split parts [s]",
+    "split_bytes_per_second": "rate at which that reduction moves the parts' sums [B/s]",
+    "latency_seconds": "wait for the first operands where they are not in the cache [s]",
+    "reuse_room": "share of the last-level cache in which operands survive until they come back",
     "floor_seconds": "start and end of a kernel in a stream of kernels [s]",
     "overlap_exponent": "how sharply arithmetic and memory overlap",
 }
 
 TILES = ((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64), (64, 32), (32, 64))
 SPLITS = (1, 2, 4, 8, 16)
+# As many parts as fill the chip, of at least so much of k and at most so many.
+FILL, LEAST_DEPTH, MOST_PARTS = 0, 256.0, 20.0
+PRODUCT_SPLITS = (1, FILL)
+# A stream of calls cycles through operands of this many bytes in at most so many sets.
+STREAM_BYTES, MOST_SETS = 400e6, 48.0
+# Terms that a kernel's table leaves out do not matter to it.
+_WITHOUT = {
+    "store_bytes_per_clock": np.inf,
+    "shared_bytes_per_second": np.inf,
+    "wave_blur": 0.0,
+    "queue_seconds": 0.0,
+    "split_bytes_per_second": np.inf,
+    "latency_seconds": 0.0,
+    "reuse_room": 0.0,
+}
 # Weight gradients add up over all places of all images: few tiles, and many parts.
 MANY_SPLITS = (1, 2, 4, 8, 16, 32, 64, 128)
 _CHUNK = 4096
@@ -100,6 +125,7 @@ def gemm_parts(
         _chunk(
             *(column[start : start + _CHUNK] for column in columns),
             element=element,
+            out_element=out_element,
             device=device,
             c=coefficients,
             splits=splits,
@@ -118,40 +144,75 @@ def _chunk(
     traffic: Floats,
     *,
     element: float,
+    out_element: float,
     device: Device,
     c: Mapping[str, float],
     splits: tuple[int, ...],
 ) -> tuple[Floats, ...]:
     """Every (tile, split) of a slice of the operators; the fastest is kept."""
+    c = _WITHOUT | dict(c)
     unit_peak = device.peak / device.units
     memory = traffic / (device.bandwidth * c["bandwidth_efficiency"])
     flops = 2.0 * m * n * k * batch
     scale = energy_scale(device, c["energy_halving_years"])
     power = (scale * c["joules_per_flop"] * flops + c["joules_per_byte"] * traffic) / device.power
-    exponent = c["overlap_exponent"]
     best = np.full(m.shape, np.inf)
     compute = np.zeros(m.shape)
+    once = np.zeros(m.shape)
     choice = np.zeros(m.shape)
     for index, (rows, columns) in enumerate(TILES):
         intensity = rows * columns / (rows + columns)
         efficiency = c["compute_efficiency"] * intensity / (intensity + c["tile_half_intensity"])
         per_k = 2.0 * rows * columns / (unit_peak * efficiency)
-        operands = (np.minimum(rows, m) + np.minimum(columns, n)) * (
-            element / (c["operand_bytes_per_clock"] * device.clock)
-        )
-        per_element = np.maximum(per_k, operands)
+        high, wide = np.minimum(rows, m), np.minimum(columns, n)
+        taken = (high + wide) * element
+        per_element = np.maximum(per_k, taken / (c["operand_bytes_per_clock"] * device.clock))
+        stored = high * wide * (out_element / (c["store_bytes_per_clock"] * device.clock))
+        end = c["tile_overhead_cycles"] / device.clock + stored
         tiles = np.ceil(m / rows) * np.ceil(n / columns) * batch
         for number, split in enumerate(splits):
-            waves = np.ceil(tiles * (split / device.units))
-            depth = np.ceil(k / split / 32.0) * 32.0
-            time = waves * (depth * per_element + c["tile_overhead_cycles"] / device.clock)
-            if split > 1:
-                time = time + c["split_overhead_seconds"]
-                time = np.where(k >= 128.0 * split, time, np.inf)
-            better = time < best
-            best = np.where(better, time, best)
+            parts = _parts(split, tiles, k, device.units)
+            turns = tiles * (parts / device.units)
+            waves = np.ceil(turns)
+            waves = np.where(turns > 1.0, waves - c["wave_blur"] * (waves - turns), 1.0)
+            depth = np.ceil(k / parts / 32.0) * 32.0
+            time = waves * (depth * per_element + end)
+            time = np.maximum(time, tiles * parts * depth * taken / c["shared_bytes_per_second"])
+            more = np.where(turns > 1.0, c["queue_seconds"], 0.0)
+            if split != 1:
+                sums = parts * m * n * batch * (4.0 / c["split_bytes_per_second"])
+                more = c["split_overhead_seconds"] + sums
+                more = np.where((parts > 1.0) & (k >= 128.0 * parts), more, np.inf)
+            total = np.maximum(time, memory) + more
+            better = total < best
+            best = np.where(better, total, best)
+            compute = np.where(better, time, compute)
+            once = np.where(better, more, once)
             choice = np.where(better, float(index * len(splits) + number), choice)
-    compute = best
-    floor = np.full(m.shape, c["floor_seconds"])
-    seconds = floor + soft_max((compute, memory, power), exponent)
+    outside = _outside(m, n, k, batch, element, device, c["reuse_room"])
+    floor = c["floor_seconds"] + once + c["latency_seconds"] * outside
+    seconds = floor + soft_max((compute, memory, power), c["overlap_exponent"])
     return seconds, compute, memory, power, floor, choice
+
+
+def _parts(split: int, tiles: Floats, k: Floats, units: int) -> Floats:
+    """Parts that ``k`` is cut into: ``split``, or what fills the chip."""
+    if split != FILL:
+        return np.full(tiles.shape, float(split))
+    fitting = np.minimum(np.floor(units / tiles), np.floor(k / LEAST_DEPTH))
+    return np.asarray(np.clip(fitting, 1.0, MOST_PARTS))
+
+
+def _outside(
+    m: Floats, n: Floats, k: Floats, batch: Floats, element: float, device: Device, room: float
+) -> Floats:
+    """1 where operands come from device memory, 0 where they are still in the cache.
+
+    A stream of calls takes its operands in turn from sets of them; what all sets need in the
+    cache decides.
+    """
+    if room <= 0.0 or device.cache <= 0.0:
+        return np.ones(m.shape)
+    read = batch * (m * k + n * k) * element
+    needed = read * np.clip(STREAM_BYTES / read, 1.0, MOST_SETS)
+    return np.asarray(1.0 / (1.0 + (room * device.cache / needed) ** 4))

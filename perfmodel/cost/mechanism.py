@@ -12,7 +12,7 @@ from perfmodel.cost.conv import conv_parts, implicit_gemm
 from perfmodel.cost.conv_forms import FEW, FEW_TAPS, direct_parts, fastest, has_kernel, later, times
 from perfmodel.cost.conv_search import searched
 from perfmodel.cost.device import Device, device_of
-from perfmodel.cost.gemm import MANY_SPLITS, SPLITS, gemm_parts
+from perfmodel.cost.gemm import MANY_SPLITS, PRODUCT_SPLITS, SPLITS, gemm_parts
 from perfmodel.cost.memory_bound import memory_parts
 from perfmodel.cost.parts import Floats, Parts, combine
 from perfmodel.cost.tasks import Task
@@ -128,6 +128,7 @@ def _gemm(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         device,
         coefficients,
         traffic=task.sizes["read"] + task.sizes["written"],
+        splits=PRODUCT_SPLITS,
     )
 
 

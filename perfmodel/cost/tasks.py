@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel.cost.conv_point import is_point, point_sizes
+from perfmodel.cost.conv_point import POINT_TRANS, is_point, point_sizes
 from perfmodel.cost.parts import Floats
 from perfmodel.errors import WorkloadError
 from perfmodel.workload.dtype import bytes_per_element, output_dtype
@@ -123,9 +123,11 @@ def tasks_of(op: Op) -> tuple[tuple[int, ...], list[Task]]:
         places = everywhere if mask is None else everywhere[mask]
         if places.size:
             chosen = flat if mask is None else {name: value[mask] for name, value in flat.items()}
+            laid = words
             if kernel.startswith(POINT):
                 chosen = point_sizes(chosen, words["direction"], words["layout"])
-            tasks.append(Task(kernel, chosen, dtype, words, places))
+                laid = words | {"trans": POINT_TRANS[words["layout"]][words["direction"]]}
+            tasks.append(Task(kernel, chosen, dtype, laid, places))
     return shape, tasks
 
 
@@ -201,7 +203,9 @@ def _kernels(
         batched = sizes["batch"] > 1
         # Rows that do not start on 16 bytes keep a library from its best kernels.
         step = 16.0 / bytes_per_element(dtype)
-        odd = (sizes["k"] % step > 0) | (sizes["n"] % step > 0)
+        odd = sizes["n"] % step > 0
+        for row in row_lengths(sizes, words):
+            odd = odd | (row % step > 0)
         yield f"gemm-{rate}", ~batched & ~odd
         yield f"gemm_odd-{rate}", ~batched & odd
         yield f"gemm_batched-{rate}", batched & ~odd
@@ -241,6 +245,16 @@ def _kernels(
         yield ("copy" if words["route"] == "device" else "copy_host"), None
     else:
         yield family, None
+
+
+def row_lengths(sizes: dict[str, Floats], words: dict[str, str]) -> tuple[Floats, Floats]:
+    """What lies side by side in the left and in the right factor of a product [elements]."""
+    trans = words.get("trans", "tn")
+    if "trans" not in words:
+        # A linear layer, or a batch of plain products.
+        right = np.where(sizes["batch"] > 1, sizes["n"], sizes["k"])
+        return sizes["k"], np.asarray(right)
+    return sizes["m" if trans[1] == "t" else "k"], sizes["n" if trans[0] == "n" else "k"]
 
 
 def _row_kernels(

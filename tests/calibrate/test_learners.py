@@ -18,7 +18,7 @@ def test_trees_learn_a_step():
     rng = np.random.default_rng(0)
     x = rng.uniform(size=(300, 3))
     y = np.where(x[:, 1] > 0.4, 1.0, -1.0)
-    trees = fit_trees(x, y, Boosting(rounds=80, depth=3, columns=1.0), rng)
+    trees = fit_trees(x, y, Boosting(rounds=80, depth=3, rate=0.1, columns=1.0), rng)
     fresh = rng.uniform(size=(200, 3))
     right = np.where(fresh[:, 1] > 0.4, 1.0, -1.0)
     assert np.mean(np.abs(trees(fresh) - right)) < 0.1

@@ -8,7 +8,7 @@ from perfmodel.cost.conv import implicit_gemm
 from perfmodel.cost.correction import Smooth, Trees
 from perfmodel.cost.device import Device, energy_scale
 from perfmodel.cost.efficiency import load_coefficients
-from perfmodel.cost.gemm import gemm_parts
+from perfmodel.cost.gemm import PRODUCT_SPLITS, gemm_parts
 from perfmodel.cost.memory_bound import cached_writes, memory_parts
 from perfmodel.cost.parts import soft_max
 from perfmodel.workload.op import Conv2d
@@ -102,3 +102,37 @@ def test_the_smooth_learner_returns_to_its_mean_far_away():
     )
     assert smooth(np.array([[0.0]]))[0] == pytest.approx(7.0)
     assert smooth(np.array([[1e3]]))[0] == pytest.approx(5.0)
+
+
+def test_waves_blur_into_even_shares():
+    c = PERFECT | {"split_overhead_seconds": 1.0, "tile_half_intensity": 1e4}
+    sizes = np.array([25601.0]), 128.0, 64.0, 1.0, 2.0, 2.0
+    whole = gemm_parts(*sizes, DEVICE, c).compute
+    even = gemm_parts(*sizes, DEVICE, c | {"wave_blur": 1.0}).compute
+    assert 0.4 < even[0] / whole[0] < 0.6
+
+
+def test_first_operands_are_waited_for_only_where_the_cache_has_lost_them():
+    cached = Device(100e12, 10e12, 1e12, 50e6, 100, 1e9)
+    c = PERFECT | {"latency_seconds": 1e-6, "reuse_room": 1.0, "split_overhead_seconds": 1.0}
+    size = np.array([64.0, 4096.0])
+    floor = gemm_parts(size, size, size, 1.0, 2.0, 2.0, cached, c).floor
+    assert floor == pytest.approx([0.0, 1e-6], abs=1e-9)
+
+
+def test_a_long_sum_is_cut_into_as_many_parts_as_fill_the_chip():
+    sizes = np.array([256.0]), 128.0, 5120.0, 1.0, 2.0, 2.0
+    c = PERFECT | {"tile_half_intensity": 1e4}
+    one = gemm_parts(*sizes, DEVICE, c, splits=(1,))
+    filled = gemm_parts(*sizes, DEVICE, c, splits=PRODUCT_SPLITS)
+    # Twenty parts of 256; uncut, smaller tiles make up for some of it.
+    assert one.compute[0] / filled.compute[0] > 5.0
+    dear = gemm_parts(*sizes, DEVICE, c | {"split_overhead_seconds": 1.0}, splits=PRODUCT_SPLITS)
+    assert dear.seconds[0] == pytest.approx(one.seconds[0])
+
+
+def test_tiles_beyond_the_units_wait_in_a_queue_once():
+    c = PERFECT | {"queue_seconds": 1e-6, "split_overhead_seconds": 1.0}
+    size = np.array([64.0, 51201.0])
+    floor = gemm_parts(size, 128.0, 64.0, 1.0, 2.0, 2.0, DEVICE, c).floor
+    assert floor == pytest.approx([0.0, 1e-6])

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from perfmodel.workload.ops.base import Count, Op, Size, exact, product, storage
 
 _BOTH: dict[str, tuple[str, ...]] = {"direction": ("fwd", "bwd")}
@@ -192,13 +194,19 @@ class TopK(Op):
 
 @dataclass(frozen=True, slots=True)
 class Permute(Op):
-    """Rows gathered into another order by a 4-byte index (tokens to experts and back)."""
+    """Rows gathered into another order by a 4-byte index (tokens to experts and back).
+
+    ``source`` is the number of distinct rows that are read, where several copies of one are
+    written; 0 means as many as are written.
+    """
 
     family: ClassVar[str] = "permute"
+    may_be_zero: ClassVar[frozenset[str]] = frozenset({"source"})
 
     rows: Size
     cols: Size
     dtype: str = "bf16"
+    source: Size = 0
 
     @property
     def flops(self) -> Count:
@@ -206,7 +214,13 @@ class Permute(Op):
 
     @property
     def bytes_read(self) -> Count:
-        return storage(self.dtype, product(self.rows, self.cols)) + 4 * exact(self.rows)
+        return storage(self.dtype, product(self._distinct, self.cols)) + 4 * exact(self.rows)
+
+    @property
+    def _distinct(self) -> Size:
+        if isinstance(self.source, int):
+            return self.source if self.source > 0 else self.rows
+        return np.where(self.source > 0, self.source, self.rows)
 
     @property
     def bytes_written(self) -> Count:
