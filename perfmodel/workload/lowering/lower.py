@@ -8,7 +8,7 @@ from perfmodel.errors import PerfmodelError, WorkloadError
 from perfmodel.workload.lowering.compile import lower_compiled
 from perfmodel.workload.lowering.device import Device
 from perfmodel.workload.lowering.eager.inside import inside, recomputed
-from perfmodel.workload.lowering.eager.strides import turned
+from perfmodel.workload.lowering.eager.strides import axis_of, follow
 from perfmodel.workload.lowering.eager.table import eager_work
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered
 from perfmodel.workload.lowering.memory import node_events, residents
@@ -65,9 +65,11 @@ def lower_eager(program: Program, stack: Stack, device: Device | None = None) ->
     calls: list[HostCall] = []
     works: list[Work] = []
     again = recomputed(program)
-    inner, across = inside(program, again), turned(program)
+    inner = inside(program, again)
+    across, axes = follow(program)
     for site in sites(program, stack, device):
-        work = eager_work(replace(site, turned=True) if site.index in across else site)
+        along = tuple(axis_of(tensor, axes) for tensor in site.inputs)
+        work = eager_work(replace(site, turned=site.index in across, axes=along))
         works.append(work)
         first = len(kernels)
         kernels += work.kernels

@@ -67,7 +67,9 @@ class Site:
         The chip that kernels are launched for.
     turned : bool
         Whether operands run along different axes
-        (:func:`perfmodel.workload.lowering.eager.strides.turned`).
+        (:func:`perfmodel.workload.lowering.eager.strides.follow`).
+    axes : tuple of int or None
+        The axis along which the elements of each input follow each other, where it was followed.
     """
 
     node: Node
@@ -79,6 +81,7 @@ class Site:
     convolution: str = "tf32"
     device: Device = H100
     turned: bool = False
+    axes: tuple[int | None, ...] = ()
 
     @property
     def name(self) -> str:

@@ -15,7 +15,7 @@ from perfmodel.workload.lowering import lower
 from perfmodel.workload.lowering.eager.inside import recomputed
 from perfmodel.workload.lowering.eager.names import group_of, groups
 from perfmodel.workload.lowering.eager.optimizer import launches
-from perfmodel.workload.lowering.eager.strides import turned
+from perfmodel.workload.lowering.eager.strides import follow
 from perfmodel.workload.lowering.eager.table import RULES
 from perfmodel.workload.lowering.kernel import HOST_CLASSES
 from perfmodel.workload.lowering.stream import OFFSETS, TURNED, map_op, stream
@@ -46,7 +46,7 @@ def test_a_linear_layer_adds_its_bias_in_the_product():
         {"b": ((64,), "bf16", "parameter"), "x": ((32, 16),), "w": ((16, 64),), "y": ((32, 64),)},
         ("addmm", "bxw", "y"),
     )
-    assert kernel.ops == (Gemm(32, 64, 16, dtype="bf16"),)
+    assert kernel.ops == (Gemm(32, 64, 16, dtype="bf16", trans="nn"),)
     assert kernel.flops == 2 * 32 * 64 * 16
     assert kernel.bytes_read == 2 * (64 + 32 * 16 + 16 * 64)
     assert kernel.bytes_written == 2 * 32 * 64
@@ -368,8 +368,23 @@ def test_operands_along_different_axes_take_longer():
         [("transpose", "x", "t", {"dim0": 1, "dim1": 2}), ("add", ("t", "w"), "y"),
          ("mul", ("y", "t"), "z")],
     )  # fmt: skip
-    assert turned(made) == {1}  # the product's operands both run along the same axis
+    across, axes = follow(made)
+    assert axes["t"] == axes["y"] == 1
+    assert across == {1}  # the product's operands both run along the same axis
     add, mul = lower(made, EAGER).kernels
     elements = 8 * 32 * 64
     assert add.flops == pytest.approx((1 + TURNED) * elements, rel=0.02)
     assert mul.flops == pytest.approx((1 + OFFSETS) * elements, rel=0.02)
+
+
+def test_products_know_how_their_factors_lie():
+    made = program(
+        {"x": ((64, 32), "bf16"), "w": ((16, 32), "bf16"),
+         "v": ((32, 16), "bf16", "view of w", "strided"), "y": ((64, 16), "bf16"),
+         "g": ((64, 16), "bf16"), "h": ((16, 64), "bf16", "view of g", "strided"),
+         "dx": ((64, 32), "bf16"), "dw": ((16, 32), "bf16")},
+        [("t", "w", "v"), ("mm", "xv", "y"), ("mm", "gw", ("dx",)), ("t", "g", "h"),
+         ("mm", "hx", ("dw",))],
+    )  # fmt: skip
+    words = [kernel.ops[0].trans for kernel in lower(made, EAGER).kernels]
+    assert words == ["tn", "nn", "nt"]

@@ -9,6 +9,7 @@ from perfmodel.workload.op import Gemm, GroupedGemm, Spmm
 from perfmodel.workload.program import Tensor
 
 _COMPLEX_PRODUCTS = 4
+_LAID = ("bf16", "fp16", "fp32", "tf32")
 
 
 def product_dtype(site: Site) -> str:
@@ -31,7 +32,8 @@ def product(site: Site) -> Work:
     m, n, k, batch = sizes
     dtype = product_dtype(site)
     is_complex = any(tensor.dtype.startswith("complex") for tensor in site.inputs)
-    op = Gemm(m, n, k, batch * (_COMPLEX_PRODUCTS if is_complex else 1), dtype)
+    batch *= _COMPLEX_PRODUCTS if is_complex else 1
+    op = Gemm(m, n, k, batch, dtype, trans=_layouts(site, dtype) if batch == 1 else None)
     kernels: list[Kernel] = []
     out = site.outputs[0] if site.outputs else site.inputs[0]
     addend = site.inputs[0] if _has_addend(site) else None
@@ -51,6 +53,22 @@ def product(site: Site) -> Work:
 def _has_addend(site: Site) -> bool:
     base = site.name.rstrip("_")
     return base in ("addmm", "baddbmm", "addmv", "addbmm", "_addmm_activation", "addr")
+
+
+def _layouts(site: Site, dtype: str) -> str | None:
+    """How the factors lie in memory: the right one, then the left; None where nobody knows.
+
+    A transposed product swaps the factors and turns both, which leaves the word as it was where one
+    is turned in each.
+    """
+    first = 1 if _has_addend(site) else 0
+    axes = site.axes[first : first + 2]
+    if dtype not in _LAID or len(axes) < 2 or None in axes:
+        return None
+    if any(len(tensor.shape) != 2 for tensor in site.inputs[first : first + 2]):
+        return None
+    left, right = axes
+    return ("t" if right == 0 else "n") + ("t" if left == 0 else "n")
 
 
 def _sizes(site: Site) -> tuple[int, int, int, int] | None:

@@ -16,9 +16,16 @@ _KEEPING: Final = ("slice", "alias", "detach", "expand", "expand_as", "split", "
 _ITERATED: Final = ("pointwise", "cast")
 
 
-def turned(program: Program) -> frozenset[int]:
-    """Nodes of element-wise operators and copies with operands along different axes."""
-    axes: dict[str, int | None] = {}
+Axes = dict[str, int | None]
+
+
+def follow(program: Program) -> tuple[frozenset[int], Axes]:
+    """Nodes of element-wise operators and copies with operands along different axes; and the axes.
+
+    Of each tensor that an operator returned, the axis along which its elements follow each other;
+    None where that is unknown.
+    """
+    axes: Axes = {}
     found = set()
     for place, node in enumerate(program.nodes):
         name = node.target.removeprefix("aten.")
@@ -29,18 +36,18 @@ def turned(program: Program) -> frozenset[int]:
         if group in _ITERATED:
             outputs = [program.tensor(one) for one in node.outputs] or inputs[:1]
             whole = [t for t in (*inputs, *outputs) if t.shape == outputs[0].shape]
-            along = {_axis(t, axes) for t in whole if min(t.shape, default=1) > 1}
+            along = {axis_of(t, axes) for t in whole if min(t.shape, default=1) > 1}
             if len(along) > 1 and None not in along:
                 found.add(place)
         elif group == "layer_norm":
-            along_x = _axis(inputs[0], axes)
+            along_x = axis_of(inputs[0], axes)
             if along_x not in (None, len(inputs[0].shape) - 1):
                 found.add(place)
-    return frozenset(found)
+    return frozenset(found), axes
 
 
-def _axis(tensor: Tensor, axes: dict[str, int | None]) -> int | None:
-    """The axis along which elements follow each other; None where that is unknown."""
+def axis_of(tensor: Tensor, axes: Axes) -> int | None:
+    """The axis along which a tensor's elements follow each other; None where that is unknown."""
     if tensor.name in axes:
         return axes[tensor.name]
     return _by_layout(tensor)
@@ -55,7 +62,7 @@ def _by_layout(tensor: Tensor) -> int | None:
 def _axis_out(
     output: Tensor,
     inputs: list[Tensor],
-    axes: dict[str, int | None],
+    axes: Axes,
     node: Node,
     name: str,
     group: str,
@@ -63,10 +70,10 @@ def _axis_out(
     if not inputs or output.layout != "strided":
         return _by_layout(output)
     source, rank = inputs[0], len(inputs[0].shape)
-    before = _axis(source, axes)
+    before = axis_of(source, axes)
     if group in _ITERATED:  # the order of the first operand of full size
         whole = [tensor for tensor in inputs if tensor.shape == output.shape]
-        return _axis(whole[0], axes) if whole else None
+        return axis_of(whole[0], axes) if whole else None
     return None if before is None else _moved(before, rank, len(output.shape), node, name)
 
 
