@@ -24,6 +24,7 @@ from perfmodel.hardware import load_accelerator
 from perfmodel.parallel.pace import pace
 from perfmodel.study.scores import TUNE
 from perfmodel.study.training_cluster import accelerator_name
+from perfmodel.study.training_convnet import network_of
 from perfmodel.study.training_csv import read_rows
 from perfmodel.study.training_report import Record
 from perfmodel.study.training_rows import published_path, score_training
@@ -69,9 +70,14 @@ def fit_pace(
 
 
 def architectures(path: Path) -> dict[str, str]:
-    """Row identifier -> family of its chip, for the rows whose chip is known."""
+    """Row identifier -> family of its chip, for the rows whose chip is known.
+
+    Convolutional networks are priced kernel by kernel in their own way and take no stack's pace.
+    """
     found = {}
     for row in read_rows(path):
+        if network_of(row) is not None:
+            continue
         try:
             found[row.text("row_id")] = load_accelerator(accelerator_name(row)).family
         except PerfmodelError:
