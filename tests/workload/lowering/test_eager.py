@@ -388,3 +388,17 @@ def test_products_know_how_their_factors_lie():
     )  # fmt: skip
     words = [kernel.ops[0].trans for kernel in lower(made, EAGER).kernels]
     assert words == ["tn", "nn", "nt"]
+
+
+def test_means_down_the_columns_know_that_a_block_goes_through_the_rows():
+    made = program(
+        {"x": ((8, 512, 14, 14), "bf16", "input", "channels_last"), "y": ((8, 512, 1, 1), "bf16"),
+         "r": ((64, 512), "fp32"), "s": ((64, 1), "fp32")},
+        [("mean", "x", "y", {"dim": [-1, -2], "keepdim": True}),
+         ("mean", "r", "s", {"dim": [-1], "keepdim": True})],
+    )  # fmt: skip
+    down, along = lower(made, EAGER).kernels
+    assert down.note
+    assert not along.note
+    assert down.flops == pytest.approx(3.2e7 + 1e5 * 14 * 14, rel=0.02)
+    assert along.flops < 10 * 64 * 512
