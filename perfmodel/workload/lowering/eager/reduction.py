@@ -8,9 +8,6 @@ from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel
 from perfmodel.workload.lowering.stream import map_op, stream
 from perfmodel.workload.op import Fused
 
-# FLOP for each element that goes in
-# losses whose eager form is an element-wise kernel and a reduction of its result
-# FLOP for each element of the output and each tap
 # gradients that are gathered, not scattered: no zeroed result
 _GATHERED = ("avg_pool2d_backward", "upsample_nearest2d_backward", "_adaptive_avg_pool2d_backward")
 # what the device could do while a block of nll_loss goes once through its threads: 0.65 and 0.32 us
