@@ -10,6 +10,7 @@ import numpy as np
 from perfmodel.cost.attention import attention_parts
 from perfmodel.cost.conv import conv_parts, implicit_gemm
 from perfmodel.cost.conv_forms import FEW, FEW_TAPS, direct_parts, fastest, has_kernel, later, times
+from perfmodel.cost.conv_point import is_point
 from perfmodel.cost.conv_search import searched
 from perfmodel.cost.device import Device, device_of
 from perfmodel.cost.gemm import MANY_SPLITS, PRODUCT_SPLITS, SPLITS, gemm_parts
@@ -183,10 +184,7 @@ def depthwise_blocks(task: Task) -> tuple[Floats, Floats]:
 
 def pointwise(task: Task) -> Floats:
     """1 where a convolution is a plain product: one tap, one step, no padding, one group."""
-    s = task.sizes
-    return np.asarray(
-        (s["taps"] == 1) * (s["steps"] == 1) * (s["pad"] == 0) * (s["groups"] == 1) * 1.0
-    )
+    return is_point(task.sizes).astype(np.float64)
 
 
 def _conv(task: Task, device: Device, coefficients: Coefficients) -> Parts:
@@ -202,44 +200,53 @@ def _conv(task: Task, device: Device, coefficients: Coefficients) -> Parts:
             return special
         made = np.isin(s["side"], (3.0, 5.0, 7.0)) & (s["step"] <= 2.0)
         return searched(special, made, s["flops"], device, coefficients)
-    implicit = _implicit(task, device, coefficients)
-    if not matrix or not task.base.startswith(("conv_grouped", "conv_odd")):
-        return implicit
-    if task.base.startswith("conv_odd"):
-        traffic = s["read"] * s["seen"] + s["written"]
-        direct = direct_parts(product_sizes(task), traffic, device, coefficients)
-        few = (
-            (s["c_in"] <= FEW)
-            & (s["taps"] <= FEW_TAPS)
-            & (task.dtype == "fp16")
-            & (task.words["direction"] == "fwd")
+    if matrix and task.base.startswith("conv_odd"):
+        return _odd_channels(task, device, coefficients)
+    if matrix and task.base.startswith("conv_grouped"):
+        return _groups(task, device, coefficients)
+    return _implicit(task, device, coefficients)
+
+
+def _odd_channels(task: Task, device: Device, coefficients: Coefficients) -> Parts:
+    """Channels that do not fill 16 bytes: padded, taken singly, or laid beside the taps."""
+    s = task.sizes
+    traffic = s["read"] * s["seen"] + s["written"]
+    few = (
+        (s["c_in"] <= FEW)
+        & (s["taps"] <= FEW_TAPS)
+        & (task.dtype == "fp16")
+        & (task.words["direction"] == "fwd")
+    )
+    slow = coefficients["compute_efficiency"] * coefficients["unaligned_efficiency"]
+    singly = dict(coefficients) | {"compute_efficiency": slow}
+    beside_taps = np.where(few, FEW * s["taps"], np.nan)
+    return fastest(
+        (
+            (_implicit(task, device, coefficients), True),
+            (direct_parts(product_sizes(task), traffic, device, coefficients), True),
+            (_unpadded(task, device, coefficients, beside_taps), few),
+            (_unpadded(task, device, singly, np.nan * s["taps"]), pointwise(task) > 0.0),
         )
-        plain = pointwise(task) > 0.0
-        first = _unpadded(task, device, coefficients, np.where(few, FEW * s["taps"], np.nan))
-        slow = coefficients["compute_efficiency"] * coefficients["unaligned_efficiency"]
-        loose = _unpadded(
-            task, device, dict(coefficients) | {"compute_efficiency": slow}, np.nan * s["taps"]
-        )
-        return fastest(((implicit, True), (direct, True), (first, few), (loose, plain)))
-    native = has_kernel(s["c_in"], s["c_out"], s["groups"])
-    one = {name: np.ones_like(s["groups"]) for name in ("groups",)}
-    dense = replace(task, sizes=s | one)
+    )
+
+
+def _groups(task: Task, device: Device, coefficients: Coefficients) -> Parts:
+    """Groups in a kernel of their own, in one dense kernel among zeros, or one after another."""
+    s = task.sizes
+    one = {"groups": np.ones_like(s["groups"])}
+    each = {name: s[name] / s["groups"] for name in ("c_in", "c_out", "read", "written", "flops")}
     weights = s["c_in"] * s["c_out"] * s["taps"] * task.element
     copies = coefficients["expand_floor_seconds"] + (weights + s["read"] + s["written"]) / (
         device.bandwidth * coefficients["bandwidth_efficiency"]
     )
-    each = {name: s[name] / s["groups"] for name in ("c_in", "c_out", "read", "written", "flops")}
-    looped = times(
-        later(
-            _implicit(replace(dense, sizes=s | one | each), device, coefficients),
-            coefficients["slice_floor_seconds"],
-        ),
-        s["groups"],
-    )
+    expanded = _implicit(replace(task, sizes=s | one), device, coefficients)
+    single = _implicit(replace(task, sizes=s | one | each), device, coefficients)
+    looped = times(later(single, coefficients["slice_floor_seconds"]), s["groups"])
+    native = has_kernel(s["c_in"], s["c_out"], s["groups"])
     return fastest(
         (
-            (implicit, native),
-            (later(_implicit(dense, device, coefficients), copies), True),
+            (_implicit(task, device, coefficients), native),
+            (later(expanded, copies), True),
             (looped, True),
         )
     )
