@@ -224,19 +224,23 @@ def test_an_interrupted_process_leaves_no_file(tmp_path):
         'kind = "training-run"\nduration = "20000 day"\nnodes = 2048\n'
         '[checkpoints]\nsize = "1 GB"\nwrite_bandwidth = "1 GB/s"\ninterval = "3 min"\n'
     )
+    # A shell that runs this in the background makes its children deaf to the signal.
     code = (
-        "import sys; from perfmodel.sim import run_scenario; print('ready', flush=True);"
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from perfmodel.sim import run_scenario; print('ready', flush=True);"
         f"run_scenario({str(scenario)!r}).write_trace({str(tmp_path / 'trace.json')!r})"
     )
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"ready\n"
-    time.sleep(0.3)
-    os.kill(process.pid, signal.SIGINT)
-    assert process.wait(timeout=30) != 0
-    process.stdout.close()
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            time.sleep(0.3)
+            os.kill(process.pid, signal.SIGINT)
+            assert process.wait(timeout=30) != 0
+        finally:
+            process.kill()  # it fills the memory if it is left alone
     assert [path.name for path in tmp_path.iterdir()] == ["long.toml"]
 
 
