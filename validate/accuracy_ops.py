@@ -24,7 +24,7 @@ from perfmodel.calibrate.samples import FUSED, Samples, samples_of
 from perfmodel.calibrate.score import score_samples
 from perfmodel.calibrate.store import read_records, write_records
 from perfmodel.calibrate.transfer import leave_one_chip_out, read_published
-from perfmodel.cost import Efficiency, load_coefficients, load_efficiency
+from perfmodel.cost import Efficiency, load_coefficients
 from perfmodel.cost.efficiency import efficiency_folder
 from perfmodel.hardware import load_accelerator
 
@@ -106,16 +106,6 @@ def sibling_transfer() -> list[Record]:
 def _rows_of(name: str) -> dict[str, Samples]:
     rows = load_measurements(HERE / "measurements" / name, name).rows
     return samples_of(rows, load_accelerator(name))
-
-
-def uncorrected() -> list[Record]:
-    """Both calibrated chips priced with nothing but datasheet and architecture's coefficients."""
-    found: list[Record] = []
-    for name in SIBLINGS:
-        chip = load_accelerator(name)
-        plain = load_efficiency(name, chip.family, measured=False)
-        found += score_samples(_rows_of(name).values(), chip, efficiency=plain)
-    return found
 
 
 def held_out() -> list[Record]:

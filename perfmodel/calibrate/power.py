@@ -13,7 +13,7 @@ from perfmodel.calibrate.learn import FOLDS
 from perfmodel.calibrate.measurements import Row
 from perfmodel.cost.mechanism import task_device
 from perfmodel.cost.parts import Floats
-from perfmodel.cost.power import PowerShares, power_share
+from perfmodel.cost.power import PowerShares, power_share, rates
 from perfmodel.cost.tasks import tasks_of
 from perfmodel.files import write_text
 from perfmodel.hardware import Accelerator
@@ -64,10 +64,9 @@ def power_rows(rows: Sequence[Row], accelerator: Accelerator) -> PowerRows:
         if row.power is None or accelerator.tdp is None:
             continue
         _, (task, *_) = tasks_of(op_from_dict(row.record))
-        device = task_device(task, accelerator)
-        moved = float(task.sizes["read"][0] + task.sizes["written"][0])
-        arithmetic.append(float(task.sizes["flops"][0]) / row.seconds / device.peak)
-        memory.append(moved / row.seconds / device.bandwidth)
+        achieved = rates(task, task_device(task, accelerator), row.seconds)
+        arithmetic.append(float(achieved[0][0]))
+        memory.append(float(achieved[1][0]))
         share.append(row.power / accelerator.tdp)
         fold.append(row.fold(FOLDS))
         families.append(str(row.record["op"]))

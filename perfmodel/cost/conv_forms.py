@@ -22,7 +22,7 @@ up to 4 channels stand beside the taps, so that the depth of the product is ``4 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,14 +68,7 @@ def direct_parts(
 
 def later(parts: Parts, seconds: Floats | float) -> Parts:
     """The same behind copies that take ``seconds``."""
-    return Parts(
-        parts.seconds + seconds,
-        parts.compute,
-        parts.memory,
-        parts.power,
-        parts.floor + seconds,
-        parts.choice,
-    )
+    return replace(parts, seconds=parts.seconds + seconds, floor=parts.floor + seconds)
 
 
 def times(parts: Parts, count: Floats) -> Parts:

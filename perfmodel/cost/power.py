@@ -24,11 +24,12 @@ from typing import Any
 
 import numpy as np
 
+from perfmodel.cost.device import Device
 from perfmodel.cost.efficiency import efficiency_folder
 from perfmodel.cost.mechanism import task_device
 from perfmodel.cost.parts import Floats
 from perfmodel.cost.price import price
-from perfmodel.cost.tasks import tasks_of
+from perfmodel.cost.tasks import Task, tasks_of
 from perfmodel.errors import CalibrationError, SpecError
 from perfmodel.hardware import Accelerator
 from perfmodel.workload.op import Op
@@ -90,6 +91,13 @@ def power_share(arithmetic: Floats, memory: Floats, shares: PowerShares) -> Floa
     return np.asarray(np.minimum(total, shares.ceiling))
 
 
+def rates(task: Task, device: Device, seconds: Floats | float) -> tuple[Floats, Floats]:
+    """Achieved over peak rates of arithmetic and of device memory, arrays of shape (N,)."""
+    moved = task.sizes["read"] + task.sizes["written"]
+    arithmetic = task.sizes["flops"] / seconds / device.peak
+    return np.asarray(arithmetic), np.asarray(moved / seconds / device.bandwidth)
+
+
 def draw(op: Op, accelerator: Accelerator, *, seconds: Floats | None = None) -> Draw:
     """Power and energy of an operator, or of many at once.
 
@@ -122,11 +130,7 @@ def draw(op: Op, accelerator: Accelerator, *, seconds: Floats | None = None) -> 
     for task in tasks:
         device = task_device(task, accelerator)
         spent = time.reshape(-1)[task.places]
-        watts[task.places] = accelerator.tdp * power_share(
-            task.sizes["flops"] / spent / device.peak,
-            (task.sizes["read"] + task.sizes["written"]) / spent / device.bandwidth,
-            shares,
-        )
+        watts[task.places] = accelerator.tdp * power_share(*rates(task, device, spent), shares)
     watts = watts.reshape(shape)
     return Draw(watts, watts * time, own)
 

@@ -10,7 +10,6 @@ runs behind a queue that the host fills.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
@@ -245,14 +244,6 @@ def train_convnet(
     return _assemble(
         name, batch_per_device, devices, kernels, accelerator, memory, mode, host_launch, exposed
     )
-
-
-def forward_seconds(
-    calls: Iterable[Call], accelerator: Accelerator, *, host_launch: float = 0.0
-) -> float:
-    """Time of any list of calls: their kernels, or their launches where those take longer [s]."""
-    kernels = _price(tuple(calls), accelerator)
-    return max(kernels.seconds, kernels.launches * host_launch)
 
 
 def _replayed(net: Convnet, setting: Setting, accelerator: Accelerator, stack: str) -> ConvnetStep:

@@ -73,7 +73,7 @@ def repeats(found: Sequence[Record]) -> dict[str, Repeat]:
             within.append(apart)
             paced.append(apart - np.log(one.host_pace / one.issue_pace))
     table = {
-        "the same case in two runs, two hours apart": twice,
+        "the same case in two runs": twice,
         "single steps and stream of a row": within,
         "the same, each over the pace of its probes": paced,
     }

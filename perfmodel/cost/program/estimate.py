@@ -8,7 +8,6 @@ from typing import Final
 import numpy as np
 
 from perfmodel.cost.efficiency import Efficiency
-from perfmodel.cost.parts import Floats
 from perfmodel.cost.program.coefficients import ProgramCoefficients, program_coefficients
 from perfmodel.cost.program.memory import Memory, library_workspace, replay
 from perfmodel.cost.program.price_kernels import BOUNDS, PricedKernels
@@ -253,11 +252,3 @@ def _notes(memory: Memory) -> tuple[str, ...]:
         f"the allocator gives segments back to the driver {memory.retries} times a step:"
         " this takes milliseconds that are not in the step time",
     )
-
-
-def seconds_by(words: list[str], seconds: Floats) -> dict[str, float]:
-    """Seconds summed by word [s]."""
-    found: dict[str, float] = {}
-    for word, value in zip(words, seconds.tolist(), strict=True):
-        found[word] = found.get(word, 0.0) + value
-    return found

@@ -6,13 +6,13 @@ much longer a host takes now:
 
 .. math::
 
-    p = \left(\frac{t}{t_0 + l}\right)^\gamma, \qquad
+    p = \left(\frac{t}{t_0 + l_0}\right)^\gamma, \qquad
     h = p \left(\sum_k n_k c_k + l\, n_l\right)
 
 with :math:`t` the time of one call of a tiny operator, :math:`t_0` that time in the reference
-state, :math:`l` what an attached profiler adds to each of :math:`n_l` launches (0 without one), and
-:math:`n_k` calls of cost :math:`c_k`. Work with more code in it suffers more from a shared core
-than the probe does: :math:`\gamma > 1`.
+state, :math:`l_0` and :math:`l` what an attached profiler adds to that call and to each of
+:math:`n_l` launches (0 without one), and :math:`n_k` calls of cost :math:`c_k`. Work with more code
+in it suffers more from a shared core than the probe does: :math:`\gamma > 1`.
 """
 
 from __future__ import annotations

@@ -353,8 +353,3 @@ def _deaths(lowered: Lowered) -> dict[int, tuple[int, ...]]:
     for storage, k in last.items():
         found.setdefault(k, []).append(storage)
     return {kernel: tuple(storages) for kernel, storages in found.items()}
-
-
-def kernel_flops(kernels: Sequence[Kernel]) -> Floats:
-    """Arithmetic of each kernel, shape (N,) [FLOP]."""
-    return np.array([kernel.flops for kernel in kernels], dtype=float)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from math import prod
 from types import MappingProxyType
 from typing import Any, Final
@@ -191,12 +190,6 @@ def broadcast(*shapes: Shape, where: str = "broadcast") -> Shape:
             "shapes that broadcast",
             repair="check the sizes given for the dynamic dimensions of the file",
         ) from None
-
-
-def merged_order(value: Value, axes: Sequence[int]) -> bool:
-    """Whether ``axes`` of a permutation keep row-major order (then nothing has to move)."""
-    kept = [axis for axis in axes if value.shape[axis] != 1]
-    return all(low < high for low, high in pairwise(kept))
 
 
 def kept_format(shape: Shape, like: Value | None) -> Shape | None:
