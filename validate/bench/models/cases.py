@@ -70,6 +70,7 @@ SECOND = ("googlenet", "resnext50_32x4d", "mobilenet_v3_large", "wide_resnet50_2
           "detr_small", "espcn", "condensenet", "shufflenet_v1", "efficientnet_b2",
           "regnet_x_3_2gf", "squeezenet1_0", "inception_v3", "mnasnet1_0",
           "mixer_b16_224", "resnet101", "mobilenetv1_100")  # fmt: skip
+THIRD = ("condensenet_86", "efficientnet_b1", "efficientnet_b3")
 BATCHES = {"unet2d": (1, 8, 32), "unet3d": (1, 2, 8), "segformer_b0": (1, 8, 32),
            "detr_small": (1, 8, 32), "espcn": (1, 8, 32),
            "efficientnet_b4": (1, 8, 64)}  # fmt: skip
@@ -183,7 +184,8 @@ def eager() -> list[Case]:
     small, large = ("llama_1b", "llama_8b"), ("llama_03b", "llama_3b")
     train = list(_training())
     return [*_vision(FIRST), *train[:10], *_text(), *_llama(small), *train[10:20],
-            *_vision(SECOND), *_variants(), *_llama(large), *train[20:]]  # fmt: skip
+            *_vision(SECOND), *_variants(), *_llama(large), *train[20:],
+            *_vision(THIRD)]  # fmt: skip
 
 
 def clean() -> list[Case]:

@@ -163,11 +163,14 @@ class _CondenseLayer(nn.Module):
 
 
 class CondenseNet(nn.Module):
-    """CondenseNet, stages 4-6-8-10-8, growth 8-16-32-64-128 (Huang et al. 2018)."""
+    """CondenseNet, five stages of growth 8-16-32-64-128 (Huang et al. 2018).
 
-    def __init__(self, tiny: bool) -> None:
+    `repeats` are the layers of the stages: 4-6-8-10-8 in CondenseNet-74, 14 each in -86.
+    """
+
+    def __init__(self, repeats: tuple[int, ...], tiny: bool) -> None:
         super().__init__()
-        stages = ((4, 8), (6, 16), (8, 32), (10, 64), (8, 128))
+        stages = tuple(zip(repeats, (8, 16, 32, 64, 128), strict=True))
         stages = stages[:2] if tiny else stages
         layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, 2, 1, bias=False)]
         c_in = 16

@@ -15,7 +15,8 @@ _TORCHVISION = {
     "resnet18": 224, "resnet50": 224, "resnet101": 224, "resnext50_32x4d": 224,
     "wide_resnet50_2": 224, "vgg16": 224, "alexnet": 224, "googlenet": 224, "inception_v3": 299,
     "densenet121": 224, "mobilenet_v2": 224, "mobilenet_v3_large": 224, "efficientnet_b0": 224,
-    "efficientnet_b2": 288, "efficientnet_b4": 380, "shufflenet_v2_x1_0": 224,
+    "efficientnet_b1": 240, "efficientnet_b2": 288, "efficientnet_b3": 300,
+    "efficientnet_b4": 380, "shufflenet_v2_x1_0": 224,
     "squeezenet1_0": 224, "mnasnet1_0": 224, "regnet_x_3_2gf": 224, "convnext_tiny": 224,
     "vit_b_16": 224, "swin_t": 224,
 }  # fmt: skip
@@ -33,7 +34,16 @@ _NETS = {
     "espcn": (nets.Espcn, (1, 360, 640), (1, 36, 64)),
     "detr_small": (nets.DetrSmall, (3, 512, 512), (3, 128, 128)),
     "shufflenet_v1": (nets.ShuffleNetV1, (3, 224, 224), (3, 64, 64)),
-    "condensenet": (nets.CondenseNet, (3, 224, 224), (3, 64, 64)),
+    "condensenet": (
+        functools.partial(nets.CondenseNet, (4, 6, 8, 10, 8)),
+        (3, 224, 224),
+        (3, 64, 64),
+    ),
+    "condensenet_86": (
+        functools.partial(nets.CondenseNet, (14,) * 5),
+        (3, 224, 224),
+        (3, 64, 64),
+    ),
 }
 
 
