@@ -70,7 +70,9 @@ SECOND = ("googlenet", "resnext50_32x4d", "mobilenet_v3_large", "wide_resnet50_2
           "detr_small", "espcn", "condensenet", "shufflenet_v1", "efficientnet_b2",
           "regnet_x_3_2gf", "squeezenet1_0", "inception_v3", "mnasnet1_0",
           "mixer_b16_224", "resnet101", "mobilenetv1_100")  # fmt: skip
-THIRD = ("condensenet_86", "efficientnet_b1", "efficientnet_b3")
+THIRD = ("condensenet_86", "efficientnet_b1", "efficientnet_b3", "condensenet_cifar86")
+SHUFFLED = ("shufflenet_v1", "condensenet", "condensenet_cifar86")
+"""Networks whose grouped convolutions are put together from copies: their kernels at batch 1 too."""
 BATCHES = {"unet2d": (1, 8, 32), "unet3d": (1, 2, 8), "segformer_b0": (1, 8, 32),
            "detr_small": (1, 8, 32), "espcn": (1, 8, 32),
            "efficientnet_b4": (1, 8, 64)}  # fmt: skip
@@ -94,7 +96,7 @@ def _infer(model: str, batch: int, seq: int = 0, **more: object) -> Iterator[Cas
     layout = "contiguous" if seq or model in TEXT or model in TOKENS else "channels_last"
     base = Case("infer", model, "eager", batch, seq, layout=layout)
     base = replace(base, **more)  # type: ignore[arg-type]
-    profile = batch in (8, 64) or base.dtype != "bf16"
+    profile = batch in (8, 64) or base.dtype != "bf16" or (batch == 1 and model in SHUFFLED)
     yield replace(base, profile=profile, kineto=(model, batch, "eager") in KINETO)
     if base.benchmark:
         yield replace(base, mode="graph")

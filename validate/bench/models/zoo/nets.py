@@ -163,16 +163,17 @@ class _CondenseLayer(nn.Module):
 
 
 class CondenseNet(nn.Module):
-    """CondenseNet, five stages of growth 8-16-32-64-128 (Huang et al. 2018).
+    """CondenseNet, stages of growth 8-16-32-64-128 (Huang et al. 2018).
 
-    `repeats` are the layers of the stages: 4-6-8-10-8 in CondenseNet-74, 14 each in -86.
+    `repeats` are the layers of the stages: 4-6-8-10-8 in CondenseNet-74, 14-14-14 in -86 for CIFAR,
+    whose images are small (`small`: ten classes, a stem that keeps every pixel).
     """
 
-    def __init__(self, repeats: tuple[int, ...], tiny: bool) -> None:
+    def __init__(self, repeats: tuple[int, ...], tiny: bool, *, small: bool = False) -> None:
         super().__init__()
-        stages = tuple(zip(repeats, (8, 16, 32, 64, 128), strict=True))
+        stages = tuple(zip(repeats, (8, 16, 32, 64, 128), strict=False))
         stages = stages[:2] if tiny else stages
-        layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, 2, 1, bias=False)]
+        layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, 1 if small else 2, 1, bias=False)]
         c_in = 16
         for i, (repeat, growth) in enumerate(stages):
             for _ in range(repeat):
@@ -181,7 +182,7 @@ class CondenseNet(nn.Module):
             if i + 1 < len(stages):
                 layers.append(nn.AvgPool2d(2))
         self.layers = nn.Sequential(*layers)
-        self.norm, self.head = nn.BatchNorm2d(c_in), nn.Linear(c_in, 1000)
+        self.norm, self.head = nn.BatchNorm2d(c_in), nn.Linear(c_in, 10 if small else 1000)
 
     def forward(self, x: Any) -> Any:
         """Outputs of a batch."""

@@ -39,10 +39,16 @@ _NETS = {
         (3, 224, 224),
         (3, 64, 64),
     ),
+    # 14 layers in all five stages: deeper than the paper's -86, which is the one for CIFAR
     "condensenet_86": (
         functools.partial(nets.CondenseNet, (14,) * 5),
         (3, 224, 224),
         (3, 64, 64),
+    ),
+    "condensenet_cifar86": (
+        functools.partial(nets.CondenseNet, (14,) * 3, small=True),
+        (3, 32, 32),
+        (3, 32, 32),
     ),
 }
 
