@@ -72,7 +72,7 @@ SECOND = ("googlenet", "resnext50_32x4d", "mobilenet_v3_large", "wide_resnet50_2
           "mixer_b16_224", "resnet101", "mobilenetv1_100")  # fmt: skip
 THIRD = ("condensenet_86", "efficientnet_b1", "efficientnet_b3", "condensenet_cifar86")
 SHUFFLED = ("shufflenet_v1", "condensenet", "condensenet_cifar86")
-"""Networks whose grouped convolutions are put together from copies: their kernels at batch 1 too."""
+"""Their grouped convolutions are put together from copies: kernels at batch 1 too."""
 BATCHES = {"unet2d": (1, 8, 32), "unet3d": (1, 2, 8), "segformer_b0": (1, 8, 32),
            "detr_small": (1, 8, 32), "espcn": (1, 8, 32),
            "efficientnet_b4": (1, 8, 64)}  # fmt: skip
