@@ -6,13 +6,10 @@ import random
 from collections.abc import Callable
 
 from validate.bench import known, ops
+from validate.bench.draws_sizes import spread
 
 _TOKENS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 _TRANS = ("tn", "nn", "nt")
-
-
-def _log(u: float, low: float, high: float) -> int:
-    return max(1, round(low * (high / low) ** u))
 
 
 def _step(value: int, step: int) -> int:
@@ -28,9 +25,9 @@ def laid_gemm(dtypes: dict[str, int]) -> Callable[[list[float], random.Random], 
         if rng.random() < 0.5:
             out, inner = rng.choice(shapes)
         else:
-            out, inner = (_step(_log(x, 64, 16384), rng.choice((8, 64, 64, 128))) for x in u[1:3])
+            out, inner = (_step(spread(x, 64, 16384), rng.choice((8, 64, 64, 128))) for x in u[1:3])
         pick = rng.random()
-        tokens = rng.choice(_TOKENS) if pick < 0.5 else _log(u[0], 16, 16384)
+        tokens = rng.choice(_TOKENS) if pick < 0.5 else spread(u[0], 16, 16384)
         if pick > 0.6:
             tokens = _step(tokens, 8)
         m, n, k = {"tn": (tokens, out, inner), "nn": (tokens, inner, out),
@@ -44,9 +41,9 @@ def laid_gemm(dtypes: dict[str, int]) -> Callable[[list[float], random.Random], 
 
 def laid_batched(u: list[float], rng: random.Random) -> ops.Op:
     """Products of unfused attention and their gradients: every layout of torch.bmm."""
-    batch = _step(_log(u[0], 2, 768), rng.choice((1, 2, 4, 8)))
-    length = _step(_log(u[1], 32, 4096), rng.choice((8, 32, 64)))
-    other = length if rng.random() < 0.7 else _step(_log(u[3], 32, 4096), 8)
+    batch = _step(spread(u[0], 2, 768), rng.choice((1, 2, 4, 8)))
+    length = _step(spread(u[1], 32, 4096), rng.choice((8, 32, 64)))
+    other = length if rng.random() < 0.7 else _step(spread(u[3], 32, 4096), 8)
     width = rng.choice((32, 64, 64, 80, 96, 128, 128, 256))
     m, n, k = (length, other, width) if rng.random() < 0.5 else (length, width, other)
     trans = rng.choice(("tn", "nn", "nt"))
@@ -60,5 +57,5 @@ def laid_batched(u: list[float], rng: random.Random) -> ops.Op:
 def static_chain(u: list[float], rng: random.Random) -> ops.Op:
     """Element-wise chains compiled for their shape; each costs a compilation."""
     return {"op": "chain", "kind": ("silu_mul", "add_rmsnorm")[int(u[1] * 2)],
-            "rows": _log(u[0], 16, 16384), "cols": rng.choice((768, 1024, 2048, 4096, 8192)),
+            "rows": spread(u[0], 16, 16384), "cols": rng.choice((768, 1024, 2048, 4096, 8192)),
             "dtype": rng.choice(("bf16", "bf16", "fp16", "fp32"))}  # fmt: skip

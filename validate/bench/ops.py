@@ -27,7 +27,7 @@ OP_KEYS = (
     "c_in", "depth", "h", "w", "c_out", "kernel", "stride", "padding",
     "q_heads", "kv_heads", "q_len", "kv_len", "head_dim", "causal",
     "rows", "cols", "numel", "tokens", "vocab", "dim", "heads", "experts", "top_k",
-    "density", "bytes", "pinned", "nodes",
+    "density", "bytes", "pinned", "nodes", "targets",
 )  # fmt: skip
 
 #: Values that are left out of an operator's identity when they hold the default.
@@ -54,6 +54,7 @@ REQUIRED = {
     "rope": ("tokens", "heads", "head_dim", "dtype"),
     "topk": ("tokens", "experts", "top_k", "dtype"),
     "permute": ("tokens", "dim", "top_k", "dtype"),
+    "scatter_add": ("kind", "rows", "cols", "targets", "dtype"),
     "fft": ("kind", "batch", "n"),
     "spmm": ("kind", "m", "n", "k", "density", "dtype"),
     "memcpy": ("kind", "bytes"),
@@ -63,6 +64,8 @@ REQUIRED = {
 #: How the two factors of a GEMM lie in memory, in BLAS words: the first letter is the right factor
 #: (t: stored n x k, as F.linear's weight; n: k x n), the second the left one (n: m x k; t: k x m).
 TRANS = ("tn", "nn", "nt", "tt")
+
+FFT_KINDS = ("fft", "rfft", "irfft", "irfft_unscaled", "fft2", "rfft2", "irfft2")
 
 ELEMENTWISE_KINDS = ("add", "mul", "gelu", "silu", "relu", "copy")
 
@@ -225,10 +228,15 @@ def traffic(op: Op) -> tuple[float, float]:  # noqa: PLR0911, PLR0912
     if name == "permute":
         out = float(op["tokens"] * op["top_k"] * op["dim"] * size)
         return (out / op["top_k"], out) if op["kind"] == "gather" else (out, out / op["top_k"])
+    if name == "scatter_add":
+        touched = min(op["rows"], op["targets"]) * op["cols"] * size
+        return float(op["rows"] * (op["cols"] * size + 8) + touched), float(touched)
     if name == "fft":
-        real, half = 4.0 * op["batch"] * op["n"], 8.0 * op["batch"] * (op["n"] // 2 + 1)
-        full = 2.0 * real
-        return {"fft": (full, full), "rfft": (real, half), "irfft": (half, real)}[op["kind"]]
+        lines = op["batch"] * op.get("rows", 1)
+        real, half = 4.0 * lines * op["n"], 8.0 * lines * (op["n"] // 2 + 1)
+        if op["kind"] in {"fft", "fft2"}:
+            return 2.0 * real, 2.0 * real
+        return (half, real) if op["kind"].startswith("irfft") else (real, half)
     if name == "memcpy":
         return float(op["bytes"]), float(op["bytes"])
     return 0.0, 0.0

@@ -47,6 +47,8 @@ def estimate_s(op: ops.Op) -> float:
         slow = 20.0 if op["kind"] == "csr" else 1.0
     elif op["op"] in {"rope", "cross_entropy", "permute", "topk"}:
         slow = 4.0
+    elif op["op"] == "scatter_add":
+        slow = 12.0
     return 3e-6 + max(work / rate, moved / _STREAM) * slow
 
 

@@ -37,6 +37,7 @@ MAKERS: dict[str, Callable[[ops.Op, Pool], list[Call]]] = {
     "rope": rows.make_rope,
     "topk": rows.make_topk,
     "permute": rows.make_permute,
+    "scatter_add": rows.make_scatter_add,
     "fft": misc.make_fft,
     "spmm": misc.make_spmm,
     "memcpy": misc.make_memcpy,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,19 +14,26 @@ from validate.bench.timing import Call
 
 
 def make_fft(op: Op, pool: Pool) -> list[Call]:
-    """Batched single-precision transforms along the last axis."""
-    b, n, kind = op["batch"], op["n"], op["kind"]
+    """Batched single-precision transforms along the last axis, or (kinds with a 2) the last two."""
+    n, rows, kind = op["n"], op.get("rows", 1), op["kind"]
+    lines = (op["batch"], rows) if kind.endswith("2") else (op["batch"],)
+    run: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+        "fft": torch.fft.fft,
+        "rfft": torch.fft.rfft,
+        "irfft": lambda x: torch.fft.irfft(x, n=n),
+        "irfft_unscaled": lambda x: torch.fft.irfft(x, n=n, norm="forward"),
+        "fft2": torch.fft.fft2,
+        "rfft2": torch.fft.rfft2,
+        "irfft2": lambda x: torch.fft.irfft2(x, s=(rows, n)),
+    }
+    width = n // 2 + 1 if kind.startswith("irfft") else n
     calls: list[Call] = []
     for _ in range(pool.sets(traffic(op)[0])):
-        if kind == "rfft":
-            x = pool.take("fp32", b, n)
-            calls.append(lambda x=x: torch.fft.rfft(x))
-        elif kind == "fft":
-            x = torch.view_as_complex(pool.take("fp32", b, n, 2))
-            calls.append(lambda x=x: torch.fft.fft(x))
+        if kind.startswith("rfft"):
+            x = pool.take("fp32", *lines, n)
         else:
-            x = torch.view_as_complex(pool.take("fp32", b, n // 2 + 1, 2))
-            calls.append(lambda x=x: torch.fft.irfft(x, n=n))
+            x = torch.view_as_complex(pool.take("fp32", *lines, width, 2))
+        calls.append(lambda x=x: run[kind](x))
     return calls
 
 

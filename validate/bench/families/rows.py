@@ -83,3 +83,19 @@ def make_permute(op: Op, pool: Pool) -> list[Call]:
             out = torch.zeros(tokens, dim, dtype=TORCH_DTYPE[op["dtype"]], device=pool.device)
             calls.append(lambda y=y, out=out, index=index: out.index_add_(0, index, y))
     return calls
+
+
+def make_scatter_add(op: Op, pool: Pool) -> list[Call]:
+    """Rows added in place at random targets, by index_add_ or an expanded scatter_add_."""
+    rows, cols, targets, dtype = op["rows"], op["cols"], op["targets"], op["dtype"]
+    calls: list[Call] = []
+    for _ in range(pool.sets(traffic(op)[0])):
+        index = torch.randint(0, targets, (rows,), device=pool.device)
+        y = pool.take(dtype, rows, cols)
+        out = torch.zeros(targets, cols, dtype=TORCH_DTYPE[dtype], device=pool.device)
+        if op["kind"] == "index_add":
+            calls.append(lambda y=y, out=out, index=index: out.index_add_(0, index, y))
+        else:
+            wide = index.unsqueeze(-1).expand(rows, cols)
+            calls.append(lambda y=y, out=out, wide=wide: out.scatter_add_(0, wide, y))
+    return calls
