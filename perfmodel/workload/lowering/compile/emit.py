@@ -14,7 +14,7 @@ from perfmodel.workload.lowering.compile.names import Names
 from perfmodel.workload.lowering.compile.partition import kept, needed
 from perfmodel.workload.lowering.compile.realize import Buffer, Realizer, base_of
 from perfmodel.workload.lowering.compile.region import outside
-from perfmodel.workload.lowering.compile.split import staged
+from perfmodel.workload.lowering.compile.split import mixed_rows, staged
 from perfmodel.workload.lowering.compile.storages import (
     Output,
     give_back,
@@ -25,6 +25,7 @@ from perfmodel.workload.lowering.compile.storages import (
 )
 from perfmodel.workload.lowering.compile.trace import trace
 from perfmodel.workload.lowering.device import H100, Device
+from perfmodel.workload.lowering.eager.reduction import column_work
 from perfmodel.workload.lowering.eager.table import eager_work
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered, MemoryEvent, Traffic
 from perfmodel.workload.lowering.memory import residents
@@ -206,7 +207,7 @@ def _graph(
     layout = lay_out(graph, buffers, fuse(buffers, further), realizer, lasting, fixed, mine)
     spots = name_storages(out, graph, layout, buffers, realizer, results)
     out.calls.append(HostCall("compiled_call", -1, (), phase, len(lasting)))
-    partial = _partial(buffers, layout.groups)
+    partial = _partial(buffers, layout.groups, out.device.units)
     for order, group in enumerate(layout.groups):
         members = [buffers[place] for place in group]
         whole = all(_is_only_summed(member, partial) for member in members)
@@ -229,34 +230,41 @@ def _graph(
         give_back(out, out.storage.get(realizer.memory(number), -1), call, results.values())
 
 
-def _partial(buffers: Sequence[Buffer], groups: Sequence[Sequence[int]]) -> set[int]:
-    """First stages of column sums that share a kernel with row sums."""
-    found: set[int] = set()
+def _partial(
+    buffers: Sequence[Buffer], groups: Sequence[Sequence[int]], units: int
+) -> dict[int, int]:
+    """First stages of column sums that share a kernel with row sums, each with its parts."""
+    found: dict[int, int] = {}
     for group in groups:
         members = [buffers[place] for place in group]
-        if any(member.reduced > 1 and not member.whole for member in members):
-            found |= {member.value.number for member in members if member.whole}
+        rows = max((m.numel for m in members if m.reduced > 1 and not m.whole), default=0)
+        if rows:
+            parts = -(-rows // mixed_rows(rows, units))
+            found |= {member.value.number: parts for member in members if member.whole}
     return found
 
 
-def _is_only_summed(buffer: Buffer, partial: set[int]) -> bool:
+def _is_only_summed(buffer: Buffer, partial: Mapping[int, int]) -> bool:
     """Whether a buffer is the sum of such a stage and nothing else, in the format of the sum."""
     plain = len(buffer.steps) == 1 and buffer.value.kind == "reduce" and len(buffer.reads) == 1
     return plain and buffer.reads[0].buffer in partial and buffer.value.dtype == "fp32"
 
 
-def _final_sums(out: Output, buffer: Buffer, partial: set[int], phase: str, *, whole: bool) -> None:
+def _final_sums(
+    out: Output, buffer: Buffer, partial: Mapping[int, int], phase: str, *, whole: bool
+) -> None:
     """Such stages are summed by a call of the library; a loop behind it changes the format."""
     for read in buffer.reads:
         if read.buffer not in partial:
             continue
         spot, written = out.storage.get(read.buffer, -1), buffer.numel * 4
-        op = stream("sum", read.bytes // 4, read.bytes, written, read.bytes // 4)
+        rows, size = partial[read.buffer], partial[read.buffer] * written
+        op = stream("sum", size // 4, size, written, column_work(rows, size // 4, split=False))
         nodes = tuple(n for n in buffer.nodes if n >= 0)
         target = out.storage.get(buffer.value.number, -1)
         writes = ((target, written),) if whole else ()
         out.kernels.append(
-            Kernel("sum", "reduction", (op,), ((spot, read.bytes),), writes, nodes, phase, "extern")
+            Kernel("sum", "reduction", (op,), ((spot, size),), writes, nodes, phase, "extern")
         )
         node = buffer.value.node
         out.calls.append(HostCall("extern", node, (len(out.kernels) - 1,), phase, 2))

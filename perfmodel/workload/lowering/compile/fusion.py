@@ -13,6 +13,7 @@ from math import prod
 from typing import Final
 
 from perfmodel.workload.lowering.compile.places import samples
+from perfmodel.workload.lowering.compile.precedence import Above, dependences
 from perfmodel.workload.lowering.compile.realize import DEALT, Buffer, Read
 
 LARGEST: Final = 64
@@ -77,7 +78,6 @@ def fuse(
     list of lists of int
         Places in ``buffers``; a library call stands alone.
     """
-    writer = _writers(buffers, further)
     groups: dict[int, Group] = {}
     for place, buffer in enumerate(buffers):
         accesses: dict[Key, int] = {}
@@ -92,12 +92,14 @@ def fuse(
         )  # fmt: skip
     home = {place: place for place in groups}
     needs = dependences(buffers, further)
+    above = Above(needs)
     for _ in range(ROUNDS):
         before = len(groups)
-        _round(groups, home, needs, buffers, writer, mix_orders=mix_orders)
+        _round(groups, home, needs, above, buffers, mix_orders=mix_orders)
         if len(groups) == before:
             break
-    return _ordered(groups, home, needs)
+    starts = {name: group.order for name, group in groups.items()}
+    return [groups[name].members for name in above.ordered(starts)]
 
 
 def _loops(buffer: Buffer, read: Read) -> tuple[int, ...]:
@@ -109,43 +111,12 @@ def _loops(buffer: Buffer, read: Read) -> tuple[int, ...]:
     return tuple(-size for size in sizes)
 
 
-def _writers(buffers: Sequence[Buffer], further: Mapping[int, int] | None) -> dict[int, int]:
-    """The place of the buffer that makes each value."""
-    writer = {buffer.value.number: place for place, buffer in enumerate(buffers)}
-    return writer | {out: writer[call] for out, call in (further or {}).items() if call in writer}
-
-
-def dependences(
-    buffers: Sequence[Buffer], further: Mapping[int, int] | None = None
-) -> list[set[int]]:
-    """For each buffer, the places of those that must run before it.
-
-    A write in place follows everything that read the memory before it.
-    """
-    needs: list[set[int]] = []
-    latest = _writers(buffers, further)
-    readers: defaultdict[int, set[int]] = defaultdict(set)
-    for place, buffer in enumerate(buffers):
-        found = {
-            latest[read.buffer] for read in buffer.reads if latest.get(read.buffer, place) < place
-        }
-        for read in buffer.reads:
-            readers[read.buffer].add(place)
-        if buffer.value.scatter:
-            base = buffer.value.inputs[0]
-            if latest.get(base, place) < place:
-                found.add(latest[base])
-            found |= {reader for reader in readers[base] if reader < place}
-        needs.append(found - {place})
-    return needs
-
-
 def _round(
     groups: dict[int, Group],
     home: dict[int, int],
     needs: Sequence[set[int]],
+    above: Above,
     buffers: Sequence[Buffer],
-    writer: dict[int, int],
     *,
     mix_orders: bool,
 ) -> None:
@@ -169,10 +140,12 @@ def _round(
         one, two = groups[a], groups[b]
         if one.order > two.order:
             a, b, one, two = b, a, two, one
-        mixed = _can_fuse(one, two, home, needs, buffers, writer, mix_orders=mix_orders)
-        if mixed is None or _cycle(a, b, groups, home, needs):
+        mixed = _can_fuse(one, two, needs, buffers, mix_orders=mix_orders)
+        if mixed is None or above.is_between(a, b):
             continue
-        _merge(a, b, groups, home, mixed=mixed)
+        rows = groups[b] if _is_row_side(groups[b], groups[a], buffers) else groups[a]
+        _merge(a, b, groups, home, mixed=mixed, shape=(rows.numel, rows.reduced))
+        above.merge(a, b)
 
 
 def _score(one: Group, two: Group) -> tuple[bool, int, int]:
@@ -204,10 +177,8 @@ def _rowwise(one: Group, two: Group) -> int:
 def _can_fuse(
     one: Group,
     two: Group,
-    home: dict[int, int],
     needs: Sequence[set[int]],
     buffers: Sequence[Buffer],
-    writer: dict[int, int],
     *,
     mix_orders: bool,
 ) -> bool | None:
@@ -216,7 +187,7 @@ def _can_fuse(
         return None
     inside = set(one.members)
     vertical = any(needs[place] & inside for place in two.members)
-    if mix_orders and not vertical and _mixed(one, two, buffers):
+    if mix_orders and not vertical and (_mixed(one, two, buffers) or _joins(one, two, buffers)):
         return True
     if not _iterations_fit(one, two):
         return None
@@ -245,6 +216,29 @@ def _mixed(one: Group, two: Group, buffers: Sequence[Buffer]) -> bool:
     shares = any(key[0] in full for key, size in two.accesses.items() if size >= rows * cols)
     large = rows * cols >= MIX_ELEMENTS and rows >= max(MIX_ROWS, 2 * cols) and cols <= MIX_COLUMNS
     return shares and large
+
+
+def _joins(one: Group, two: Group, buffers: Sequence[Buffer]) -> bool:
+    """Whether a further sum down the columns joins a kernel that holds both kinds of sums."""
+    group, other = (one, two) if one.mixed else (two, one)
+    if not group.mixed or other.mixed or not other.is_reduction:
+        return False
+    sums = _sums(other, buffers)
+    if len(sums) != 1 or not sums < _sums(group, buffers) or (group.numel, group.reduced) in sums:
+        return False
+    total = group.numel * group.reduced
+    full = {key[0] for key, size in group.accesses.items() if size >= total}
+    return any(key[0] in full for key, size in other.accesses.items() if size >= total)
+
+
+def _is_row_side(two: Group, one: Group, buffers: Sequence[Buffer]) -> bool:
+    """Whether the iteration of ``two`` is that of the fused kernel: it sums, and by rows."""
+    if one.mixed or not two.is_reduction:
+        return False
+    if two.mixed or not one.is_reduction:
+        return True
+    (first, second) = (_sums(group, buffers) for group in (one, two))
+    return max(numel for numel, _ in second) > max(numel for numel, _ in first)
 
 
 def _sums(group: Group, buffers: Sequence[Buffer]) -> set[tuple[int, ...]]:
@@ -320,72 +314,21 @@ def _kept(places: Iterable[int], shape: Sequence[int], over: Sequence[int]) -> t
     return tuple(found)
 
 
-def _cycle(
-    a: int, b: int, groups: dict[int, Group], home: dict[int, int], needs: Sequence[set[int]]
-) -> bool:
-    """Whether a third group would have to run both before and after the fused one."""
-    least = min(groups[a].order, groups[b].order)
-    stack = [
-        home[need]
-        for name in (a, b)
-        for place in groups[name].members
-        for need in needs[place]
-        if home[need] not in (a, b)
-    ]
-    seen: set[int] = set()
-    while stack:
-        name = stack.pop()
-        if name in seen or groups[name].last < least:
-            continue
-        seen.add(name)
-        for place in groups[name].members:
-            for need in needs[place]:
-                other = home[need]
-                if other in (a, b):
-                    return True
-                if other not in seen:
-                    stack.append(other)
-    return False
-
-
-def _merge(a: int, b: int, groups: dict[int, Group], home: dict[int, int], *, mixed: bool) -> None:
+def _merge(
+    a: int,
+    b: int,
+    groups: dict[int, Group],
+    home: dict[int, int],
+    *,
+    mixed: bool,
+    shape: tuple[int, int],
+) -> None:
     one, two = groups[a], groups.pop(b)
     one.members = sorted([*one.members, *two.members])
-    takes = two.is_reduction and not one.is_reduction
-    if takes or (mixed and two.reduced < one.reduced and not one.mixed):
-        one.numel, one.reduced = two.numel, two.reduced
+    one.numel, one.reduced = shape
     one.order, one.last = min(one.order, two.order), max(one.last, two.last)
     for key, size in two.accesses.items():
         one.accesses[key] = max(one.accesses.get(key, 0), size)
     one.mixed = one.mixed or two.mixed or mixed
     for place in two.members:
         home[place] = a
-
-
-def _ordered(
-    groups: dict[int, Group], home: dict[int, int], needs: Sequence[set[int]]
-) -> list[list[int]]:
-    """The groups in an order that respects every dependence, early ones first."""
-    result: list[list[int]] = []
-    done: set[int] = set()
-
-    def before(name: int) -> Iterable[int]:
-        return sorted(
-            {home[need] for place in groups[name].members for need in needs[place]} - {name}
-        )
-
-    for start in sorted(groups, key=lambda name: groups[name].order):
-        stack = [start]
-        while stack:
-            name = stack[-1]
-            if name in done:
-                stack.pop()
-                continue
-            waiting = [other for other in before(name) if other not in done]
-            if waiting:
-                stack += waiting
-            else:
-                stack.pop()
-                done.add(name)
-                result.append(groups[name].members)
-    return result

@@ -250,12 +250,14 @@ class Realizer:
             return Buffer(value, value.numel, 1, reads, 0.0, (value.name,), (value.node,),
                           value.bytes)  # fmt: skip
         numel, reduced = value.numel, 1
+        if value.scatter:
+            numel = max((self.graph.values[n].numel for n in value.inputs[1:]), default=1)
         if value.kind == "reduce":
             reduced = max(1, self.graph.values[value.inputs[0]].numel // max(1, numel))
         loop = _Loop([value.name], [value.node])
-        total = numel * reduced
+        total = value.numel * reduced
         points = samples(total)
-        work = float(value.operations * total)
+        work = float(value.operations * numel * reduced)
         if value.kind == "reduce":
             operand = self.graph.values[value.inputs[0]]
             points = follow(reduction_order(operand.shape, value.over), points)
@@ -266,11 +268,10 @@ class Realizer:
                 work += self._operand(value, operand_number, points, loop, value.numel)
             if value.name in WRAPPED:
                 loop.leaves = {(n, (DEALT, *key)): size for (n, key), size in loop.leaves.items()}
-        written = numel * item_bytes(value.dtype)
+        written = value.numel * item_bytes(value.dtype)
         if value.scatter:
             moved = max((self.graph.values[n].bytes for n in value.inputs[1:]), default=0)
             written = min(written, moved)
-            numel = max((self.graph.values[n].numel for n in value.inputs[1:]), default=1)
         reads = tuple(Read(buffer, key, size) for (buffer, key), size in loop.leaves.items())
         shape = self.graph.values[value.inputs[0]].shape if value.kind == "reduce" else ()
         return Buffer(

@@ -57,6 +57,16 @@ def _even(total: int, wanted: int, reach: int) -> int:
     return max(1, wanted)
 
 
+def mixed_rows(rows: int, units: int) -> int:
+    """Rows that a block goes through where row and column sums share a kernel: 16 to 128.
+
+    As in torch/_inductor/codegen/simd.py, ``_codegen_mix_order_reduction``: a power of two that
+    leaves eight blocks a unit.
+    """
+    each = max(1, rows // (8 * units))
+    return min(max(1 << (each.bit_length() - 1), 16), 128)
+
+
 def staged(buffer: Buffer, chip: Device, *, inner: bool) -> list[Buffer]:
     """A reduction as its stages."""
     if buffer.reduced == 1:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from perfmodel.workload.lowering.compile.fusion import dependences
 from perfmodel.workload.lowering.compile.graph import Graph
 from perfmodel.workload.lowering.compile.order import Step, memory_at_steps, peak_order
+from perfmodel.workload.lowering.compile.precedence import dependences
 from perfmodel.workload.lowering.compile.realize import Buffer, Realizer, base_of
 from perfmodel.workload.lowering.compile.reuse import Blocks, Need, Turn, share_blocks
 from perfmodel.workload.lowering.device import Device

@@ -145,9 +145,11 @@ def conv_op(site: Site, x: Tensor, weight: Tensor, out: Tensor, direction: str) 
     sides = list(image.shape[-rank:])
     dtype = conv_dtype(site, x)
     if rank == 3:
+        order = layout(x, weight, out)
         return _conv3d(
-            batch, c_in, sides, c_out, kernel, stride, padding, dilation, groups, direction, dtype
-        )
+            batch, c_in, sides, c_out, kernel, stride, padding, dilation, groups, direction, dtype,
+            order,
+        )  # fmt: skip
     if rank == 1:
         sides, kernel = [1, *sides], [1, *kernel]
         stride, padding, dilation = [1, *stride], [0, *padding], [1, *dilation]
@@ -175,6 +177,7 @@ def _conv3d(
     groups: int,
     direction: str,
     dtype: str,
+    order: str,
 ) -> Op:
     cubic = len(set(kernel)) == len(set(stride)) == len(set(padding)) == 1
     return Conv3d(
@@ -187,6 +190,7 @@ def _conv3d(
         padding_h=None if cubic else padding[1],
         padding_w=None if cubic else padding[2],
         dilation=None if max(dilation) == 1 else dilation[0],
+        layout=order,
     )  # fmt: skip
 
 

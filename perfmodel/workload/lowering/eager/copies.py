@@ -6,6 +6,7 @@ from perfmodel.workload.lowering.kernel import Kernel
 from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel
 from perfmodel.workload.lowering.stream import OFFSETS, TURNED, map_op, stream
 from perfmodel.workload.op import Copy
+from perfmodel.workload.program import Tensor
 
 _ROUTES = {"cpu": "device_to_host", "cuda": "host_to_device"}
 _BLOCK_BYTES = 1024  # 128 threads with a vector of 8 bytes each
@@ -89,8 +90,20 @@ def join(site: Site) -> Work:
         filled = -(-max(site.bytes(tensor) for tensor in parts) // _BLOCK_BYTES)
         idle = (len(parts) - 1) * min(filled, _MOST_BLOCKS) * _IDLE_BLOCK
         op = stream("cat", elements, read + idle, written, 0.0, out.dtype)
-    note = "" if vectors or not batched else "reorders elements"
-    return Work("copy", (site.kernel("copy", op, launches=max(1, launches), note=note),))
+    note, name = "" if vectors or not batched else "reorders elements", ""
+    if not batched and len(parts) > 1 and _rows_of_parts(site, out):
+        note, name = "reorders elements", "copy_"  # PyTorch copies part by part
+        op = stream("copy", elements, read, written, OFFSETS * elements)
+    kernel = site.kernel("copy", op, name=name, launches=max(1, launches), note=note)
+    return Work("copy", (kernel,))
+
+
+def _rows_of_parts(site: Site, out: Tensor) -> bool:
+    """Whether every input lands in rows apart from each other: not behind the one before it."""
+    rank = len(out.shape)
+    dim = int(site.attribute("dim", 0)) % max(1, rank)
+    outer = range(1) if dim == 1 and out.layout == "channels_last" else range(dim)
+    return dim > 0 and numel([out.shape[axis] for axis in outer]) > 1
 
 
 def view_gradient(site: Site) -> Work:

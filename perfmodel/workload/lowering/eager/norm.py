@@ -94,10 +94,15 @@ def batch_norm(site: Site) -> Work:
         return Work("norm")
     size, written = site.bytes(x), site.bytes(out)
     in_order = (x.layout == "channels_last") != uses_cudnn(site)
-    waiting = _waiting(x, size + written, site.device) if in_order else 0
-    scale = stream("batch_norm", elements, size + waiting, written, 2.0 * elements, x.dtype)
+    volume = len(x.shape) == 5 and x.layout == "channels_last" and not uses_cudnn(site)
+    waiting = _waiting(x, size + written, site.device) if in_order and not volume else 0
+    # volumes channels last have no kernel of their own: every operand is found one by one
+    # (ATen/native/cuda/Normalization.cu, ``Impl::General``)
+    each = TURNED if volume else 2.0
+    scale = stream("batch_norm", elements, size + waiting, written, each * elements, x.dtype)
+    name = f"{site.name}: general" if volume else ""
     if not is_training(site):
-        last = site.kernel("pointwise", scale, writes=(out,), host="norm")
+        last = site.kernel("pointwise", scale, name=name, writes=(out,), host="norm")
         return Work("norm", (last,) if uses_cudnn(site) else (*_inverse(site), last))
     statistics = stream("moments", elements, size, 0, 3.0 * elements)
     if uses_cudnn(site):
@@ -115,7 +120,7 @@ def batch_norm(site: Site) -> Work:
         launches=3 if x.layout == "channels_last" else 2,  # semaphores, sums, running statistics
         host="norm",
     )
-    second = site.kernel("pointwise", scale, writes=(out,), host="norm")
+    second = site.kernel("pointwise", scale, name=name, writes=(out,), host="norm")
     return Work("norm", (first, second))
 
 

@@ -29,10 +29,20 @@ def reduction(site: Site) -> Work:
     across = _across(site)
     if across:
         rows = elements // max(1, numel(site.outputs[0].shape))
-        flops = max(flops * elements, min(_COLUMN + _ROW * rows, _SPLIT)) / elements
+        flops = max(flops, column_work(rows, elements) / elements)
     op = _totals(site, site.name, elements, float(flops) * elements)
     note = "strided reads" if across else ""
     return Work("reduction", (site.kernel("reduction", op, note=note),))
+
+
+def column_work(rows: int, elements: int, *, split: bool = True) -> float:
+    """Operations that take as long as sums down columns of so many rows.
+
+    ``split``: whether several blocks may share a column, as PyTorch has them do where each thread
+    would go through many rows.
+    """
+    waiting = _COLUMN + _ROW * rows
+    return max(float(elements), min(waiting, _SPLIT) if split else waiting)
 
 
 def _across(site: Site) -> bool:
