@@ -84,6 +84,14 @@ class CalibrationError(PerfmodelError):
     """Measurements that cannot be trusted or fitted."""
 
 
+class UsageError(PerfmodelError):
+    """A command line with a verb, an option or a value that does not exist."""
+
+
+class OutputError(PerfmodelError):
+    """A file or a folder that cannot be written."""
+
+
 class Infeasible(PerfmodelError):
     """A well-posed question whose answer is "it does not fit"; ``repair`` lists the levers."""
 

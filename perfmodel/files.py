@@ -4,23 +4,40 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from perfmodel.errors import OutputError
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A name beside ``path`` to write to; it becomes ``path`` at the end of the block.
 
-    Where the block fails nothing is left, and what ``path`` held stays. The suffix is kept.
+    Where the block fails nothing is left, and what ``path`` held stays. The suffix is kept; missing
+    folders are made.
+
+    Raises
+    ------
+    OutputError
+        If the file or its folder cannot be written.
     """
     target = Path(path)
     draft = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         yield draft
         draft.replace(target)
+    except OSError as error:
+        raise OutputError(
+            str(target),
+            f"<{error.strerror or error}>",
+            "a path that can be written, its folders included",
+            repair="name a file in a folder of your own, and see that the disk has room",
+        ) from None
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -31,7 +48,6 @@ def write_text(path: str | Path, text: str) -> Path:
 def write_bytes(path: str | Path, data: bytes) -> Path:
     """Write bytes; missing folders are made."""
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as draft:
         draft.write_bytes(data)
     return target

@@ -2,6 +2,7 @@
 
 import pytest
 
+from perfmodel.errors import OutputError
 from perfmodel.files import replacing, write_bytes, write_text
 
 
@@ -26,3 +27,12 @@ def test_a_failure_leaves_what_was_there(tmp_path):
         broken()
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_path_that_cannot_be_written_is_named(tmp_path):
+    blocker = write_text(tmp_path / "file", "not a folder")
+    with pytest.raises(OutputError) as caught:
+        write_text(blocker / "below.md", "")
+    assert caught.value.where == str(blocker / "below.md")
+    assert all((caught.value.got, caught.value.accepted, caught.value.repair))
+    assert blocker.read_text() == "not a folder"

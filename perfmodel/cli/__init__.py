@@ -7,6 +7,7 @@ for an answer, 2 for bad input, 3 for "it does not fit".
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -22,7 +23,8 @@ from perfmodel.cli import (
     validate,
 )
 from perfmodel.cli.output import complain
-from perfmodel.errors import Infeasible, PerfmodelError
+from perfmodel.cli.usage import Misuse, told, wants_json
+from perfmodel.errors import Infeasible, OutputError, PerfmodelError
 
 app = typer.Typer(
     name="perfmodel",
@@ -36,11 +38,29 @@ for group in (specs, operators, training, inference, graph, conv, simulate, cali
 
 
 def main() -> None:
-    """Run the command line; our own errors become a message and an exit code."""
+    """Run the command line; errors become a message of five parts and an exit code."""
     try:
-        app()
+        sys.exit(app(prog_name="perfmodel", standalone_mode=False) or 0)
+    except Misuse as error:
+        if not error.format_message():  # the help was shown in place of an answer
+            sys.exit(2)
+        _fail(told(error), 2)
     except PerfmodelError as error:
-        complain(error, as_json="--json" in sys.argv)
-        sys.exit(3 if isinstance(error, Infeasible) else 2)
-    except KeyboardInterrupt:
+        _fail(error, 3 if isinstance(error, Infeasible) else 2)
+    except OSError as error:
+        _fail(
+            OutputError(
+                str(error.filename or "perfmodel"),
+                f"<{error.strerror or error}>",
+                "a file that can be read, or a folder that can be written",
+                repair="check that the path exists, whose it is, and that the disk has room",
+            ),
+            2,
+        )
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
+
+
+def _fail(error: PerfmodelError, code: int) -> NoReturn:
+    complain(error, as_json=wants_json())
+    sys.exit(code)

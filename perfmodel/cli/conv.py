@@ -20,6 +20,7 @@ Batch = Annotated[int, typer.Option("--batch-size", help="Images.")]
 Dtype = Annotated[str, typer.Option(help="Number format.")]
 Layout = Annotated[str, typer.Option(help="nhwc or nchw.")]
 ImageSize = Annotated[int | None, typer.Option("--image-size", help="Side of the image.")]
+Kernel = Annotated[int, typer.Option(help="Side of the filter.")]
 Channels = Annotated[tuple[int, int], typer.Option(help="Input and output channels.")]
 Cache = Annotated[str, typer.Option(help="device, none, infinite: which buffers stay on the chip.")]
 
@@ -39,10 +40,10 @@ def layer(
     on: On,
     channels: Channels = (64, 64),
     side: Annotated[int, typer.Option(help="Height and width.")] = 56,
-    kernel: int = 3,
-    stride: int = 1,
+    kernel: Kernel = 3,
+    stride: Annotated[int, typer.Option(help="Steps of the filter.")] = 1,
     padding: Annotated[int | None, typer.Option(help="Half the kernel by default.")] = None,
-    groups: int = 1,
+    groups: Annotated[int, typer.Option(help="Groups of channels.")] = 1,
     batch_size: Batch = 32,
     direction: Annotated[str, typer.Option("--pass", help="fwd, dgrad or wgrad.")] = "fwd",
     dtype: Dtype = "fp16",
@@ -98,7 +99,9 @@ def net(
     train: Annotated[bool, typer.Option("--train", help="A training step.")] = False,
     optimizer: Annotated[str, typer.Option(help="sgd, adamw or rmsprop.")] = "sgd",
     nodes: Annotated[int | None, typer.Option(help="Nodes, where NAME is a node.")] = None,
-    gpus_per_node: Annotated[int | None, typer.Option("--gpus-per-node")] = None,
+    gpus_per_node: Annotated[
+        int | None, typer.Option("--gpus-per-node", help="Devices used in a node.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """One inference, or one data-parallel training step, of a network."""
@@ -184,7 +187,7 @@ def prune(
     on: On,
     channels: Channels = (256, 256),
     side: Annotated[int, typer.Option(help="Height and width.")] = 28,
-    kernel: int = 3,
+    kernel: Kernel = 3,
     batch_size: Batch = 32,
     dtype: Dtype = "fp16",
     json: Json = False,

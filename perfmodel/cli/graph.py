@@ -158,7 +158,6 @@ def _draw(found: ProgramEstimate, accelerator: Accelerator, folder: Path) -> lis
     from perfmodel.report.programs import memory_over_time, operator_roofline, timeline
     from perfmodel.report.style import save
 
-    folder.mkdir(parents=True, exist_ok=True)
     figures = {
         "roofline": operator_roofline(found, accelerator, _main_dtype(found)),
         "timeline": timeline(found),

@@ -23,9 +23,9 @@ def infer(
     batch_size: Annotated[int, typer.Option(help="Requests decoded together.")],
     prompt_len: Annotated[int, typer.Option(help="Tokens of a prompt.")],
     output_len: Annotated[int, typer.Option(help="Tokens generated for each request.")],
-    tp: int = 1,
-    precision: str = "bf16",
-    stack: str = "vllm-like",
+    tp: Annotated[int, typer.Option(help="Devices that share the model.")] = 1,
+    precision: Annotated[str, typer.Option(help="bf16, fp16, fp8 or fp4.")] = "bf16",
+    stack: Annotated[str, typer.Option(help="How the software runs the work.")] = "vllm-like",
     json: Json = False,
 ) -> None:
     """Time to first token, time per token, end to end, and what memory holds."""

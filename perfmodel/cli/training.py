@@ -21,6 +21,7 @@ Nodes = Annotated[int | None, typer.Option(help="Nodes; all of a cluster by defa
 PerNode = Annotated[int | None, typer.Option("--gpus-per-node", help="Devices used in a node.")]
 Batch = Annotated[int, typer.Option("--global-batch-size", help="Sequences in a step.")]
 SeqLen = Annotated[int, typer.Option("--seq-len", help="Tokens in a sequence.")]
+Precision = Annotated[str, typer.Option(help="bf16, fp16, fp8, fp4, tf32 or fp32.")]
 StackName = Annotated[str, typer.Option("--stack", help="How the software runs the work.")]
 
 
@@ -37,20 +38,30 @@ def train(
     seq_len: SeqLen,
     nodes: Nodes = None,
     gpus_per_node: PerNode = None,
-    tp: int = 1,
-    pp: int = 1,
-    dp: Annotated[int | None, typer.Option(help="What the others leave, by default.")] = None,
-    cp: int = 1,
-    ep: int = 1,
-    expert_tp: int | None = None,
-    virtual_stages: int = 1,
-    micro_batch_size: int = 1,
-    zero: int = 0,
-    zero_group: int | None = None,
-    sequence_parallel: bool = False,
-    recompute: str = "none",
-    precision: str = "bf16",
-    schedule: str = "1f1b",
+    tp: Annotated[int, typer.Option(help="Tensor-parallel degree.")] = 1,
+    pp: Annotated[int, typer.Option(help="Pipeline stages.")] = 1,
+    dp: Annotated[
+        int | None, typer.Option(help="Data-parallel degree; what the others leave, by default.")
+    ] = None,
+    cp: Annotated[int, typer.Option(help="Context-parallel degree: parts of a sequence.")] = 1,
+    ep: Annotated[int, typer.Option(help="Expert-parallel degree.")] = 1,
+    expert_tp: Annotated[
+        int | None, typer.Option(help="That of experts; tp, or 1 beside ep, by default.")
+    ] = None,
+    virtual_stages: Annotated[int, typer.Option(help="Chunks of layers that a stage holds.")] = 1,
+    micro_batch_size: Annotated[int, typer.Option(help="Sequences that pass at once.")] = 1,
+    zero: Annotated[int, typer.Option(help="Stage of ZeRO, 0 to 3: what ranks share out.")] = 0,
+    zero_group: Annotated[
+        int | None, typer.Option(help="Ranks that share out; all replicas by default.")
+    ] = None,
+    sequence_parallel: Annotated[
+        bool, typer.Option(help="Norms and residuals split along the sequence, over tp.")
+    ] = False,
+    recompute: Annotated[
+        str, typer.Option(help="Activations computed again: none, selective, full.")
+    ] = "none",
+    precision: Precision = "bf16",
+    schedule: Annotated[str, typer.Option(help="gpipe, 1f1b or zb-h1.")] = "1f1b",
     layers_per_stage: Annotated[
         str | None, typer.Option(help="Layers of each chunk, e.g. 11,12,12,13.")
     ] = None,
@@ -121,7 +132,7 @@ def plan(
     export: Annotated[
         str | None, typer.Option(help="megatron, torchtitan, deepspeed or slurm.")
     ] = None,
-    precision: str = "bf16",
+    precision: Precision = "bf16",
     stack: StackName = "megatron",
     figure: Annotated[Path | None, typer.Option(help="Draw time against memory here.")] = None,
     json: Json = False,

@@ -12,6 +12,7 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from perfmodel.errors import OutputError, nearest_name
 from perfmodel.files import replacing
 
 # Okabe and Ito, "Color Universal Design", 2008; then darker and lighter tones of the same.
@@ -56,9 +57,23 @@ def figure(width: float = 7.0, height: float = 4.2) -> Iterator[tuple[Figure, Ax
 
 
 def save(drawn: Figure, path: str | Path) -> Path:
-    """Write the figure under a temporary name, then rename it; the suffix decides the format."""
+    """Write the figure under a temporary name, then rename it; the suffix decides the format.
+
+    Raises
+    ------
+    OutputError
+        If the suffix names no picture format, or the path cannot be written.
+    """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    known = sorted(f".{name}" for name in drawn.canvas.get_supported_filetypes())
+    if target.suffix.lower() not in known:
+        raise OutputError(
+            str(target),
+            target.suffix or "<no suffix>",
+            ", ".join(known),
+            nearest=nearest_name(target.suffix, known),
+            repair="end the name in one of the accepted suffixes, such as .svg",
+        )
     # The salt among the settings makes two equal figures equal files.
     with replacing(target) as draft, mpl.rc_context(_SETTINGS):
         drawn.savefig(draft, metadata={"Date": None} if target.suffix == ".svg" else None)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from perfmodel.errors import ScenarioError
+from perfmodel.files import write_bytes
 from perfmodel.sim import protowire as wire
 from perfmodel.sim.chakra_node import (
     COLLECTIVES,
@@ -29,7 +30,7 @@ from perfmodel.sim.chakra_node import (
     node_type,
 )
 from perfmodel.sim.graph import TaskGraph, Timeline, topological_order
-from perfmodel.sim.trace_file import read_bytes, read_json, write_bytes, write_json
+from perfmodel.sim.trace_file import read_bytes, read_json, write_json
 
 
 def read_chakra(path: str | Path) -> list[ChakraNode]:

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Final
 
+from perfmodel.files import write_bytes
 from perfmodel.sim.scenario_files import ADAPTER
-from perfmodel.sim.trace_file import write_bytes
 
 PATH: Final = Path(__file__).parent / "schema" / "scenario.json"
 

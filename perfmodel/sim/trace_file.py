@@ -8,29 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from perfmodel.errors import ScenarioError
-from perfmodel.files import replacing
+from perfmodel.files import write_bytes
 
 MOST_BYTES: Final = 1_500_000_000
-
-
-def write_bytes(path: str | Path, data: bytes) -> Path:
-    """Write under a temporary name in the same folder, then rename: no half-written file is left.
-
-    Raises
-    ------
-    ScenarioError
-        If the folder does not exist or cannot be written.
-    """
-    target = Path(path)
-    try:
-        with replacing(target) as draft:
-            draft.write_bytes(data)
-    except OSError as error:
-        raise ScenarioError(
-            str(target), f"<{error}>", "a path in a folder that can be written",
-            repair="make the folder first",
-        ) from None  # fmt: skip
-    return target
 
 
 def write_json(path: str | Path, document: Any) -> Path:

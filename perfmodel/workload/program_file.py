@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from perfmodel.errors import WorkloadError, nearest_name
-from perfmodel.files import replacing
+from perfmodel.files import write_bytes
 from perfmodel.workload.program import ELEMENT_BYTES, Node, Program, Tensor
 
 FORMAT: Final = "perfmodel-program"
@@ -210,8 +210,7 @@ def save(program: Program, path: Path) -> None:
     text = json.dumps(to_dict(program), separators=(",", ":"), allow_nan=False).encode()
     if path.name.endswith(".gz"):
         text = gzip.compress(text, 6, mtime=0)
-    with replacing(path) as draft:
-        draft.write_bytes(text)
+    write_bytes(path, text)
 
 
 def load(path: Path) -> Program:

@@ -184,3 +184,43 @@ def test_importing_the_package_stays_cheap():
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert shown.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where", "nearest"),
+    [
+        (("spec",), "perfmodel", "specs"),
+        (("conv", "nett"), "perfmodel conv", "net"),
+        (("ops", "some.jsonl", "--jsn"), "perfmodel ops", "--json"),
+        (("ops", "some.jsonl"), "perfmodel ops", None),
+        (("infer", "gpt2", "--batch-size", "many"), "perfmodel infer", None),
+    ],
+)
+def test_a_command_line_that_cannot_be_read_is_told_in_five_parts(
+    perfmodel, arguments, where, nearest
+):
+    code, out, err = perfmodel(*arguments, "--json")
+    document = json.loads(out)
+    assert (code, err) == (2, "")
+    assert (document["where"], document["nearest"]) == (where, nearest)
+    assert all(document[part] for part in ("got", "accepted", "repair"))
+
+
+def test_no_arguments_show_the_help(perfmodel):
+    code, out, err = perfmodel()
+    assert (code, err) == (2, "")
+    assert "validate" in out
+
+
+def test_a_file_that_cannot_be_written_is_no_traceback(perfmodel, tmp_path):
+    blocker = tmp_path / "file"
+    blocker.write_text('{"op": "gemm", "m": 8, "n": 8, "k": 8}\n')
+    code, out, err = perfmodel(
+        "ops", blocker, "--on", "h100-sxm5-80gb", "--out", blocker / "x.jsonl"
+    )
+    assert (code, out) == (2, "")
+    assert "Repair" in err
+    code, out, err = perfmodel(*TRAIN, "--figure", tmp_path / "step.swg")
+    assert (code, out) == (2, "")
+    assert "Nearest: .svg" in err
+    assert list(tmp_path.iterdir()) == [blocker]

@@ -29,7 +29,7 @@ from perfmodel.sim.scheduler import schedule_jobs
 from perfmodel.sim.schedules import build_schedule
 from perfmodel.sim.stage_costs import StageCosts
 from perfmodel.sim.step import replay
-from perfmodel.sim.trace_file import write_bytes
+from perfmodel.sim.trace_file import write_json
 
 
 def a_step(seed=0):
@@ -112,10 +112,8 @@ def test_nothing_is_left_behind_when_writing_fails(tmp_path, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.replace", broken)
     with pytest.raises(KeyboardInterrupt):
-        write_bytes(tmp_path / "trace.json", b"x" * 1000)
+        write_json(tmp_path / "trace.json", ["x" * 1000])
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(ScenarioError, match="folder"):
-        write_bytes(tmp_path / "absent" / "trace.json", b"")
 
 
 # --- Kineto -------------------------------------------------------------------------------------
