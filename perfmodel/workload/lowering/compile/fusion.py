@@ -280,11 +280,17 @@ def _reads_fit(one: Group, two: Group, buffers: Sequence[Buffer]) -> bool:
             if read.places[:1] == (DEALT,):
                 return False
             whole = source.numel == total
-            if whole and turns:
+            if whole and turns and not _other_loops(source, buffer):
                 continue
             if not (single and _turned_alike(one, source, buffer, read)):
                 return False
     return True
+
+
+def _other_loops(one: Buffer, two: Buffer) -> bool:
+    """Whether loops of many axes go through axes of other sizes: none is turned to the other."""
+    sizes = [sorted(s for s in (b.operand or b.value.shape) if s > 1) for b in (one, two)]
+    return min(map(len, sizes)) >= MANY_AXES and sizes[0] != sizes[1]
 
 
 def _turned_alike(one: Group, source: Buffer, buffer: Buffer, read: Read) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -33,6 +34,9 @@ TWICE: Final = frozenset(
     ["silu", "hardswish", "gelu", "mish", "silu_backward", "gelu_backward", "hardswish_backward"]
 )
 """Steps that are decomposed into several, of which more than one takes the operand."""
+
+COUNTED: Final = MappingProxyType({"batch_norm": 24, "cat": 6})
+"""Steps that are expressions of many operations, loads and constants and casts counted."""
 
 WRAPPED: Final = frozenset(["roll", "unpadded"])
 """Steps that begin again in the middle of an axis, or copy padded memory: no loop follows them."""
@@ -237,7 +241,7 @@ class Realizer:
             elif number in self.real or not current.lazy or number not in self.local:
                 read.add(number)
             else:
-                work += max(1, min(current.operations, 12))
+                work += COUNTED.get(current.name, max(1, min(current.operations, 12)))
                 stack += current.inputs
         return len(read), work
 

@@ -11,10 +11,13 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
+import numpy as np
+
 from perfmodel.workload.lowering.compile import decompositions as parts
 from perfmodel.workload.lowering.compile.graph import Graph, Value
 from perfmodel.workload.lowering.compile.names import Names
 from perfmodel.workload.lowering.compile.padding import fits, padded, room
+from perfmodel.workload.lowering.compile.places import follow
 from perfmodel.workload.lowering.compile.realize import base_of
 from perfmodel.workload.lowering.compile.views import view_value
 from perfmodel.workload.lowering.eager.conv import convolution_backward
@@ -244,6 +247,26 @@ def _product(graph: Graph, site: Site, args: list[int]) -> list[int]:
     return extern(graph, site, operands, work, **more)
 
 
+def _image(graph: Graph, number: int) -> int:
+    """An image that is a view of something else has that in memory first, and is turned then."""
+    value, base = graph.values[number], base_of(graph, number)
+    rank = len(value.shape)
+    if value.kind != "view" or base.kind == "source" or rank != 4 or len(base.shape) == rank:
+        return number
+    if value.shape[1] == 1 or numel(value.shape[2:]) == 1:
+        return number
+    points = np.array([0, numel(value.shape[2:])])  # two neighbouring channels
+    while value.kind == "view":
+        points = follow(value.index, points)
+        value = graph.values[value.inputs[0]]
+    if points[1] - points[0] == 1:
+        return number
+    if base.lazy:
+        graph.values[base.number] = replace(base, heavy=True)
+    seen = graph.values[number]
+    return graph.map("channels_last", (number,), seen.shape, seen.dtype, 0, heavy=True)
+
+
 def _last(tensor: Tensor) -> Tensor:
     return replace(tensor, layout="channels_last") if len(tensor.shape) == 4 else tensor
 
@@ -252,6 +275,7 @@ def _convolution(graph: Graph, site: Site, args: list[int], *, channels_last: bo
     """The library call without bias; operands that stood before are turned to channels last."""
     operands = list(args[:2])
     if channels_last:
+        operands[0] = _image(graph, operands[0])
         site = replace(
             site, inputs=tuple(map(_last, site.inputs)), outputs=tuple(map(_last, site.outputs))
         )
