@@ -14,7 +14,7 @@ import numpy as np
 from perfmodel.cost.conv_algorithms import Algorithm, algorithm, applicable
 from perfmodel.cost.conv_passes import Pass
 from perfmodel.cost.efficiency import Efficiency, efficiency_of
-from perfmodel.cost.gemm import gemm_parts
+from perfmodel.cost.gemm import PRODUCT_SPLITS, gemm_parts
 from perfmodel.cost.mechanism import product_sizes, task_device
 from perfmodel.cost.memory_bound import memory_parts
 from perfmodel.cost.price import price
@@ -186,7 +186,7 @@ def _with_traffic(
     if isinstance(one.op, Gemm):
         parts = gemm_parts(
             *product_sizes(task), task.element, task.out_element, device, coefficients,
-            traffic=moved,
+            traffic=moved, splits=PRODUCT_SPLITS,
         )  # fmt: skip
     else:
         none = np.zeros(1)

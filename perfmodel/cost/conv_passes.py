@@ -195,41 +195,53 @@ def kn2row(op: Conv2d) -> Built:
 
 
 def kn2row_accumulating(op: Conv2d) -> Built:
-    """The same, one tap at a time."""
+    """The same, one tap at a time; the input and the running sum are met again at every tap."""
     if op.direction == "wgrad":
         return _kn2row_wgrad(op)
     s = sizes_of(as_forward(op))
     pixels = s.n * s.h * s.w
-    maps = s.e * pixels * s.co
+    maps, x, y = s.e * pixels * s.co, s.e * s.x, s.e * s.y
+    weight = s.e * s.co * s.ci // s.g
     gemm = Gemm(pixels, s.co // s.g, s.ci // s.g, s.g, s.dtype)
-    passes = []
+    passes: list[Pass] = []
+    for rows, columns in _windows(s):
+        added = s.n * s.co * rows * columns
+        # an endless cache brings the input in once and takes every output out once
+        again = ((x, x),) if passes else ()
+        passes.append(
+            Pass("product", gemm, 2 * pixels * s.co * s.ci // s.g,
+                 weight + (0 if passes else x), 0, ((maps, maps), *again))
+        )  # fmt: skip
+        out = min(s.e * added, y)
+        y -= out
+        op_ = Fused("shift-add", 1, 2 * s.e * added, s.e * added, added)
+        held = ((s.e * added, maps), (2 * s.e * added - out, s.e * s.y))
+        passes.append(Pass("shift-add", op_, added, 0, out, held))
+    return tuple(passes), maps
+
+
+def _windows(s: Sizes) -> list[tuple[int, int]]:
+    """Height and width of the part of the output that each tap reaches from inside the input."""
     down = inside_taps(s.h, s.p, s.k, 1, s.padding)
     across = inside_taps(s.w, s.q, s.k, 1, s.padding)
-    for rows in down:
-        for columns in across:
-            added = s.n * s.co * rows * columns
-            passes.append(
-                Pass("product", gemm, 2 * pixels * s.co * s.ci // s.g,
-                     s.e * (s.x + s.co * s.ci // s.g), 0, ((maps, maps),))
-            )  # fmt: skip
-            passes.append(
-                stream("shift-add", added, s.e * added, s.e * added, s.e * added, 0, maps)
-            )
-    return tuple(passes), maps
+    return [(rows, columns) for rows in down for columns in across]
 
 
 def _kn2row_wgrad(op: Conv2d) -> Built:
     s = sizes_of(op)
     passes = []
-    for rows in inside_taps(s.h, s.p, s.k, 1, s.padding):
-        for columns in inside_taps(s.w, s.q, s.k, 1, s.padding):
-            depth = max(1, s.n * rows * columns)
-            gemm = Gemm(s.co // s.g, s.ci // s.g, depth, s.g, s.dtype)
-            both = s.n * rows * columns * (s.ci + s.co)
-            passes.append(
-                Pass("product", gemm, 2 * s.n * rows * columns * s.ci * s.co // s.g,
-                     s.e * both, s.e * s.ci * s.co // s.g)
-            )  # fmt: skip
+    new = [s.e * s.x, s.e * s.y]
+    for rows, columns in _windows(s):
+        gemm = Gemm(s.co // s.g, s.ci // s.g, max(1, s.n * rows * columns), s.g, s.dtype)
+        taken = [s.e * s.n * rows * columns * channels for channels in (s.ci, s.co)]
+        # what an earlier tap has read may still be there
+        first = [min(one, left) for one, left in zip(taken, new, strict=True)]
+        new = [left - one for left, one in zip(new, first, strict=True)]
+        again = [all_ - one for all_, one in zip(taken, first, strict=True)]
+        passes.append(
+            Pass("product", gemm, 2 * s.n * rows * columns * s.ci * s.co // s.g, sum(first),
+                 s.e * s.ci * s.co // s.g, ((again[0], s.e * s.x), (again[1], s.e * s.y)))
+        )  # fmt: skip
     return tuple(passes), 0
 
 

@@ -42,6 +42,14 @@ def test_more_cache_is_never_slower(name: str, direction: str) -> None:
 
 
 @pytest.mark.parametrize("direction", ["fwd", "dgrad", "wgrad"])
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_an_endless_cache_leaves_operands_and_result(name: str, direction: str) -> None:
+    op = replace(OP, direction=direction)
+    assert algorithm_cost(name, op, CHIP, cache=math.inf).traffic == op.bytes_moved
+    assert algorithm_cost(name, op, CHIP, cache=0.0).traffic >= op.bytes_moved
+
+
+@pytest.mark.parametrize("direction", ["fwd", "dgrad", "wgrad"])
 def test_no_algorithm_beats_its_own_roofline(direction: str) -> None:
     op = replace(OP, direction=direction)
     for one in compare(op, CHIP, cache=math.inf):
