@@ -6,11 +6,29 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.cost.attention import attention_parts
 from perfmodel.cost.conv import conv_parts, implicit_gemm
-from perfmodel.cost.conv_forms import FEW, FEW_TAPS, direct_parts, fastest, has_kernel, later, times
-from perfmodel.cost.conv_point import is_point
+from perfmodel.cost.conv_forms import (
+    FEW,
+    FEW_TAPS,
+    direct_parts,
+    fastest,
+    later,
+    times,
+)
+from perfmodel.cost.conv_groups import (
+    LARGEST_GROUP,
+    SLICED_LAUNCHES,
+    Form,
+    generic_parts,
+    is_product,
+    pad_seconds,
+    padded_groups,
+    tried,
+)
+from perfmodel.cost.conv_point import is_point, point_sizes
 from perfmodel.cost.conv_search import searched
 from perfmodel.cost.device import Device, device_of
 from perfmodel.cost.gemm import MANY_SPLITS, PRODUCT_SPLITS, SPLITS, gemm_parts
@@ -24,6 +42,8 @@ Coefficients = Mapping[str, float]
 OPTIMIZER_CHUNK = 65536
 # Channels that a matrix kernel takes at once from one tap of a filter.
 CHANNEL_BLOCK = 32
+# Channels of thin groups that a matrix kernel takes at once, with zeros between the groups.
+GROUP_BLOCK = 64
 # Threads of a block of PyTorch's depth-wise kernels (DepthwiseConv2d.cu).
 DEPTHWISE_THREADS = 512.0
 MATRIX_KERNELS = ("gemm", "gemm_batched", "gemm_grouped", "attention", "conv", "spmm")
@@ -151,7 +171,7 @@ def repacking(task: Task) -> tuple[Floats, Floats]:
     first = task.words.get("layout", "nchw") == "nchw"
     direct = (pointwise(task) * (s["inputs"] % align == 0)) if first else np.zeros_like(moved)
     for size, channels in maps:
-        copied = (1.0 - direct) if first else (channels / s["groups"]) % align > 0
+        copied = (1.0 - direct) if first else channels % align > 0
         moved += copied * 2.0 * size * task.element
         kernels += copied
     weights = s["c_in"] * s["c_out"] / s["groups"] * s["taps"]
@@ -200,67 +220,78 @@ def _conv(task: Task, device: Device, coefficients: Coefficients) -> Parts:
             return special
         made = np.isin(s["side"], (3.0, 5.0, 7.0)) & (s["step"] <= 2.0)
         return searched(special, made, s["flops"], device, coefficients)
-    if matrix and task.base.startswith("conv_odd"):
-        return _odd_channels(task, device, coefficients)
-    if matrix and task.base.startswith("conv_grouped"):
+    if task.base.startswith("conv_grouped"):
         return _groups(task, device, coefficients)
+    if matrix and (task.base.startswith("conv_odd") or task.words["layout"] == "nchw"):
+        return _unaligned(task, device, coefficients)
     return _implicit(task, device, coefficients)
 
 
-def _odd_channels(task: Task, device: Device, coefficients: Coefficients) -> Parts:
-    """Channels that do not fill 16 bytes: padded, taken singly, or laid beside the taps."""
+def _unaligned(task: Task, device: Device, coefficients: Coefficients) -> Parts:
+    """What does not start on 16 bytes: copied, taken singly, or laid beside the taps."""
     s = task.sizes
-    traffic = s["read"] * s["seen"] + s["written"]
-    few = (
-        (s["c_in"] <= FEW)
-        & (s["taps"] <= FEW_TAPS)
-        & (task.dtype == "fp16")
-        & (task.words["direction"] == "fwd")
-    )
-    slow = coefficients["compute_efficiency"] * coefficients["unaligned_efficiency"]
-    singly = dict(coefficients) | {"compute_efficiency": slow}
-    beside_taps = np.where(few, FEW * s["taps"], np.nan)
-    return fastest(
-        (
-            (_implicit(task, device, coefficients), True),
-            (direct_parts(product_sizes(task), traffic, device, coefficients), True),
-            (_unpadded(task, device, coefficients, beside_taps), few),
-            (_unpadded(task, device, singly, np.nan * s["taps"]), pointwise(task) > 0.0),
-        )
-    )
+    align = 16.0 / task.element
+    odd = (s["c_in"] % align > 0) | (s["c_out"] % align > 0)
+    plain = is_point(s)
+    first_layer = (task.dtype == "fp16") & (task.words["layout"] == "nhwc")
+    few = (s["c_in"] <= FEW) & (s["taps"] <= FEW_TAPS) & odd & first_layer
+    few &= task.words["direction"] == "fwd"
+    forms: list[tuple[Parts, NDArray[np.bool_] | bool]] = [
+        (_implicit(task, device, coefficients), True)
+    ]
+    if odd.any():
+        traffic = s["read"] * s["seen"] + s["written"]
+        forms.append((direct_parts(product_sizes(task), traffic, device, coefficients), odd))
+    if few.any():
+        m, n, _, batch = product_sizes(task)
+        beside_taps = (m, n, FEW * s["taps"], batch)
+        forms.append((_product(beside_taps, task, device, coefficients), few))
+    if plain.any():
+        sizes = point_sizes(s, task.words["direction"], task.words["layout"])
+        product = (sizes["m"], sizes["n"], sizes["k"], sizes["batch"])
+        slow = coefficients["compute_efficiency"] * coefficients["unaligned_efficiency"]
+        singly = dict(coefficients) | {"compute_efficiency": slow}
+        forms.append((_product(product, task, device, singly), plain))
+    return fastest(forms)
 
 
 def _groups(task: Task, device: Device, coefficients: Coefficients) -> Parts:
-    """Groups in a kernel of their own, in one dense kernel among zeros, or one after another."""
+    """Groups in one kernel, padded where it needs that, one after another, or on vector units."""
     s = task.sizes
-    one = {"groups": np.ones_like(s["groups"])}
-    each = {name: s[name] / s["groups"] for name in ("c_in", "c_out", "read", "written", "flops")}
-    weights = s["c_in"] * s["c_out"] * s["taps"] * task.element
-    copies = coefficients["expand_floor_seconds"] + (weights + s["read"] + s["written"]) / (
-        device.bandwidth * coefficients["bandwidth_efficiency"]
-    )
-    expanded = _implicit(replace(task, sizes=s | one), device, coefficients)
-    single = _implicit(replace(task, sizes=s | one | each), device, coefficients)
-    looped = times(later(single, coefficients["slice_floor_seconds"]), s["groups"])
-    native = has_kernel(s["c_in"], s["c_out"], s["groups"])
-    return fastest(
-        (
-            (_implicit(task, device, coefficients), native),
-            (later(expanded, copies), True),
-            (looped, True),
-        )
-    )
+    groups = s["groups"]
+    one = {"groups": np.ones_like(groups)}
+    each = {name: s[name] / groups for name in ("c_in", "c_out", "read", "written", "flops")}
+    alone = replace(task, sizes=s | one | each)
+    sliced = later(_implicit(alone, device, coefficients), coefficients["slice_floor_seconds"])
+    traffic = alone.sizes["read"] * s["seen"] + alone.sizes["written"]
+    direct = direct_parts(product_sizes(alone), traffic, device, coefficients)
+    forms: list[Form] = [
+        (times(sliced, groups), True, SLICED_LAUNCHES * groups),
+        (times(direct, groups), True, groups),
+        (generic_parts(s["flops"], device, coefficients), True, np.zeros_like(groups)),
+    ]
+    if device.peak > device.vector:
+        padded, kernels, moved = padded_groups(s, task.element, task.words["direction"])
+        wide = _implicit(replace(task, sizes=padded), device, coefficients)
+        copies = pad_seconds(kernels, moved, device, coefficients)
+        narrow = padded["c_in"] / groups <= LARGEST_GROUP
+        forms.append((later(wide, copies), narrow, kernels))
+        plain = is_product(s) & (task.words["direction"] == "fwd")
+        product = _product(product_sizes(task), task, device, coefficients)
+        forms.append((product, plain, one["groups"]))
+    return tried(forms, coefficients["launch_seconds"])
 
 
-def _unpadded(task: Task, device: Device, coefficients: Coefficients, depth: Floats) -> Parts:
-    """The product without copies around it, of another depth where ``depth`` is a number."""
+def _product(
+    sizes: tuple[Floats, Floats, Floats, Floats],
+    task: Task,
+    device: Device,
+    coefficients: Coefficients,
+) -> Parts:
+    """A convolution as the product of ``sizes``, without copies around it."""
     s = task.sizes
-    m, n, k, batch = product_sizes(task)
     return gemm_parts(
-        m,
-        n,
-        np.where(np.isnan(depth), k, depth),
-        batch,
+        *sizes,
         task.element,
         task.element,
         device,
@@ -274,7 +305,7 @@ def _implicit(task: Task, device: Device, coefficients: Coefficients) -> Parts:
     s = task.sizes
     matrix = device.peak > device.vector
     packed = np.clip(
-        CHANNEL_BLOCK / np.maximum(s["c_in"], s["c_out"]) * s["groups"], 1.0, s["groups"]
+        GROUP_BLOCK / np.maximum(s["c_in"], s["c_out"]) * s["groups"], 1.0, s["groups"]
     )
     s = s | {"groups": s["groups"] / packed}  # thin groups share a block, with zeros between them
     task = replace(task, sizes=s)

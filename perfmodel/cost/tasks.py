@@ -75,6 +75,9 @@ class Task:
             return POINT
         if self.base in ("rmsnorm_odd", "layernorm_odd"):
             return "norm_odd"
+        for several in ("conv_grouped", "conv3d"):
+            if self.base.startswith(several):
+                return several
         if self.base.startswith("conv_"):
             return f"conv_{self.words['direction']}"
         return self.base
@@ -124,9 +127,11 @@ def tasks_of(op: Op) -> tuple[tuple[int, ...], list[Task]]:
         if places.size:
             chosen = flat if mask is None else {name: value[mask] for name, value in flat.items()}
             laid = words
+            if kernel.startswith("conv_") and "_nhwc" in kernel:
+                laid = words | {"layout": "nhwc"}
             if kernel.startswith(POINT):
-                chosen = point_sizes(chosen, words["direction"], words["layout"])
-                laid = words | {"trans": POINT_TRANS[words["layout"]][words["direction"]]}
+                chosen = point_sizes(chosen, laid["direction"], laid["layout"])
+                laid = laid | {"trans": POINT_TRANS[laid["layout"]][laid["direction"]]}
             tasks.append(Task(kernel, chosen, dtype, laid, places))
     return shape, tasks
 
@@ -217,26 +222,14 @@ def _kernels(
         yield f"attention_{direction}-{rate}", ~decode
         yield f"attention_decode-{rate}", decode
     elif family == "conv3d":
-        yield f"conv3d-{rate}", None
+        yield f"conv3d_{direction}-{rate}", None
     elif family == "conv2d":
-        depthwise = (sizes["groups"] > 1) & (sizes["groups"] == sizes["c_in"])
-        layout = words["layout"]
-        # Channels last, other forms serve groups, and few or uneven channels, in some passes.
-        last = layout == "nhwc"
-        grouped = (sizes["groups"] > 1) & ~depthwise & (last and direction != "wgrad")
-        step = 16.0 / bytes_per_element(dtype)
-        odd = ((sizes["c_in"] % step > 0) | (sizes["c_out"] % step > 0)) & (dtype != "fp32")
-        rows = sizes["inputs"] if layout == "nchw" else sizes["c_in"]
-        point = is_point(sizes) & ~odd & (rows % step == 0) & (dtype != "fp32")
-        other = ~depthwise & ~grouped & ~point
-        odd &= (sizes["groups"] == 1) & (last and direction != "dgrad" and rate == "half")
-        yield f"{POINT}_{direction}_{layout}-{rate}", point
-        yield f"conv_grouped_{direction}_{layout}-{rate}", grouped
-        yield f"conv_odd_{direction}_{layout}-{rate}", other & odd
-        yield f"conv_{direction}_{layout}-{rate}", other & ~odd
-        # PyTorch's own kernels serve channels-first maps, except in fp16; cuDNN's the rest.
-        library = "-fp16" if layout == "nchw" and dtype == "fp16" else ""
-        yield f"conv_depthwise_{direction}_{layout}{library}", depthwise
+        # A map of one place lies alike in both layouts.
+        flat = (sizes["inputs"] == 1) & (sizes["outputs"] == 1) & (sizes["groups"] == 1)
+        flat &= words["layout"] == "nchw"
+        for layout, among in (("nhwc", flat), (words["layout"], ~flat)):
+            for kernel, mask in _convolutions(sizes, direction, layout, dtype):
+                yield kernel, mask & among
     elif family in _ROWS:
         yield from _row_kernels(family, sizes, direction, dtype)
     elif family == "fused":
@@ -245,6 +238,29 @@ def _kernels(
         yield ("copy" if words["route"] == "device" else "copy_host"), None
     else:
         yield family, None
+
+
+def _convolutions(
+    sizes: dict[str, Floats], direction: str, layout: str, dtype: str
+) -> Iterator[tuple[str, np.ndarray[tuple[int], np.dtype[np.bool_]]]]:
+    """Kernels of two-dimensional convolutions that lie as ``layout`` says."""
+    rate = RATE_CLASS.get(dtype, dtype)
+    depthwise = (sizes["groups"] > 1) & (sizes["groups"] == sizes["c_in"])
+    grouped = (sizes["groups"] > 1) & ~depthwise
+    step = 16.0 / bytes_per_element(dtype)
+    odd = ((sizes["c_in"] % step > 0) | (sizes["c_out"] % step > 0)) & (dtype != "fp32")
+    rows = sizes["inputs"] if layout == "nchw" else sizes["c_in"]
+    point = is_point(sizes) & ~odd & (rows % step == 0) & (dtype != "fp32")
+    other = ~depthwise & ~grouped & ~point
+    # Channels last, other forms serve few or uneven channels.
+    odd &= (layout == "nhwc") & (rate == "half")
+    yield f"{POINT}_{direction}_{layout}-{rate}", point
+    yield f"conv_grouped_{direction}_{layout}-{rate}", grouped
+    yield f"conv_odd_{direction}_{layout}-{rate}", other & odd
+    yield f"conv_{direction}_{layout}-{rate}", other & ~odd
+    # PyTorch's own kernels serve channels-first maps, except in fp16; cuDNN's the rest.
+    library = "-fp16" if layout == "nchw" and dtype == "fp16" else ""
+    yield f"conv_depthwise_{direction}_{layout}{library}", depthwise
 
 
 def row_lengths(sizes: dict[str, Floats], words: dict[str, str]) -> tuple[Floats, Floats]:

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from perfmodel.cost.conv_forms import direct_parts, fastest, has_kernel, later, times
+from perfmodel.cost.conv_forms import direct_parts, fastest, later, times
+from perfmodel.cost.conv_groups import (
+    generic_parts,
+    group_width,
+    is_product,
+    pad_seconds,
+    padded_groups,
+    tried,
+)
 from perfmodel.cost.conv_point import point_sizes
 from perfmodel.cost.conv_search import searched
 from perfmodel.cost.efficiency import load_coefficients
@@ -52,19 +60,78 @@ def test_point_sizes_take_arrays():
     assert point_sizes(sizes, "wgrad", "nchw")["k"].tolist() == [4.0, 9.0]
 
 
-def test_groups_of_equal_powers_of_two_have_a_kernel():
-    c_in = np.array([256.0, 256.0, 240.0, 384.0, 16.0, 4096.0])
-    c_out = np.array([256.0, 512.0, 240.0, 384.0, 16.0, 4096.0])
-    groups = np.array([8.0, 8.0, 5.0, 8.0, 8.0, 16.0])
-    assert has_kernel(c_in, c_out, groups).tolist() == [True, False, False, False, False, False]
+def sizes_of(record):
+    _, (task,) = tasks_of(op_from_dict(record))
+    return task.sizes
+
+
+def test_groups_are_padded_to_a_power_of_two():
+    width = group_width(np.array([3.0, 32.0, 33.0, 8.0]), np.array([2.0, 32.0, 8.0, 48.0]))
+    assert width.tolist() == [4.0, 32.0, 64.0, 64.0]
+
+
+def test_groups_of_equal_powers_of_two_need_no_copies():
+    even = sizes_of(GROUPED)
+    padded, kernels, moved = padded_groups(even, 2.0, "fwd")
+    assert (kernels[0], moved[0]) == (0.0, 0.0)
+    assert all(np.array_equal(padded[name], even[name]) for name in even)
+
+
+@pytest.mark.parametrize("direction", ["fwd", "dgrad", "wgrad"])
+def test_uneven_groups_copy_what_is_narrower_and_the_weights(direction):
+    sizes = sizes_of(GROUPED | {"c_in": 8 * 20, "c_out": 8 * 32, "pass": direction})
+    padded, kernels, moved = padded_groups(sizes, 2.0, direction)
+    weights = 9 * (160 * 256 / 8 + 256 * 256 / 8)
+    assert kernels.tolist() == [2.0]
+    assert moved[0] == 2.0 * (4 * 28 * 14 * (160 + 256) + weights)
+    assert padded["c_in"].tolist() == padded["c_out"].tolist() == [256.0]
+    whole = 2.0 * (2 * 4 * 28 * 14 * 256 + 9 * 256 * 32)
+    assert padded["read"][0] + padded["written"][0] == whole
+    op = op_from_dict(GROUPED | {"pass": direction})
+    assert (padded["read"][0], padded["written"][0]) == (op.bytes_read, op.bytes_written)
+
+
+def test_copies_cost_a_start_each_and_their_bytes():
+    _, (task,) = tasks_of(op_from_dict(GROUPED))
+    device = task_device(task, H100)
+    c = {"pad_floor_seconds": 1e-5, "pad_efficiency": 0.1}
+    seconds = pad_seconds(np.array([0.0, 3.0]), np.array([0.0, 0.1 * device.bandwidth]), device, c)
+    assert seconds.tolist() == pytest.approx([0.0, 3e-5 + 1.0])
 
 
 def test_other_groups_are_emulated_at_the_cost_of_copies():
     even = priced(GROUPED).seconds[0]
-    uneven = GROUPED | {"c_in": 240, "c_out": 240, "groups": 5}
+    uneven = GROUPED | {"c_in": 240, "c_out": 240, "groups": 10}
     assert priced(uneven).seconds[0] > 2.0 * even
-    cheap = priced(uneven, expand_floor_seconds=1e-6).seconds[0]
+    cheap = priced(uneven, pad_floor_seconds=1e-6).seconds[0]
     assert cheap < priced(uneven).seconds[0]
+
+
+def test_wide_groups_of_one_tap_are_a_batch_of_products():
+    sizes = sizes_of(POINT | {"c_in": 720, "c_out": 256, "groups": 4})
+    wide = {"c_in": np.array([720.0, 720.0, 722.0 * 4, 1100.0, 256.0]),
+            "c_out": np.array([256.0, 256.0, 256.0, 256.0, 256.0]),
+            "groups": np.full(5, 4.0)}  # fmt: skip
+    rest = {name: np.repeat(value, 5) for name, value in sizes.items() if name not in wide}
+    rest["taps"][1] = 9.0
+    assert is_product(rest | wide).tolist() == [True, False, False, False, False]
+
+
+def test_a_generic_kernel_does_so_many_operations_a_second():
+    _, (task,) = tasks_of(op_from_dict(GROUPED))
+    device = task_device(task, H100)
+    c = {"generic_efficiency": 0.01, "floor_seconds": 2e-6, "overlap_exponent": 3.0}
+    flops = np.array([0.0, 0.01 * device.vector])
+    assert generic_parts(flops, device, c).seconds.tolist() == pytest.approx([2e-6, 1.0 + 2e-6])
+
+
+def test_a_trial_counts_launches_by_the_clock_of_the_host():
+    quick = combine(*(np.array([v, v]) for v in (2e-5, 0.0, 0.0, 0.0)), 2.0)
+    single = combine(*(np.array([v, v]) for v in (5e-5, 0.0, 0.0, 0.0)), 2.0)
+    launches = np.array([12.0, 3.0])
+    found = tried([(quick, True, launches), (single, True, np.ones(2))], 6e-6)
+    assert found.seconds.tolist() == [5e-5, 2e-5]
+    assert (found.choice // 100).tolist() == [1.0, 0.0]
 
 
 def test_the_fastest_form_that_serves_counts():
