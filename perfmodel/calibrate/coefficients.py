@@ -60,6 +60,7 @@ LIMITS = {
     "extra_passes": (0.01, 30.0),
     "transpose_passes": (0.01, 8.0),
     "gather_efficiency": (0.1, 1.0),
+    "many_taps_efficiency": (0.1, 1.0),
     "winograd_gain": (1.0, 4.0),
     "host_bytes_per_second": (1e9, 6.4e10),
 }

@@ -32,7 +32,10 @@ COEFFICIENTS = {
     "transpose_floor_seconds": "start and end of the repacking kernels [s]",
     "winograd_gain": "how much faster 3 x 3, stride 1 runs where Winograd applies (1: not used)",
     "gather_efficiency": "arithmetic rate of an implicit product against a plain one",
+    "many_taps_efficiency": "rate of the kernels for more than 32 taps, against those for fewer",
 }
+MOST_TAPS = 32
+"""Taps of which a kernel can tell by the bits of one word whether they lie on the input."""
 DIRECTIONS = ("fwd", "dgrad", "wgrad")
 
 
@@ -62,6 +65,7 @@ def implicit_gemm(
 def conv_parts(
     forms: Sequence[tuple[Floats, Floats, Floats, Floats]],
     winograd: Floats,
+    taps: Floats,
     pointwise: Floats,
     repacked: tuple[Floats, Floats],
     traffic: Floats,
@@ -79,6 +83,8 @@ def conv_parts(
         Products that serve: what :func:`implicit_gemm` answers, and others; the fastest counts.
     winograd : array
         1 for 3 x 3 kernels of step 1 without dilation, else 0.
+    taps : array
+        Places of a filter; beyond :data:`MOST_TAPS` older kernels serve.
     pointwise : array
         1 where nothing is gathered: a plain product.
     repacked : tuple of array
@@ -106,6 +112,7 @@ def conv_parts(
     compute = np.minimum.reduce([product.compute, *(other.compute for other in others)])
     gain = np.where(winograd > 0.0, c["winograd_gain"], 1.0)
     gain = gain * np.where(pointwise > 0.0, 1.0, c["gather_efficiency"])
+    gain = gain * np.where(taps > MOST_TAPS, c["many_taps_efficiency"], 1.0)
     return combine(
         compute / gain,
         product.memory,

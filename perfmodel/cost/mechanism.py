@@ -337,6 +337,7 @@ def _implicit(task: Task, device: Device, coefficients: Coefficients) -> Parts:
     return conv_parts(
         forms,
         s["winograd"],
+        s["taps"],
         plain,
         (moved, kernels),
         traffic,
