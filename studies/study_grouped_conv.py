@@ -16,20 +16,17 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
 
 from perfmodel.hardware.load import load_accelerator
 from perfmodel.optimize.grouped.candidates import Candidate
 from perfmodel.optimize.grouped_conv import (
     GroupedConv,
-    GroupedSchedule,
     contiguous_groups,
     schedule,
 )
-from perfmodel.report.figures import predicted_against_measured, timeline
+from perfmodel.report.figures import predicted_against_measured
+from perfmodel.report.grouped import schedule_picture
 from perfmodel.report.style import save
-
-SLOTS_SHOWN = 24
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,25 +64,6 @@ def unseen() -> Unseen:
     )
 
 
-def picture(found: GroupedSchedule, title: str) -> Figure:
-    """Tiles on an even sample of the slots, coloured by shape."""
-    spans = found.spans()
-    slots = found.chosen.slots
-    shown = np.unique(np.linspace(0, slots - 1, SLOTS_SHOWN).round().astype(int))
-    at = np.searchsorted(shown, spans.row).clip(max=len(shown) - 1)
-    kept = shown[at] == spans.row
-    return timeline(
-        title,
-        [f"slot {slot}" for slot in shown],
-        at[kept],
-        spans.start[kept],
-        spans.duration[kept],
-        [name for name, keep in zip(spans.kind, kept, strict=True) if keep],
-        unit="us",
-        scale=1e6,
-    )
-
-
 def in_order_seconds(chosen: Candidate) -> float:
     """The same tiles, dealt in the order of the groups as a grouped GEMM kernel does [s]."""
     from perfmodel.optimize.grouped.heuristics import makespan, round_robin
@@ -104,9 +82,7 @@ def main(argv: list[str] | None = None) -> None:
     print(found.explain())
     ordered = in_order_seconds(found.chosen)
     print(f"in order {ordered * 1e6:.1f} us, scheduled {found.chosen.makespan * 1e6:.1f} us")
-    kernel, slots = found.chosen.times.name, found.chosen.slots
-    title = f"{found.layer.name}: {found.form.name}, {kernel}, {SLOTS_SHOWN} of {slots} slots"
-    drawn = picture(found, title)
+    drawn = schedule_picture(found)
     real = unseen()
     error = np.abs(real.predicted / real.measured - 1)
     print(f"{len(error)} unseen layers: mean error {error.mean():.1%}, worst {error.max():.0%}")

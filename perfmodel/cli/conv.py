@@ -246,7 +246,8 @@ def prune(
             for row in rows
         ],
     )  # fmt: skip
-    typer.echo(f"unstructured: a sparse product is faster below a density of {density:.2%}")
+    below = f"faster below a density of {density:.2%}" if density else "never faster"
+    typer.echo(f"unstructured: a sparse product is {below}")
 
 
 @conv.command("accuracy")
@@ -286,6 +287,9 @@ def schedule(
     on: On,
     time_limit: Annotated[float, typer.Option(help="Seconds for the placement.")] = 20.0,
     waves: Annotated[bool, typer.Option(help="Also plan waves of streams.")] = True,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw tiles on slots over time: an SVG or PNG file.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Which groups run together on which slots, with the lower bound and the gap."""
@@ -296,6 +300,11 @@ def schedule(
     result = plan(
         groups_from_json(groups), load_accelerator(on), time_limit_s=time_limit, waves=waves
     )
+    if picture is not None:
+        from perfmodel.report.grouped import schedule_picture
+        from perfmodel.report.style import save
+
+        save(schedule_picture(result), picture)
     document = result.to_dict()
     if json:
         emit(document)

@@ -331,7 +331,9 @@ def timeline(
                 label=name,
             )
         axes.set_yticks(np.arange(len(rows)), rows)
-        axes.invert_yaxis()
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        if begin.size:
+            axes.set_xlim(left=min(0.0, float(begin.min())))
         axes.grid(visible=False, axis="y")
         axes.set(xlabel=f"time [{unit}]", title=title)
         drawn.legend(loc="outside lower center", ncols=8, fontsize=8)

@@ -83,8 +83,11 @@ def test_schedule(tmp_path: Path) -> None:
              "out_channels": 128}
         )
     )  # fmt: skip
-    found = ask("schedule", str(path), "--on", "h100-sxm5-80gb", "--no-waves")
+    drawn = tmp_path / "schedule.svg"
+    found = ask("schedule", str(path), "--on", "h100-sxm5-80gb", "--no-waves", "--picture",
+                str(drawn))  # fmt: skip
     assert found["placement_bound_s"] <= found["makespan_s"]
+    assert b"</svg>" in drawn.read_bytes()
 
 
 def test_tables_for_people() -> None:

@@ -46,6 +46,7 @@ _CONDENSE_74: Final = {"layers": (4, 6, 8, 10, 8), "growths": (8, 16, 32, 64, 12
 _CONDENSE_86: Final = {
     "layers": (14, 14, 14), "growths": (8, 16, 32), "cifar": True, "classes": 10
 }  # fmt: skip
+_CONDENSE_142: Final = {"layers": (14,) * 5, "growths": (8, 16, 32, 64, 128), "whole_head": True}
 _CIFAR: Final = (32, 32)
 
 _RECIPES: Final = MappingProxyType(
@@ -72,6 +73,8 @@ _RECIPES: Final = MappingProxyType(
         "condensenet-74-whole-head": _Recipe(condensenet, _CONDENSE_74 | {"whole_head": True}),
         "condensenet-74-g8": _Recipe(condensenet, _CONDENSE_74 | {"groups": 8, "condense": 8}),
         "condensenet-86": _Recipe(condensenet, _CONDENSE_86, _CIFAR),
+        # not published: as deep for ImageNet's five stages as -86 is for CIFAR's three
+        "condensenet-142-whole-head": _Recipe(condensenet, _CONDENSE_142),
         **{
             f"shufflenet-v1-g{groups}": _Recipe(shufflenet_v1, {"groups": groups})
             for groups in SHUFFLE_V1
