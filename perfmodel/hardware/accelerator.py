@@ -178,11 +178,6 @@ class Accelerator(Table):
         return self.clock.boost if self.clock.boost is not None else self.clock.matrix
 
     @property
-    def clock_base(self) -> float | None:
-        """Base clock [Hz]."""
-        return self.clock.base
-
-    @property
     def tdp(self) -> float | None:
         """Thermal design power of one device: the package's divided by its devices [W]."""
         return None if self.package_tdp is None else self.package_tdp / self.devices_per_package

@@ -9,9 +9,9 @@ from perfmodel.calibrate.store import read_records
 from perfmodel.cost.efficiency import efficiency_folder
 from perfmodel.files import write_text
 from perfmodel.report.figures import predicted_against_measured
-from perfmodel.report.kernels import kernel_figures
+from perfmodel.report.kernels import kernel_figures, measured_roofline
 from perfmodel.report.style import save
-from perfmodel.study.accuracy import Part
+from perfmodel.study.accuracy import Part, data_folder
 
 
 def write_part(part: Part, folder: Path) -> list[Path]:
@@ -25,7 +25,12 @@ def write_part(part: Part, folder: Path) -> list[Path]:
             f"{part.name}: predicted against measured", part.measured, part.predicted
         )
         paths.append(save(drawn, folder / f"{part.name}.svg"))
-    if part.name == "operators":
+    if part.name == "operators" and "on" not in part.document:  # the shipped chips' own rows
         for path in sorted(efficiency_folder().glob("*/held_out.csv")):
-            paths += kernel_figures(read_records(path), path.parent.name, folder)
+            chip = path.parent.name
+            paths += kernel_figures(read_records(path), chip, folder)
+            measurements = data_folder() / "measurements" / chip
+            if measurements.is_dir():
+                drawn = measured_roofline(measurements, chip)
+                paths.append(save(drawn, folder / f"{chip}-roofline.svg"))
     return paths

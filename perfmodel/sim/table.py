@@ -65,11 +65,6 @@ class Schedule:
         """Rows of the table."""
         return len(self.device)
 
-    @property
-    def splits_backward(self) -> bool:
-        """Whether weight gradients are rows of their own."""
-        return bool(np.any(self.work == INPUT))
-
     def label(self, row: int) -> str:
         """``"F s3 m7"``: a row for people."""
         return f"{WORK[self.work[row]]} s{self.stage[row]} m{self.micro_batch[row]}"

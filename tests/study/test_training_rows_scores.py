@@ -48,12 +48,11 @@ def test_regret_is_what_the_choice_costs():
 
 
 def test_the_halves_are_fixed_and_of_like_size():
-    # SHA-256 of "T0001" starts with an odd or even byte for ever
     names = [f"T{number:04d}" for number in range(1, 2001)]
     share = np.mean([half(name) == TUNE for name in names])
     assert 0.45 < share < 0.55
-    assert {half("T0025"), half("T0031")} <= {TUNE, REPORT}
-    assert half("T0001") == half("T0001")
+    # sha256sum of the names begins with cc, 3e and 49
+    assert [half(name) for name in ("T0001", "T0025", "T0031")] == [TUNE, TUNE, REPORT]
 
 
 def test_groups_keep_order():
