@@ -20,6 +20,12 @@ def calibrate(
     device: Annotated[str, typer.Option(help="The chip: a name or a TOML path.")],
     folder: Annotated[Path | None, typer.Argument(help="CSV files with sidecars.")] = None,
     out: Annotated[Path | None, typer.Option(help="Efficiency folder to write.")] = None,
+    support: Annotated[
+        Path | None,
+        typer.Option(
+            help="A sibling chip's measurements, in a folder of its name."
+        ),
+    ] = None,
     programs: Annotated[
         Path | None, typer.Option(help="Recorded programs of the models in DIR/models.")
     ] = None,
@@ -49,6 +55,7 @@ def calibrate(
         folder,
         device,
         out=out,
+        support=None if support is None else (support, support.resolve().name),
         progress=None if json else lambda kernel: typer.echo(f"fitting {kernel}", err=True),
     )
     scores = package.summaries(result.records, lambda record: record.kernel)
