@@ -22,9 +22,7 @@ def calibrate(
     out: Annotated[Path | None, typer.Option(help="Efficiency folder to write.")] = None,
     support: Annotated[
         Path | None,
-        typer.Option(
-            help="A sibling chip's measurements, in a folder of its name."
-        ),
+        typer.Option(help="A sibling chip's measurements, in a folder of its name."),
     ] = None,
     programs: Annotated[
         Path | None, typer.Option(help="Recorded programs of the models in DIR/models.")
