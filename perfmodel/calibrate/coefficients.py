@@ -7,7 +7,7 @@ where a library chose badly do not bend the rest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,7 @@ LIMITS = {
     "split_bytes_per_second": (1e11, 1e14),
     "latency_seconds": (1e-8, 1e-5),
     "reuse_room": (0.05, 3.0),
+    "cache_bytes_per_clock": (4.0, 128.0),
     "split_overhead_seconds": (1e-7, 1e-4),
     "floor_seconds": (3e-7, 1e-4),
     "overlap_exponent": (1.0, 12.0),
@@ -46,6 +47,8 @@ LIMITS = {
     "row_cycles": (1.0, 2e5),
     "row_bytes_per_clock": (0.2, 200.0),
     "rows_per_unit": (0.5, 64.0),
+    "again_passes": (0.01, 4.0),
+    "rows_in_flight": (1.0, 64.0),
     "scalar_cost": (1.0, 60.0),
     "transpose_floor_seconds": (1e-7, 5e-5),
     "pad_floor_seconds": (1e-6, 5e-5),
@@ -77,6 +80,7 @@ def fit_coefficients(
     *,
     starts: int = 2,
     steps: int = 18,
+    held: Collection[str] = (),
 ) -> dict[str, float]:
     """Coefficients that bring the mechanism closest to ``seconds`` of shape (N,).
 
@@ -92,9 +96,12 @@ def fit_coefficients(
         Draws the other starting points.
     starts, steps : int
         Beginnings tried, and iterations from each.
+    held : collection of str
+        Coefficients that stay as they are in ``start``.
     """
     blocks, seconds = _thinned(blocks, seconds, rng)
-    names = [name for name in start if name in LIMITS and _matters(name, blocks, start)]
+    free = [name for name in start if name in LIMITS and name not in held]
+    names = [name for name in free if _matters(name, blocks, start)]
     low, high = (np.log([LIMITS[name][side] for name in names]) for side in (0, 1))
     first = np.clip(
         np.log(np.maximum([start[name] for name in names], 1e-9)), low + 1e-3, high - 1e-3

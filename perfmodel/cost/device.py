@@ -11,6 +11,23 @@ from dataclasses import dataclass
 
 from perfmodel.hardware import Accelerator
 
+Tiles = tuple[tuple[int, int], ...]
+# Share of GDDR that holds the bits that correct errors, and of its transfers that carry them
+# (NVIDIA, "Tesla V100 GPU Architecture", 2017, p. 23: 6.25 %; HBM has room of its own).
+INLINE_ECC = 1.0 / 16.0
+# Tiles of the kernels that cuBLAS runs fp32 products in, one and batched, where it has fewer than
+# the mechanism's. By the kernel names in NeuSight's tables, 7,470 of 7,476 batched products of A100
+# and L4 ran in ampere_sgemm_128x128_nn; of a P100 2,656 of 2,662 in 128 x 64, and its 1,811 linear
+# layers in tiles of 4,096 elements.
+PRODUCT_TILES: dict[str, Tiles] = {"pascal": ((32, 128), (128, 32), (64, 64))}
+BATCHED_TILES: dict[str, Tiles] = {
+    "pascal": ((128, 64), (64, 128)),
+    "ampere": ((128, 128),),
+    "ada": ((128, 128),),
+}
+# Lanes that the four schedulers of an NVIDIA SM issue to in a clock, two operations each.
+SM_ISSUE = 256.0
+
 
 @dataclass(frozen=True, slots=True)
 class Device:
@@ -35,6 +52,13 @@ class Device:
         Power limit [W]; infinite where it is not known, so that it bounds nothing.
     year : float
         Year of release; energy per operation falls with it.
+    cache_copies : int
+        Times that the cache keeps what all units read.
+    product_tiles, batched_tiles : tuple of tuple of int
+        Tiles that fp32 products, one or batched, run in; none where libraries have them all.
+    issue_share : float
+        Share of the instructions that a unit can issue which fp32 arithmetic at its full rate
+        takes; 0 where that is not known.
     """
 
     peak: float
@@ -45,6 +69,10 @@ class Device:
     clock: float
     power: float = math.inf
     year: float = 2020.0
+    cache_copies: int = 1
+    product_tiles: Tiles = ()
+    batched_tiles: Tiles = ()
+    issue_share: float = 0.0
 
 
 def device_of(accelerator: Accelerator, dtype: str, *, matrix: bool) -> Device:
@@ -66,16 +94,36 @@ def device_of(accelerator: Accelerator, dtype: str, *, matrix: bool) -> Device:
         If the description does not say how fast the chip is in that type.
     """
     vector = accelerator.peaks.vector.get("fp32", math.inf)
+    issue = _issue_share(accelerator)
+    carried = 1.0 - INLINE_ECC if accelerator.memory.inline_ecc else 1.0
     return Device(
         peak=accelerator.peak(dtype) if matrix else vector,
-        vector=vector,
-        bandwidth=float(accelerator.memory_bandwidth),
+        vector=vector if matrix or not issue else vector / issue,
+        bandwidth=float(accelerator.memory_bandwidth) * carried,
         cache=float(accelerator.last_level_cache or accelerator.l2_capacity or 0.0),
         units=int(accelerator.require("units")),
         clock=accelerator.require("clock_boost"),
         power=accelerator.tdp or math.inf,
         year=float(accelerator.year or 2020),
+        cache_copies=accelerator.cache.l2_partitions,
+        product_tiles=PRODUCT_TILES.get(accelerator.family, ()),
+        batched_tiles=BATCHED_TILES.get(accelerator.family, ()),
+        issue_share=issue,
     )
+
+
+def _issue_share(accelerator: Accelerator) -> float:
+    """fp32 arithmetic against the instructions that an SM issues.
+
+    Four schedulers issue to 128 lanes a clock since Volta, whether 64 (V100, T4, A100) or 128 (A40,
+    L4, H100) of them do fp32 arithmetic. Kernels that stream do little but fetch, convert and look
+    up: they end at the schedulers. Products in fp32 need other instructions between theirs: these
+    are free where half of the issue slots are.
+    """
+    lanes = accelerator.per_clock.vector.get("fp32")
+    if accelerator.unit_name != "SM" or not lanes:
+        return 0.0
+    return min(1.0, lanes / SM_ISSUE)
 
 
 def energy_scale(device: Device, halving_years: float) -> float:

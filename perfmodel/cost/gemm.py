@@ -86,6 +86,7 @@ def gemm_parts(
     *,
     traffic: Floats | None = None,
     splits: tuple[int, ...] = SPLITS,
+    tiles: tuple[tuple[int, int], ...] = TILES,
 ) -> Parts:
     """Time of ``batch`` products of ``m x k`` by ``k x n``.
 
@@ -103,6 +104,8 @@ def gemm_parts(
         Unique bytes moved to and from device memory [B]; by default operands and output once.
     splits : tuple of int
         Parts that ``k`` may be cut into.
+    tiles : tuple of tuple of int
+        Tiles that the library has.
 
     Returns
     -------
@@ -129,6 +132,7 @@ def gemm_parts(
             device=device,
             c=coefficients,
             splits=splits,
+            shapes=tiles,
         )
         for start in range(0, size, _CHUNK)
     ]
@@ -148,6 +152,7 @@ def _chunk(
     device: Device,
     c: Mapping[str, float],
     splits: tuple[int, ...],
+    shapes: tuple[tuple[int, int], ...],
 ) -> tuple[Floats, ...]:
     """Every (tile, split) of a slice of the operators; the fastest is kept."""
     c = _WITHOUT | dict(c)
@@ -160,7 +165,7 @@ def _chunk(
     compute = np.zeros(m.shape)
     once = np.zeros(m.shape)
     choice = np.zeros(m.shape)
-    for index, (rows, columns) in enumerate(TILES):
+    for index, (rows, columns) in enumerate(shapes):
         intensity = rows * columns / (rows + columns)
         efficiency = c["compute_efficiency"] * intensity / (intensity + c["tile_half_intensity"])
         per_k = 2.0 * rows * columns / (unit_peak * efficiency)

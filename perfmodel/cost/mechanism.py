@@ -30,8 +30,9 @@ from perfmodel.cost.conv_groups import (
 )
 from perfmodel.cost.conv_point import is_point, point_sizes
 from perfmodel.cost.conv_search import searched
-from perfmodel.cost.device import Device, device_of
-from perfmodel.cost.gemm import MANY_SPLITS, PRODUCT_SPLITS, SPLITS, gemm_parts
+from perfmodel.cost.cycle import warmed
+from perfmodel.cost.device import Device, Tiles, device_of
+from perfmodel.cost.gemm import MANY_SPLITS, PRODUCT_SPLITS, SPLITS, TILES, gemm_parts
 from perfmodel.cost.memory_bound import memory_parts
 from perfmodel.cost.parts import Floats, Parts, combine
 from perfmodel.cost.tasks import Task
@@ -46,6 +47,8 @@ CHANNEL_BLOCK = 32
 GROUP_BLOCK = 64
 # Threads of a block of PyTorch's depth-wise kernels (DepthwiseConv2d.cu).
 DEPTHWISE_THREADS = 512.0
+# Operand bytes times operations a clock of the fastest unit that coefficients were fitted to.
+FED_RATE = 8192.0
 MATRIX_KERNELS = ("gemm", "gemm_batched", "gemm_grouped", "attention", "conv", "spmm")
 
 
@@ -56,6 +59,7 @@ def task_device(task: Task, accelerator: Accelerator) -> Device:
 
 def mechanism(task: Task, device: Device, coefficients: Coefficients) -> Parts:
     """Time of every operator of ``task`` and its parts, arrays of shape (N,) [s]."""
+    task = warmed(task, device, coefficients)
     base = task.base
     s = task.sizes
     if task.product:
@@ -141,7 +145,35 @@ def product_sizes(task: Task) -> tuple[Floats, Floats, Floats, Floats]:
     return s["m"], s["n"], s["k"], s["batch"]
 
 
+def fed(task: Task, device: Device, coefficients: Coefficients) -> Coefficients:
+    """Coefficients with the operand rate of units that multiply faster than those known.
+
+    A unit can take in what a 128 x 128 tile needs at its full rate, or it would be built in vain:
+    at 4096 operations of two bytes a clock 64 bytes (Hopper), at twice that 128 (Blackwell).
+    """
+    rate = device.peak / (device.units * device.clock) * task.element
+    faster = rate / FED_RATE
+    if faster <= 1.0:
+        return coefficients
+    taken = coefficients["operand_bytes_per_clock"] * faster
+    return dict(coefficients) | {"operand_bytes_per_clock": taken}
+
+
+def issued(task: Task, device: Device, coefficients: Coefficients) -> Device:
+    """The chip with the fp32 rate that is left beside the other instructions of a product."""
+    slots = device.issue_share * (1.0 + coefficients.get("issue_overhead", 0.0))
+    if task.dtype != "fp32" or slots <= 1.0:
+        return device
+    return replace(device, peak=device.peak / slots)
+
+
 def _gemm(task: Task, device: Device, coefficients: Coefficients) -> Parts:
+    coefficients = fed(task, device, coefficients)
+    device = issued(task, device, coefficients)
+    tiles: Tiles = ()
+    if task.dtype == "fp32":
+        batched = task.base.startswith("gemm_batched")
+        tiles = device.batched_tiles if batched else device.product_tiles
     return gemm_parts(
         *product_sizes(task),
         task.element,
@@ -150,6 +182,7 @@ def _gemm(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         coefficients,
         traffic=task.sizes["read"] + task.sizes["written"],
         splits=PRODUCT_SPLITS,
+        tiles=tiles or TILES,
     )
 
 

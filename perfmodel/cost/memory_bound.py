@@ -32,6 +32,8 @@ COEFFICIENTS = {
     "scalar_cost": "how much longer a looked-up row takes that is no multiple of 16 bytes",
     "rows_per_unit": "rows that one unit works on at a time",
     "extra_passes": "passes over the operand beyond the unique bytes, as a multiple of those",
+    "again_passes": "passes that come back to a row after the first, from the cache if it is there",
+    "rows_in_flight": "rows that one unit has begun and not finished",
     "compute_efficiency": "share of the vector peak that the arithmetic reaches",
     "floor_seconds": "start and end of the kernels in a stream [s]",
     "overlap_exponent": "how sharply the parts overlap",
@@ -48,6 +50,16 @@ def cached_writes(written: Floats, cache: float, share: float) -> Floats:
         return np.zeros_like(written)
     room = share * cache
     return np.asarray(written / (1.0 + (written / room) ** 4))
+
+
+def _pushed_out(moved: Floats, rows: Floats, device: Device, c: Mapping[str, float]) -> Floats:
+    """Share of a second pass over a row that the cache no longer holds.
+
+    A norm reads its row for the sums and once more to scale it; in between, all rows that the
+    chip works on pass through the last-level cache, with what is written of them.
+    """
+    flying = moved * np.minimum(1.0, c["rows_in_flight"] * device.units / np.maximum(rows, 1.0))
+    return np.asarray(1.0 / (1.0 + (device.cache / flying) ** 4))
 
 
 def memory_parts(
@@ -81,6 +93,8 @@ def memory_parts(
     traffic = (read + written) * (1.0 + c["extra_passes"]) - cached_writes(
         written, device.cache, c["write_in_cache"]
     )
+    if c.get("again_passes", 0.0) > 0.0:
+        traffic = traffic + c["again_passes"] * read * _pushed_out(read + written, rows, device, c)
     memory = traffic / (device.bandwidth * c["bandwidth_efficiency"])
     each = c["row_cycles"] + row_bytes / c["row_bytes_per_clock"]
     turns = np.maximum(1.0, rows / (device.units * c["rows_per_unit"]))

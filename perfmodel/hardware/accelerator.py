@@ -36,17 +36,27 @@ class Table(BaseModel):
 
 
 class Memory(Table):
-    """Device memory: kind, capacity [B], bandwidth [B/s] (reads and writes together)."""
+    """Device memory: kind, capacity [B], bandwidth [B/s] (reads and writes together).
+
+    ``inline_ecc``: whether the bits that correct errors lie in the memory itself, and so take a
+    sixteenth of its capacity and of its transfers (GDDR; HBM has room and wires of their own).
+    """
 
     kind: str
     capacity: Capacity
     bandwidth: Rate
+    inline_ecc: bool = False
 
 
 class Cache(Table):
-    """Caches shared by the whole device: L2, and a last level behind it where there is one."""
+    """Caches shared by the whole device: L2, and a last level behind it where there is one.
+
+    ``l2_partitions``: parts of the L2, each of which keeps what the units beside it read, so that
+    data that all units read is kept so many times.
+    """
 
     l2_capacity: Capacity | None = None
+    l2_partitions: int = Field(default=1, ge=1)
     l2_bandwidth: Rate | None = None
     last_level: Capacity | None = None
     last_level_bandwidth: Rate | None = None
