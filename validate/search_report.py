@@ -16,6 +16,10 @@ EDGES_US = (0.0, 10.0, 20.0, 50.0, 100.0, np.inf)
 CUBLAS = {"fwd": "ConvFwd_eng58", "dgrad": "ConvBwdData_eng63", "wgrad": "ConvBwdFilter_eng62"}
 """Engine of each pass that hands a convolution to the library of matrix products."""
 
+TENSOR = {"fwd": "ConvFwd_eng62", "dgrad": "ConvBwdData_eng67", "wgrad": "ConvBwdFilter_eng65"}
+"""Engine of each pass whose half-precision kernels are those of the chip's own architecture."""
+TAPS = (1, 9, 25, 32, 49, 1000)
+
 Search = tuple[ops.Op, list[search_log.Plan]]
 
 
@@ -57,12 +61,55 @@ def products(found: Iterable[Search]) -> list[str]:
     return [f"| {name} | {n} | {kept} |" for name, (n, kept) in sorted(counts.items())]
 
 
+def by_taps(found: Iterable[Search]) -> list[str]:
+    """Lines: how many searches of half precision try the newest kernels, by a filter's taps."""
+    counts: dict[tuple[str, str], list[int]] = {}
+    for op, plans in found:
+        dense = op["op"] == "conv2d" and op.get("groups", 1) == 1
+        if not dense or op["dtype"] not in ("bf16", "fp16"):
+            continue
+        which, taps = op["pass"], int(op["kernel"]) ** 2
+        low, high = next(pair for pair in pairwise((0, *TAPS)) if pair[0] < taps <= pair[1])
+        tally = counts.setdefault((which, f"{low + 1} to {high}"), [0, 0])
+        tally[0] += 1
+        tally[1] += any(name.startswith(TENSOR[which]) for name, _ in plans)
+    return [f"| {which} | {taps} | {n} | {new} |" for (which, taps), (n, new) in counts.items()]
+
+
+def forms(found: Iterable[Search]) -> list[str]:
+    """Lines: the engines that win for groups, even (one power of two) or not, channels last."""
+    counts: dict[tuple[str, str], dict[str, int]] = {}
+    for op, plans in found:
+        groups = op.get("groups", 1)
+        if not 1 < groups < op["c_in"] or op["layout"] != "nhwc" or not plans:
+            continue
+        c_in, c_out = op["c_in"] // groups, op["c_out"] // groups
+        even = c_in == c_out and c_in & (c_in - 1) == 0
+        tally = counts.setdefault((op["pass"], "even" if even else "uneven"), {})
+        engine = chosen(plans).split("_")[1]
+        tally[engine] = tally.get(engine, 0) + 1
+    lines = []
+    for (which, kind), tally in sorted(counts.items()):
+        ranked = sorted(tally.items(), key=lambda pair: -pair[1])
+        wins = ", ".join(f"{name} {n}" for name, n in ranked)
+        lines.append(f"| {which} | {kind} | {sum(tally.values())} | {wins} |")
+    return lines
+
+
 def main() -> int:
-    """Print both tables."""
-    found = search_log.read(FOLDER / "search" / "plans.jsonl.gz")
+    """Print the tables."""
+    found = [
+        one
+        for path in sorted((FOLDER / "search").glob("plans*.jsonl.gz"))
+        for one in search_log.read(path)
+    ]
     print("\n".join(by_time(found, latencies(FOLDER))))
     print("\n| pass, layout | products tried | kept |\n| --- | --- | --- |")
     print("\n".join(products(found)))
+    print("\n| pass | taps | convolutions | newest kernels tried |\n| --- | --- | --- | --- |")
+    print("\n".join(sorted(by_taps(found))))
+    print("\n| pass | groups | convolutions | engines kept |\n| --- | --- | --- | --- |")
+    print("\n".join(forms(found)))
     return 0
 
 

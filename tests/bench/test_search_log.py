@@ -106,3 +106,20 @@ def test_packed_plans_and_what_a_search_keeps(tmp_path):
     assert search_report.products(found) == ["| fwd nhwc | 1 | 0 |"]
     table = search_report.by_time(found, {ops.key(op): 15.0})
     assert table[2:] == ["| 10 to 20 | 1 | 5.0 | 2.500 |"]
+
+
+def test_the_report_counts_newest_kernels_by_taps_and_engines_by_groups():
+    op = {"op": "conv2d", "pass": "fwd", "layout": "nhwc", "dtype": "bf16", "groups": 1,
+          "kernel": 7, "c_in": 64, "c_out": 64}  # fmt: skip
+    old, new = ("ConvFwd_eng22_k2=1", 0.02), ("ConvFwd_eng62_k2=1", 0.01)
+    found = [(op, [old]), (op | {"kernel": 3}, [old, new]), (op | {"dtype": "fp32"}, [old])]
+    assert search_report.by_taps(found) == [
+        "| fwd | 33 to 49 | 1 | 0 |",
+        "| fwd | 2 to 9 | 1 | 1 |",
+    ]
+    found = [(op | {"groups": 4}, [old, new]), (op | {"groups": 64}, [old]),
+             (op | {"groups": 4, "c_out": 32}, [old]), (op | {"groups": 4}, [])]  # fmt: skip
+    assert search_report.forms(found) == [
+        "| fwd | even | 1 | eng62 1 |",
+        "| fwd | uneven | 1 | eng22 1 |",
+    ]
