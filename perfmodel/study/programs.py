@@ -75,6 +75,8 @@ class Record:
     after_profiler : bool
         Whether a profiler was attached to the measuring process; predictions are then of a step
         with one.
+    superseded : bool
+        Whether another row of the same case stands for it: it is in no score of times.
     measured_host_s, measured_kernel_s : float or None
         The same as measured, where it was [s].
     peak_measured, peak_predicted : int or None
@@ -107,6 +109,7 @@ class Record:
     issue_pace: float | None = None
     issued_s: float | None = None
     after_profiler: bool = False
+    superseded: bool = False
     measured_host_s: float | None = None
     measured_kernel_s: float | None = None
     peak_measured: int | None = None
@@ -156,7 +159,9 @@ def estimate_program(
     return estimate_lowered(lowered, accelerator, host_pace=host_pace)
 
 
-def host_pace_of(call: float, on: str | Path | Accelerator | Cluster) -> float:
+def host_pace_of(
+    call: float, on: str | Path | Accelerator | Cluster, *, block: float | None = None
+) -> float:
     """The pace of a host from its probe, for ``host_pace`` of :func:`estimate_program`.
 
     Parameters
@@ -165,13 +170,17 @@ def host_pace_of(call: float, on: str | Path | Accelerator | Cluster) -> float:
         What ``python3 validate/bench/host_probe.py`` prints: seconds of one tiny operator [s].
     on : str, Path, Accelerator or Cluster
         The device of the estimate: its coefficients hold the reference.
+    block : float, optional
+        The block that the probe prints too; it tells the pace better [s].
     """
     accelerator = _device(on)
-    if isinstance(call, bool) or not isinstance(call, (int, float)) or not 1e-7 <= call <= 1e-2:
-        raise WorkloadError(
-            "host pace: call", call, "seconds between 1e-7 and 1e-2", repair="probe again"
-        )
-    return pace_of_probe(float(call), program_coefficients(accelerator))
+    for name, value in (("call", call), ("block", 1e-3 if block is None else block)):
+        wrong = isinstance(value, bool) or not isinstance(value, (int, float))
+        if wrong or not 1e-7 <= value <= 1e-2:
+            raise WorkloadError(
+                f"host pace: {name}", value, "seconds between 1e-7 and 1e-2", repair="probe again"
+            )
+    return pace_of_probe(float(call), program_coefficients(accelerator), block=block)
 
 
 def _device(on: str | Path | Accelerator | Cluster) -> Accelerator:
@@ -256,6 +265,7 @@ def _record(row: ModelRow, prepared: Prepared, c: ProgramCoefficients, workspace
     done = step(prepared, c, pace=pace, profiler=row.after_profiler)
     usual = step(prepared, c, profiler=row.after_profiler) if pace is not None else done
     issuing = None if prepared.lowered.graph else issue_pace(row, c)
+    work = usual.host / c["usual_pace"]
     memory = replay(prepared.lowered, workspace=workspace)
     width = c.interval.get(prepared.mode, 0.0)
     blank = _blank(row)
@@ -268,7 +278,7 @@ def _record(row: ModelRow, prepared: Prepared, c: ProgramCoefficients, workspace
         unprobed_s=usual.seconds,
         host_pace=pace,
         issue_pace=issuing,
-        issued_s=None if issuing is None else usual.host * issuing / c["usual_pace"],
+        issued_s=None if issuing is None else issuing * (work + c["first_step"]),
         low_s=done.seconds * math.exp(-width),
         high_s=done.seconds * math.exp(width),
         host_s=done.host,
@@ -290,6 +300,7 @@ def _blank(row: ModelRow) -> Record:
         split=half(row.model),
         measured_s=row.step_s,
         after_profiler=row.after_profiler,
+        superseded=row.superseded,
         measured_host_s=row.host_s,
         measured_kernel_s=row.kernel_s,
         reserved_measured=row.peak_reserved,
@@ -297,9 +308,14 @@ def _blank(row: ModelRow) -> Record:
 
 
 def purpose(record: Record) -> str:
-    """What a row is scored as: training and decoding apart from the ways of inference."""
+    """What a row is scored as: training and decoding apart from the ways of inference.
+
+    Steps that were launched one by one in a process where a profiler had been are apart too: they
+    are no measurement of a host by itself.
+    """
     kind = {"train": "training", "decode": "decoding"}.get(record.kind, "inference")
-    return f"{kind}, {record.mode}"
+    apart = " (profiler attached)" if record.after_profiler and record.mode in PLAIN else ""
+    return f"{kind}, {record.mode}{apart}"
 
 
 def bounded(record: Record) -> str:
@@ -313,9 +329,14 @@ def bounded(record: Record) -> str:
     return f"{purpose(record)}: {'device' if device else 'host'}"
 
 
+def blind(found: Sequence[Record]) -> list[Record]:
+    """The same rows as predicted for a host of unknown pace."""
+    return [replace(one, predicted_s=one.unprobed_s or one.predicted_s) for one in found]
+
+
 def time_scores(found: Sequence[Record], key: Callable[[Record], str]) -> dict[str, Score]:
-    """Errors of the step time by group; refused rows are not in them."""
-    kept = [one for one in found if not one.refused]
+    """Errors of the step time by group; refused and superseded rows are not in them."""
+    kept = [one for one in found if not one.refused and not one.superseded]
     table = {}
     for name, places in groups([key(one) for one in kept]).items():
         mine = [kept[k] for k in places]

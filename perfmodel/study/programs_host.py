@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from perfmodel.study.programs import Record, bounded, purpose, time_scores
+from perfmodel.study.programs import Record, blind, bounded, purpose, time_scores
 from perfmodel.study.scores import Score, score
 
 HEAD = (
@@ -35,8 +35,7 @@ def both_ways(found: Sequence[Record]) -> list[tuple[str, Score, Score]]:
         Of one chip and half.
     """
     probed = [one for one in found if one.host_pace is not None and bounded(one).endswith("host")]
-    blind = [replace(one, predicted_s=one.unprobed_s) for one in probed]
-    given, unknown = time_scores(probed, purpose), time_scores(blind, purpose)
+    given, unknown = time_scores(probed, purpose), time_scores(blind(probed), purpose)
     return [(name, given[name], unknown[name]) for name in given]
 
 
@@ -44,7 +43,7 @@ def issue_scores(found: Sequence[Record]) -> dict[str, Score]:
     """Errors of the time in which a single step is issued, with nine probes between them."""
     groups: dict[str, list[Record]] = {}
     for one in found:
-        if one.issued_s is not None and one.measured_host_s:
+        if one.issued_s is not None and one.measured_host_s and not one.superseded:
             groups.setdefault(purpose(one), []).append(one)
     table = {}
     for name, mine in groups.items():

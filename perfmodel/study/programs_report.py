@@ -23,6 +23,7 @@ from perfmodel.hardware import load_accelerator
 from perfmodel.study import programs_host
 from perfmodel.study.programs import (
     Record,
+    blind,
     bounded,
     measured_cases,
     memory_scores,
@@ -91,7 +92,9 @@ def markdown(
         tune = [one for one in rows if one.split == TUNE]
         lines += ["Step time, models that no fit read (rows with a probe: at its pace):", ""]
         lines += _table("step", time_scores(report, purpose))
-        lines += ["The same by which side held the measured step up:", ""]
+        lines += ["The same for a host of unknown pace:", ""]
+        lines += _table("step", time_scores(blind(report), purpose))
+        lines += ["At the pace of the probe, by which side held the measured step up:", ""]
         lines += _table("step", time_scores(report, bounded))
         lines += programs_host.markdown(rows, report if chip == CHIPS[0] else rows)
         lines += _table("family", time_scores(report, lambda one: one.family))
@@ -137,7 +140,8 @@ def _table(name: str, scores: Mapping[str, Score]) -> list[str]:
 
 
 def _worst(rows: Sequence[Record]) -> list[str]:
-    kept = sorted((one for one in rows if not one.refused), key=lambda one: -abs(one.error))
+    kept = [one for one in rows if not one.refused and not one.superseded]
+    kept.sort(key=lambda one: -abs(one.error))
     lines = [
         "| case | measured ms | predicted ms | error % | host ms | device ms |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",

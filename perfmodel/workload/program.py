@@ -128,6 +128,8 @@ class Program:
         What made it, with versions: ``"torch.record (torch 2.13.0)"``.
     module_calls : int
         How many ``Module.__call__`` ran.
+    python_calls : int
+        How many Python functions forward and backward called; 0 where nobody counted.
     storages : tuple of int
         Size of each storage [B].
     assumptions : tuple of str
@@ -148,6 +150,7 @@ class Program:
     module_calls: int
     storages: tuple[int, ...]
     assumptions: tuple[str, ...] = ()
+    python_calls: int = 0
     _index: Mapping[str, Tensor] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -72,6 +72,9 @@ class ProgramFile(_File):
     name: str = Field(min_length=1)
     origin: str = Field(default="json", description="what made the file, with versions")
     module_calls: _Number = Field(default=0, description="how many Module.__call__ ran")
+    python_calls: _Number = Field(
+        default=0, description="how many Python functions ran; 0 where nobody counted"
+    )
     storages: tuple[_Size, ...] = Field(description="size of each storage in bytes")
     tensors: tuple[TensorFile, ...]
     nodes: tuple[NodeFile, ...]
@@ -115,6 +118,7 @@ def to_dict(program: Program) -> dict[str, Any]:
         "name": program.name,
         "origin": program.origin,
         "module_calls": program.module_calls,
+        "python_calls": program.python_calls,
         "assumptions": list(program.assumptions),
         "inputs": list(program.inputs),
         "outputs": list(program.outputs),
@@ -181,6 +185,7 @@ def from_dict(data: Any, *, where: str = "program") -> Program:
         outputs=file.outputs,
         origin=file.origin,
         module_calls=file.module_calls,
+        python_calls=file.python_calls,
         storages=file.storages,
         assumptions=file.assumptions,
     )

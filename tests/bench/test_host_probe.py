@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from perfmodel import host_pace_of
 from validate.bench import host_probe
 
 pytest.importorskip("torch")
@@ -14,7 +15,9 @@ def test_the_probe_prints_times_and_the_pace(capsys):
     found = json.loads(capsys.readouterr().out)
     assert 0.0 < found["probe_call_p10_us"] <= found["probe_call_us"] <= found["probe_call_p90_us"]
     assert found["probe_add_ns"] > 0.0
-    assert found["host_pace"] > 0.0
+    # The block decides: twice as long means half the pace.
+    half = host_pace_of(1e-5, "h100-sxm5-80gb", block=0.5e-6 * found["probe_block_us"])
+    assert found["host_pace"] == pytest.approx(2.0 * half, rel=1e-3)
 
 
 def test_a_stream_is_cut_into_pieces_of_about_one_size():

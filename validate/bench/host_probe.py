@@ -1,10 +1,11 @@
 """How fast this host issues work now: ``python3 validate/bench/host_probe.py``, PyTorch alone.
 
-Times one call of a tiny operator without waiting for the device, as the measurements of whole
-models do beside each step, and prints JSON. ``probe_call_us`` goes into
-``perfmodel graph --host-pace 8.9us`` or ``perfmodel.host_pace_of``; where perfmodel is installed
-the pace itself is printed too. A host whose cores are shared changes from second to second: probe
-beside the step that is to be compared, and look at the spread.
+Times one call of a tiny operator, and a small block of modules and operators, without waiting for
+the device, as the measurements of whole models do beside each step, and prints JSON. The block
+tells the pace best: with it, where perfmodel is installed, ``host_pace`` is printed, which goes
+into ``perfmodel graph --host-pace 1.48`` as it is; elsewhere ``probe_call_us`` will do
+(``--host-pace 8.9us``, ``perfmodel.host_pace_of``). A host whose cores are shared changes from
+second to second: probe beside the step that is to be compared, and look at the spread.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import argparse
 import json
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
-CALLS, ADDS = 150, 15_000
+CALLS, ADDS, BLOCKS = 150, 15_000, 15
 
 
 def call_seconds(tiny: Any, wait: Any) -> float:
@@ -38,6 +40,39 @@ def add_seconds() -> float:
     return (time.perf_counter() - begin) / ADDS
 
 
+def block(device: str) -> Callable[[], Any]:
+    """A transformer's block in small: twelve operators, five modules, views, new tensors."""
+    import torch
+
+    net = torch.nn.Sequential(
+        torch.nn.LayerNorm(16),
+        torch.nn.Linear(16, 64),
+        torch.nn.GELU(),
+        torch.nn.Linear(64, 16),
+    ).to(device)
+    values = torch.zeros(4, 16, device=device)
+
+    @torch.no_grad()
+    def step() -> Any:
+        found = net(values) + values
+        one, other = found.view(4, 2, 8).transpose(0, 1).chunk(2)
+        return torch.cat([one, other], 0) * 0.5
+
+    return step
+
+
+def block_seconds(step: Callable[[], Any], wait: Any) -> float:
+    """Seconds of one block, issued in a row."""
+    step()
+    wait()
+    begin = time.perf_counter()
+    for _ in range(BLOCKS):
+        step()
+    spent = time.perf_counter() - begin
+    wait()
+    return spent / BLOCKS
+
+
 def probe(device: str, rounds: int) -> dict[str, float]:
     """Medians, and the tenth and ninetieth percentile of the call."""
     import torch
@@ -46,12 +81,15 @@ def probe(device: str, rounds: int) -> dict[str, float]:
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     calls = [call_seconds(tiny, wait) for _ in range(max(3, rounds))]
     adds = [add_seconds() for _ in range(max(3, rounds))]
+    small = block(device)
+    blocks = [block_seconds(small, wait) for _ in range(max(3, rounds))]
     tenths = statistics.quantiles(calls, n=10)
     return {
         "probe_call_us": statistics.median(calls) * 1e6,
         "probe_call_p10_us": tenths[0] * 1e6,
         "probe_call_p90_us": tenths[-1] * 1e6,
         "probe_add_ns": statistics.median(adds) * 1e9,
+        "probe_block_us": statistics.median(blocks) * 1e6,
     }
 
 
@@ -68,7 +106,8 @@ def main(argv: list[str] | None = None) -> int:
     except ImportError:
         pass
     else:
-        found["host_pace"] = host_pace_of(found["probe_call_us"] * 1e-6, options.on)
+        call, block = found["probe_call_us"] * 1e-6, found["probe_block_us"] * 1e-6
+        found["host_pace"] = host_pace_of(call, options.on, block=block)
     print(json.dumps({name: round(value, 4) for name, value in found.items()}))
     return 0
 

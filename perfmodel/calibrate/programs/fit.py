@@ -31,6 +31,8 @@ from perfmodel.cost.program.step import device_times, profiled_kernels, step
 SMALLEST_SHARE: Final = 0.003
 """Profiled words below this share of a step say nothing."""
 FEWEST_GAPS: Final = 3
+DEVICE_BOUND: Final = 0.8
+"""A step that the host issues in this share of its time is the device's."""
 FEWEST_ROWS: Final = 6
 """Rows that tell the width of an interval."""
 
@@ -108,17 +110,20 @@ def _by_word(one: Measured, goal: _Goal, c: ProgramCoefficients) -> Floats:
 def fit_gap(cases: Sequence[Measured], start: ProgramCoefficients) -> ProgramCoefficients:
     """The gap between kernels of a stream: what a step that the device holds up takes beyond them.
 
-    The median over profiled steps of (step - kernels) / number of kernels, less what a calibrated
-    kernel's time holds already; no prediction is in it.
+    The median over steps of (step - profiled kernels) / number of kernels, less what a calibrated
+    kernel's time holds already; no predicted time is in it. The step is that of the row that stands
+    for its case, the kernels of any row of the case that was profiled: a profiler slows the host
+    down and not the device.
     """
-    found = [
-        (one.row.step_s - one.row.kernel_s) / one.row.kernels
-        for one in cases
-        if one.row.kernel_s is not None
-        and one.row.kernels
-        and one.row.host_s is not None
-        and one.row.host_s < 0.7 * one.row.step_s
-    ]
+    profiled = {one.row.case: one.row.kernel_s for one in cases if one.row.kernel_s is not None}
+    found = []
+    for one in cases:
+        row, kernels = one.row, profiled.get(one.row.case)
+        if row.superseded or kernels is None or row.host_s is None:
+            continue
+        if row.host_s < DEVICE_BOUND * row.step_s:
+            count = float(np.sum(1.0 + one.prepared.priced.extra))
+            found.append((row.step_s - kernels) / count)
     if len(found) < FEWEST_GAPS:
         return start
     low, high = LIMITS["stream_gap"]
@@ -135,6 +140,8 @@ def fit_interval(cases: Sequence[Measured], c: ProgramCoefficients) -> dict[str,
     """
     apart: dict[str, list[tuple[bool, float]]] = {}
     for one in cases:
+        if one.row.superseded:
+            continue
         pace = row_pace(one.row, c)
         done = step(one.prepared, c, pace=pace, profiler=one.row.after_profiler)
         ratio = abs(float(np.log(done.seconds / one.row.step_s)))

@@ -30,11 +30,14 @@ LIMITS: Final = {
     "graph_launch": (1e-7, 4e-5),
     "stream_gap": (1e-8, 4e-6),
     "step_host": (1e-7, 5e-4),
-    "module_call": (1e-8, 2e-5),
+    "python_call": (1e-8, 1e-5),
     "autograd": (1e-8, 4e-5),
     "backward_share": (0.1, 3.0),
+    "backward_pace": (0.1, 1.0),
     "tensor": (1e-8, 2e-5),
-    "probe_power": (0.7, 1.6),
+    "more_launch": (1e-7, 1e-5),
+    "first_step": (1e-6, 1e-3),
+    "probe_power": (0.7, 2.5),
     "profiler_launch": (1e-7, 2e-5),
 }
 _PACE_LIMITS: Final = (0.33, 3.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +19,8 @@ STACKS: Final = {
     "compiled-graph": "torch-compile",
 }
 """Measured mode -> the stack that describes it."""
+HOSTED: Final = ("eager", "compiled")
+"""Modes in which the host issues every kernel."""
 TABLE: Final = "cases.csv"
 KERNEL_TABLE: Final = "kernels.csv.gz"
 OWN_PROGRAMS: Final = {
@@ -55,14 +57,18 @@ class ModelRow:
         How many these are.
     before_allocated, peak_allocated, before_reserved, peak_reserved : int or None
         Memory of the caching allocator [B].
-    probe_call_s, probe_add_s : float or None
-        Probe of the host beside the single steps: a tiny operator's call, a Python addition [s].
-    stream_call_s, stream_add_s : float or None
-        The same around the steady stream [s].
+    probe_call_s, probe_add_s, probe_block_s : float or None
+        Probe of the host beside the single steps: a tiny operator's call, a Python addition, a
+        block of modules and operators [s].
+    stream_call_s, stream_add_s, stream_block_s : float or None
+        The same around the steady stream; with a block also inside it [s].
     after_profiler : bool
         Whether a profiler had been attached to the measuring process: every launch takes longer.
     run : str
         Folder of the table below the one that was read: a case may be measured in several runs.
+    superseded : bool
+        Whether another row of the same case stands for it: of two rows with a host in them, the one
+        without a profiler, then the one with a probe, then the later one.
     """
 
     case: str
@@ -87,6 +93,9 @@ class ModelRow:
     stream_add_s: float | None = None
     after_profiler: bool = False
     run: str = ""
+    probe_block_s: float | None = None
+    stream_block_s: float | None = None
+    superseded: bool = False
 
     @property
     def recorded(self) -> str:
@@ -161,7 +170,24 @@ def read_model_rows(folder: Path) -> list[ModelRow]:
     CalibrationError
         If there is no table, or a row cannot be read.
     """
-    return [row for path in tables(folder) for row in _rows(path, _run(path, folder))]
+    rows = [row for path in tables(folder) for row in _rows(path, _run(path, folder))]
+    best: dict[str, ModelRow] = {}
+    for row in rows:
+        if row.case not in best or _standing(row) > _standing(best[row.case]):
+            best[row.case] = row
+    return [
+        replace(row, superseded=row.mode in HOSTED and row is not best[row.case]) for row in rows
+    ]
+
+
+def _standing(row: ModelRow) -> tuple[bool, bool, int]:
+    """What makes one row of a case stand for it rather than another; runs count up: eager-2."""
+    number = row.run.rpartition("-")[2]
+    return (
+        not row.after_profiler,
+        row.stream_call_s is not None,
+        int(number) if number.isdigit() else 1,
+    )
 
 
 def _run(path: Path, folder: Path) -> str:
@@ -236,6 +262,8 @@ def _row(record: dict[str, Any], run: str, attached: bool) -> ModelRow:
         probe_add_s=seconds("probe_add_ns", 1e-9),
         stream_call_s=seconds("stream_probe_call_us"),
         stream_add_s=seconds("stream_probe_add_ns", 1e-9),
+        probe_block_s=seconds("probe_block_us"),
+        stream_block_s=seconds("stream_probe_block_us"),
         after_profiler=record["after_profiler"] == "true"
         if record.get("after_profiler")
         else attached,

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from perfmodel.cost.efficiency import efficiency_folder
+from perfmodel.cost.program.host_kinds import HOST_KINDS
 from perfmodel.errors import CalibrationError, nearest_name
 from perfmodel.hardware import Accelerator
-from perfmodel.workload.lowering.kernel import HOST_CLASSES
 
 MEANINGS: Final = {
     "cache_share": "share of the last-level cache that keeps what was touched last",
@@ -29,24 +29,29 @@ MEANINGS: Final = {
     "extra_launch": "a kernel that an operator launches beside its main one [s]",
     "graph_launch": "device time before the first kernel of a replayed graph [s]",
     "graph_host": "host time of a graph replay [s]",
-    "module_call": "host time of one Module.__call__ [s]",
+    "python_call": "host time of one Python function that a model calls [s]",
     "step_host": "host time of a step beside its calls [s]",
     "autograd": "host time that recording one differentiable call for the backward pass adds [s]",
     "backward_share": "host time of a call in the backward pass over that in the forward pass",
+    "backward_pace": "the backward pass, in a thread of its own, goes with this power of the pace",
     "tensor": "host time for each tensor of a list (foreach, optimizer) [s]",
-    "probe_call": "the probe of the host in the state that host times are given for [s]",
-    "probe_power": "host time goes with this power of the probe",
-    "profiler_probe": "what a profiler that was attached to the process adds to the probe [s]",
+    "more_launch": "host time of a kernel that a call launches beyond its first [s]",
+    "first_step": "host time that a step on an idle device takes beyond one of a stream [s]",
+    "probe_call": "the tiny call of the probe in the state that host times are given for [s]",
+    "probe_block": "the block of the probe in that state [s]",
+    "probe_power": "host time goes with this power of the tiny call",
+    "profiler_probe": "what a profiler that was attached to the process adds to the call [s]",
     "profiler_launch": "host time that such a profiler adds to each launch [s]",
-    "usual_pace": "median pace of the measured hosts",
+    "usual_pace": "the pace to assume where nobody probed",
     "slow_pace": "pace that one measured host in twenty exceeded",
     "fast_pace": "pace that one measured host in twenty fell below",
 }
 """Scalars; tables beside them: ``host``, ``floor`` [s], ``pace``, ``interval`` (ratios)."""
 
 OF_THE_HOST: Final = (
-    "graph_host", "module_call", "step_host", "autograd", "backward_share", "tensor", "probe_call",
-    "probe_power", "profiler_probe", "profiler_launch", "usual_pace", "slow_pace", "fast_pace",
+    "graph_host", "python_call", "step_host", "autograd", "backward_share", "backward_pace",
+    "tensor", "more_launch", "first_step", "probe_call", "probe_block", "probe_power",
+    "profiler_probe", "profiler_launch", "usual_pace", "slow_pace", "fast_pace",
 )  # fmt: skip
 """Scalars that are the processor's, whatever chip it feeds."""
 
@@ -131,7 +136,7 @@ def _coefficients(found: dict[str, dict[str, float]], device: str) -> ProgramCoe
             "a value for every coefficient, and for host calls of unknown class",
             repair="restore the file",
         )
-    host = {kind: host.get(kind, host["unknown"]) for kind in HOST_CLASSES}
+    host = {kind: host.get(kind, host["unknown"]) for kind in HOST_KINDS}
     pace, floor, interval = (found.get(name, {}) for name in ("pace", "floor", "interval"))
     return ProgramCoefficients(found["scalars"], host, pace, floor, interval, device)
 
@@ -162,7 +167,7 @@ def _read(path: Path) -> dict[str, dict[str, float]]:
         ) from None
     tables: dict[str, dict[str, float]] = {}
     for name in ("scalars", "host", "pace", "floor", "interval"):
-        known = {"scalars": MEANINGS, "host": HOST_CLASSES}.get(name)
+        known = {"scalars": MEANINGS, "host": HOST_KINDS}.get(name)
         for key, value in data.get(name, {}).items():
             bad = isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0
             if bad or (known is not None and key not in known):

@@ -6,13 +6,16 @@ much longer a host takes now:
 
 .. math::
 
-    p = \left(\frac{t}{t_0 + l_0}\right)^\gamma, \qquad
+    p = \frac{b}{b_0} \quad\text{or}\quad p = \left(\frac{t}{t_0 + l_0}\right)^\gamma, \qquad
     h = p \left(\sum_k n_k c_k + l\, n_l\right)
+        + p^\beta \left(\sum_k n_k' c_k' + l\, n_l'\right)
 
-with :math:`t` the time of one call of a tiny operator, :math:`t_0` that time in the reference
-state, :math:`l_0` and :math:`l` what an attached profiler adds to that call and to each of
-:math:`n_l` launches (0 without one), and :math:`n_k` calls of cost :math:`c_k`. Work with more code
-in it suffers more from a shared core than the probe does: :math:`\gamma > 1`.
+with :math:`b` the time of a small block of modules and operators, :math:`t` that of one call of a
+tiny operator, :math:`b_0` and :math:`t_0` those times in the reference state, :math:`l_0` and
+:math:`l` what an attached profiler adds to that call and to each of :math:`n_l` launches (0 without
+one), and :math:`n_k` calls of cost :math:`c_k`; marked, those of the backward pass, which runs in a
+thread, and mostly on a core, of its own: :math:`\beta < 1`. The block is such work as a model is
+made of; a loop over one call suffers less from a shared core: :math:`\gamma > 1`.
 """
 
 from __future__ import annotations
@@ -24,12 +27,14 @@ from numpy.typing import NDArray
 
 from perfmodel.cost.parts import Floats
 from perfmodel.cost.program.coefficients import ProgramCoefficients
-from perfmodel.workload.lowering.kernel import HOST_CLASSES, Lowered
+from perfmodel.cost.program.host_kinds import HOST_KINDS, beside, paid_as
+from perfmodel.workload.lowering.kernel import Lowered
 
 PHASES = ("forward", "backward", "optimizer")
 COMPILED = ("compiled_call", "triton", "extern", "graph_replay")
 LISTS = ("foreach", "optimizer")
-BESIDE_CONVOLUTION = ("pointwise", "copy")
+CALLS_OF_A_MODULE = 6.6
+"""Python functions for each module where nobody counted: the median of the recorded programs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +51,25 @@ class HostWork:
         Kernels before which the host waits for the device.
     launches : array, shape (calls,)
         Kernels that each call launches.
+    behind : bool array, shape (calls,)
+        Calls of the thread that runs the backward pass.
     """
 
     before: NDArray[np.intp]
     counts: Floats
     waits_before: NDArray[np.bool_]
     launches: Floats
+    behind: NDArray[np.bool_]
 
 
 def pace_of_probe(
-    call: float, coefficients: ProgramCoefficients, *, profiler: bool = False
+    call: float,
+    coefficients: ProgramCoefficients,
+    *,
+    block: float | None = None,
+    profiler: bool = False,
 ) -> float:
-    """A host's pace, from the time that one call of a tiny operator takes on it.
+    """A host's pace, from the time that a small block takes on it, or one call of a tiny operator.
 
     Parameters
     ----------
@@ -65,10 +77,14 @@ def pace_of_probe(
         Seconds of one ``x.add_(1)`` on a tensor of one element on the device, without waiting [s].
     coefficients : ProgramCoefficients
         With the probe of the reference state.
+    block : float, optional
+        Seconds of the probe's block in the same process; it decides where it is known [s].
     profiler : bool
-        Whether a profiler is, or was, attached to the process.
+        Whether a profiler is, or was, attached to the process: only the call knows of one.
     """
     c = coefficients
+    if block is not None and not profiler:
+        return float(block / c["probe_block"])
     usual = c["probe_call"] + (c["profiler_probe"] if profiler else 0.0)
     return float((call / usual) ** c["probe_power"])
 
@@ -76,11 +92,12 @@ def pace_of_probe(
 def columns() -> tuple[str, ...]:
     """What a host call may consist of: calls by class, forward and backward; then the rest."""
     return (
-        *(f"forward {kind}" for kind in HOST_CLASSES),
-        *(f"backward {kind}" for kind in HOST_CLASSES),
-        "module_call",
+        *(f"forward {kind}" for kind in HOST_KINDS),
+        *(f"backward {kind}" for kind in HOST_KINDS),
+        "python_call",
         "autograd",
         "tensor",
+        "more_launch",
     )
 
 
@@ -97,26 +114,27 @@ def host_work(lowered: Lowered) -> HostWork:
     waiting = False
     for k, call in enumerate(calls):
         side = "backward" if call.phase == "backward" else "forward"
-        counts[k, place[f"{side} {call.kind}"]] += 1.0
-        if call.kind == "conv":  # C++ adds the bias, and copies an image in another order
-            for one in call.kernels:
-                kind = lowered.kernels[one].kind
-                if kind in BESIDE_CONVOLUTION:
-                    counts[k, place[f"backward {kind}"]] += 1.0
+        kernels = [lowered.kernels[kernel] for kernel in call.kernels]
+        counts[k, place[f"{side} {paid_as(call.kind, kernels)}"]] += 1.0
+        launches[k] = sum(kernel.launches for kernel in kernels)
+        made, theirs = beside(call.kind, kernels)
+        counts[k, place[f"{side} conv_beside"]] += made
+        counts[k, place["more_launch"]] = max(launches[k] - theirs - 1.0, 0.0)
         recorded = training and call.phase == "forward" and call.kind not in COMPILED
         counts[k, place["autograd"]] = float(recorded)
         counts[k, place["tensor"]] = float(call.tensors if call.kind in LISTS else 0)
         waiting = waiting or call.kind == "sync"
-        launches[k] = sum(lowered.kernels[kernel].launches for kernel in call.kernels)
         for kernel in call.kernels:
             before[kernel] = k
             waits[kernel] = waiting
             waiting = False
     if eager and lowered.mode == "eager" and not lowered.graph:
-        counts[eager, place["module_call"]] = lowered.module_calls / len(eager)
+        python = lowered.python_calls or CALLS_OF_A_MODULE * lowered.module_calls
+        counts[eager, place["python_call"]] = python / len(eager)
     if lowered.graph:
-        launches[:] = 0.0  # one replay
-    return HostWork(before, counts, waits, launches)
+        launches[:] = counts[:, place["more_launch"]] = 0.0  # one replay
+    behind = np.array([call.phase == "backward" for call in calls], dtype=bool)
+    return HostWork(before, counts, waits, launches, behind)
 
 
 def call_seconds(
@@ -142,18 +160,20 @@ def call_seconds(
     seconds = work.counts @ column_seconds(coefficients)
     if profiler:
         seconds = seconds + coefficients["profiler_launch"] * work.launches
-    return np.asarray(pace * seconds)
+    return np.asarray(np.where(work.behind, pace ** coefficients["backward_pace"], pace) * seconds)
 
 
 def column_seconds(coefficients: ProgramCoefficients) -> Floats:
     """What one unit of each column costs [s]."""
     c = coefficients
-    forward = [c.host[kind] for kind in HOST_CLASSES]
+    forward = [c.host[kind] for kind in HOST_KINDS]
     # A compiled backward pass runs the same generated code.
     backward = [
-        c.host[kind] * (1.0 if kind in COMPILED else c["backward_share"]) for kind in HOST_CLASSES
+        c.host[kind] * (1.0 if kind in COMPILED else c["backward_share"]) for kind in HOST_KINDS
     ]
-    return np.array([*forward, *backward, c["module_call"], c["autograd"], c["tensor"]])
+    return np.array(
+        [*forward, *backward, c["python_call"], c["autograd"], c["tensor"], c["more_launch"]]
+    )
 
 
 def between_launches(work: HostWork, seconds: Floats) -> tuple[Floats, float]:

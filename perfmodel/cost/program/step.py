@@ -151,7 +151,8 @@ def step(
     gaps, tail = _with_step_host(gaps, tail, 0.0 if graph else pace * c["step_host"])
     waits = prepared.work.waits_before
     latency = c["launch_latency"]
-    alone = run_step(gaps, running, latency, tail=tail, waits_before=waits)
+    cold, end = _with_step_host(gaps, tail, 0.0 if graph else pace * c["first_step"])
+    alone = run_step(cold, running, latency, tail=end, waits_before=waits)
     period, _ = repeat_step(gaps, running, latency, tail=tail, waits_before=waits)
     return Step(
         times=times,

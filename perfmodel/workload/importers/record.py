@@ -166,6 +166,7 @@ def record(
         outputs=outputs,
         origin=_origin(via),
         module_calls=stream.module_calls,
+        python_calls=stream.python_calls if via == "record" else 0,
         storages=tuple(stream.storages.sizes),
         assumptions=(*assumptions, *stream.assumptions),
     )
@@ -174,10 +175,11 @@ def record(
 def _infer(stream: Stream, model: Any, call: Any, region: Any) -> tuple[str, ...]:
     import torch
 
+    from perfmodel.workload.importers.python_calls import python_calls
     from perfmodel.workload.importers.schema import tensors_in
 
     model.eval()
-    with torch.no_grad(), stream, region():
+    with torch.no_grad(), stream, region(), python_calls(stream):
         output = model(*call[0], **call[1])
     stream.seal()
     return tuple(dict.fromkeys(stream.name_of(tensor) for tensor in tensors_in(output)))
@@ -193,6 +195,8 @@ def _train(
     name: str,
 ) -> tuple[tuple[str, ...], set[int]]:
     import torch
+
+    from perfmodel.workload.importers.python_calls import python_calls
 
     model.train()
     checkpointed(model, training.checkpoint)
@@ -211,10 +215,11 @@ def _train(
             if isinstance(value, torch.Tensor):
                 stream.hold(value, f"{path}.{key}", "state")
     with stream:
-        with region():
+        with region(), python_calls(stream):
             loss = loss_of(training, model(*call[0], **call[1]), targets, f"trace {name}")
         stream.phase = "backward"
-        loss.backward()
+        with python_calls(stream):
+            loss.backward()
         stream.seal()
         output = stream.name_of(loss)
         gradients = {stream.storages.number(p.grad)[0] for p in parameters if p.grad is not None}

@@ -195,6 +195,8 @@ class Lowered:
         As described at their classes.
     module_calls : int
         Python module calls in front of the host calls; 0 where compiled or replayed.
+    python_calls : int
+        Calls of Python functions; 0 where compiled or replayed, or where nobody counted.
     notes : tuple of str
         What the lowering assumed.
     """
@@ -209,6 +211,7 @@ class Lowered:
     resident: tuple[Resident, ...]
     module_calls: int = 0
     notes: tuple[str, ...] = ()
+    python_calls: int = 0
 
     @property
     def launches(self) -> int:

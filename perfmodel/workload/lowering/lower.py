@@ -91,6 +91,7 @@ def lower_eager(program: Program, stack: Stack, device: Device | None = None) ->
         events,
         residents(program),
         program.module_calls,
+        python_calls=program.python_calls,
     )
 
 

@@ -9,12 +9,12 @@ import pytest
 from perfmodel.cost import price
 from perfmodel.cost.program import estimate_lowered, program_coefficients
 from perfmodel.cost.program.coefficients import load_program_coefficients
-from perfmodel.cost.program.host import call_seconds, host_work
+from perfmodel.cost.program.host import CALLS_OF_A_MODULE, call_seconds, host_work
 from perfmodel.cost.program.memory import library_workspace, replay
 from perfmodel.errors import CalibrationError, WorkloadError
 from perfmodel.hardware import load_accelerator
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered, MemoryEvent, Resident
-from perfmodel.workload.op import Elementwise, Gemm
+from perfmodel.workload.op import Conv2d, Elementwise, Gemm
 
 H100 = load_accelerator("h100-sxm5-80gb")
 H200 = load_accelerator("h200-sxm-141gb")
@@ -183,7 +183,7 @@ def test_a_processor_is_the_same_beside_a_chip_that_nobody_measured():
     other = load_program_coefficients("a100-sxm4-80gb", "ampere")
     defaults = load_program_coefficients("a100-sxm4-80gb", "ampere", measured=False)
     assert other.host == measured.host != defaults.host
-    assert other["module_call"] == measured["module_call"]
+    assert other["python_call"] == measured["python_call"]
     assert other["cache_share"] == defaults["cache_share"] != measured["cache_share"]
     assert (other.pace, other.device) == (defaults.pace, "")
 
@@ -218,6 +218,47 @@ def test_a_pace_is_a_positive_ratio(pace):
         estimate_lowered(chain(), H100, host_pace=pace)
 
 
+def test_a_call_is_paid_by_what_it_launches():
+    def seconds(**more):
+        kernel = replace(chain(layers=1).kernels[0], **more)
+        return float(call_seconds(host_work(one_call(kernel)), c).sum())
+
+    def one_call(kernel):
+        return replace(
+            chain(layers=1), kernels=(kernel,), module_calls=0,
+            calls=(HostCall(kernel.host, -1, (0,), "forward"),),
+        )  # fmt: skip
+
+    c = program_coefficients(H100)
+    plain, groups = (Conv2d(8, 64, 28, 28, 64, 3, padding=1, groups=g) for g in (1, 4))
+    assert seconds(host="conv", ops=(plain,)) == pytest.approx(c.host["conv"])
+    assert seconds(host="conv", ops=(groups,)) == pytest.approx(c.host["conv_grouped"])
+    assert seconds(host="norm", name="native_batch_norm") == pytest.approx(c.host["batch_norm"])
+    more = seconds(host="sort", launches=5) - seconds(host="sort")
+    assert more == pytest.approx(4 * c["more_launch"])
+
+
+def test_python_functions_cost_the_host_and_modules_stand_for_them():
+    c = program_coefficients(H100)
+    counted = replace(chain(layers=4), python_calls=70)
+    assumed = replace(counted, python_calls=0, module_calls=10)
+    none = replace(assumed, module_calls=0)
+    many, some, base = (
+        float(call_seconds(host_work(one), c).sum()) for one in (counted, assumed, none)
+    )
+    assert many - base == pytest.approx(70 * c["python_call"])
+    assert some - base == pytest.approx(CALLS_OF_A_MODULE * 10 * c["python_call"])
+
+
+def test_the_backward_pass_has_a_thread_of_its_own():
+    forward = chain(rows=16, width=128)
+    calls = tuple(replace(call, phase="backward") for call in forward.calls)
+    c = program_coefficients(H100)
+    work = host_work(replace(forward, calls=calls, module_calls=0))
+    slow, usual = (float(call_seconds(work, c, pace=pace).sum()) for pace in (4.0, 1.0))
+    assert slow == pytest.approx(4.0 ** c["backward_pace"] * usual)
+
+
 def test_what_runs_beside_a_convolution_costs_the_host_too():
     lowered = chain(layers=1)
     conv, bias = (replace(kernel, kind=kind) for kernel, kind in
@@ -226,6 +267,6 @@ def test_what_runs_beside_a_convolution_costs_the_host_too():
     both = replace(lowered, kernels=(conv, bias), calls=(HostCall("conv", -1, (0, 1), "forward"),))
     c = program_coefficients(H100)
     one, two = (float(call_seconds(host_work(made), c).sum()) for made in (alone, both))
-    assert two - one == pytest.approx(c.host["pointwise"] * c["backward_share"])
+    assert two - one == pytest.approx(c.host["conv_beside"])
     with_profiler = float(call_seconds(host_work(both), c, profiler=True).sum())
     assert with_profiler - two == pytest.approx(2 * c["profiler_launch"])

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from validate.bench.host_probe import block
 from validate.bench.nvml import Board
 
 Step = Callable[[], Any]
@@ -45,26 +46,6 @@ def pieces(groups: int) -> list[int]:
     """Groups of a stream cut into :data:`CHUNKS` pieces of about one size; none is empty."""
     edges = np.linspace(0, groups, min(CHUNKS, groups) + 1).round().astype(int)
     return [int(size) for size in np.diff(edges)]
-
-
-def block(device: str) -> Step:
-    """A transformer's block in small: modules, products, norms, views, new tensors."""
-    net = torch.nn.Sequential(
-        torch.nn.LayerNorm(16),
-        torch.nn.Linear(16, 64),
-        torch.nn.GELU(),
-        torch.nn.Linear(64, 16),
-    ).to(device)
-    values = torch.zeros(4, 16, device=device)
-
-    @torch.no_grad()
-    def step() -> Any:
-        """Twelve operators, five modules."""
-        found = net(values) + values
-        one, other = found.view(4, 2, 8).transpose(0, 1).chunk(2)
-        return torch.cat([one, other], 0) * 0.5
-
-    return step
 
 
 class CpuDevice:

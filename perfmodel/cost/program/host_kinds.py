@@ -1,0 +1,51 @@
+"""Classes of host calls that have a cost of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from perfmodel.workload.lowering.kernel import HOST_CLASSES, Kernel
+
+HOST_KINDS: Final = (
+    *HOST_CLASSES,
+    "batch_norm",
+    "conv_backward",
+    "conv_grouped",
+    "conv_beside",
+    "gemm_grouped",
+)
+"""What a call is paid as: the lowering's classes, and parts of them with costs of their own."""
+
+
+def paid_as(kind: str, kernels: Sequence[Kernel]) -> str:
+    """Of :data:`HOST_KINDS`: the class of a call, by the kernels that it launches.
+
+    A batch norm has much Python around it; a convolution's backward is one call of the library for
+    each gradient; groups of channels are copied or taken one after another by the library; a
+    product of groups prepares its problems on the device.
+    """
+    first = kernels[0].name if kernels else ""
+    if kind == "norm" and "batch_norm" in first:
+        return "batch_norm"
+    if kind in ("composite", "conv") and first.startswith("convolution_backward"):
+        return "conv_backward"
+    if kind == "conv" and any(_grouped(op) for kernel in kernels for op in kernel.ops):
+        return "conv_grouped"
+    if kind == "gemm" and "_grouped_mm" in first:
+        return "gemm_grouped"
+    return kind
+
+
+def beside(kind: str, kernels: Sequence[Kernel]) -> tuple[int, int]:
+    """Calls that a convolution makes itself, to add a bias or to copy an image; their launches."""
+    if kind != "conv":
+        return 0, 0
+    made = [kernel.launches for kernel in kernels if kernel.kind in ("pointwise", "copy")]
+    return len(made), sum(made)
+
+
+def _grouped(op: object) -> bool:
+    """A convolution of several groups with several channels each."""
+    groups = getattr(op, "groups", 1)
+    return 1 < groups < getattr(op, "c_in", groups)

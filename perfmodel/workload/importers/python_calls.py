@@ -1,0 +1,70 @@
+"""Python functions that a step calls: what eager host time goes with beside the operators."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any, Final
+
+import torch
+
+from perfmodel.workload.importers.stream import Stream
+
+_TORCH: Final = str(Path(torch.__file__).parent) + "/"
+_RUN: Final = tuple(
+    _TORCH + part
+    for part in (
+        "nn/", "amp/", "autograd/", "functional.py", "utils/checkpoint.py", "_jit_internal.py",
+        "_tensor.py",
+    )
+)  # fmt: skip
+"""Of PyTorch's own Python, what a step on a device runs too; the rest computes shapes on meta."""
+_APART: Final = (
+    _TORCH,
+    str(Path(__file__).parents[2]) + "/",
+    "<frozen",
+    "<string>",  # generated constructors
+)
+_LIBRARY: Final = sysconfig.get_paths()["stdlib"] + "/"
+
+
+@contextlib.contextmanager
+def python_calls(stream: Stream) -> Iterator[None]:
+    """Count calls of Python functions in the stream: of the user's model and of its libraries.
+
+    A profiler of the caller's own is set aside meanwhile.
+    """
+    known: dict[CodeType, bool] = {}
+
+    def see(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call":
+            code = frame.f_code
+            if code not in known:
+                known[code] = counts(code.co_filename)
+            stream.python_calls += known[code]
+
+    before = sys.getprofile()
+    sys.setprofile(see)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)
+
+
+def counts(file: str) -> bool:
+    """Whether the functions of a file run in a step on a device as well.
+
+    Examples
+    --------
+    >>> counts(torch.nn.functional.__file__), counts("<frozen os>"), counts(__file__)
+    (True, False, False)
+    """
+    if file.startswith(_RUN):
+        return True
+    if file.startswith(_APART) or "/sympy/" in file:
+        return False
+    return not file.startswith(_LIBRARY) or "-packages/" in file
