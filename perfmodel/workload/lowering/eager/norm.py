@@ -14,6 +14,10 @@ _MEASURED = ("bf16", "fp16", "fp32")
 # bandwidth that a full launch reaches; all from profiled batch norms on an H100
 _BLOCK_CYCLE, _CACHED_CYCLE, _FULL_SHARE = 3.79, 22.96, 0.687
 _GRADIENT_CYCLE = 5.0  # the same for gradients: two operands in flight
+# channels first, a block goes over one map of one image: cycles of a further turn of its threads,
+# alone and in company, and between blocks of a unit; from 160 profiled batch norms on an H100
+_TURN_CYCLES, _SHARED_TURN_CYCLES, _MAP_CYCLES = 465.0, 1090.0, 159.0
+_MOST_MAPS, _FEWEST_THREADS, _MOST_BLOCKS = 256 * 1024, 64, 32
 _START = 1.7e-6
 _WARP_ROW = 1024  # a warp takes a row up to here: gradients of short rows were not measured
 # a thread converts four elements one after another: 0.55 us each beyond the first on an H100, in
@@ -96,11 +100,14 @@ def batch_norm(site: Site) -> Work:
     in_order = (x.layout == "channels_last") != uses_cudnn(site)
     volume = len(x.shape) == 5 and x.layout == "channels_last" and not uses_cudnn(site)
     waiting = _waiting(x, size + written, site.device) if in_order and not volume else 0
+    maps = x.layout != "channels_last" and not uses_cudnn(site)
+    if maps:
+        waiting = _by_maps(x, size + written, site.device)
     # volumes channels last have no kernel of their own: every operand is found one by one
     # (ATen/native/cuda/Normalization.cu, ``Impl::General``)
     each = TURNED if volume else 2.0
     scale = stream("batch_norm", elements, size + waiting, written, each * elements, x.dtype)
-    name = f"{site.name}: general" if volume else ""
+    name = f"{site.name}: general" if volume else f"{site.name}: maps" if maps else ""
     if not is_training(site):
         last = site.kernel("pointwise", scale, name=name, writes=(out,), host="norm")
         return Work("norm", (last,) if uses_cudnn(site) else (*_inverse(site), last))
@@ -155,6 +162,31 @@ def _waiting(
     alone = moved / (blocks * rate * device.clock)
     beyond = alone - moved / (_FULL_SHARE * device.bandwidth) - _START
     return int(max(0.0, beyond) * _CACHED_CYCLE * device.units * device.clock)
+
+
+def _by_maps(x: Tensor, moved: int, device: Device) -> int:
+    """The same for channels first, with a block for each map of each image [B].
+
+    Small maps leave most of a block's threads idle, and take as long as blocks take to begin and
+    end (``batch_norm_transform_input_kernel``).
+    """
+    if len(x.shape) < 3:
+        return 0
+    images, channels, places = x.shape[0], x.shape[1], numel(x.shape[2:])
+    width = max(_threads(places // 4), min(_threads(places), _FEWEST_THREADS))
+    height = max(_FEWEST_THREADS // width, 1)
+    down = max(1, min(_MOST_MAPS // channels, -(-images // height)))
+    turns = -(-places // width) * -(-images // (down * height))
+    resident = min(_MOST_BLOCKS, device.threads // (width * height))
+    each = max(_MAP_CYCLES, turns * _SHARED_TURN_CYCLES / resident)
+    cycles = max((turns - 1) * _TURN_CYCLES, channels * down * each / device.units)
+    beyond = cycles / device.clock - moved / (_FULL_SHARE * device.bandwidth)
+    return int(max(0.0, beyond) * _CACHED_CYCLE * device.units * device.clock)
+
+
+def _threads(elements: int) -> int:
+    """A block of PyTorch's normalisations: the least of 32, 64 ... 512 threads that is enough."""
+    return next((size for size in (32, 64, 128, 256) if elements <= size), 512)
 
 
 def batch_norm_backward(site: Site) -> Work:

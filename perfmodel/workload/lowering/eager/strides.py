@@ -7,6 +7,7 @@ Where that cannot be told, nothing is claimed.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from perfmodel.workload.lowering.eager.names import group_of
@@ -74,7 +75,24 @@ def _axis_out(
     if group in _ITERATED:  # the order of the first operand of full size
         whole = [tensor for tensor in inputs if tensor.shape == output.shape]
         return axis_of(whole[0], axes) if whole else None
-    return None if before is None else _moved(before, rank, len(output.shape), node, name)
+    if before is None:
+        return None
+    if name in ("view", "reshape", "_unsafe_view"):
+        return _viewed(before, source.shape, output.shape)
+    return _moved(before, rank, len(output.shape), node, name)
+
+
+def _viewed(before: int, shape: tuple[int, ...], viewed: tuple[int, ...]) -> int | None:
+    """Where a view takes an axis that stays as long or is split: the last of its parts."""
+    ahead, end = math.prod(shape[:before]), math.prod(shape[: before + 1])
+    starts = [math.prod(viewed[:place]) for place in range(len(viewed) + 1)]
+    parts = [
+        place
+        for place, length in enumerate(viewed)
+        if length > 1 and ahead <= starts[place] and starts[place + 1] <= end
+    ]
+    whole = math.prod(viewed[place] for place in parts) == shape[before]
+    return parts[-1] if parts and whole else None
 
 
 def _moved(before: int, rank: int, after: int, node: Node, name: str) -> int | None:
