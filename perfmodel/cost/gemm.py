@@ -26,8 +26,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.cost.device import Device, energy_scale
+from perfmodel.cost.gemm_thin import is_thin, queued_parts, thin_times
 from perfmodel.cost.parts import Floats, Parts, soft_max
 
 COEFFICIENTS = {
@@ -48,6 +50,7 @@ COEFFICIENTS = {
     "split_bytes_per_second": "rate at which that reduction moves the parts' sums [B/s]",
     "latency_seconds": "wait for the first operands where they are not in the cache [s]",
     "reuse_room": "share of the last-level cache in which operands survive until they come back",
+    "single_rate": "rate of tiles whose rows start on single elements, against others",
     "floor_seconds": "start and end of a kernel in a stream of kernels [s]",
     "overlap_exponent": "how sharply arithmetic and memory overlap",
 }
@@ -68,6 +71,7 @@ _WITHOUT = {
     "split_bytes_per_second": np.inf,
     "latency_seconds": 0.0,
     "reuse_room": 0.0,
+    "single_rate": 1.0,
 }
 # Weight gradients add up over all places of all images: few tiles, and many parts.
 MANY_SPLITS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -85,6 +89,7 @@ def gemm_parts(
     coefficients: Mapping[str, float],
     *,
     traffic: Floats | None = None,
+    even: Floats | float = 64.0,
     splits: tuple[int, ...] = SPLITS,
     tiles: tuple[tuple[int, int], ...] = TILES,
 ) -> Parts:
@@ -102,6 +107,8 @@ def gemm_parts(
         Values of :data:`COEFFICIENTS`.
     traffic : array, optional
         Unique bytes moved to and from device memory [B]; by default operands and output once.
+    even : array, optional
+        Largest power of two that divides every row in memory [elements].
     splits : tuple of int
         Parts that ``k`` may be cut into.
     tiles : tuple of tuple of int
@@ -122,7 +129,7 @@ def gemm_parts(
             element * (arrays[0] * arrays[2] + arrays[1] * arrays[2])
             + out_element * arrays[0] * arrays[1]
         )
-    columns = np.broadcast_arrays(*arrays, np.asarray(traffic, dtype=float))
+    columns = np.broadcast_arrays(*arrays, *(np.asarray(x, dtype=float) for x in (traffic, even)))
     size = columns[0].size
     pieces = [
         _chunk(
@@ -146,6 +153,7 @@ def _chunk(
     k: Floats,
     batch: Floats,
     traffic: Floats,
+    even: Floats,
     *,
     element: float,
     out_element: float,
@@ -156,6 +164,7 @@ def _chunk(
 ) -> tuple[Floats, ...]:
     """Every (tile, split) of a slice of the operators; the fastest is kept."""
     c = _WITHOUT | dict(c)
+    slower = np.where(even < 2.0, 1.0 / c["single_rate"], 1.0)
     unit_peak = device.peak / device.units
     memory = traffic / (device.bandwidth * c["bandwidth_efficiency"])
     flops = 2.0 * m * n * k * batch
@@ -181,7 +190,7 @@ def _chunk(
             waves = np.ceil(turns)
             waves = np.where(turns > 1.0, waves - c["wave_blur"] * (waves - turns), 1.0)
             depth = np.ceil(k / parts / 32.0) * 32.0
-            time = waves * (depth * per_element + end)
+            time = waves * (depth * per_element * slower + end)
             time = np.maximum(time, tiles * parts * depth * taken / c["shared_bytes_per_second"])
             more = np.where(turns > 1.0, c["queue_seconds"], 0.0)
             if split != 1:
@@ -197,7 +206,39 @@ def _chunk(
     outside = _outside(m, n, k, batch, element, device, c["reuse_room"])
     floor = c["floor_seconds"] + once + c["latency_seconds"] * outside
     seconds = floor + soft_max((compute, memory, power), c["overlap_exponent"])
-    return seconds, compute, memory, power, floor, choice
+    whole = (seconds, compute, memory, power, floor, choice)
+    if "thin_wait_cycles" not in c:
+        return whole
+    return _few_rows(whole, (m, n, k, batch, traffic), outside, device, c, len(TILES) * len(splits))
+
+
+def _few_rows(
+    whole: tuple[Floats, ...],
+    sizes: tuple[Floats, ...],
+    outside: Floats,
+    device: Device,
+    c: Mapping[str, float],
+    forms: int,
+) -> tuple[Floats, ...]:
+    """The tiled product, or where it runs one of the kernels of :mod:`perfmodel.cost.gemm_thin`."""
+    m, n, k, batch, traffic = sizes
+    parts = queued_parts(m, n, k, batch, device)
+    if parts.any():
+        wait = parts * c["thin_turn_seconds"]
+        chosen = np.full(m.shape, forms + 1.0)
+        whole = _where(parts > 0.0, (whole[0] + wait, *whole[1:4], whole[4] + wait, chosen), whole)
+    thin = is_thin(m, n, k, batch, device) & (parts == 0.0)
+    if not thin.any():
+        return whole
+    seconds, compute, memory, floor = thin_times(m, n, k, batch, traffic, device, c, outside)
+    chosen = np.full(m.shape, float(forms))
+    return _where(thin, (seconds, compute, memory, np.zeros(m.shape), floor, chosen), whole)
+
+
+def _where(
+    here: NDArray[np.bool_], mine: tuple[Floats, ...], theirs: tuple[Floats, ...]
+) -> tuple[Floats, ...]:
+    return tuple(np.where(here, one, other) for one, other in zip(mine, theirs, strict=True))
 
 
 def _parts(split: int, tiles: Floats, k: Floats, units: int) -> Floats:

@@ -35,7 +35,7 @@ from perfmodel.cost.device import Device, Tiles, device_of
 from perfmodel.cost.gemm import MANY_SPLITS, PRODUCT_SPLITS, SPLITS, TILES, gemm_parts
 from perfmodel.cost.memory_bound import memory_parts
 from perfmodel.cost.parts import Floats, Parts, combine
-from perfmodel.cost.tasks import Task
+from perfmodel.cost.tasks import Task, row_lengths
 from perfmodel.hardware import Accelerator
 
 Coefficients = Mapping[str, float]
@@ -181,9 +181,20 @@ def _gemm(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         device,
         coefficients,
         traffic=task.sizes["read"] + task.sizes["written"],
+        even=row_evenness(task),
         splits=PRODUCT_SPLITS,
         tiles=tiles or TILES,
     )
+
+
+def row_evenness(task: Task) -> Floats:
+    """Largest power of two, up to 64, that divides every row of a product in memory [elements]."""
+    _, n, k, _ = product_sizes(task)
+    rows = (k, k)
+    if "m" in task.sizes and "batch" in task.sizes:
+        rows = row_lengths(task.sizes, task.words)
+    whole = n.astype(np.int64) | rows[0].astype(np.int64) | rows[1].astype(np.int64) | 64
+    return np.asarray((whole & -whole).astype(np.float64))
 
 
 def repacking(task: Task) -> tuple[Floats, Floats]:

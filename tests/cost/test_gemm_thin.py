@@ -1,0 +1,94 @@
+"""Products of few rows: kernels without tiles, and where they run."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from perfmodel.cost.device import device_of
+from perfmodel.cost.gemm import PRODUCT_SPLITS, gemm_parts
+from perfmodel.cost.gemm_thin import is_thin, queued_parts, thin_times
+from perfmodel.hardware import load_accelerator
+
+H100 = load_accelerator("h100-sxm5-80gb")
+FP32 = device_of(H100, "fp32", matrix=True)
+BF16 = device_of(H100, "bf16", matrix=True)
+TILED = {
+    "compute_efficiency": 0.9, "tile_half_intensity": 6.0, "tile_overhead_cycles": 1000.0,
+    "operand_bytes_per_clock": 64.0, "bandwidth_efficiency": 0.8, "joules_per_flop": 8e-12,
+    "joules_per_byte": 3e-11, "energy_halving_years": 4.0, "split_overhead_seconds": 3e-6,
+    "floor_seconds": 2.5e-6, "overlap_exponent": 3.0, "latency_seconds": 0.0,
+}  # fmt: skip
+THIN = {
+    "thin_floor_seconds": 2e-6, "thin_wait_cycles": 9.0, "thin_step_cycles": 3.0,
+    "thin_rows": 4.0, "thin_turn_seconds": 2e-7, "thin_bandwidth_efficiency": 0.9,
+}  # fmt: skip
+
+
+def _parts(device, m, n, k, coefficients, **words):
+    sizes = (np.array([float(value)]) for value in (m, n, k, 1))
+    return gemm_parts(*sizes, 4.0, 4.0, device, coefficients, splits=PRODUCT_SPLITS, **words)
+
+
+def _column(*values):
+    return tuple(np.array([float(value)]) for value in values)
+
+
+def test_one_block_alone_waits_for_every_step_of_the_sum():
+    short, long = (_parts(FP32, 2, 640, k, TILED | THIN).seconds[0] for k in (2000, 4000))
+    assert long - short == pytest.approx(2000 * 9.0 / FP32.clock, rel=0.05)
+    assert short > _parts(FP32, 2, 640, 2000, TILED).seconds[0]
+
+
+def test_many_blocks_share_a_unit():
+    sizes = _column(4, 24576, 4096, 1, 1.0)
+    _, compute, memory, _ = thin_times(*sizes, FP32, TILED | THIN, np.zeros(1))
+    assert compute[0] == pytest.approx(4096 * (24576 / 8 / FP32.units) * 3.0 / FP32.clock)
+    assert memory[0] == pytest.approx(1.0 / (FP32.bandwidth * 0.9))
+
+
+def test_a_vector_waits_for_memory_alone():
+    parts = _parts(FP32, 1, 8192, 8192, TILED | THIN)
+    moved = 4.0 * (8192 * 8192 + 2 * 8192)
+    assert parts.compute[0] == 0.0
+    assert parts.seconds[0] == pytest.approx(2e-6 + moved / (0.9 * FP32.bandwidth))
+
+
+@pytest.mark.parametrize(
+    ("m", "n", "k", "thin"),
+    [(2, 640, 3696, True), (8, 6848, 3072, True), (3, 128, 64, True), (9, 4096, 1024, False),
+     (4, 256, 1024, False), (8, 1024, 4096, False), (4, 24576, 12288, False)],
+)  # fmt: skip
+def test_the_library_leaves_its_tiles_where_it_was_seen_to(m, n, k, thin):
+    assert is_thin(*_column(m, n, k, 1), FP32)[0] == thin
+    assert not is_thin(*_column(m, n, k, 1), BF16)[0]
+
+
+@pytest.mark.parametrize(
+    ("m", "n", "k", "parts"),
+    [(16, 192, 256, 264), (8, 384, 256, 132), (13, 608, 192, 66), (16, 1024, 256, 0),
+     (6, 128, 256, 0), (17, 192, 256, 0), (8, 384, 512, 0)],
+)  # fmt: skip
+def test_small_products_wait_in_a_queue_of_parts(m, n, k, parts):
+    assert queued_parts(*_column(m, n, k, 1), FP32)[0] == parts
+    assert queued_parts(*_column(m, n, k, 1), BF16)[0] == 0
+    extra = _parts(FP32, m, n, k, TILED | THIN).seconds - _parts(FP32, m, n, k, TILED).seconds
+    assert extra[0] == pytest.approx(parts * 2e-7) or parts == 0
+
+
+def test_tables_without_these_terms_keep_their_tiles():
+    plain = _parts(FP32, 4, 4096, 1024, TILED)
+    assert plain.choice[0] < 16
+    assert _parts(FP32, 4, 4096, 1024, TILED | THIN).choice[0] == 16
+
+
+def test_rows_on_single_elements_run_at_a_lower_rate():
+    slow = TILED | {"single_rate": 0.5, "joules_per_flop": 0.0, "overlap_exponent": 12.0}
+    fast = slow | {"single_rate": 1.0}
+    endless = replace(BF16, bandwidth=1e18)
+    odd, even, whole = (
+        _parts(endless, 8192, 8192, 8192, table, even=power).compute[0]
+        for table, power in ((slow, 1.0), (slow, 2.0), (fast, 1.0))
+    )
+    assert even == whole
+    assert odd == pytest.approx(2.0 * even, rel=0.02)
