@@ -95,8 +95,8 @@ def document(chip: Accelerator, folder: Path = FOLDER) -> list[str]:
         "",
         f"{len(table)} layers on one H100 SXM (`validate/measurements/h100-sxm5-80gb/pruned`, in no"
         f" fit): {len(set(table.layer))} dense ones with {ratios.share.min():.1%} to"
-        f" {ratios.share.max():.0%} of their output or input channels gone, and separable forms. Times: {error.abs().mean():.1%} mean error, {error.median():+.1%}"
-        f" median. Share of the dense layer's time that is left: predicted within"
+        f" {ratios.share.max():.0%} of their output or input channels gone, and separable"
+        f" forms. Times: {error.abs().mean():.1%} mean error, {error.median():+.1%} median. Share of the dense layer's time that is left: predicted within"
         f" {(ratios.predicted - ratios.measured).abs().mean():.1%} of the dense time on average;"
         f" Kendall tau of the order {np.mean(tau):.2f}; whether pruning saves time at all (more"
         f" than {WORTH:.0%}) is right for {right.mean():.0%} of {len(right)}"
