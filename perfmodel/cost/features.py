@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.cost.conv_groups import padded_groups
 from perfmodel.cost.device import Device
 from perfmodel.cost.gemm import MOST_SETS, STREAM_BYTES
 from perfmodel.cost.mechanism import pointwise, product_sizes, repacking, row_count
@@ -64,6 +65,8 @@ def features(
         _attention(task, device, columns)
     if task.convolution:
         _conv(task, columns)
+    if task.base.startswith("conv_grouped"):
+        _groups(task, device, parts, columns)
     if not task.base.startswith(("gemm", "conv", "attention")):
         _rows(task, device, columns)
     return (
@@ -183,6 +186,15 @@ def _conv(task: Task, columns: _Columns) -> None:
     columns.add("taps_inside", s["inside"])
     columns.add("even_w", _evenness(s["w"]))
     columns.add("odd_channels", (s["c_in"] % 8 > 0) * 1.0 + 2.0 * (s["c_out"] % 8 > 0))
+
+
+def _groups(task: Task, device: Device, parts: Parts, columns: _Columns) -> None:
+    """What padding takes against the form that was chosen: a search may not have tried both."""
+    padded, kernels, moved = padded_groups(task.sizes, task.element, task.words["direction"])
+    columns.add("padded_tensors", kernels, smooth=True)
+    share = moved / device.bandwidth / parts.seconds
+    columns.add("padding", np.log2(share + 2.0**-6), smooth=True)
+    columns.add("group_width", np.log2(padded["c_in"] / task.sizes["groups"]))
 
 
 def _rows(task: Task, device: Device, columns: _Columns) -> None:

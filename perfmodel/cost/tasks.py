@@ -75,9 +75,8 @@ class Task:
             return POINT
         if self.base in ("rmsnorm_odd", "layernorm_odd"):
             return "norm_odd"
-        for several in ("conv_grouped", "conv3d"):
-            if self.base.startswith(several):
-                return several
+        if self.base.startswith("conv_grouped"):
+            return "conv_grouped"
         if self.base.startswith("conv_"):
             return f"conv_{self.words['direction']}"
         return self.base
@@ -222,7 +221,7 @@ def _kernels(
         yield f"attention_{direction}-{rate}", ~decode
         yield f"attention_decode-{rate}", decode
     elif family == "conv3d":
-        yield f"conv3d_{direction}-{rate}", None
+        yield f"conv3d-{rate}", None
     elif family == "conv2d":
         # A map of one place lies alike in both layouts.
         flat = (sizes["inputs"] == 1) & (sizes["outputs"] == 1) & (sizes["groups"] == 1)
@@ -255,7 +254,9 @@ def _convolutions(
     # Channels last, other forms serve few or uneven channels.
     odd &= (layout == "nhwc") & (rate == "half")
     yield f"{POINT}_{direction}_{layout}-{rate}", point
-    yield f"conv_grouped_{direction}_{layout}-{rate}", grouped
+    # Few others than half-precision ones are measured; layouts and passes share their forms.
+    each = f"_{direction}_{layout}" if rate == "half" else ""
+    yield f"conv_grouped{each}-{rate}", grouped
     yield f"conv_odd_{direction}_{layout}-{rate}", other & odd
     yield f"conv_{direction}_{layout}-{rate}", other & ~odd
     # PyTorch's own kernels serve channels-first maps, except in fp16; cuDNN's the rest.
