@@ -17,6 +17,7 @@ from perfmodel.cost.program.coefficients import ProgramCoefficients
 from perfmodel.cost.program.host import column_seconds, pace_of_probe
 from perfmodel.cost.program.host_kinds import HOST_KINDS
 from perfmodel.cost.program.queue import QUEUE_DEPTH
+from perfmodel.cost.program.step import device_times
 
 HOST_PULL: Final = (0.2, 0.6)
 """Of scalars and of classes: what did best when a sixth of the fitted models was left out."""
@@ -28,7 +29,9 @@ PROBED: Final = "pointwise"
 SINGLE_WEIGHT: Final = 0.5
 """Of a single step where the stream of the same row shows the host as well."""
 HELD_UP: Final = 0.95
-"""A stream whose single steps are issued in this share of its period or more is the host's."""
+"""A stream is the host's if its single steps are issued in this share of its period or more,"""
+BUSY: Final = 0.9
+"""and if its kernels take less than this share."""
 PACES: Final = ("fast_pace", "usual_pace", "slow_pace")
 SUDDEN: Final = 1.5
 """Two probes around a stream that lie further from the nine before it caught a moment."""
@@ -79,7 +82,8 @@ def _host_sums(one: Measured, c: ProgramCoefficients) -> list[_HostSum]:
     launches = float(work.launches.sum())
     counts, behind = (work.counts[side].sum(axis=0) for side in (~work.behind, work.behind))
     run = f"{row.run} {row.mode}"
-    held = row.host_s >= HELD_UP * row.step_s
+    device = float(np.sum(device_times(one.prepared, c)[1]))
+    held = row.host_s >= HELD_UP * row.step_s and device < BUSY * row.step_s
     found = []
     if held:
         pace = row_pace(row, c)
