@@ -72,6 +72,14 @@ LIMITS = {
     "gather_efficiency": (0.1, 1.0),
     "many_taps_efficiency": (0.1, 1.0),
     "winograd_gain": (1.0, 4.0),
+    "atomics_per_clock": (0.01, 16.0),
+    "line_cycles": (1.0, 200.0),
+    "sectors_per_clock": (0.01, 8.0),
+    "turn_cycles": (20.0, 5000.0),
+    "swaps_per_clock": (0.01, 16.0),
+    "prime_passes": (1.0, 8.0),
+    "chirp_passes": (0.5, 3.0),
+    "kernel_seconds": (2e-7, 1e-5),
     "host_bytes_per_second": (1e9, 6.4e10),
 }
 # A coefficient that the rows say nothing about stays where it was: a row's worth a factor of e.

@@ -315,14 +315,18 @@ def to_record(raw: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:  # noqa
                 "dtype": raw["dtype"]}, ""  # fmt: skip
     if op == "permute":
         if raw.get("kind") == "scatter":
-            return None, "scatter with atomic additions, which no operator describes"
+            return {
+                "op": "scatter_add", "kind": "index_add", "rows": raw["tokens"] * raw["top_k"],
+                "cols": raw["dim"], "targets": raw["tokens"], "dtype": raw["dtype"],
+            }, ""  # fmt: skip
         copies = {"source": raw["tokens"]} if raw["top_k"] > 1 else {}
         return {"op": "permute", "rows": raw["tokens"] * raw["top_k"], "cols": raw["dim"],
                 "dtype": raw["dtype"], **copies}, ""  # fmt: skip
     if op == "fft":
-        if raw.get("kind", "fft") != "fft":
-            return None, "real transform, which no operator describes"
-        return {"op": "fft", "batch": raw["batch"], "n": raw["n"]}, ""
+        how = str(raw.get("kind", "fft"))
+        kind = how.removesuffix("_unscaled").removesuffix("2")
+        return {"op": "fft", "kind": kind, "batch": raw["batch"], "n": raw["n"],
+                "rows": raw.get("rows", 1), "scaled": how in ("irfft", "irfft2")}, ""  # fmt: skip
     if op == "spmm":
         if raw.get("kind", "csr") != "csr":
             return None, "2:4 sparse product, which no operator describes"

@@ -48,5 +48,9 @@ def lower_bound(task: Task, device: Device) -> tuple[Floats, Floats]:
     if task.base == "permute":
         # Rows that go to several places are read once: only the written ones are sure to move.
         read = np.zeros_like(read)
+    if task.base.startswith("scatter_add"):
+        # Nobody knows how many different rows are added to: only what is added is sure to move.
+        read = sizes["rows"] * sizes["cols"] * task.element
+        return flops / device.peak, read / device.bandwidth
     memory = (read + np.maximum(0.0, sizes["written"] - device.cache)) / device.bandwidth
     return flops / device.peak, memory

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from perfmodel.cost.conv_groups import padded_groups
 from perfmodel.cost.device import Device
+from perfmodel.cost.fourier import factors, steps
 from perfmodel.cost.gemm import MOST_SETS, STREAM_BYTES
 from perfmodel.cost.mechanism import pointwise, product_sizes, repacking, row_count
 from perfmodel.cost.parts import Floats, Parts
@@ -200,7 +201,7 @@ def _groups(task: Task, device: Device, parts: Parts, columns: _Columns) -> None
 def _rows(task: Task, device: Device, columns: _Columns) -> None:
     s = task.sizes
     names = ("rows", "cols", "numel", "tokens", "vocab", "dim", "heads", "head_dim", "k", "batch",
-             "n", "m", "nnz", "bytes")  # fmt: skip
+             "n", "m", "nnz", "bytes", "targets")  # fmt: skip
     for name in names:
         if name in s:
             columns.add(f"log_{name}", np.log2(s[name]), smooth=True)
@@ -222,6 +223,20 @@ def _rows(task: Task, device: Device, columns: _Columns) -> None:
         table = s["vocab"] * s["dim"] * task.element
         columns.add("table_in_cache", np.log2(1.0 + table / max(device.cache, 1.0)))
         columns.add("repeats", np.log2(s["tokens"] / s["vocab"]))
+    if task.base.startswith("fourier"):
+        _fourier(task, columns)
     moved = s["read"] + s["written"]
     columns.add("log_moved", np.log2(moved))
     columns.add("waves_moved", np.log2(moved / (device.units * 2048 * 16)))
+
+
+def _fourier(task: Task, columns: _Columns) -> None:
+    """What the library makes of both lengths: passes, kernels and the sort of their factors."""
+    s = task.sizes
+    last, across, beside = steps(task.words["kind"], s["n"], s["rows"], s["scaled"])
+    for name, axis in (("last", last), ("across", across)):
+        columns.add(f"{name}_passes", axis.passes)
+        columns.add(f"{name}_kernels", axis.kernels, smooth=True)
+        columns.add(f"{name}_factors", axis.uneven + axis.prime + 3.0 * axis.chirp, smooth=True)
+    columns.add("kernels_beside", beside, smooth=True)
+    columns.add("largest_factor", factors(s["n"])[0])

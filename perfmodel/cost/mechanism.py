@@ -32,9 +32,11 @@ from perfmodel.cost.conv_point import is_point, point_sizes
 from perfmodel.cost.conv_search import searched
 from perfmodel.cost.cycle import warmed
 from perfmodel.cost.device import Device, Tiles, device_of
+from perfmodel.cost.fourier import fourier_parts
 from perfmodel.cost.gemm import MANY_SPLITS, PRODUCT_SPLITS, SPLITS, TILES, gemm_parts
 from perfmodel.cost.memory_bound import memory_parts
 from perfmodel.cost.parts import Floats, Parts, combine
+from perfmodel.cost.scatter import scatter_parts
 from perfmodel.cost.tasks import Task, row_lengths
 from perfmodel.hardware import Accelerator
 
@@ -83,6 +85,8 @@ def mechanism(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         moved = s["bytes"] / coefficients["host_bytes_per_second"]
         none = np.zeros_like(moved)
         return combine(none, moved, none, none + coefficients["floor_seconds"], 4.0)
+    if base.startswith(("fourier", "scatter_add")):
+        return _scattered(task, device, coefficients)
     rows, taken = row_count(task), row_bytes(task)
     if base == "embedding":
         odd = s["dim"] * task.element % 16 > 0
@@ -98,6 +102,13 @@ def mechanism(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         coefficients,
         row_bytes=taken,
     )
+
+
+def _scattered(task: Task, device: Device, coefficients: Coefficients) -> Parts:
+    """Kernels whose accesses lie far apart: Fourier transforms and scattered sums."""
+    if task.base.startswith("fourier"):
+        return fourier_parts(task.words["kind"], task.sizes, device, coefficients)
+    return scatter_parts(task.base, task.element, task.sizes, device, coefficients)
 
 
 def row_bytes(task: Task) -> Floats:
@@ -118,6 +129,8 @@ def row_count(task: Task) -> Floats:
     """Rows, gathers or transforms that each cost a block of threads; 0 for flat streams."""
     if task.base in ("adamw", "sgd"):
         return np.ceil(task.sizes["numel"] / OPTIMIZER_CHUNK)
+    if task.base.startswith("fourier"):
+        return task.sizes["batch"] * task.sizes["rows"]
     for name in ("rows", "tokens", "batch"):
         if name in task.sizes:
             return task.sizes[name]

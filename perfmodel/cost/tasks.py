@@ -15,6 +15,7 @@ import numpy as np
 
 from perfmodel.cost.conv_point import POINT_TRANS, is_point, point_sizes
 from perfmodel.cost.parts import Floats
+from perfmodel.cost.scatter import FEW_ROWS
 from perfmodel.errors import WorkloadError
 from perfmodel.workload.dtype import bytes_per_element, output_dtype
 from perfmodel.workload.op import FAMILIES, Conv2d, Conv3d, Op
@@ -26,6 +27,11 @@ RATE_CLASS = {"bf16": "half", "fp16": "half", "fp8_e4m3": "fp8", "fp8_e5m2": "fp
 # (Indexing.cu, indexSelectSmallIndex).
 VECTOR, WARP_COLUMNS, FEW_TOKENS = 4, 2048, 16
 POINT = "conv_point"
+FOURIER = {"fft": "fourier", "rfft": "fourier_r2c", "irfft": "fourier_c2r"}
+_KIN = dict.fromkeys(FOURIER.values(), "fourier") | {
+    "rmsnorm_odd": "norm_odd",
+    "layernorm_odd": "norm_odd",
+}
 _GEMM = {"gemm": "gemm", "grouped_gemm": "gemm_grouped"}
 _ROWS = {"rmsnorm", "layernorm", "softmax", "embedding", "cross_entropy"}
 
@@ -73,8 +79,8 @@ class Task:
             return "conv_depthwise_native" if native else "conv_depthwise"
         if self.base.startswith(POINT):
             return POINT
-        if self.base in ("rmsnorm_odd", "layernorm_odd"):
-            return "norm_odd"
+        if self.base in _KIN:
+            return _KIN[self.base]
         if self.base.startswith("conv_grouped"):
             return "conv_grouped"
         if self.base.startswith("conv_"):
@@ -231,12 +237,12 @@ def _kernels(
                 yield kernel, mask & among
     elif family in _ROWS:
         yield from _row_kernels(family, sizes, direction, dtype)
-    elif family == "fused":
-        yield "elementwise", None
-    elif family == "copy":
-        yield ("copy" if words["route"] == "device" else "copy_host"), None
+    elif family == "scatter_add":
+        few = (sizes["rows"] <= FEW_ROWS) & (words["kind"] == "index_add")
+        yield "scatter_add_few", few
+        yield f"scatter_add_{'rows' if words['kind'] == 'index_add' else 'values'}", ~few
     else:
-        yield family, None
+        yield _only_kernel(family, words), None
 
 
 def _convolutions(
@@ -262,6 +268,15 @@ def _convolutions(
     # PyTorch's own kernels serve channels-first maps, except in fp16; cuDNN's the rest.
     library = "-fp16" if layout == "nchw" and dtype == "fp16" else ""
     yield f"conv_depthwise_{direction}_{layout}{library}", depthwise
+
+
+def _only_kernel(family: str, words: dict[str, str]) -> str:
+    """The kernel of a family that one serves, whatever the sizes."""
+    if family == "copy":
+        return "copy" if words["route"] == "device" else "copy_host"
+    if family == "fft":
+        return FOURIER[words["kind"]]
+    return "elementwise" if family == "fused" else family
 
 
 def row_lengths(sizes: dict[str, Floats], words: dict[str, str]) -> tuple[Floats, Floats]:

@@ -27,6 +27,7 @@ from perfmodel.workload.ops.rowwise import (
     Permute,
     RmsNorm,
     Rope,
+    ScatterAdd,
     Softmax,
     TopK,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "Permute",
     "RmsNorm",
     "Rope",
+    "ScatterAdd",
     "Sgd",
     "Size",
     "Softmax",
@@ -91,6 +93,7 @@ _CLASSES: Final[tuple[type[Op], ...]] = (
     Rope,
     TopK,
     Permute,
+    ScatterAdd,
     AdamW,
     Sgd,
     Copy,

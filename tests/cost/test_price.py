@@ -51,6 +51,11 @@ RECORDS = [
     {"op": "copy", "bytes": 10**8},
     {"op": "copy", "bytes": 10**8, "route": "host_to_device"},
     {"op": "fft", "batch": 100, "n": 1024},
+    {"op": "fft", "batch": 100, "n": 1000, "kind": "rfft"},
+    {"op": "fft", "batch": 8, "n": 255, "rows": 37, "kind": "irfft", "scaled": True},
+    {"op": "scatter_add", "rows": 10, "cols": 64, "targets": 4},
+    {"op": "scatter_add", "rows": 10000, "cols": 64, "targets": 4, "dtype": "bf16"},
+    {"op": "scatter_add", "rows": 10000, "cols": 64, "targets": 400, "kind": "scatter_add"},
     {"op": "spmm", "m": 1024, "n": 128, "k": 1024, "nnz": 10000},
 ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Operators that stream rows: normalisation, softmax, look-up, loss, rotation, routing."""
+"""Operators that stream rows: norms, softmax, look-up, loss, rotation, routing, scattered sums."""
 
 # ruff: noqa: D102 - flops and bytes are documented once, on Op
 from __future__ import annotations
@@ -225,3 +225,50 @@ class Permute(Op):
     @property
     def bytes_written(self) -> Count:
         return storage(self.dtype, product(self.rows, self.cols))
+
+
+@dataclass(frozen=True, slots=True)
+class ScatterAdd(Op):
+    """Rows added in place to ``targets`` rows, each at its 8-byte index: messages into nodes.
+
+    One addition a value. At most as many target rows are read and written as rows arrive.
+
+    Parameters
+    ----------
+    rows, cols : int
+        What is added.
+    targets : int
+        Rows that it may be added to.
+    dtype : str
+        Format of both.
+    kind : str
+        ``"index_add"`` where each row has one index, ``"scatter_add"`` where each value looks its
+        own up (an index that is expanded along the row).
+    """
+
+    family: ClassVar[str] = "scatter_add"
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {"kind": ("index_add", "scatter_add")}
+
+    rows: Size
+    cols: Size
+    targets: Size
+    dtype: str = "fp32"
+    kind: str = "index_add"
+
+    @property
+    def flops(self) -> Count:
+        return product(self.rows, self.cols)
+
+    @property
+    def bytes_read(self) -> Count:
+        values = storage(self.dtype, product(self.rows, self.cols))
+        return values + 8 * exact(self.rows) + self.bytes_written
+
+    @property
+    def bytes_written(self) -> Count:
+        touched: Size
+        if isinstance(self.rows, int) and isinstance(self.targets, int):
+            touched = min(self.rows, self.targets)
+        else:
+            touched = np.minimum(self.rows, self.targets)
+        return storage(self.dtype, product(touched, self.cols))

@@ -180,31 +180,65 @@ def _tensors(least: int, one_more: Flag) -> Count:
 
 @dataclass(frozen=True, slots=True)
 class Fft(Op):
-    """``batch`` complex transforms of length ``n``: ``5 n log2 n`` FLOP each, rounded.
+    """``batch`` Fourier transforms over one axis or two.
 
-    ``dtype`` is the format of one real component; the transform reads and writes 2 n of them.
+    A complex transform of ``N`` points takes ``5 N log2 N`` FLOP, a real one half of that, both
+    rounded; scaling takes one for each component of the result.
+
+    Parameters
+    ----------
+    batch : int
+        Independent transforms.
+    n : int
+        Length of the last axis, in real values on the real side.
+    dtype : str
+        The format of one real component.
+    kind : str
+        ``"fft"`` complex to complex, ``"rfft"`` real to the ``n // 2 + 1`` frequencies that are not
+        mirrored, ``"irfft"`` back.
+    rows : int
+        Length of the axis before the last where that is transformed too, otherwise 1.
+    scaled : bool
+        Whether the result is multiplied by a constant, as a normalised inverse is.
     """
 
     family: ClassVar[str] = "fft"
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {"kind": ("fft", "rfft", "irfft")}
 
     batch: Size
     n: Size
     dtype: str = "fp32"
+    kind: str = "fft"
+    rows: Size = 1
+    scaled: Flag = False
 
     @property
     def flops(self) -> Count:
-        each: Any = np.rint(5 * np.asarray(self.n) * np.log2(self.n))
-        if isinstance(self.n, int):
-            return exact(self.batch) * int(each)
-        return exact(self.batch) * each  # type: ignore[no-any-return]
+        points = np.asarray(product(self.n, self.rows), dtype=np.float64)
+        each: Any = np.rint((5 if self.kind == "fft" else 2.5) * points * np.log2(points))
+        if isinstance(self.n, int) and isinstance(self.rows, int):
+            each = int(each)
+        scaling: Any = self._components(result=True) * (
+            int(self.scaled) if isinstance(self.scaled, bool) else self.scaled.astype(np.float64)
+        )
+        return exact(self.batch) * each + scaling  # type: ignore[no-any-return]
 
     @property
     def bytes_read(self) -> Count:
-        return storage(self.dtype, 2 * product(self.batch, self.n))
+        return storage(self.dtype, self._components(result=False))
 
     @property
     def bytes_written(self) -> Count:
-        return storage(self.dtype, 2 * product(self.batch, self.n))
+        return storage(self.dtype, self._components(result=True))
+
+    def _components(self, *, result: bool) -> Count:
+        """Real numbers on one side of the transform."""
+        lines = product(self.batch, self.rows)
+        if self.kind == "fft":
+            return 2 * product(lines, self.n)
+        if (self.kind == "rfft") == result:
+            return 2 * product(lines, self.n // 2 + 1)
+        return product(lines, self.n)
 
 
 COLLECTIVES: Final = (

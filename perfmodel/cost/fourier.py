@@ -1,0 +1,182 @@
+r"""Fourier transforms: passes over memory, and blocks of threads that hold a line each.
+
+.. math::
+
+    t = t_0 + (K - 1)\, t_k + \left( \left(\frac{P B - C}{\eta_b W}\right)^p + \left(\sum_a
+        \max\left(1, \frac{l_a}{U R}\right) \frac{c_\text{line} + 16 h_a / \beta}{f}\right)^p
+        \right)^{1/p}
+
+with :math:`B` the unique bytes, :math:`P` the passes that the library makes over them, :math:`C`
+what the last-level cache keeps between two passes, and, for each transformed axis, :math:`l_a`
+lines of which a block holds :math:`h_a` complex values at a time.
+
+A line that fits one block is read and written once. A longer one is taken as a matrix, its columns
+first and then its rows: two passes. A real line of even length ``n`` is a complex one of ``n / 2``
+values with a step before or after, which costs a pass of its own where the line is long; one of
+odd length has no such short form. Primes of 37 to 127 among the factors take longer kernels; a
+larger one makes the line a convolution with a chirp of at least twice its length (Bluestein), two
+transforms of which follow each other. PyTorch copies the spectrum before it goes back to real
+values, since the library overwrites it, and scales in a kernel of its own.
+
+Reference
+---------
+Van Loan, "Computational Frameworks for the Fast Fourier Transform", 1992; Bluestein, "A linear
+filtering approach to the computation of discrete Fourier transform", 1970; cuFFT library
+documentation, "Accuracy and performance"; PyTorch, ATen/native/cuda/SpectralOps.cpp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from perfmodel.cost.device import Device
+from perfmodel.cost.memory_bound import cached_writes
+from perfmodel.cost.parts import Floats, Parts, combine
+
+COEFFICIENTS: Final = {
+    "bandwidth_efficiency": "share of the memory peak that a pass reaches",
+    "write_in_cache": "share of the last-level cache that keeps a result for the next pass",
+    "row_cycles": "clocks that a line takes beyond its values",
+    "row_bytes_per_clock": "bytes a clock that the block of one line works through",
+    "rows_per_unit": "lines that one unit works on at a time",
+    "prime_passes": "passes of a length with a prime of 37 to 127",
+    "chirp_passes": "passes of the convolution with a chirp, a transform of it counted as one",
+    "floor_seconds": "start and end of one kernel in a stream [s]",
+    "kernel_seconds": "the same for each further kernel of the transform [s]",
+    "overlap_exponent": "how sharply the parts overlap",
+}
+PRIMES: Final = tuple(p for p in range(2, 128) if all(p % q for q in range(2, p)))
+"""Factors that the library has kernels for."""
+SMALL, MEDIUM = 13.0, 31.0
+"""Largest factors that stay in one kernel, and that take another but no more passes."""
+ONE_BLOCK: Final = 8192
+"""Longest complex line that one block holds in its shared memory (64 KiB)."""
+ONE_KERNEL: Final = 16384
+"""Longest one that a block holds at all (128 KiB)."""
+NEAR: Final = 32768
+TIGHT_PASSES: Final = 1.5
+"""Passes of lines up to ``NEAR``, of which few fit a unit at once."""
+CHIRP: Final = 2.1
+"""Length of the chirp's transform over that of the line, the next one without large factors."""
+_VALUE = 16.0
+
+
+class Lines(NamedTuple):
+    """Complex lines along one axis: passes, kernels, values that a block holds, and three flags.
+
+    ``uneven`` is 1 where the largest factor is above ``SMALL``, ``prime`` where it is above
+    ``MEDIUM`` too, ``chirp`` where a larger one than the library's is left.
+    """
+
+    passes: Floats
+    kernels: Floats
+    held: Floats
+    uneven: Floats
+    prime: Floats
+    chirp: Floats
+
+
+def factors(length: Floats) -> tuple[Floats, Floats]:
+    """The largest prime factor up to 127, and what is left when all of those are divided out."""
+    left = np.asarray(length, dtype=np.float64).copy()
+    largest = np.ones_like(left)
+    for prime in PRIMES:
+        divides = left % prime == 0.0
+        while np.any(divides):
+            left = np.where(divides, left / prime, left)
+            largest = np.where(divides, float(prime), largest)
+            divides = left % prime == 0.0
+    return largest, left
+
+
+def lines(length: Floats) -> Lines:
+    """How complex lines of ``length`` values are transformed; passes are over the line itself."""
+    largest, left = factors(length)
+    chirp, uneven = left > 1.0, (left == 1.0) & (largest > SMALL)
+    passes, kernels, held = _smooth(length)
+    longer = _smooth(CHIRP * length)
+    # Short chirps are multiplied on the way; long ones in passes of their own.
+    apart = longer[1] > 1.0
+    return Lines(
+        np.where(chirp, CHIRP * (2.0 * longer[0] + 2.0 * apart), passes),
+        np.where(chirp, 2.0 * longer[1] + 2.0 * apart, kernels + uneven),
+        np.where(chirp, 2.0 * longer[2], held),
+        np.asarray(uneven, dtype=np.float64),
+        np.asarray(uneven & (largest > MEDIUM), dtype=np.float64),
+        np.asarray(chirp, dtype=np.float64),
+    )
+
+
+def _smooth(length: Floats) -> tuple[Floats, Floats, Floats]:
+    """Passes, kernels and values a block of a length that has small factors alone."""
+    whole = length <= ONE_KERNEL
+    passes = np.where(length <= ONE_BLOCK, 1.0, np.where(length <= NEAR, TIGHT_PASSES, 2.0))
+    return passes, np.where(whole, 1.0, 2.0), np.where(whole, length, 2.0 * np.sqrt(length))
+
+
+def steps(kind: str, n: Floats, rows: Floats, scaled: Floats) -> tuple[Lines, Lines, Floats]:
+    """Lines of the last axis and of the one before it; kernels beside them, of a pass each."""
+    real = kind != "fft"
+    even = (n % 2.0 == 0.0) & (n > 1.0)
+    last = lines(np.where(even, n / 2.0, n) if real else n)
+    hard = last.chirp + last.uneven > 0.0
+    apart = real & ((n > NEAR) | (even & hard))
+    # Odd real lines are filled up to complex ones of twice the bytes.
+    odd = real & ~even
+    last = last._replace(
+        passes=last.passes * np.where(odd & ~hard, 2.0, 1.0),
+        kernels=last.kernels + 2.0 * (odd & hard),
+    )
+    across = lines(rows)
+    both = rows > 1.0
+    across = across._replace(
+        passes=across.passes * both, kernels=across.kernels * both, held=across.held * both
+    )
+    copied = 1.0 if kind == "irfft" else 0.0
+    beside = apart + copied + scaled
+    return last, across, np.asarray(beside)
+
+
+def fourier_parts(
+    kind: str,
+    sizes: Mapping[str, Floats],
+    device: Device,
+    coefficients: Mapping[str, float],
+) -> Parts:
+    """Time of transforms and its parts, arrays of shape (N,) [s].
+
+    Parameters
+    ----------
+    kind : str
+        ``"fft"``, ``"rfft"`` or ``"irfft"``.
+    sizes : mapping of array
+        ``batch n rows scaled read written`` of the operator.
+    device : Device
+        The chip.
+    coefficients : mapping
+        Values of :data:`COEFFICIENTS`.
+    """
+    c, s = coefficients, sizes
+    last, across, beside = steps(kind, s["n"], s["rows"], s["scaled"])
+    unique = s["read"] + s["written"]
+    passes = beside + sum(
+        axis.passes
+        * (1.0 + (c["prime_passes"] - 1.0) * axis.prime)
+        * (1.0 + (c["chirp_passes"] - 1.0) * axis.chirp)
+        for axis in (last, across)
+    )
+    kept = cached_writes(unique, device.cache, c["write_in_cache"])
+    traffic = passes * unique - np.maximum(passes - 0.5, 0.0) * kept
+    memory = traffic / (device.bandwidth * c["bandwidth_efficiency"])
+    width = s["n"] if kind == "fft" else np.floor(s["n"] / 2.0) + 1.0
+    work = np.zeros_like(unique)
+    for axis, count in ((last, s["batch"] * s["rows"]), (across, s["batch"] * width)):
+        turns = np.maximum(1.0, count / (device.units * c["rows_per_unit"]))
+        each = c["row_cycles"] + _VALUE * axis.held / c["row_bytes_per_clock"]
+        work = work + (axis.held > 0.0) * turns * each / device.clock
+    kernels = last.kernels + across.kernels + beside
+    floor = c["floor_seconds"] + (kernels - 1.0) * c["kernel_seconds"]
+    return combine(work, memory, np.zeros_like(memory), floor, c["overlap_exponent"])

@@ -1,0 +1,55 @@
+"""Scattered sums: rounds of a fixed grid, few rows, crowded targets."""
+
+import numpy as np
+import pytest
+
+from perfmodel.cost import load_coefficients, price
+from perfmodel.cost.mechanism import mechanism, task_device
+from perfmodel.cost.tasks import tasks_of
+from perfmodel.hardware import load_accelerator
+from perfmodel.workload.op import ScatterAdd
+
+H100 = load_accelerator("h100-sxm5-80gb")
+PLAIN = load_coefficients("hopper")
+
+
+def parts(op):
+    _, (task,) = tasks_of(op)
+    return mechanism(task, task_device(task, H100), PLAIN.of(task.kernel))
+
+
+def test_work_grows_by_whole_rounds_of_the_grid():
+    # 132 units x 8 blocks x 128 threads; targets enough that no two requests meet
+    rows = 1024 * H100.units // 32
+    work = parts(ScatterAdd(np.array([rows - 1, rows, rows + 1, 2 * rows]), 32, 10**6)).compute
+    assert work[0] == pytest.approx(work[1], rel=1e-3)
+    assert work[2] > 1.7 * work[1]
+    assert work[3] == pytest.approx(work[2], rel=0.05)
+
+
+def test_sixteen_rows_follow_each_other_and_seventeen_do_not():
+    one, sixteen, more = (
+        float(price(ScatterAdd(rows, 64, 4), H100, efficiency=PLAIN).seconds)
+        for rows in (1, 16, 17)
+    )
+    assert sixteen > 3 * one
+    assert more < 0.5 * sixteen
+
+
+@pytest.mark.parametrize("kind", ["index_add", "scatter_add"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_fewer_targets_are_never_faster_where_they_fit_the_cache(kind, dtype):
+    targets = np.array([2, 8, 64, 512, 4096])
+    times = price(ScatterAdd(100_000, 64, targets, dtype, kind), H100, efficiency=PLAIN).seconds
+    assert np.all(np.diff(times) <= 1e-3 * times[1:])
+    assert times[0] > 2 * times[-1]
+
+
+def test_swaps_of_two_byte_values_suffer_most_from_a_crowd():
+    crowd = {
+        dtype: float(
+            price(ScatterAdd(40_000, 64, 4, dtype, "scatter_add"), H100, efficiency=PLAIN).seconds
+        )
+        for dtype in ("fp32", "bf16")
+    }
+    assert crowd["bf16"] > 20 * crowd["fp32"]
