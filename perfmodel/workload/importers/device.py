@@ -15,6 +15,7 @@ from typing import Any, Final
 import torch
 from torch._prims_common import suggest_memory_format
 
+from perfmodel.workload.importers import losses, recurrent
 from perfmodel.workload.importers.attention import attend
 from perfmodel.workload.importers.fastpath import fused, offered
 
@@ -31,6 +32,8 @@ def composites(order: tuple[str, ...]) -> dict[Any, Callable[..., Any]]:
         _ATEN.softmax.int: partial(_softmax, _ATEN._softmax),
         _ATEN.log_softmax.int: partial(_softmax, _ATEN._log_softmax),
         **fused(order),
+        **recurrent.layers(),
+        **losses.composites(),
     }
 
 
@@ -66,6 +69,10 @@ def as_cuda(table: Mapping[Any, Callable[..., Any]]) -> Iterator[None]:
 
 def on_meta(func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     """Run an operator on meta tensors, in a format that its meta kernel takes."""
+    for part in (recurrent, losses):
+        found = part.run(func, args)
+        if found is not None:
+            return found
     if func is not _ATEN._grouped_mm.default or args[0].dtype == torch.bfloat16:
         return func(*args, **kwargs)
     pair = [tensor.to(torch.bfloat16) for tensor in args[:2]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Final
 
 from perfmodel.errors import PerfmodelError, WorkloadError
@@ -23,24 +24,37 @@ _WAYS: Final = {
     "aten.is_nonzero": "replace the branch by torch.where, or make the condition an argument",
     "aten.equal": "make the comparison an argument of the module",
 }
+_REPAIRS: Final = MappingProxyType(
+    {
+        "FlexAttention": 'call scaled_dot_product_attention (attn_implementation="sdpa" in '
+        "transformers) for the recording",
+        "'lengths' argument": "pass the padded batch to the layer: packing needs values of lengths",
+        "storage_device": "pass padded tensors and a mask instead of nested ones",
+        "non-leaf Tensor": "pass the modules that were scripted instead of scripted ones",
+        "Unsupported dtype": "CUDA has no kernel in that format either: cast to fp32",
+        "ow precision dtypes": "CUDA has no kernel in that format either: cast to fp32",
+        "custom C++ ops": "install the torchvision that was built for this PyTorch",
+    }
+)
+"""What to do about well-known messages of PyTorch."""
 _MIXTURE: Final = (
     "; for a mixture of experts of transformers, "
     'model.set_experts_implementation("grouped_mm") has shapes that no data decides'
 )
 
 
-def explained(fault: Exception, name: str, failed: tuple[str, str] | None) -> PerfmodelError:
+def explained(fault: Exception, name: str, failed: tuple[str, str, str] | None) -> PerfmodelError:
     """The five-part error of an exception that a recording raised.
 
     Parameters
     ----------
-    failed : (module path, operator), optional
-        What was running.
+    failed : (module path, user's line, operator), optional
+        What was running; the line is that of the forward pass.
     """
     if isinstance(fault, PerfmodelError):
         return fault
-    line = failing_line(fault.__traceback__)
-    module, operator = failed or ("", "")
+    module, source, operator = failed or ("", "", "")
+    line = failing_line(fault.__traceback__) or source
     where = f"trace {name}: " + (line or "forward")
     if module:
         where += f" in {module}"
@@ -96,6 +110,9 @@ def _needs_data(fault: Exception) -> bool:
 
 
 def _repair(text: str) -> str:
+    for part, way in _REPAIRS.items():
+        if part in text:
+            return way
     if "same device" in text or ("device" in text and "meta" in text and "cpu" in text):
         return "make the tensor on the device of the inputs (device=x.device)"
     if any(word in text for word in ("shape", "size", " dim", "dtype", "scalar type")):

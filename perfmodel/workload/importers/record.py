@@ -142,7 +142,6 @@ def record(
         stream.knows(*values.pop())
     memo.clear()  # so that a cache that grows lets go of what it held
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(autocast or "")
-    assumptions = _assumptions(model)
     with (
         as_cuda(stream.table),
         emulated(dtype) as region,
@@ -168,7 +167,7 @@ def record(
         module_calls=stream.module_calls,
         python_calls=stream.python_calls if via == "record" else 0,
         storages=tuple(stream.storages.sizes),
-        assumptions=(*assumptions, *stream.assumptions),
+        assumptions=tuple(stream.assumptions),
     )
 
 
@@ -274,16 +273,6 @@ def _quiet() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def _assumptions(model: Any) -> tuple[str, ...]:
-    import torch
-
-    notes = []
-    kinds = {type(part) for part in model.modules()}
-    if kinds & {torch.nn.LSTM, torch.nn.GRU, torch.nn.RNN}:
-        notes.append("recurrent layers are recorded cell by cell; CUDA runs them in cuDNN")
-    return tuple(notes)
 
 
 def _origin(via: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, cast
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -26,6 +27,7 @@ from perfmodel.workload.importers.values import (
     Unknown,
     Values,
     assumed,
+    picked,
     run_on_host,
     shaped_on_host,
 )
@@ -36,6 +38,13 @@ _SILENT: Final = frozenset({"prim", "prims", "profiler", "debugprims", "_c10d_fu
 _READS: Final = frozenset(
     {_ATEN._local_scalar_dense.default, _ATEN.equal.default, _ATEN.is_nonzero.default}
 )
+_OPENED: Final = frozenset(
+    {
+        _ATEN._trilinear.default,
+        _ATEN._euclidean_dist.default,
+    }
+)
+"""Operators with a derivative of their own whose kernel, on every device, calls other operators."""
 _FINITE: Final = "activations are finite where the model looks for infinities or NaN"
 _BALANCED: Final = (
     "routing is balanced: a grouped product has the rows of all experts together, shared out evenly"
@@ -66,7 +75,7 @@ class Stream(TorchDispatchMode):  # type: ignore[misc]
         self.detaching = False
         self.exported = False
         self.assumptions: dict[str, None] = {}
-        self.failed: tuple[str, str] | None = None
+        self.failed: tuple[str, str, str] | None = None
         self._fault = 0
         self.table = {f: self._as_part(f, g) if f in FUSED else g for f, g in table.items()}
         self._within = ""
@@ -142,7 +151,7 @@ class Stream(TorchDispatchMode):  # type: ignore[misc]
         except Exception as fault:
             if self._fault != id(fault):  # the innermost operator; one that was caught is forgotten
                 self._fault = id(fault)
-                self.failed = (self.modules[-1], target_of(func))
+                self.failed = (*self._origin(), target_of(func))
             raise
 
     def _composite_of(self, func: Any) -> Callable[..., Any] | None:
@@ -155,6 +164,8 @@ class Stream(TorchDispatchMode):  # type: ignore[misc]
             name = func.name()  # one with kernels of its own, silu_backward say, is left whole
             own = has(name, "CPU") or has(name, "Meta")
             known = self._composite[func] = has(name, "CompositeImplicitAutograd") and not own
+        if func in _OPENED:
+            return _opened(func)
         return func.decompose if known else None
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -203,7 +214,10 @@ class Stream(TorchDispatchMode):  # type: ignore[misc]
                 raise
             followed, value = run_on_host(func, args, kwargs, self._value)
             if not followed:
-                return shaped_on_host(func, args, kwargs), False, None
+                out = picked(func, args, self._value)
+                if out is None:
+                    out = shaped_on_host(func, args, kwargs)
+                return out, False, None
             made = tree_map(lambda x: x.to("meta") if isinstance(x, torch.Tensor) else x, value)
             return made, True, value
         out = corrected(func, args, out)
@@ -332,6 +346,14 @@ class Stream(TorchDispatchMode):  # type: ignore[misc]
     def _died(self, number: int) -> None:
         self._names.pop(number, None)
         self.values.forget(number)
+
+
+def _opened(func: Any) -> Callable[..., Any]:
+    """The kernel of an operator, so that what it calls is recorded."""
+    for key in ("CompositeExplicitAutograd", "CompositeExplicitAutogradNonFunctional"):
+        if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key):
+            return partial(func._op_dk, getattr(torch._C.DispatchKey, key))
+    return cast("Callable[..., Any]", func)
 
 
 def _key(tensor: torch.Tensor) -> Any:

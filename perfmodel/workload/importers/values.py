@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch.utils._pytree import tree_flatten, tree_map
@@ -110,6 +110,35 @@ def assumed(func: Any, args: tuple[Any, ...]) -> torch.Tensor | None:
     if name == "isfinite" or (name == "eq" and itself) or (name == "ne" and infinite):
         return torch.ones(args[0].shape, dtype=torch.bool)
     return None
+
+
+def picked(func: Any, args: tuple[Any, ...], find: Any) -> torch.Tensor | None:
+    """What a mask of known value picks from a tensor of unknown value, None where it is unknown.
+
+    Parameters
+    ----------
+    find : callable
+        Tensor to its host copy, or None.
+    """
+    name = func._schema.name.removeprefix("aten::")
+    if name == "masked_select":
+        mask = find(args[1])
+        if mask is None:
+            return None
+        shape = torch.broadcast_shapes(args[0].shape, mask.shape)
+        return cast("torch.Tensor", args[0].new_empty(int(mask.expand(shape).sum())))
+    if name not in ("index", "_unsafe_index"):
+        return None
+    indices: list[torch.Tensor | None] = []
+    for index in args[1]:
+        if index is None or index.dtype not in (torch.bool, torch.uint8):
+            indices.append(index)
+            continue
+        mask = find(index)
+        if mask is None:
+            return None
+        indices += [place.to("meta") for place in mask.nonzero(as_tuple=True)]
+    return cast("torch.Tensor", func(args[0], indices))
 
 
 def shaped_on_host(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
