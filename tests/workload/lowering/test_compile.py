@@ -16,8 +16,9 @@ from perfmodel.workload.lowering.compile.fusion import fuse
 from perfmodel.workload.lowering.compile.graph import Graph, expanded, permuted, sliced
 from perfmodel.workload.lowering.compile.partition import kept
 from perfmodel.workload.lowering.compile.places import follow, samples
+from perfmodel.workload.lowering.compile.precedence import Above
 from perfmodel.workload.lowering.compile.realize import Realizer
-from perfmodel.workload.lowering.compile.split import stages
+from perfmodel.workload.lowering.compile.split import mixed_rows, stages
 from perfmodel.workload.lowering.device import H100
 from perfmodel.workload.program import load_program
 from perfmodel.workload.stack import load_stack
@@ -277,3 +278,82 @@ def test_a_captured_compiled_step_is_one_replay():
     lowered = lower(chain("relu", "exp"), load_stack("torch-compile-graph"))
     assert [call.kind for call in lowered.calls] == ["graph_replay"]
     assert {event.call for event in lowered.events} == {0}
+
+
+def test_a_cycle_through_a_wide_group_is_seen():
+    # l1 reads a; a wide group holds a late map of l1's result and an early one that l2 waits for
+    graph = Graph()
+    x = graph.add("source", (), (256, 256), "fp32", "x", storage=0)
+    early = graph.map("exp", (x,), (256, 256), "fp32", 8, heavy=True)
+    first = graph.add("extern", (x,), (256, 256), "fp32", "mm", heavy=True)
+    late = graph.map("add", (x, first), (256, 256), "fp32", 1, heavy=True)
+    second = graph.add("extern", (early,), (256, 256), "fp32", "mm", heavy=True)
+    end = graph.map("mul", (x, second), (256, 256), "fp32", 1, heavy=True)
+    third = graph.add("extern", (late,), (256, 256), "fp32", "mm", heavy=True)
+    outputs = [end, third]
+    buffers = Realizer(graph, range(third + 1), outputs).buffers()
+    order = [place for group in fuse(buffers) for place in group]
+    made = {buffers[place].value.number: turn for turn, place in enumerate(order)}
+    home = {place: turn for turn, group in enumerate(fuse(buffers)) for place in group}
+    for place, buffer in enumerate(buffers):
+        for read in buffer.reads:
+            if read.buffer in made:
+                source = order[made[read.buffer]]
+                assert home[source] <= home[place]
+
+
+def test_merged_groups_keep_everything_before_them():
+    above = Above([set(), {0}, {1}, {0}, {3}])  # 0 -> 1 -> 2 and 0 -> 3 -> 4
+    assert above.is_between(0, 2)
+    assert not above.is_between(0, 1)
+    above.merge(2, 3)  # now 1 is before 2, and 2 before 4
+    assert above.is_between(1, 4)
+    assert above.is_between(0, 4)
+    assert above.ordered({0: 0, 1: 1, 2: 2, 4: 4}) == [0, 1, 2, 4]
+
+
+def test_a_scatter_counts_what_it_writes():
+    tensors = {
+        "cache": ((8, 2048, 64), "bf16", "state"),
+        "new": ((8, 1, 64), "bf16", "input"),
+        "at": ((1,), "int64", "input"),
+        "out": ((8, 2048, 64), "bf16", "view of cache"),
+    }
+    made = program(tensors, [("index_copy_", ["cache", "at", "new"], ["out"], {"dim": 1})])
+    (kernel,) = compiled(made).kernels
+    assert kernel.bytes_written == 2 * 8 * 64
+    assert kernel.flops <= 8 * 8 * 64
+
+
+@pytest.mark.parametrize(("rows", "each"), [(4096, 16), (8192, 16), (50000, 32), (10**7, 128)])
+def test_rows_of_a_block_where_sums_of_both_kinds_share_a_kernel(rows, each):
+    assert mixed_rows(rows, 132) == each
+
+
+def test_views_of_other_rank_are_stored_before_they_become_images():
+    shape, split = (64, 16, 8, 8), (64, 8, 2, 8, 8)
+    tensors = {
+        "x": (shape, "bf16", "input", "channels_last"),
+        "w": ((16, 8, 3, 3), "bf16", "parameter", "channels_last"),
+        "a": (shape, "bf16", "activation", "channels_last"),
+        "v": ((64, 2, 8, 8, 8), "bf16", "view of a", "strided"),
+        "t": (split, "bf16", "view of a", "strided"),
+        "c": (split,),
+        "m": (shape, "bf16", "view of c"),
+        "s0": ((64, 8, 8, 8), "bf16", "view of c", "strided"),
+        "s1": ((64, 8, 8, 8), "bf16", "view of c", "strided"),
+        "y": (shape, "bf16", "activation", "channels_last"),
+    }
+    conv = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 1,
+            "transposed": False, "output_padding": [0, 0]}  # fmt: skip
+    nodes = [
+        ("relu", ["x"], ["a"]),
+        ("view", ["a"], ["v"], {"size": [64, 2, 8, 8, 8]}),
+        ("transpose", ["v"], ["t"], {"dim0": 1, "dim1": 2}),
+        ("clone", ["t"], ["c"], {"memory_format": "contiguous"}),
+        ("view", ["c"], ["m"], {"size": list(shape)}),
+        ("split", ["m"], ["s0", "s1"], {"split_size": 8, "dim": 1}),
+        ("convolution", ["s1", "w"], ["y"], conv),
+    ]
+    loops = [k for k in compiled(program(tensors, nodes, "y")).kernels if k.host == "triton"]
+    assert [k.bytes_written for k in loops] == [2 * 64 * 16 * 64, 2 * 64 * 8 * 64]
