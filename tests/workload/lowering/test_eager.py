@@ -19,7 +19,16 @@ from perfmodel.workload.lowering.eager.strides import follow
 from perfmodel.workload.lowering.eager.table import RULES
 from perfmodel.workload.lowering.kernel import HOST_CLASSES
 from perfmodel.workload.lowering.stream import OFFSETS, TURNED, map_op, stream
-from perfmodel.workload.op import AdamW, Conv2d, Elementwise, Embedding, Fft, Gemm, Softmax
+from perfmodel.workload.op import (
+    AdamW,
+    Conv2d,
+    Elementwise,
+    Embedding,
+    Fft,
+    Gemm,
+    ScatterAdd,
+    Softmax,
+)
 from perfmodel.workload.program import Node, Tensor
 from perfmodel.workload.stack import load_stack
 
@@ -285,7 +294,42 @@ def test_a_real_transform_is_half_a_complex_one():
         {"x": ((8, 64, 128), "fp32"), "y": ((8, 64, 65), "complex64")},
         ("_fft_r2c", "x", "y", {"dim": [1, 2], "onesided": True}),
     )
-    assert kernel.ops == (Fft(512, 64, "fp32"), Fft(256, 128, "fp32"))
+    assert kernel.ops == (Fft(8, 128, "fp32", "rfft", rows=64),)
+
+
+def test_a_transform_back_is_copied_and_scaled():
+    (kernel,) = kernels(
+        {"x": ((8, 64, 65), "complex64"), "y": ((8, 64, 128), "fp32")},
+        ("_fft_c2r", "x", "y", {"dim": [2], "normalization": 2, "last_dim_size": 128}),
+    )
+    assert kernel.ops == (Fft(512, 128, "fp32", "irfft", scaled=True),)
+    assert kernel.launches == 3
+
+
+def test_three_axes_are_two_and_one():
+    (kernel,) = kernels(
+        {"x": ((16, 32, 64), "fp32"), "y": ((16, 32, 33), "complex64")},
+        ("_fft_r2c", "x", "y", {"dim": [0, 1, 2], "normalization": 0}),
+    )
+    assert kernel.ops == (Fft(16, 64, "fp32", "rfft", rows=32), Fft(32 * 33, 16, "fp32"))
+
+
+@pytest.mark.parametrize(
+    ("name", "dim", "index", "op"),
+    [
+        ("index_add_", 0, (500,), ScatterAdd(500, 16, 40, "fp32", "index_add")),
+        ("scatter_add_", 0, (500, 16), ScatterAdd(500, 16, 40, "fp32", "scatter_add")),
+        ("scatter_add_", 1, (500, 16), ScatterAdd(8000, 1, 640, "fp32", "scatter_add")),
+    ],
+)
+def test_messages_are_summed_into_nodes(name, dim, index, op):
+    tensors = {
+        "nodes": ((40, 16), "fp32"), "index": (index, "int64"), "edges": ((500, 16), "fp32"),
+        "sums": ((40, 16), "fp32"),
+    }  # fmt: skip
+    (kernel,) = kernels(tensors, (name, ["nodes", "index", "edges"], ["sums"], {"dim": dim}))
+    assert kernel.kind == "scatter"
+    assert kernel.ops == (op,)
 
 
 def test_reading_a_number_waits_for_the_device():

@@ -8,7 +8,7 @@ from typing import Final
 from perfmodel.workload.lowering.kernel import Kernel
 from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel
 from perfmodel.workload.lowering.stream import map_op, stream
-from perfmodel.workload.op import Embedding, Fused, Op, TopK
+from perfmodel.workload.op import Embedding, Fused, Op, ScatterAdd, TopK
 
 # Above this many indices PyTorch sorts them first (ATen/native/cuda/Embedding.cu).
 SORTED_ABOVE: Final = 3072
@@ -120,7 +120,9 @@ def scatter(site: Site) -> Work:
                 launches=sort_launches(rows, 8) + 3, host="index",
             )
         )  # fmt: skip
-    op = stream(site.name, moved, read, touched, float(moved if accumulate else 0))
+    op = _sums(site, moved) or stream(
+        site.name, moved, read, touched, float(moved if accumulate else 0)
+    )
     kernels.append(
         site.kernel(
             "scatter", op, reads=others, writes=(), extra_writes=((out.storage, touched),),
@@ -128,6 +130,22 @@ def scatter(site: Site) -> Work:
         )
     )  # fmt: skip
     return Work("composite" if len(kernels) > 1 else "index", tuple(kernels), scratch)
+
+
+def _sums(site: Site, moved: int) -> Op | None:
+    """Sums with an index a row, or one a value: what lies behind the axis goes to one place."""
+    kind = next((k for k in ("index_add", "scatter_add", "scatter_reduce") if k in site.name), None)
+    target = site.inputs[0]
+    if kind is None or len(site.inputs) < 3 or not target.shape:
+        return None
+    values = site.inputs[2] if kind == "index_add" else site.inputs[1]
+    axis = int(site.attribute("dim", 0)) % len(target.shape)
+    cols = numel(values.shape[axis + 1 :])
+    if cols == 0 or moved % cols or numel(target.shape) == 0:
+        return None
+    targets = numel(target.shape) // numel(target.shape[axis + 1 :])
+    how = "index_add" if kind == "index_add" else "scatter_add"
+    return ScatterAdd(moved // cols, cols, targets, _float(target.dtype), how)
 
 
 def _accumulates(site: Site) -> bool:
