@@ -1,0 +1,152 @@
+"""What a chip that nobody measured owes to its datasheet, and published tables to their protocol."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from perfmodel.calibrate.transfer import leave_one_chip_out, read_published
+from perfmodel.cost import load_coefficients, price
+from perfmodel.cost.cycle import CYCLE, from_memory, warmed
+from perfmodel.cost.device import Device, device_of
+from perfmodel.cost.mechanism import fed, issued, mechanism, task_device
+from perfmodel.cost.memory_bound import memory_parts
+from perfmodel.cost.tasks import Task, tasks_of
+from perfmodel.hardware import load_accelerator
+from perfmodel.workload.op import Elementwise, Gemm
+
+BARE = Device(peak=100e12, vector=10e12, bandwidth=1e12, cache=40e6, units=100, clock=1e9)
+FEED = {"operand_bytes_per_clock": 50.0}
+
+
+def _task(op) -> Task:
+    return tasks_of(op)[1][0]
+
+
+def test_correction_bits_in_gddr_take_a_sixteenth_of_the_transfers():
+    board = load_accelerator("t4-16gb")
+    assert device_of(board, "fp16", matrix=True).bandwidth == pytest.approx(320e9 * 15 / 16)
+    hbm = load_accelerator("v100-pcie-32gb")
+    assert device_of(hbm, "fp16", matrix=True).bandwidth == 900e9
+
+
+def test_a_cycle_that_fits_comes_from_the_cache_and_a_longer_one_from_memory():
+    cycle = np.array([4e6, 40e6, 400e6])
+    np.testing.assert_allclose(from_memory(cycle, BARE), [0.0, 0.5, 1.0], atol=1e-6)
+    split = replace(BARE, cache_copies=2)
+    np.testing.assert_allclose(from_memory(cycle / 2, split), [0.0, 0.5, 1.0], atol=1e-6)
+    assert from_memory(cycle, replace(BARE, cache=0.0)).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_operators_without_a_cycle_are_left_alone():
+    task = _task(Elementwise("add", 1 << 20, dtype="fp32"))
+    assert warmed(task, BARE, {}) is task
+    warm = replace(task, sizes=task.sizes | {CYCLE: task.sizes["read"]})
+    c = load_coefficients("default").of("elementwise")
+    cold = mechanism(task, BARE, c).seconds
+    assert mechanism(warm, BARE, c).seconds[0] < cold[0]
+    # The cache is no faster than what the units take in, and never slower than memory.
+    slow = c | {"cache_bytes_per_clock": 1.0}
+    assert mechanism(warm, BARE, slow).seconds[0] == pytest.approx(cold[0])
+
+
+def test_units_that_multiply_faster_are_fed_faster():
+    task = _task(Gemm(4096, 4096, 4096, dtype="bf16"))
+    hopper = task_device(task, load_accelerator("h100-sxm5-80gb"))
+    blackwell = task_device(task, load_accelerator("b200-sxm-180gb"))
+    assert fed(task, hopper, FEED) is FEED
+    rate = blackwell.peak / (blackwell.units * blackwell.clock)
+    taken = fed(task, blackwell, FEED)["operand_bytes_per_clock"]
+    assert taken == pytest.approx(50.0 * rate / 4096.0)
+
+
+def test_only_units_without_free_issue_slots_lose_fp32_rate_to_other_instructions():
+    task = _task(Gemm(4096, 4096, 4096, dtype="fp32"))
+    half, full = (task_device(task, load_accelerator(name)) for name in ("v100-pcie-32gb", "l4"))
+    c = {"issue_overhead": 0.15}
+    assert issued(task, half, c) is half
+    assert issued(task, full, c).peak == pytest.approx(full.peak / 1.15)
+    assert issued(task, full, {}) is full
+    narrow = _task(Gemm(4096, 4096, 4096, dtype="bf16"))
+    assert issued(narrow, full, c) is full
+
+
+def test_one_tile_serves_every_batched_fp32_product_of_an_a100():
+    # 64 columns take as long as 128 where there is no narrower tile.
+    chip, c = load_accelerator("a100-pcie-80gb"), load_coefficients("ampere")
+    whole, half = (
+        float(price(Gemm(4096, n, 4096, batch=64, dtype="fp32"), chip, efficiency=c).seconds)
+        for n in (128, 64)
+    )
+    assert 0.85 * whole < half <= whole  # but for the power that half the numbers take
+    turing, c = load_accelerator("t4"), load_coefficients("turing")
+    whole, half = (
+        float(price(Gemm(4096, n, 4096, batch=64, dtype="fp32"), turing, efficiency=c).seconds)
+        for n in (128, 64)
+    )
+    assert half < 0.7 * whole
+
+
+def test_a_second_pass_over_rows_comes_from_memory_when_the_cache_is_too_small():
+    c = load_coefficients("default").of("layernorm") | {"row_cycles": 1.0, "overlap_exponent": 12.0}
+    rows, row = np.full(2, 1e5), np.array([1e3, 1e6])
+    times = memory_parts(rows * row / 2, rows * row / 2, rows, np.zeros(2), BARE, c).memory
+    once = memory_parts(
+        rows * row / 2, rows * row / 2, rows, np.zeros(2), BARE, c | {"again_passes": 0.0}
+    ).memory
+    np.testing.assert_allclose(times / once, [1.0, 1.5], rtol=1e-3)
+
+
+def _table(tmp_path, slower: float):
+    """Two chips, of which the second is so many times slower than its price."""
+    rng = np.random.default_rng(0)
+    lines = ["dataset,chip,timing,dtype,batch,m,n,k,time_us"]
+    for chip, factor in (("a100-sxm4-80gb", 1.0), ("a40-48gb", slower)):
+        for _ in range(40):
+            m, n, k = (int(size) * 64 for size in rng.integers(4, 64, 3))
+            op = Gemm(m, n, k, dtype="fp16")
+            time = price(
+                op, load_accelerator(chip), efficiency=load_coefficients("default")
+            ).seconds
+            lines.append(f"one,{chip},graph,fp16,1,{m},{n},{k},{float(time) * factor * 1e6:.6f}")
+    path = tmp_path / "gemm.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def to_op(row):
+        sizes = {key: int(row[key]) for key in ("m", "n", "k", "batch")}
+        return {"op": "gemm", "dtype": row["dtype"]} | sizes
+
+    start = {
+        "gemm-half": load_coefficients("default").of("gemm-half"),
+        "elementwise": load_coefficients("default").of("elementwise"),
+    }
+    return read_published(path, to_op, start), start
+
+
+def test_the_times_of_the_chip_that_is_left_out_change_nothing_in_its_prediction(tmp_path):
+    plain, slow = (
+        {
+            record.row: record.predicted_s
+            for record in leave_one_chip_out(*_table(tmp_path, factor), only=("a40-48gb",))
+        }
+        for factor in (1.0, 1.7)
+    )
+    assert plain == slow
+    assert len(plain) == 40
+
+
+def test_rows_that_a_timer_of_the_host_cannot_see_are_left_out(tmp_path):
+    path = tmp_path / "gemm.csv"
+    path.write_text(
+        "dataset,chip,timing,dtype,batch,m,n,k,time_us\n"
+        "one,tpu-v5e,host,bf16,1,1024,1024,1024,119\n"
+        "one,tpu-v5e,host,bf16,1,8192,8192,8192,6047\n",
+        encoding="utf-8",
+    )
+
+    def to_op(row):
+        return {"op": "gemm", "dtype": "bf16"} | {key: int(row[key]) for key in "mnk"}
+
+    (table,) = read_published(path, to_op, {})
+    (samples,) = table.samples.values()
+    assert samples.seconds.tolist() == [pytest.approx(6047e-6)]
