@@ -260,8 +260,8 @@ def _convolutions(
     # Channels last, other forms serve few or uneven channels.
     odd &= (layout == "nhwc") & (rate == "half")
     yield f"{POINT}_{direction}_{layout}-{rate}", point
-    # Few others than half-precision ones are measured; layouts and passes share their forms.
-    each = f"_{direction}_{layout}" if rate == "half" else ""
+    # Plain fp32 kernels take either layout, and few are measured.
+    each = "" if dtype == "fp32" else f"_{direction}_{layout}"
     yield f"conv_grouped{each}-{rate}", grouped
     yield f"conv_odd_{direction}_{layout}-{rate}", other & odd
     yield f"conv_{direction}_{layout}-{rate}", other & ~odd

@@ -54,7 +54,7 @@ def task(record) -> Task:
         (CONV | {"c_in": 63, "pass": "wgrad"}, "conv_odd_wgrad_nhwc-half"),
         (CONV | {"c_in": 63, "pass": "dgrad"}, "conv_odd_dgrad_nhwc-half"),
         (CONV | {"kernel": 3, "padding": 1, "groups": 2}, "conv_grouped_fwd_nhwc-half"),
-        (CONV | {"kernel": 3, "padding": 1, "groups": 2, "dtype": "tf32"}, "conv_grouped-tf32"),
+        (CONV | {"kernel": 3, "padding": 1, "groups": 2, "dtype": "fp32"}, "conv_grouped-fp32"),
         (CONV | {"groups": 2, "layout": "nchw", "pass": "wgrad"}, "conv_grouped_wgrad_nchw-half"),
         (DEPTHWISE, "conv_depthwise_fwd_nhwc"),
         (DEPTHWISE | {"layout": "nchw"}, "conv_depthwise_fwd_nchw"),
