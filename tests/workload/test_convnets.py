@@ -68,6 +68,14 @@ PARAMETERS = {
     "convnext-small": 50_223_688,
     "convnext-base": 88_591_464,
     "convnext-large": 197_767_336,
+    "squeezenet1_0": 1_248_424,
+    # of KernelBench's code, as PyTorch counts them
+    "alexnet-one-tower": 62_378_344,
+    "efficientnet-b0-plain": 3_922_408,
+    "efficientnet-b1-chain": 2_661_928,
+    "efficientnet-b2-pooled": 6_868_328,
+    "plain-chain": 1_149_770,
+    "shufflenet-v1-unhalved": 3_338_524,
 }
 # multiply-adds [G] of the papers: CondenseNet tables 2 and 4, ShuffleNet v1 table 2
 PAPERS = {

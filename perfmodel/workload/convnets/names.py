@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from perfmodel.errors import WorkloadError, nearest_name
+from perfmodel.workload.convnets import kernelbench
 from perfmodel.workload.convnets.build import Builder, Convnet
 from perfmodel.workload.convnets.classic import VGG, alexnet, googlenet, vgg
 from perfmodel.workload.convnets.dense import DENSENETS, condensenet, densenet
@@ -52,6 +53,8 @@ _CIFAR: Final = (32, 32)
 _RECIPES: Final = MappingProxyType(
     {
         "alexnet": _Recipe(alexnet),
+        "alexnet-one-tower": _Recipe(kernelbench.alexnet_one_tower),
+        "squeezenet1_0": _Recipe(kernelbench.squeezenet),
         **{f"vgg{depth}": _Recipe(vgg, {"depth": depth}) for depth in VGG},
         "googlenet": _Recipe(googlenet),
         "googlenet-plain": _Recipe(googlenet, {"old": True}),
@@ -99,6 +102,11 @@ _RECIPES: Final = MappingProxyType(
             )
             for kind, (_, _, side) in EFFICIENTNETS.items()
         },
+        "efficientnet-b0-plain": _Recipe(kernelbench.efficientnet_plain),
+        "efficientnet-b1-chain": _Recipe(kernelbench.efficientnet_chain, {}, (240, 240)),
+        "efficientnet-b2-pooled": _Recipe(kernelbench.efficientnet_pooled),
+        "plain-chain": _Recipe(kernelbench.plain_chain),
+        "shufflenet-v1-unhalved": _Recipe(kernelbench.shufflenet_unhalved),
         **{f"regnet-{kind}": _Recipe(regnet, {"kind": kind}) for kind in REGNETS},
         **{f"convnext-{kind}": _Recipe(convnext, {"kind": kind}) for kind in CONVNEXTS},
         "unet-2d": _Recipe(
