@@ -80,6 +80,7 @@ LIMITS = {
     "prime_passes": (1.0, 8.0),
     "chirp_passes": (0.5, 3.0),
     "kernel_seconds": (2e-7, 1e-5),
+    "mixed_seconds": (1e-8, 5e-6),
     "host_bytes_per_second": (1e9, 6.4e10),
 }
 # A coefficient that the rows say nothing about stays where it was: a row's worth a factor of e.

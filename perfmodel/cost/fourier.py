@@ -2,13 +2,14 @@ r"""Fourier transforms: passes over memory, and blocks of threads that hold a li
 
 .. math::
 
-    t = t_0 + (K - 1)\, t_k + \left( \left(\frac{P B - C}{\eta_b W}\right)^p + \left(\sum_a
-        \max\left(1, \frac{l_a}{U R}\right) \frac{c_\text{line} + 16 h_a / \beta}{f}\right)^p
-        \right)^{1/p}
+    t = t_0 + (K - 1)\, t_k + M\, t_m + \left( \left(\frac{P B - C}{\eta_b W}\right)^p +
+        \left(\sum_a \max\left(1, \frac{l_a}{U R}\right)
+        \frac{c_\text{line} + 16 h_a / \beta}{f}\right)^p \right)^{1/p}
 
 with :math:`B` the unique bytes, :math:`P` the passes that the library makes over them, :math:`C`
 what the last-level cache keeps between two passes, and, for each transformed axis, :math:`l_a`
-lines of which a block holds :math:`h_a` complex values at a time.
+lines of which a block holds :math:`h_a` complex values at a time; :math:`M` of the lengths are no
+powers of two.
 
 A line that fits one block is read and written once. A longer one is taken as a matrix, its columns
 first and then its rows: two passes. A real line of even length ``n`` is a complex one of ``n / 2``
@@ -46,6 +47,7 @@ COEFFICIENTS: Final = {
     "chirp_passes": "passes of the convolution with a chirp, a transform of it counted as one",
     "floor_seconds": "start and end of one kernel in a stream [s]",
     "kernel_seconds": "the same for each further kernel of the transform [s]",
+    "mixed_seconds": "what a length that is no power of two adds to its kernel [s]",
     "overlap_exponent": "how sharply the parts overlap",
 }
 PRIMES: Final = tuple(p for p in range(2, 128) if all(p % q for q in range(2, p)))
@@ -67,13 +69,15 @@ _VALUE = 16.0
 class Lines(NamedTuple):
     """Complex lines along one axis: passes, kernels, values that a block holds, and three flags.
 
-    ``uneven`` is 1 where the largest factor is above ``SMALL``, ``prime`` where it is above
-    ``MEDIUM`` too, ``chirp`` where a larger one than the library's is left.
+    ``mixed`` is 1 where the length is no power of two, ``uneven`` where the largest factor is above
+    ``SMALL``, ``prime`` where it is above ``MEDIUM`` too, ``chirp`` where a larger one than the
+    library's is left.
     """
 
     passes: Floats
     kernels: Floats
     held: Floats
+    mixed: Floats
     uneven: Floats
     prime: Floats
     chirp: Floats
@@ -104,6 +108,7 @@ def lines(length: Floats) -> Lines:
         np.where(chirp, CHIRP * (2.0 * longer[0] + 2.0 * apart), passes),
         np.where(chirp, 2.0 * longer[1] + 2.0 * apart, kernels + uneven),
         np.where(chirp, 2.0 * longer[2], held),
+        np.asarray((largest > 2.0) | chirp, dtype=np.float64),
         np.asarray(uneven, dtype=np.float64),
         np.asarray(uneven & (largest > MEDIUM), dtype=np.float64),
         np.asarray(chirp, dtype=np.float64),
@@ -123,7 +128,8 @@ def steps(kind: str, n: Floats, rows: Floats, scaled: Floats) -> tuple[Lines, Li
     even = (n % 2.0 == 0.0) & (n > 1.0)
     last = lines(np.where(even, n / 2.0, n) if real else n)
     hard = last.chirp + last.uneven > 0.0
-    apart = real & ((n > NEAR) | (even & hard))
+    long = n > np.where(last.mixed > 0.0, ONE_BLOCK, NEAR)
+    apart = real & (long | (even & hard))
     # Odd real lines are filled up to complex ones of twice the bytes.
     odd = real & ~even
     last = last._replace(
@@ -132,9 +138,7 @@ def steps(kind: str, n: Floats, rows: Floats, scaled: Floats) -> tuple[Lines, Li
     )
     across = lines(rows)
     both = rows > 1.0
-    across = across._replace(
-        passes=across.passes * both, kernels=across.kernels * both, held=across.held * both
-    )
+    across = Lines(*(value * both for value in across))
     copied = 1.0 if kind == "irfft" else 0.0
     beside = apart + copied + scaled
     return last, across, np.asarray(beside)
@@ -178,5 +182,9 @@ def fourier_parts(
         each = c["row_cycles"] + _VALUE * axis.held / c["row_bytes_per_clock"]
         work = work + (axis.held > 0.0) * turns * each / device.clock
     kernels = last.kernels + across.kernels + beside
-    floor = c["floor_seconds"] + (kernels - 1.0) * c["kernel_seconds"]
+    floor = (
+        c["floor_seconds"]
+        + (kernels - 1.0) * c["kernel_seconds"]
+        + (last.mixed + across.mixed) * c["mixed_seconds"]
+    )
     return combine(work, memory, np.zeros_like(memory), floor, c["overlap_exponent"])
