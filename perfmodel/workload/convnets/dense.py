@@ -60,7 +60,7 @@ def condensenet(
     whole_head: bool = False,
     classes: int = 1000,
 ) -> int:
-    """The deployed network: index, grouped 1 x 1, shuffle, grouped 3 x 3, at every layer.
+    """The deployed network: index, norm, grouped 1 x 1, shuffle, norm, grouped 3 x 3 at each layer.
 
     A learned group convolution keeps ``1 / condense`` of each group's inputs: after the index it is
     a convolution with ``groups`` groups over as many channels as it has inputs times
@@ -72,8 +72,8 @@ def condensenet(
         for _ in range(count):
             kept = b.channels(x) * groups // condense
             y = b.act(b.norm(b.gather(x, kept)))
-            y = b.act(b.norm(b.conv(y, 4 * growth, 1, groups=groups)))
-            y = b.conv(b.shuffle(y), growth, 3, groups=groups)
+            y = b.shuffle(b.conv(y, 4 * growth, 1, groups=groups))
+            y = b.conv(b.act(b.norm(y)), growth, 3, groups=groups)
             x = b.concat(x, y)
         if stage < len(layers) - 1:
             x = b.pool(x, 2, 2, kind="avg_pool")
