@@ -7,14 +7,14 @@ import gzip
 import hashlib
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from validate.bench import ops, search_log, store
-from validate.bench.runner import Worker, WorkerDied, about_run, note_failure
+from validate.bench.runner import Worker, WorkerDied, about_run, note_failure, working
 
 KERNEL_KEYS = ("call", "position", "name", "grid", "block", "registers", "shared", "duration_us")
 COLUMNS = (*ops.OP_KEYS, *KERNEL_KEYS)
@@ -44,7 +44,37 @@ def choose(planned: list[ops.Op], measured: Path | None, only: list[str] | None)
     return [chosen[k] for k in order]
 
 
-def name_kernels(  # noqa: PLR0915
+@dataclass(slots=True)
+class _Chunks:
+    """Operators still to be profiled, in chunks of a few seconds; halved where a process dies."""
+
+    rest: list[ops.Op]
+    halves: list[list[ops.Op]] = field(default_factory=list)
+    size: int = FIRST
+
+    def __bool__(self) -> bool:
+        return bool(self.halves or self.rest)
+
+    def take(self) -> list[ops.Op]:
+        """The next chunk."""
+        if self.halves:
+            return self.halves.pop(0)
+        chunk, self.rest = self.rest[: self.size], self.rest[self.size :]
+        return chunk
+
+    def halve(self, chunk: list[ops.Op]) -> None:
+        """Put both halves of a chunk in front."""
+        half = len(chunk) // 2
+        self.halves[:0] = [chunk[:half], chunk[half:]]
+
+    def pace(self, count: int, spent: float, left: float) -> None:
+        """Set the size of further chunks from what one took [s]."""
+        # Searches of convolutions take a hundred times as long as a product's call.
+        fits = count * min(CHUNK_S, 0.8 * max(left, 0.1)) / max(spent, 1e-3)
+        self.size = int(min(CHUNK, 4 * self.size, max(1, fits)))
+
+
+def name_kernels(
     chosen: list[ops.Op],
     out: Path,
     *,
@@ -70,50 +100,42 @@ def name_kernels(  # noqa: PLR0915
     ]  # fmt: skip
     worker = Worker(device, out / "worker.log", command=command)
     about: dict[str, Any] = dict(about_run(seconds, PROTOCOL))
-    searches = tempfile.TemporaryDirectory(prefix="searches-")
-    worker.searches = Path(searches.name)
-    chunks, rest, size = list[list[ops.Op]](), list(todo), FIRST
+    chunks = _Chunks(todo)
     try:
-        worker.start()
-        about["library"] = worker.facts
-        while chunks or rest:
-            left = seconds - (time.monotonic() - begin)
-            if left < 1.0:
-                break
-            if not chunks:
-                chunks, rest = [rest[:size]], rest[size:]
-            chunk = chunks.pop(0)
-            start = time.monotonic()
-            try:
-                answer = worker.request({"ops": chunk}, min(CHUNK_LIMIT_S, left))
-            except WorkerDied as died:
-                if time.monotonic() - begin > seconds - 0.5:
-                    break
-                worker.stop()
-                tally["restarts"] += 1
-                worker.start()
-                if len(chunk) == 1:
-                    note_failure(out, chunk[0], f"WorkerDied: {died}")
-                    tally["failed"] += 1
-                else:
-                    half = len(chunk) // 2
-                    chunks[:0] = [chunk[:half], chunk[half:]]
-                continue
-            spent = max(time.monotonic() - start, 1e-3)
-            left -= spent
-            # Searches of convolutions take a hundred times as long as a product's call.
-            fits = len(chunk) * min(CHUNK_S, 0.8 * max(left, 0.1)) / spent
-            size = int(min(CHUNK, 4 * size, max(1, fits)))
-            _keep(table, chunk, answer, out, tally)
-    except WorkerDied as died:
-        print(f"worker could not be started: {died}", file=sys.stderr)
+        with working(worker):
+            worker.start()
+            about["library"] = worker.facts
+            while chunks and (left := begin + seconds - time.monotonic()) >= 1.0:
+                _profile(chunks, worker, table, left, tally)
     finally:
-        worker.stop()
-        searches.cleanup()
         tally["left"] = len(todo) - tally["named"] - tally["failed"]
         _close(out, table, about | {"wall_s": round(time.monotonic() - begin, 1)})
     print(json.dumps({"names": tally}))
     return tally
+
+
+def _profile(
+    chunks: _Chunks, worker: Worker, table: Path, left: float, tally: dict[str, int]
+) -> None:
+    """Profile the next chunk within the seconds that are left; where its process dies, halve it."""
+    chunk, start = chunks.take(), time.monotonic()
+    try:
+        answer = worker.request({"ops": chunk}, min(CHUNK_LIMIT_S, left))
+    except WorkerDied as died:
+        if time.monotonic() - start > left - 0.5:
+            return  # no fault of the chunk's
+        worker.stop()
+        tally["restarts"] += 1
+        worker.start()
+        if len(chunk) > 1:
+            chunks.halve(chunk)
+        else:
+            note_failure(table.parent, chunk[0], f"WorkerDied: {died}")
+            tally["failed"] += 1
+        return
+    spent = time.monotonic() - start
+    chunks.pace(len(chunk), spent, left - spent)
+    _keep(table, chunk, answer, table.parent, tally)
 
 
 def _open(out: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -12,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -148,7 +150,78 @@ def load_plan(path: Path) -> list[dict[str, Any]]:
     return plan
 
 
-def run(  # noqa: PLR0915
+@contextlib.contextmanager
+def working(worker: Worker, *, logged: bool = True) -> Iterator[Worker]:
+    """A worker that is ended whatever happens; one that cannot be started ends the block.
+
+    ``logged`` gives its searches of convolution plans a folder.
+    """
+    with tempfile.TemporaryDirectory(prefix="searches-") as folder:
+        worker.searches = Path(folder) if logged else None
+        try:
+            yield worker
+        except WorkerDied as died:
+            print(f"worker could not be started: {died}", file=sys.stderr)
+        finally:
+            worker.stop()
+
+
+@dataclass(slots=True)
+class _Run:
+    """A plan on its way: what is done, what failed in a row, and the time that is left."""
+
+    out: Path
+    worker: Worker
+    end: float
+    op_limit_s: float
+    limit_bytes: float
+    done: set[str]
+    tally: Tally = field(default_factory=Tally)
+    streak: Counter[str] = field(default_factory=Counter)
+    spent: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def left(self) -> float:
+        """Seconds until the budget is spent."""
+        return self.end - time.monotonic()
+
+    def wanted(self, op: ops.Op) -> bool:
+        """Whether the operator is new, and not one of a stratum that fails throughout."""
+        return ops.key(op) not in self.done and self.streak[ops.strata(op)] < GIVE_UP
+
+    def measure(self, op: ops.Op, power: bool) -> bool:
+        """Measure one operator, or note why not; False when the time ran out over it."""
+        self.done.add(ops.key(op))
+        if sum(ops.traffic(op)) > self.limit_bytes:
+            _fail(self.out, op, f"needs more than {self.limit_bytes:.3g} bytes", self.tally)
+            return True
+        start = time.monotonic()
+        try:
+            answer = self.worker.ask(op, power, min(self._limit(op), max(self.left, 1.0)))
+        except WorkerDied as died:
+            if self.left < 1.0:
+                return False
+            answer = {"error": f"WorkerDied: {died}", "fatal": True}
+        stratum = ops.strata(op)
+        self.spent[stratum] += time.monotonic() - start
+        if "ok" in answer:
+            self.streak[stratum] = 0
+            _keep(self.out, op, answer, self.worker.facts["device"], self.tally)
+        else:
+            self.streak[stratum] += 3 if "fatal" in answer else 1
+            _fail(self.out, op, answer["error"], self.tally)
+        if "fatal" in answer:
+            self.worker.stop()
+            self.tally.restarts += 1
+            self.worker.start()
+        return True
+
+    def _limit(self, op: ops.Op) -> float:
+        compiled = op["op"] == "chain" or op.get("kind") == "compiled_chain"
+        return max(self.op_limit_s, 90.0) if compiled else self.op_limit_s
+
+
+def run(
     plan: list[dict[str, Any]],
     out: Path,
     *,
@@ -161,60 +234,24 @@ def run(  # noqa: PLR0915
     """Measure `plan` in order into `out`, skipping what `out` holds, for at most `seconds`."""
     begin = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
-    rows = out / "ops.csv"
     for name in ("ops.csv", "refused.csv", "failures.jsonl", search_log.NAME):
         store.trim(out / name)
-    done, tally = store.done_keys(out), Tally()
-    streak: Counter[str] = Counter()
     worker, about = Worker(device, out / "worker.log", command=worker_command), about_run(seconds)
-    searches = tempfile.TemporaryDirectory(prefix="searches-")
-    hosts = any(entry["op"]["op"] == "host" for entry in plan)
-    worker.searches = None if hosts else Path(searches.name)  # a log costs the host time
-    spent: Counter[str] = Counter()
+    state = _Run(out, worker, begin + seconds, op_limit_s, limit_bytes, store.done_keys(out))
+    hosts = any(entry["op"]["op"] == "host" for entry in plan)  # a log costs the host time
     try:
-        worker.start()
-        about = about | {"library": worker.facts}
-        for entry in plan:
-            op, identity, stratum = entry["op"], ops.key(entry["op"]), ops.strata(entry["op"])
-            if identity in done or streak[stratum] >= GIVE_UP:
-                tally.skipped += 1
-                continue
-            left = seconds - (time.monotonic() - begin)
-            if left < 1.0:
-                tally.out_of_time = True
-                break
-            done.add(identity)
-            if sum(ops.traffic(op)) > limit_bytes:
-                _fail(out, op, f"needs more than {limit_bytes:.3g} bytes", tally)
-                continue
-            start = time.monotonic()
-            compiled = op["op"] == "chain" or op.get("kind") == "compiled_chain"
-            limit = max(op_limit_s, 90.0) if compiled else op_limit_s
-            try:
-                answer = worker.ask(op, entry["power"], min(limit, max(left, 1.0)))
-            except WorkerDied as died:
-                if time.monotonic() - begin > seconds - 1.0:
-                    tally.out_of_time = True
+        with working(worker, logged=not hosts):
+            worker.start()
+            about["library"] = worker.facts
+            for entry in plan:
+                if not state.wanted(entry["op"]):
+                    state.tally.skipped += 1
+                elif state.left < 1.0 or not state.measure(entry["op"], entry["power"]):
+                    state.tally.out_of_time = True
                     break
-                answer = {"error": f"WorkerDied: {died}", "fatal": True}
-            spent[stratum] += time.monotonic() - start
-            if "ok" in answer:
-                streak[stratum] = 0
-                _keep(out, op, answer, worker.facts["device"], tally)
-            else:
-                streak[stratum] += 3 if "fatal" in answer else 1
-                _fail(out, op, answer["error"], tally)
-            if "fatal" in answer:
-                worker.stop()
-                tally.restarts += 1
-                worker.start()
-    except WorkerDied as died:
-        print(f"worker could not be started: {died}", file=sys.stderr)
     finally:
-        worker.stop()
-        searches.cleanup()
-        _finish(out, rows, about, tally, spent, time.monotonic() - begin)
-    return tally
+        _finish(out, about, state.tally, state.spent, time.monotonic() - begin)
+    return state.tally
 
 
 def _keep(out: Path, op: ops.Op, answer: dict[str, Any], device: str, tally: Tally) -> None:
@@ -253,9 +290,10 @@ def about_run(seconds: float, protocol: str = PROTOCOL) -> dict[str, Any]:
 
 
 def _finish(
-    out: Path, rows: Path, about: dict[str, Any], tally: Tally, spent: Counter[str], wall: float
+    out: Path, about: dict[str, Any], tally: Tally, spent: Counter[str], wall: float
 ) -> None:
     """Sidecar, summary on stdout, and a worker log of bounded size."""
+    rows = out / "ops.csv"
     log = out / "worker.log"
     if log.exists():
         store.write_atomic(log, log.read_bytes()[-200_000:])
