@@ -27,20 +27,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.errors import NetworkError, nearest_name
+from perfmodel.workload.op import COLLECTIVES
 
 Floats = NDArray[np.float64]
 
-OPS: Final = (
-    "all_reduce",
-    "all_gather",
-    "reduce_scatter",
-    "all_to_all",
-    "broadcast",
-    "reduce",
-    "gather",
-    "scatter",
-    "p2p",
-)
+OPS: Final = COLLECTIVES
 
 # Which algorithms exist for which operation; the first is the plain choice for large messages.
 ALGORITHMS: Final[dict[str, tuple[str, ...]]] = {

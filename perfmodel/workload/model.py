@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from perfmodel.errors import WorkloadError, nearest_name
+from perfmodel.workload.bundled import bundled
 from perfmodel.workload.ops.base import check_choice, checked_size
 
 LARGEST_CONFIG: Final = 4 * 2**20
@@ -232,14 +233,7 @@ class ModelConfig:
 
 def bundled_models() -> tuple[str, ...]:
     """Names that :func:`load_model` knows without a file."""
-    folder = resources.files("perfmodel.workload") / "models"
-    return tuple(
-        sorted(
-            entry.name.removesuffix(".json")
-            for entry in folder.iterdir()
-            if entry.name.endswith(".json")
-        )
-    )
+    return bundled("models", ".json")
 
 
 def load_model(name_or_path: str | Path) -> ModelConfig:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from perfmodel.errors import WorkloadError, nearest_name
 from perfmodel.units import parse
+from perfmodel.workload.bundled import bundled
 from perfmodel.workload.dtype import bytes_per_element
 from perfmodel.workload.ops.base import check_choice
 
@@ -124,14 +125,7 @@ class Stack(BaseModel):
 
 def bundled_stacks() -> tuple[str, ...]:
     """Names that :func:`load_stack` knows without a file."""
-    folder = resources.files("perfmodel.workload") / "stacks"
-    return tuple(
-        sorted(
-            entry.name.removesuffix(".toml")
-            for entry in folder.iterdir()
-            if entry.name.endswith(".toml")
-        )
-    )
+    return bundled("stacks", ".toml")
 
 
 def load_stack(name_or_path: str | Path) -> Stack:

@@ -1,6 +1,5 @@
 """Convolutions in two and three dimensions, forward and both gradients."""
 
-# ruff: noqa: D102 - flops and bytes are documented once, on Op
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -37,8 +36,88 @@ class Axis:
         return (self.length + self.before + self.after - self.reach) // self.stride + 1
 
 
+class _Conv(Op):
+    """What convolutions of any number of axes share; a subclass has the sizes and the axes."""
+
+    __slots__ = ()
+
+    n: Size
+    c_in: Size
+    c_out: Size
+    groups: Size
+    direction: str
+    dtype: str
+
+    def __post_init__(self) -> None:
+        Op.__post_init__(self)
+        divides = (self.c_in % self.groups == 0) & (self.c_out % self.groups == 0)
+        if not np.all(divides):
+            raise WorkloadError(
+                f"{self.family}: groups",
+                self.groups,
+                f"a divisor of c_in ({self.c_in}) and c_out ({self.c_out})",
+                repair="choose groups that divide both channel counts",
+            )
+        for axis in self.axes:
+            if not np.all(axis.length + axis.before + axis.after >= axis.reach):
+                raise WorkloadError(
+                    f"{self.family}: kernel",
+                    axis.kernel,
+                    f"at most the padded input ({axis.length} + {axis.before} + {axis.after}, "
+                    f"taps {axis.dilation} apart)",
+                    repair="enlarge the input or the padding, or take a smaller kernel",
+                )
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """The axes that the kernel moves along."""
+        raise NotImplementedError
+
+    @property
+    def taps(self) -> Count:
+        """Positions of the kernel."""
+        return product(*(axis.kernel for axis in self.axes))
+
+    @property
+    def input_elements(self) -> Count:
+        """Elements of the input tensor."""
+        return product(self.n, self.c_in, *(axis.length for axis in self.axes))
+
+    @property
+    def weight_elements(self) -> Count:
+        """Elements of the filter bank."""
+        return product(self.c_out, self.c_in // self.groups) * self.taps
+
+    @property
+    def output_elements(self) -> Count:
+        """Elements of the output tensor."""
+        return product(self.n, self.c_out, *(axis.outputs for axis in self.axes))
+
+    @property
+    def flops(self) -> Count:
+        return 2 * self.output_elements * product(self.c_in // self.groups) * self.taps
+
+    @property
+    def bytes_read(self) -> Count:
+        operands = {
+            "fwd": (self.input_elements, self.weight_elements),
+            "dgrad": (self.output_elements, self.weight_elements),
+            "wgrad": (self.input_elements, self.output_elements),
+        }[self.direction]
+        return storage(self.dtype, operands[0] + operands[1])
+
+    @property
+    def bytes_written(self) -> Count:
+        result = {
+            "fwd": self.output_elements,
+            "dgrad": self.input_elements,
+            "wgrad": self.weight_elements,
+        }[self.direction]
+        return storage(output_dtype(self.dtype), result)
+
+
 @dataclass(frozen=True, slots=True)
-class Conv2d(Op):
+class Conv2d(_Conv):
     """Convolution of an n x c_in x h x w tensor; square unless the sizes ending in ``_w`` say more.
 
     Parameters
@@ -94,10 +173,6 @@ class Conv2d(Op):
     padding_end: Size | None = None
     padding_end_w: Size | None = None
 
-    def __post_init__(self) -> None:
-        Op.__post_init__(self)
-        _check_geometry(self)
-
     @property
     def axes(self) -> tuple[Axis, ...]:
         """Rows and columns."""
@@ -127,41 +202,9 @@ class Conv2d(Op):
         """Output columns."""
         return self.axes[1].outputs
 
-    @property
-    def taps(self) -> Count:
-        """Positions of the kernel."""
-        return product(*(axis.kernel for axis in self.axes))
-
-    @property
-    def input_elements(self) -> Count:
-        """Elements of the input tensor."""
-        return product(self.n, self.c_in, self.h, self.w)
-
-    @property
-    def weight_elements(self) -> Count:
-        """Elements of the filter bank."""
-        return _weights(self)
-
-    @property
-    def output_elements(self) -> Count:
-        """Elements of the output tensor."""
-        return _outputs(self)
-
-    @property
-    def flops(self) -> Count:
-        return 2 * self.output_elements * product(self.c_in // self.groups) * self.taps
-
-    @property
-    def bytes_read(self) -> Count:
-        return _bytes_read(self)
-
-    @property
-    def bytes_written(self) -> Count:
-        return _bytes_written(self)
-
 
 @dataclass(frozen=True, slots=True)
-class Conv3d(Op):
+class Conv3d(_Conv):
     """Convolution of an n x c_in x d x h x w tensor; counted as :class:`Conv2d`.
 
     Cubic unless ``kernel_h``, ``kernel_w`` and the like say more; ``kernel``, ``stride`` and
@@ -197,10 +240,6 @@ class Conv3d(Op):
     dilation: Size | None = None
     layout: str = "nchw"
 
-    def __post_init__(self) -> None:
-        Op.__post_init__(self)
-        _check_geometry(self)
-
     @property
     def axes(self) -> tuple[Axis, ...]:
         """Depth, rows and columns."""
@@ -214,38 +253,6 @@ class Conv3d(Op):
                 (self.d, self.h, self.w), kernels, strides, paddings, strict=True
             )
         )
-
-    @property
-    def taps(self) -> Count:
-        """Positions of the kernel."""
-        return product(*(axis.kernel for axis in self.axes))
-
-    @property
-    def input_elements(self) -> Count:
-        """Elements of the input tensor."""
-        return product(self.n, self.c_in, self.d, self.h, self.w)
-
-    @property
-    def weight_elements(self) -> Count:
-        """Elements of the filter bank."""
-        return _weights(self)
-
-    @property
-    def output_elements(self) -> Count:
-        """Elements of the output tensor."""
-        return _outputs(self)
-
-    @property
-    def flops(self) -> Count:
-        return 2 * self.output_elements * product(self.c_in // self.groups) * self.taps
-
-    @property
-    def bytes_read(self) -> Count:
-        return _bytes_read(self)
-
-    @property
-    def bytes_written(self) -> Count:
-        return _bytes_written(self)
 
 
 def transposed(
@@ -322,49 +329,3 @@ def _first(value: Size | None, otherwise: Size) -> Size:
 def _along(first: Size, second: Size | None, third: Size | None) -> tuple[Size, Size, Size]:
     middle = _first(second, first)
     return first, middle, _first(third, middle)
-
-
-def _check_geometry(op: Conv2d | Conv3d) -> None:
-    divides = (op.c_in % op.groups == 0) & (op.c_out % op.groups == 0)
-    if not np.all(divides):
-        raise WorkloadError(
-            f"{op.family}: groups",
-            op.groups,
-            f"a divisor of c_in ({op.c_in}) and c_out ({op.c_out})",
-            repair="choose groups that divide both channel counts",
-        )
-    for axis in op.axes:
-        if not np.all(axis.length + axis.before + axis.after >= axis.reach):
-            raise WorkloadError(
-                f"{op.family}: kernel",
-                axis.kernel,
-                f"at most the padded input ({axis.length} + {axis.before} + {axis.after}, "
-                f"taps {axis.dilation} apart)",
-                repair="enlarge the input or the padding, or take a smaller kernel",
-            )
-
-
-def _weights(op: Conv2d | Conv3d) -> Count:
-    return product(op.c_out, op.c_in // op.groups) * op.taps
-
-
-def _outputs(op: Conv2d | Conv3d) -> Count:
-    return product(op.n, op.c_out, *(axis.outputs for axis in op.axes))
-
-
-def _bytes_read(op: Conv2d | Conv3d) -> Count:
-    operands = {
-        "fwd": (op.input_elements, op.weight_elements),
-        "dgrad": (op.output_elements, op.weight_elements),
-        "wgrad": (op.input_elements, op.output_elements),
-    }[op.direction]
-    return storage(op.dtype, operands[0] + operands[1])
-
-
-def _bytes_written(op: Conv2d | Conv3d) -> Count:
-    result = {
-        "fwd": op.output_elements,
-        "dgrad": op.input_elements,
-        "wgrad": op.weight_elements,
-    }[op.direction]
-    return storage(output_dtype(op.dtype), result)
