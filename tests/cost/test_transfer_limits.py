@@ -1,4 +1,4 @@
-"""What a chip that nobody measured owes to its datasheet, and published tables to their protocol."""
+"""What the datasheet of an unmeasured chip says, and what published tables owe to their protocol."""
 
 from dataclasses import replace
 
