@@ -126,10 +126,12 @@ def test_kernels_are_joined_with_the_operator_that_launched_them():
 
 def test_measured_files_are_those_of_their_sidecars():
     runs = tables(MEASURED)
-    assert len(runs) == 4
+    assert len(runs) >= 11
     for path in runs:
         about = tomllib.loads((path.parent / files.ABOUT).read_text())
-        assert set(about["sha256"]) >= {files.CASES, files.KERNELS}
+        held = {name for name in (files.CASES, files.KERNELS) if (path.parent / name).is_file()}
+        assert files.CASES in held
+        assert set(about["sha256"]) >= held
         for name, digest in about["sha256"].items():
             assert hashlib.sha256((path.parent / name).read_bytes()).hexdigest() == digest
 
@@ -236,8 +238,9 @@ def test_a_mode_runs_its_own_program_where_there_is_one(tmp_path):
 
 
 def profiled(part):
-    for path in tables(MEASURED):
-        with gzip.open(path.parent / files.KERNELS, "rt", newline="") as handle:
+    profiles = [path.parent / files.KERNELS for path in tables(MEASURED)]
+    for path in filter(Path.is_file, profiles):  # some runs have none
+        with gzip.open(path, "rt", newline="") as handle:
             yield from (row for row in csv.DictReader(handle) if part in row["kernel"])
 
 
