@@ -354,6 +354,7 @@ def _product(
         device,
         coefficients,
         traffic=s["read"] * s["seen"] + s["written"],
+        splits=MANY_SPLITS if task.words["direction"] == "wgrad" else SPLITS,
     )
 
 
