@@ -18,12 +18,12 @@ from perfmodel.hardware import Accelerator
 from perfmodel.parallel.grid import PlanGrid
 from perfmodel.parallel.layers import compute_precision, recomputed
 from perfmodel.parallel.pace import pace, paced
+from perfmodel.parallel.plan import shard_of
 from perfmodel.parallel.stage import accumulation, block_times, stage_kind_times
 from perfmodel.parallel.tables import Tables
 from perfmodel.workload.transformer import (
     Call,
     ModelConfig,
-    Shard,
     block_backward,
     block_forward,
     embedding_backward,
@@ -56,16 +56,7 @@ def kernel_details(
     """The calls behind ``forward``, ``backward`` and ``recompute`` of a grid of one plan."""
     plan = grid.plan(0)
     precision, stack = compute_precision(plan), tables.stack
-    shard = Shard(
-        micro_batch=plan.micro_batch_size,
-        seq_len=seq_len,
-        tp=plan.tp,
-        cp=plan.cp,
-        ep=plan.ep,
-        expert_tp=plan.experts_tensor,
-        sequence_parallel=plan.sequence_parallel,
-        cp_kind=plan.cp_method,
-    )
+    shard = shard_of(plan, seq_len)
     held, first, last, accumulate = _slowest(grid, tables)
     steps = float(tables.micro_batches[0])
     calls: dict[str, list[tuple[Call, float]]] = {"forward": [], "backward": [], "recompute": []}

@@ -14,6 +14,7 @@ from perfmodel.errors import PlanError, nearest_name
 
 if TYPE_CHECKING:
     from perfmodel.hardware import Cluster
+    from perfmodel.workload.layer import Shard
     from perfmodel.workload.model import ModelConfig
 
 SCHEDULES: Final = ("1f1b", "gpipe", "zb-h1")
@@ -328,10 +329,11 @@ def faults(
     return tuple(found)
 
 
-def _shard_faults(plan: Plan, model: ModelConfig, seq_len: int) -> list[PlanError]:
-    from perfmodel.workload.layer import Shard, shard_faults
+def shard_of(plan: Plan, seq_len: int) -> Shard:
+    """What one rank sees of a micro-batch."""
+    from perfmodel.workload.layer import Shard
 
-    shard = Shard(
+    return Shard(
         micro_batch=plan.micro_batch_size,
         seq_len=seq_len,
         tp=plan.tp,
@@ -341,6 +343,12 @@ def _shard_faults(plan: Plan, model: ModelConfig, seq_len: int) -> list[PlanErro
         sequence_parallel=plan.sequence_parallel,
         cp_kind=plan.cp_method,
     )
+
+
+def _shard_faults(plan: Plan, model: ModelConfig, seq_len: int) -> list[PlanError]:
+    from perfmodel.workload.layer import shard_faults
+
+    shard = shard_of(plan, seq_len)
     return [
         PlanError(
             f"plan on {model.name} with seq_len {seq_len}",
