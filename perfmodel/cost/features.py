@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.cost.conv_groups import padded_groups
+from perfmodel.cost.conv_kernels import pointwise, repacking
 from perfmodel.cost.device import Device
 from perfmodel.cost.fourier import factors, steps
 from perfmodel.cost.gemm import MOST_SETS, STREAM_BYTES
-from perfmodel.cost.mechanism import pointwise, product_sizes, repacking, row_count
+from perfmodel.cost.mechanism import product_sizes, row_count
 from perfmodel.cost.parts import Floats, Parts
 from perfmodel.cost.tasks import Task, row_lengths
 

@@ -6,34 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from perfmodel.cost.attention import attention_parts
-from perfmodel.cost.conv import conv_parts, implicit_gemm
-from perfmodel.cost.conv_forms import (
-    FEW,
-    FEW_TAPS,
-    direct_parts,
-    fastest,
-    later,
-    times,
-)
-from perfmodel.cost.conv_groups import (
-    LARGEST_GROUP,
-    SLICED_LAUNCHES,
-    Form,
-    generic_parts,
-    is_product,
-    pad_seconds,
-    padded_groups,
-    tried,
-)
-from perfmodel.cost.conv_point import is_point, point_sizes
-from perfmodel.cost.conv_search import searched
+from perfmodel.cost.conv_kernels import conv_sizes, convolution
 from perfmodel.cost.cycle import warmed
 from perfmodel.cost.device import Device, Tiles, device_of
 from perfmodel.cost.fourier import fourier_parts
-from perfmodel.cost.gemm import MANY_SPLITS, PRODUCT_SPLITS, SPLITS, TILES, gemm_parts
+from perfmodel.cost.gemm import PRODUCT_SPLITS, TILES, gemm_parts
 from perfmodel.cost.memory_bound import memory_parts
 from perfmodel.cost.parts import Floats, Parts, combine
 from perfmodel.cost.scatter import scatter_parts
@@ -43,12 +22,6 @@ from perfmodel.hardware import Accelerator
 Coefficients = Mapping[str, float]
 # Elements that PyTorch's fused optimisers give to one block (kChunkSize, MultiTensorApply.cuh).
 OPTIMIZER_CHUNK = 65536
-# Channels that a matrix kernel takes at once from one tap of a filter.
-CHANNEL_BLOCK = 32
-# Channels of thin groups that a matrix kernel takes at once, with zeros between the groups.
-GROUP_BLOCK = 64
-# Threads of a block of PyTorch's depth-wise kernels (DepthwiseConv2d.cu).
-DEPTHWISE_THREADS = 512.0
 # Operand bytes times operations a clock of the fastest unit that coefficients were fitted to.
 FED_RATE = 8192.0
 MATRIX_KERNELS = ("gemm", "gemm_batched", "gemm_grouped", "attention", "conv", "spmm")
@@ -80,7 +53,7 @@ def mechanism(task: Task, device: Device, coefficients: Coefficients) -> Parts:
             coefficients,
         )
     if task.convolution:
-        return _conv(task, device, coefficients)
+        return convolution(task, device, coefficients)
     if base == "copy_host":
         moved = s["bytes"] / coefficients["host_bytes_per_second"]
         none = np.zeros_like(moved)
@@ -141,17 +114,7 @@ def product_sizes(task: Task) -> tuple[Floats, Floats, Floats, Floats]:
     """Sizes (m, n, k, batch) of the matrix product that a GEMM or convolution is."""
     s = task.sizes
     if task.convolution:
-        return implicit_gemm(
-            s["n"],
-            s["c_in"],
-            s["inputs"],
-            s["outputs"],
-            s["c_out"],
-            s["taps"],
-            s["steps"],
-            s["groups"],
-            task.words["direction"],
-        )
+        return conv_sizes(task)
     if task.base == "gemm_grouped":
         rows = np.where(s["rows"] > 0, s["rows"], s["groups"] * s["m"]) / s["groups"]
         return np.maximum(rows, 1.0), s["n"], s["k"], s["groups"]
@@ -208,199 +171,3 @@ def row_evenness(task: Task) -> Floats:
         rows = row_lengths(task.sizes, task.words)
     whole = n.astype(np.int64) | rows[0].astype(np.int64) | rows[1].astype(np.int64) | 64
     return np.asarray((whole & -whole).astype(np.float64))
-
-
-def repacking(task: Task) -> tuple[Floats, Floats]:
-    """Bytes that kernels around a convolution on matrix units copy [B], and how many kernels.
-
-    Matrix units read channels last, on 16 bytes. A channels-first convolution copies input, weights
-    and output into the other order, except where it is a plain product already: one tap, one step,
-    no padding, and maps that start on 16 bytes. A channels-last one pads the operands whose channel
-    count is no multiple of 16 bytes.
-    """
-    s = task.sizes
-    align = 16.0 / task.element
-    maps = (
-        (s["n"] * s["c_in"] * s["inputs"], s["c_in"]),
-        (s["n"] * s["c_out"] * s["outputs"], s["c_out"]),
-    )
-    moved, kernels = np.zeros_like(s["n"]), np.zeros_like(s["n"])
-    first = task.words.get("layout", "nchw") == "nchw"
-    direct = (pointwise(task) * (s["inputs"] % align == 0)) if first else np.zeros_like(moved)
-    for size, channels in maps:
-        copied = (1.0 - direct) if first else channels % align > 0
-        moved += copied * 2.0 * size * task.element
-        kernels += copied
-    weights = s["c_in"] * s["c_out"] / s["groups"] * s["taps"]
-    copied = np.minimum(kernels, 1.0)
-    return moved + copied * 2.0 * weights * task.element, kernels + copied
-
-
-def depthwise_blocks(task: Task) -> tuple[Floats, Floats]:
-    """Blocks of threads of a depth-wise convolution, and the bytes that one takes in from caches.
-
-    A thread makes an element of the result, which reads as many elements as the filter has taps.
-    The weight gradient of channels-first maps gives a block one tap of one channel; up to 8 of its
-    warps take an image each and pass over the map, 32 places at a time.
-    """
-    s = task.sizes
-    direction = task.words["direction"]
-    if direction == "wgrad" and task.words["layout"] == "nchw":
-        rounds = np.ceil(s["n"] / 8.0) * (1.0 + np.ceil(s["outputs"] / 32.0))
-        return s["c_in"] * s["taps"] * np.minimum(s["n"] / 8.0, 1.0), 512.0 * rounds
-    if direction == "wgrad" and task.family == "conv_depthwise":
-        # A block adds up 32 channels of one image, of 16 lines where the map is large.
-        parts = np.maximum(1.0, np.floor(np.sqrt(s["outputs"]) / 16.0))
-        blocks = np.ceil(s["c_in"] / 32.0) * s["n"] * parts
-        return blocks, 32.0 * task.element * s["outputs"] / parts * (1.0 + s["taps"] / 30.0)
-    places = s["n"] * (
-        s["c_in"] * s["inputs"] if direction == "dgrad" else s["c_out"] * s["outputs"]
-    )
-    return places / DEPTHWISE_THREADS, DEPTHWISE_THREADS * s["taps"] * task.element
-
-
-def pointwise(task: Task) -> Floats:
-    """1 where a convolution is a plain product: one tap, one step, no padding, one group."""
-    return is_point(task.sizes).astype(np.float64)
-
-
-def _conv(task: Task, device: Device, coefficients: Coefficients) -> Parts:
-    s = task.sizes
-    # Matrix units read channels last; plain fp32 kernels take either order.
-    matrix = device.peak > device.vector
-    if task.base.startswith("conv_depthwise"):
-        rows, taken = depthwise_blocks(task)
-        special = memory_parts(
-            s["read"], s["written"], rows, s["flops"], device, coefficients, row_bytes=taken
-        )
-        if task.family == "conv_depthwise_native":
-            return special
-        made = np.isin(s["side"], (3.0, 5.0, 7.0)) & (s["step"] <= 2.0)
-        return searched(special, made, s["flops"], device, coefficients)
-    if task.base.startswith("conv_grouped"):
-        return _groups(task, device, coefficients)
-    if matrix and (task.base.startswith("conv_odd") or task.words["layout"] == "nchw"):
-        return _unaligned(task, device, coefficients)
-    return _implicit(task, device, coefficients)
-
-
-def _unaligned(task: Task, device: Device, coefficients: Coefficients) -> Parts:
-    """What does not start on 16 bytes: copied, taken singly, or laid beside the taps."""
-    s = task.sizes
-    align = 16.0 / task.element
-    odd = (s["c_in"] % align > 0) | (s["c_out"] % align > 0)
-    plain = is_point(s)
-    first_layer = (task.dtype == "fp16") & (task.words["layout"] == "nhwc")
-    few = (s["c_in"] <= FEW) & (s["taps"] <= FEW_TAPS) & odd & first_layer
-    few &= task.words["direction"] == "fwd"
-    forms: list[tuple[Parts, NDArray[np.bool_] | bool]] = [
-        (_implicit(task, device, coefficients), True)
-    ]
-    if odd.any():
-        traffic = s["read"] * s["seen"] + s["written"]
-        forms.append((direct_parts(product_sizes(task), traffic, device, coefficients), odd))
-    if few.any():
-        m, n, _, batch = product_sizes(task)
-        beside_taps = (m, n, FEW * s["taps"], batch)
-        forms.append((_product(beside_taps, task, device, coefficients), few))
-    if plain.any():
-        sizes = point_sizes(s, task.words["direction"], task.words["layout"])
-        product = (sizes["m"], sizes["n"], sizes["k"], sizes["batch"])
-        slow = coefficients["compute_efficiency"] * coefficients["unaligned_efficiency"]
-        singly = dict(coefficients) | {"compute_efficiency": slow}
-        forms.append((_product(product, task, device, singly), plain))
-    return fastest(forms)
-
-
-def _groups(task: Task, device: Device, coefficients: Coefficients) -> Parts:
-    """Groups in one kernel, padded where it needs that, one after another, or on vector units."""
-    s = task.sizes
-    groups = s["groups"]
-    one = {"groups": np.ones_like(groups)}
-    each = {name: s[name] / groups for name in ("c_in", "c_out", "read", "written", "flops")}
-    alone = replace(task, sizes=s | one | each)
-    sliced = later(_implicit(alone, device, coefficients), coefficients["slice_floor_seconds"])
-    traffic = alone.sizes["read"] * s["seen"] + alone.sizes["written"]
-    direct = direct_parts(product_sizes(alone), traffic, device, coefficients)
-    forms: list[Form] = [
-        (times(sliced, groups), True, SLICED_LAUNCHES * groups),
-        (times(direct, groups), True, groups),
-        (generic_parts(s["flops"], device, coefficients), True, np.zeros_like(groups)),
-    ]
-    if device.peak > device.vector:
-        padded, kernels, moved = padded_groups(s, task.element, task.words["direction"])
-        wide = _implicit(replace(task, sizes=padded), device, coefficients)
-        copies = pad_seconds(kernels, moved, device, coefficients)
-        narrow = padded["c_in"] / groups <= LARGEST_GROUP
-        forms.append((later(wide, copies), narrow, kernels))
-        plain = is_product(s) & (task.words["direction"] == "fwd")
-        product = _product(product_sizes(task), task, device, coefficients)
-        forms.append((product, plain, one["groups"]))
-    return tried(forms, coefficients["launch_seconds"])
-
-
-def _product(
-    sizes: tuple[Floats, Floats, Floats, Floats],
-    task: Task,
-    device: Device,
-    coefficients: Coefficients,
-) -> Parts:
-    """A convolution as the product of ``sizes``, without copies around it."""
-    s = task.sizes
-    return gemm_parts(
-        *sizes,
-        task.element,
-        task.element,
-        device,
-        coefficients,
-        traffic=s["read"] * s["seen"] + s["written"],
-        splits=MANY_SPLITS if task.words["direction"] == "wgrad" else SPLITS,
-    )
-
-
-def _implicit(task: Task, device: Device, coefficients: Coefficients) -> Parts:
-    """The implicit product on matrix units, with the copies that it needs."""
-    s = task.sizes
-    matrix = device.peak > device.vector
-    packed = np.clip(
-        GROUP_BLOCK / np.maximum(s["c_in"], s["c_out"]) * s["groups"], 1.0, s["groups"]
-    )
-    s = s | {"groups": s["groups"] / packed}  # thin groups share a block, with zeros between them
-    task = replace(task, sizes=s)
-    m, n, k, batch = product_sizes(task)
-    # A step wider than the kernel skips input that no output sees.
-    traffic = s["read"] * s["seen"] + s["written"]
-    plain = pointwise(task)
-    moved, kernels = np.zeros_like(m), np.zeros_like(m)
-    if matrix:
-        moved, kernels = repacking(task)
-        if task.words["direction"] != "wgrad":
-            taken = s["c_in"] if task.words["direction"] == "fwd" else s["c_out"]
-            taken = taken / s["groups"]
-            rounded = np.ceil(taken / CHANNEL_BLOCK) * CHANNEL_BLOCK
-            k = k * np.where(plain > 0.0, 1.0, rounded / taken)
-    forms = [(m, n, k, batch)]
-    if task.words["direction"] == "dgrad":
-        # With few input channels the taps stand beside them, and their shares are added up later.
-        channels = s["c_in"] / s["groups"]
-        few = channels < CHANNEL_BLOCK
-        forms.append(
-            (
-                np.where(few, s["n"] * s["outputs"], m),
-                np.where(few, channels * s["taps"], n),
-                np.where(few, s["c_out"] / s["groups"], k),
-                batch,
-            )
-        )
-    return conv_parts(
-        forms,
-        s["winograd"],
-        s["taps"],
-        plain,
-        (moved, kernels),
-        traffic,
-        task.element,
-        device,
-        coefficients,
-        splits=MANY_SPLITS if task.words["direction"] == "wgrad" else SPLITS,
-    )

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from perfmodel.calibrate.learn import EVEN_SHARES, SHARES, shares_of
+from perfmodel.cost.conv_kernels import depthwise_blocks, pointwise, repacking
 from perfmodel.cost.gemm import MANY_SPLITS, SPLITS, gemm_parts
-from perfmodel.cost.mechanism import depthwise_blocks, pointwise, repacking, task_device
+from perfmodel.cost.mechanism import task_device
 from perfmodel.cost.tasks import Task, tasks_of
 from perfmodel.hardware import load_accelerator
 from perfmodel.workload.op import op_from_dict
