@@ -68,12 +68,19 @@ def document(scored: tuple[Scored, ...]) -> str:
         " by 33 and 56 % and one host explained none of them. With its own layers, the count of"
         " batches that a norm in training keeps, and the addition behind a convolution with bias,"
         f" {_hosts(scored)}",
+        "- **MIOpen** does not cut the sums of its forward convolutions into parts: late layers of"
+        " DenseNet, a few tiles of 17,000 terms, run on a few units of an MI250X. With parts, as on"
+        " NVIDIA's chips, DenseNet-201 there was off by 43 %, and no factor explained why it takes"
+        " 2.3 times as long as DenseNet-121 (on every other chip 1.3 to 2.0 times). T4's fp32"
+        " convolutions of 3 x 3 run by Winograd, at twice the direct rate.",
         "- **What is left there**: ResNet-101 on the A100 80 GB takes 18.1 ms, on the A100 40 GB"
         " 13.1 ms, with the same calls and a kernel time of 7 ms on both: the machines are shared."
-        " DenseNet-201 on MI250X takes 2.3 times as long as DenseNet-121, on every other chip 1.3"
-        " to 2.0 times (1.6 times the calls, 1.7 times the kernel time): which kernel MIOpen takes"
-        " there is not known. VGG in fp32 on T4 runs a fifth faster than the price of its"
-        " convolutions.",
+        " SqueezeNet at batch 1, 26 small convolutions with biases, waits for the host on every"
+        " chip and is predicted a fifth to a half too slow: its calls take less than those of the"
+        " networks that one time of a call was fitted on. AlexNet on both A100 takes 1.5 times its"
+        " price, on H100, L4 and MI250X what is predicted. ShuffleNet's grouped layers in fp32 take"
+        " 622 ms on T4 and 25 ms on the H100 of v0.1, 8 ms on that of v0.2: kernels of a library"
+        " version that nothing here knows.",
         "- **Grouped convolutions**: libraries have kernels of their own for as many outputs as"
         " inputs a group, a power of two (ResNeXt), and put others together from copies (RegNet X):"
         " channels-last training on RTX 3090 differs by more than twice between the two, which one"
