@@ -141,7 +141,7 @@ def learn(
         _extent(samples),
         SIZE_EDGES,
         spread_of(error, predicted),
-        float(np.quantile(np.abs(np.log(plain / samples.seconds)), COVERAGE)) * 1.5,
+        float(np.quantile(np.abs(np.log(plain / samples.seconds)), _HELD)) * 1.5,
     )
     return Learned(fitted, predicted, plain)
 
@@ -161,7 +161,7 @@ def fit_only(
     nothing = np.zeros(len(samples.rows), dtype=bool)
     model = _train(samples, nothing, start, support, -1, seed)
     plain = np.exp(log_mechanism(samples.blocks, model.coefficients))
-    wide = float(np.quantile(np.abs(np.log(plain / samples.seconds)), COVERAGE))
+    wide = float(np.quantile(np.abs(np.log(plain / samples.seconds)), _HELD))
     return Fitted(
         samples.kernel,
         device,
