@@ -76,7 +76,7 @@ def batch_norm(graph: Graph, site: Site, args: Sequence[int]) -> tuple[Values, V
     if not is_training(site):
         rest = [graph.view(arg, channels) if _fits(graph, arg, channels) else arg
                 for arg in args[1:]]  # fmt: skip
-        out = graph.map("batch_norm", (x, *rest), shape, site.outputs[0].dtype, 8)
+        out = graph.map("batch_norm", (x, *rest), shape, site.outputs[0].dtype, 16)
         return (out,), ()
     over = [axis for axis in range(len(shape)) if axis != 1]
     moments = graph.reduce("moments", x, over, wide, keepdim=True, operations=4)

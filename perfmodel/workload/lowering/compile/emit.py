@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from perfmodel.workload.lowering.compile.fusion import fuse, identity
+from perfmodel.workload.lowering.compile.fusion import fuse
 from perfmodel.workload.lowering.compile.graph import Graph
 from perfmodel.workload.lowering.compile.layout import prefers_channels_last
 from perfmodel.workload.lowering.compile.locality import late as late_order
+from perfmodel.workload.lowering.compile.loops import generated, loads
 from perfmodel.workload.lowering.compile.names import Names
 from perfmodel.workload.lowering.compile.partition import kept, needed
 from perfmodel.workload.lowering.compile.realize import Buffer, Realizer, base_of
@@ -29,7 +30,7 @@ from perfmodel.workload.lowering.eager.reduction import column_work
 from perfmodel.workload.lowering.eager.table import eager_work
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered, MemoryEvent, Traffic
 from perfmodel.workload.lowering.memory import residents
-from perfmodel.workload.lowering.site import Site, arithmetic, sites
+from perfmodel.workload.lowering.site import Site, sites
 from perfmodel.workload.lowering.stream import stream
 from perfmodel.workload.program import Program
 from perfmodel.workload.stack import Stack
@@ -289,7 +290,7 @@ def _group(
         for buffer in members
         if buffer.value.number in lasting or final[buffer.value.number] > order
     ]
-    reads = _reads(members, made)
+    reads = loads(members, made)
     fused = members[0].fusable
     traffic_in = tuple((storage_of(out, graph, n), size) for n, size in reads.items())
     traffic_out: dict[int, int] = {}
@@ -298,7 +299,9 @@ def _group(
         traffic_out[spot] = traffic_out.get(spot, 0) + buffer.written
     first = len(out.kernels)
     if fused:
-        out.kernels.append(_loop(members, traffic_in, tuple(traffic_out.items()), phase))
+        out.kernels.append(
+            generated(members, traffic_in, tuple(traffic_out.items()), phase, out.device)
+        )
     else:
         out.kernels += _library(
             out, members[0], traffic_in, tuple(traffic_out.items()), phase, call
@@ -308,48 +311,6 @@ def _group(
     node = members[0].value.node
     host = out.kernels[first].host if launched else "extern"
     out.calls.append(HostCall(host, node, launched, phase, tensors))
-
-
-def _reads(members: Sequence[Buffer], made: set[int]) -> dict[int, int]:
-    """Bytes that a group loads from each buffer outside it; overlapping accesses count once."""
-    found: dict[tuple[int, tuple[int, ...]], int] = {}
-    for buffer in members:
-        for read in buffer.reads:
-            if read.buffer not in made:
-                key = read.buffer, read.places
-                found[key] = max(found.get(key, 0), read.bytes)
-        if buffer.value.scatter and buffer.value.inputs[0] not in made:
-            found.setdefault((buffer.value.inputs[0], ()), 0)
-    total: dict[int, int] = {}
-    for (number, _), size in found.items():
-        total[number] = total.get(number, 0) + size
-    return total
-
-
-def _loop(members: Sequence[Buffer], reads: Traffic, writes: Traffic, phase: str) -> Kernel:
-    """A generated kernel."""
-    steps = tuple(dict.fromkeys(step for buffer in members for step in buffer.steps))
-    nodes = tuple(sorted({n for buffer in members for n in buffer.nodes if n >= 0}))
-    reduction = any(buffer.reduced > 1 for buffer in members)
-    elements = max(buffer.numel * buffer.reduced for buffer in members)
-    flops = sum(buffer.operations for buffer in members)
-    read, written = (sum(size for _, size in traffic) for traffic in (reads, writes))
-    name = "+".join(steps[:12]) + ("+..." if len(steps) > 12 else "")
-    op = stream(name, elements, read, written, flops, arithmetic(members[0].value.dtype))
-    kind = "reduction" if reduction else "pointwise"
-    note = "reordered reads" if any(map(_reordered, members)) else ""
-    return Kernel(name, kind, (op,), reads, writes, nodes, phase, "triton", note=note)
-
-
-def _reordered(member: Buffer) -> bool:
-    """Whether a loop walks a large operand in another order than it lies in."""
-    total = member.numel * member.reduced
-    straight = identity(total, total)
-    largest = max((read.bytes for read in member.reads), default=0)
-    return any(
-        2 * read.bytes > largest and read.bytes >= total and read.places != straight
-        for read in member.reads
-    )
 
 
 def _library(

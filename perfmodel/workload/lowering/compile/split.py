@@ -22,7 +22,7 @@ _STAGES: Final = 4
 
 def stages(numel: int, reduced: int, chip: Device, *, inner: bool) -> int:
     """Parts that each sum is split into; 1 where one kernel does it all."""
-    if numel > 1 and (reduced <= WARP or numel >= chip.units * 2 * 32):
+    if numel > 1 and (reduced <= WARP or numel >= many_rows(chip)):
         return 1
     total, device = numel * reduced, chip.units * chip.threads
     if inner or numel == 1:
@@ -55,6 +55,11 @@ def _even(total: int, wanted: int, reach: int) -> int:
             if candidate > 0 and total % candidate == 0:
                 return max(candidate, WARP)
     return max(1, wanted)
+
+
+def many_rows(chip: Device) -> int:
+    """Rows from which on there is one loop a row, of whatever length."""
+    return chip.units * 2 * WARP
 
 
 def mixed_rows(rows: int, units: int) -> int:

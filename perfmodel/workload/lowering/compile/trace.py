@@ -30,6 +30,7 @@ from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel
 from perfmodel.workload.program import Program, Tensor
 
 _MAPS = ("pointwise", "cast", "move", "join", "view_gradient", "lookup", "gather")
+_RANDOM = 30  # ten rounds of Philox
 _INTERPOLATION = ("bilinear", "bicubic", "linear1d", "trilinear", "grid_sampler")
 
 
@@ -134,7 +135,7 @@ def _constant(graph: Graph, site: Site, args: list[int]) -> list[int]:
     numbers = (repr(sorted(site.node.attributes.items(), key=str)), site.node.name)
     return [
         graph.map(
-            base_name(site.name), (), t.shape, t.dtype, 6 if random else 0, arguments=numbers,
+            base_name(site.name), (), t.shape, t.dtype, _RANDOM if random else 0, arguments=numbers,
             random=random,
         )
         for t in (site.outputs or site.inputs)[:1]
@@ -208,7 +209,7 @@ def _map(graph: Graph, site: Site, args: list[int]) -> list[int]:
     outs = site.outputs or site.inputs[:1]
     name = base_name(site.name)
     if name == "native_dropout":
-        rand = graph.map("rand", (), outs[0].shape, "fp32", 6, random=True)
+        rand = graph.map("rand", (), outs[0].shape, "fp32", _RANDOM, random=True)
         keep = graph.map("gt", (rand,), outs[0].shape, "bool", 1)
         return [graph.map("dropout", (args[0], keep), outs[0].shape, outs[0].dtype, 2), keep]
     if name in ("copy", "_copy_from") and len(args) > 1:

@@ -1,0 +1,85 @@
+"""Generated kernels: what the loops of one kernel load, and what it is priced as."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from perfmodel.workload.lowering.compile.fusion import identity
+from perfmodel.workload.lowering.compile.realize import Buffer
+from perfmodel.workload.lowering.compile.split import many_rows
+from perfmodel.workload.lowering.device import Device
+from perfmodel.workload.lowering.kernel import Kernel, Traffic
+from perfmodel.workload.lowering.site import arithmetic
+from perfmodel.workload.lowering.stream import stream
+
+_GENERATED: Final = 0.5
+"""Time of an operation of generated code over that of PyTorch's own kernels, which find every
+operand by its strides: profiled activations and norms of compiled models on an H100."""
+_LOOPED: Final = 64  # terms of a row up to which they stay in registers, whatever their order
+
+
+def loads(members: Sequence[Buffer], made: set[int]) -> dict[int, int]:
+    """Bytes that a group loads from each buffer outside it; overlapping accesses count once."""
+    found: dict[tuple[int, tuple[int, ...]], int] = {}
+    for buffer in members:
+        for read in buffer.reads:
+            if read.buffer not in made:
+                key = read.buffer, read.places
+                found[key] = max(found.get(key, 0), read.bytes)
+        if buffer.value.scatter and buffer.value.inputs[0] not in made:
+            found.setdefault((buffer.value.inputs[0], ()), 0)
+    total: dict[int, int] = {}
+    both = _sums_both_ways(members)
+    for (number, _), size in found.items():
+        seen = total.get(number, 0)
+        total[number] = max(seen, size) if both else seen + size
+    return total
+
+
+def _sums_both_ways(members: Sequence[Buffer]) -> bool:
+    """Whether rows and columns are summed in one kernel, which loads each element once for both."""
+    sums = [member for member in members if member.reduced > 1]
+    return any(member.whole for member in sums) and not all(member.whole for member in sums)
+
+
+def generated(
+    members: Sequence[Buffer], reads: Traffic, writes: Traffic, phase: str, device: Device
+) -> Kernel:
+    """A generated kernel."""
+    steps = tuple(dict.fromkeys(step for buffer in members for step in buffer.steps))
+    nodes = tuple(sorted({n for buffer in members for n in buffer.nodes if n >= 0}))
+    reduction = any(buffer.reduced > 1 for buffer in members)
+    elements = max(buffer.numel * buffer.reduced for buffer in members)
+    flops = _GENERATED * sum(buffer.operations for buffer in members)
+    read, written = (sum(size for _, size in traffic) for traffic in (reads, writes))
+    name = "+".join(steps[:12]) + ("+..." if len(steps) > 12 else "")
+    again = sum(size for _, size in reads if size >= elements) if _twice(members, device) else 0
+    op = stream(name, elements, read + again, written, flops, arithmetic(members[0].value.dtype))
+    kind = "reduction" if reduction else "pointwise"
+    note = "reordered reads" if any(map(_reordered, members)) else ""
+    return Kernel(name, kind, (op,), reads, writes, nodes, phase, "triton", note=note)
+
+
+def _twice(members: Sequence[Buffer], device: Device) -> bool:
+    """Whether rows do not stay in registers: they are read again, from the cache, for the result.
+
+    So it is for rows of more than 64 elements where there are many, and an operand lies in another
+    order (torch/_inductor/ir.py, ``num_splits``; codegen/simd_kernel_features.py,
+    ``get_reduction_hint``; choices.py, ``should_use_persistent_reduction``).
+    """
+    rows = [m for m in members if m.reduced > _LOOPED and not m.whole]
+    many = any(m.numel >= many_rows(device) and _reordered(m) for m in rows)
+    full = {m.numel * m.reduced for m in rows}
+    return many and any(m.reduced == 1 and m.numel in full for m in members)
+
+
+def _reordered(member: Buffer) -> bool:
+    """Whether a loop walks a large operand in another order than it lies in."""
+    total = member.numel * member.reduced
+    straight = identity(total, total)
+    largest = max((read.bytes for read in member.reads), default=0)
+    return any(
+        2 * read.bytes > largest and read.bytes >= total and read.places != straight
+        for read in member.reads
+    )
