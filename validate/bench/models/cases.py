@@ -71,6 +71,9 @@ SECOND = ("googlenet", "resnext50_32x4d", "mobilenet_v3_large", "wide_resnet50_2
           "regnet_x_3_2gf", "squeezenet1_0", "inception_v3", "mnasnet1_0",
           "mixer_b16_224", "resnet101", "mobilenetv1_100")  # fmt: skip
 THIRD = ("condensenet_86", "efficientnet_b1", "efficientnet_b3", "condensenet_cifar86")
+FOURTH = ("regnet_y_1_6gf", "shufflenet_v2_x1_5", "densenet201", "resnet34", "mobilenet_v3_small",
+          "efficientnet_v2_s", "resnext101_32x8d", "vgg19_bn", "regnet_x_800mf", "convnext_small",
+          "wide_resnet101_2")  # fmt: skip
 SHUFFLED = ("shufflenet_v1", "condensenet", "condensenet_cifar86")
 """Their grouped convolutions are put together from copies: kernels at batch 1 too."""
 BATCHES = {"unet2d": (1, 8, 32), "unet3d": (1, 2, 8), "segformer_b0": (1, 8, 32),
@@ -187,7 +190,7 @@ def eager() -> list[Case]:
     train = list(_training())
     return [*_vision(FIRST), *train[:10], *_text(), *_llama(small), *train[10:20],
             *_vision(SECOND), *_variants(), *_llama(large), *train[20:],
-            *_vision(THIRD)]  # fmt: skip
+            *_vision(THIRD), *_vision(FOURTH)]  # fmt: skip
 
 
 def clean() -> list[Case]:

@@ -19,6 +19,10 @@ _TORCHVISION = {
     "efficientnet_b4": 380, "shufflenet_v2_x1_0": 224,
     "squeezenet1_0": 224, "mnasnet1_0": 224, "regnet_x_3_2gf": 224, "convnext_tiny": 224,
     "vit_b_16": 224, "swin_t": 224,
+    "resnet34": 224, "vgg19_bn": 224, "densenet201": 224, "shufflenet_v2_x1_5": 224,
+    "mobilenet_v3_small": 224, "efficientnet_v2_s": 384, "regnet_y_1_6gf": 224,
+    "regnet_x_800mf": 224, "resnext101_32x8d": 224, "convnext_small": 224,
+    "wide_resnet101_2": 224,
 }  # fmt: skip
 _TIMM = {
     "regnety_040": 224,
