@@ -74,7 +74,7 @@ _WITHOUT = {
     "single_rate": 1.0,
 }
 # Weight gradients add up over all places of all images: few tiles, and many parts.
-MANY_SPLITS = (1, 2, 4, 8, 16, 32, 64, 128)
+MANY_SPLITS = (1, 2, 8, 32, 128)
 _CHUNK = 4096
 
 
