@@ -265,7 +265,10 @@ def _record(row: ModelRow, prepared: Prepared, c: ProgramCoefficients, workspace
     done = step(prepared, c, pace=pace, profiler=row.after_profiler)
     usual = step(prepared, c, profiler=row.after_profiler) if pace is not None else done
     issuing = None if prepared.lowered.graph else issue_pace(row, c)
-    work = usual.host / c["usual_pace"]
+    issued = None
+    if issuing is not None:  # with what the host waits where the queue is full
+        one = step(prepared, c, pace=issuing, profiler=row.after_profiler)
+        issued = one.timeline.host_end
     memory = replay(prepared.lowered, workspace=workspace)
     width = c.interval.get(prepared.mode, 0.0)
     blank = _blank(row)
@@ -278,7 +281,7 @@ def _record(row: ModelRow, prepared: Prepared, c: ProgramCoefficients, workspace
         unprobed_s=usual.seconds,
         host_pace=pace,
         issue_pace=issuing,
-        issued_s=None if issuing is None else issuing * (work + c["first_step"]),
+        issued_s=issued,
         low_s=done.seconds * math.exp(-width),
         high_s=done.seconds * math.exp(width),
         host_s=done.host,
