@@ -185,8 +185,9 @@ def _groups(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         narrow = padded["c_in"] / groups <= LARGEST_GROUP
         forms.append((later(wide, copies), narrow, kernels))
         plain = is_product(s) & (task.words["direction"] == "fwd")
-        product = _product(conv_sizes(task), task, device, coefficients)
-        forms.append((product, plain, one["groups"]))
+        if plain.any():
+            product = _product(conv_sizes(task), task, device, coefficients)
+            forms.append((product, plain, one["groups"]))
     return tried(forms, coefficients["launch_seconds"])
 
 
