@@ -60,13 +60,32 @@ NETWORKS: Final[Mapping[str, Bundled]] = MappingProxyType(
         "unet2d": ("unet-2d-norm", None),
         "unet3d": ("unet-3d-norm", None),
         "espcn": ("espcn", (360, 640)),
+        "resnet34": ("resnet34", None),
+        "densenet201": ("densenet201", None),
+        "resnext101_32x8d": ("resnext101-32x8d", None),
+        "wide_resnet101_2": ("wide-resnet101-2", None),
+        "shufflenet_v2_x1_5": ("shufflenet-v2-x1_5", None),
+        "mobilenet_v3_small": ("mobilenet-v3-small", None),
+        "regnet_y_1_6gf": ("regnet-y_1_6gf", None),
+        "regnet_x_800mf": ("regnet-x_800mf", None),
+        "convnext_small": ("convnext-small", None),
     }
 )
 """Measured name -> bundled network of the same layers, and the side of its image."""
 CHIPS: Final = ("h100-sxm5-80gb", "h200-sxm-141gb")
+AFTERWARDS: Final = ("networks-4",)
+"""Runs that came after the last fit: nothing of them was read, whatever half a name belongs to."""
 WORDS: Final = "## What is behind the errors"
 FROZEN: Final = "convnets_frozen.csv"
 """Predictions of the coefficients of the runs before, written down when networks came in."""
+FITS: Final = MappingProxyType(
+    {
+        1: "by the first fit, which knew nothing of groups without a kernel",
+        2: "by the fit before copies and groups were profiled at batch 64",
+        3: "by the last fit",
+    }
+)
+"""The fits that networks were first predicted by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +168,9 @@ def _row(row: ModelRow, record: Record, accelerator: Accelerator) -> NetworkRow:
     step = infer_convnet(
         name, accelerator, row.batch, image_size=size, dtype=row.dtype, layout=layout
     )
+    split = REPORT if record.run in AFTERWARDS else record.split
     return NetworkRow(
-        row.model, row.batch, row.dtype, layout, record.split, row.step_s, record.predicted_s,
+        row.model, row.batch, row.dtype, layout, split, row.step_s, record.predicted_s,
         step.step_seconds,
     )  # fmt: skip
 
@@ -171,15 +191,25 @@ def network_scores(rows: Iterable[NetworkRow]) -> dict[tuple[str, str], Score]:
     return table
 
 
-def frozen_errors(path: Path) -> dict[tuple[str, str, int], tuple[float, float | None]]:
-    """Errors of programs and of bundled networks as first predicted, by chip, network and batch."""
+@dataclass(frozen=True, slots=True)
+class First:
+    """Errors of the program and of the bundled network when a row came in, and by which fit."""
+
+    program: float
+    bundled: float | None
+    fit: int
+
+
+def frozen_errors(path: Path) -> dict[tuple[str, str, int], First]:
+    """Errors as first predicted, by chip, network and batch."""
     with path.open(encoding="utf-8", newline="") as file:
         return {
-            (row["chip"], row["network"], int(row["batch"])): (
+            (row["chip"], row["network"], int(row["batch"])): First(
                 float(row["program_us"]) / float(row["measured_us"]) - 1.0,
                 float(row["bundled_us"]) / float(row["measured_us"]) - 1.0
                 if row["bundled_us"]
                 else None,
+                int(row["fit"]),
             )
             for row in csv.DictReader(file)
         }
@@ -188,7 +218,7 @@ def frozen_errors(path: Path) -> dict[tuple[str, str, int], tuple[float, float |
 def markdown(
     found: Mapping[str, Sequence[NetworkRow]],
     words: str = "",
-    frozen: Mapping[tuple[str, str, int], tuple[float, float | None]] | None = None,
+    frozen: Mapping[tuple[str, str, int], First] | None = None,
 ) -> str:
     """A page with the tables of all chips; `words` stands behind them."""
     frozen = frozen or {}
@@ -202,7 +232,7 @@ def markdown(
         "both have the same kernels but for sums and activations that are in place or not.",
         "Coefficients were fitted on models marked `tune`, networks and others, not on `report`.",
         "*First*: the program's error when the network was first measured, with the coefficients",
-        f"of the runs before ([{FROZEN}]({FROZEN})): nothing had seen any of these networks.",
+        f"of the runs before ([{FROZEN}]({FROZEN})): no fit had seen these networks then.",
         "Reproduce with `python -m perfmodel.study.convnets_measured`.",
         "",
     ]
@@ -212,17 +242,12 @@ def markdown(
         lines += ["| --- | ---: | ---: | ---: | ---: | ---: |"]
         for (name, half), one in network_scores(rows).items():
             lines.append(_line(f"{name}, {seen[half]}", one))
-        for name, which in (("program", 0), ("bundled", 1)):
-            first = [both[which] for (on, _, _), both in frozen.items() if on == chip]
-            ratios = [1.0 + error for error in first if error is not None]
-            before_all = score(ratios, [1.0] * len(ratios))
-            if before_all is not None:
-                lines.append(_line(f"{name}, first, before any coefficient read them", before_all))
+        lines += _first_lines([one for (on, _, _), one in frozen.items() if on == chip])
         lines += ["", "| network | half | batch | measured us | first % | program % | bundled % |"]
         lines += ["| --- | --- | ---: | ---: | ---: | ---: | ---: |"]
         for row in rows:
             before = frozen.get((chip, row.network, row.batch))
-            first_error = "" if before is None else f"{100 * before[0]:+.1f}"
+            first_error = "" if before is None else f"{100 * before.program:+.1f}"
             formats = "" if (row.dtype, row.layout) == ("bf16", "nhwc") else (
                 f" {row.dtype} {row.layout}"
             )  # fmt: skip
@@ -233,6 +258,21 @@ def markdown(
             )
         lines.append("")
     return "\n".join([*lines, words]).rstrip() + "\n"
+
+
+def _first_lines(first: Sequence[First]) -> list[str]:
+    """A row for each fit that networks were first predicted by, and for either prediction."""
+    lines = []
+    for fit, words in FITS.items():
+        mine = [one for one in first if one.fit == fit]
+        for name, errors in (
+            ("program", [one.program for one in mine]),
+            ("bundled", [one.bundled for one in mine if one.bundled is not None]),
+        ):
+            found = score([1.0 + error for error in errors], [1.0] * len(errors))
+            if found is not None:
+                lines.append(_line(f"{name}, first, {words}", found))
+    return lines
 
 
 def _line(name: str, one: Score) -> str:

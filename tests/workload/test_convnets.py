@@ -69,6 +69,7 @@ PARAMETERS = {
     "convnext-base": 88_591_464,
     "convnext-large": 197_767_336,
     "squeezenet1_0": 1_248_424,
+    "wide-resnet101-2": 126_886_696,
     # of KernelBench's code, as PyTorch counts them
     "alexnet-one-tower": 62_378_344,
     "efficientnet-b0-plain": 3_922_408,

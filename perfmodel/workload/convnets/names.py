@@ -67,6 +67,7 @@ _RECIPES: Final = MappingProxyType(
             resnet, {"depth": 101, "groups": 32, "width": 4, "squeeze": 16}
         ),
         "wide-resnet50-2": _Recipe(resnet, {"depth": 50, "width": 128}),
+        "wide-resnet101-2": _Recipe(resnet, {"depth": 101, "width": 128}),
         **{f"densenet{depth}": _Recipe(densenet, {"depth": depth}) for depth in DENSENETS},
         **{
             f"densenet{depth}-plain": _Recipe(densenet, {"depth": depth, "bottleneck": False})
