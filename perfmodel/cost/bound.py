@@ -30,8 +30,9 @@ def lower_bound(task: Task, device: Device) -> tuple[Floats, Floats]:
     Convolutional Neural Networks", 2016 (arithmetic saved by Winograd's algorithms).
     """
     sizes = task.sizes
+    bandwidth = max(device.bandwidth, device.wires)
     if task.base == "copy_host":
-        moved = sizes["bytes"] / device.bandwidth
+        moved = sizes["bytes"] / bandwidth
         return np.zeros_like(moved), moved
     flops = sizes["flops"]
     read = sizes["read"]
@@ -51,6 +52,6 @@ def lower_bound(task: Task, device: Device) -> tuple[Floats, Floats]:
     if task.base.startswith("scatter_add"):
         # Nobody knows how many different rows are added to: only what is added is sure to move.
         read = sizes["rows"] * sizes["cols"] * task.element
-        return flops / device.peak, read / device.bandwidth
-    memory = (read + np.maximum(0.0, sizes["written"] - device.cache)) / device.bandwidth
+        return flops / device.peak, read / bandwidth
+    memory = (read + np.maximum(0.0, sizes["written"] - device.cache)) / bandwidth
     return flops / device.peak, memory

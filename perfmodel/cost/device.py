@@ -41,7 +41,7 @@ class Device:
         Peak rate of the vector units in fp32 [FLOP/s]; infinite where nobody published it, so
         that it bounds nothing.
     bandwidth : float
-        Peak rate of device memory [B/s].
+        Peak rate of device memory, without the bits that correct errors [B/s].
     cache : float
         Capacity of the last-level on-chip cache shared by all units [B]; 0 if there is none.
     units : int
@@ -52,6 +52,9 @@ class Device:
         Power limit [W]; infinite where it is not known, so that it bounds nothing.
     year : float
         Year of release; energy per operation falls with it.
+    wires : float
+        Peak rate of device memory with those bits, which nothing can beat [B/s]; 0 where there
+        are none.
     cache_copies : int
         Times that the cache keeps what all units read.
     product_tiles, batched_tiles : tuple of tuple of int
@@ -69,6 +72,7 @@ class Device:
     clock: float
     power: float = math.inf
     year: float = 2020.0
+    wires: float = 0.0
     cache_copies: int = 1
     product_tiles: Tiles = ()
     batched_tiles: Tiles = ()
@@ -105,6 +109,7 @@ def device_of(accelerator: Accelerator, dtype: str, *, matrix: bool) -> Device:
         clock=accelerator.require("clock_boost"),
         power=accelerator.tdp or math.inf,
         year=float(accelerator.year or 2020),
+        wires=float(accelerator.memory_bandwidth),
         cache_copies=accelerator.cache.l2_partitions,
         product_tiles=PRODUCT_TILES.get(accelerator.family, ()),
         batched_tiles=BATCHED_TILES.get(accelerator.family, ()),
