@@ -88,8 +88,8 @@ class UsageError(PerfmodelError):
     """A command line with a verb, an option or a value that does not exist."""
 
 
-class OutputError(PerfmodelError):
-    """A file or a folder that cannot be written."""
+class FileError(PerfmodelError):
+    """A file that cannot be read, or a file or folder that cannot be written."""
 
 
 class Infeasible(PerfmodelError):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from perfmodel.errors import OutputError
+from perfmodel.errors import FileError
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     Raises
     ------
-    OutputError
+    FileError
         If the file or its folder cannot be written.
     """
     target = Path(path)
@@ -29,7 +29,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield draft
         draft.replace(target)
     except OSError as error:
-        raise OutputError(
+        raise FileError(
             str(target),
             f"<{error.strerror or error}>",
             "a path that can be written, its folders included",

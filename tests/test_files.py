@@ -2,7 +2,7 @@
 
 import pytest
 
-from perfmodel.errors import OutputError
+from perfmodel.errors import FileError
 from perfmodel.files import replacing, write_bytes, write_text
 
 
@@ -31,7 +31,7 @@ def test_a_failure_leaves_what_was_there(tmp_path):
 
 def test_a_path_that_cannot_be_written_is_named(tmp_path):
     blocker = write_text(tmp_path / "file", "not a folder")
-    with pytest.raises(OutputError) as caught:
+    with pytest.raises(FileError) as caught:
         write_text(blocker / "below.md", "")
     assert caught.value.where == str(blocker / "below.md")
     assert all((caught.value.got, caught.value.accepted, caught.value.repair))

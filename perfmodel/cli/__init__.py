@@ -24,7 +24,7 @@ from perfmodel.cli import (
 )
 from perfmodel.cli.output import complain
 from perfmodel.cli.usage import Misuse, told, wants_json
-from perfmodel.errors import Infeasible, OutputError, PerfmodelError
+from perfmodel.errors import FileError, Infeasible, PerfmodelError
 
 app = typer.Typer(
     name="perfmodel",
@@ -49,7 +49,7 @@ def main() -> None:
         _fail(error, 3 if isinstance(error, Infeasible) else 2)
     except OSError as error:
         _fail(
-            OutputError(
+            FileError(
                 str(error.filename or "perfmodel"),
                 f"<{error.strerror or error}>",
                 "a file that can be read, or a folder that can be written",

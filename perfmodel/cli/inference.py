@@ -24,7 +24,9 @@ def infer(
     prompt_len: Annotated[int, typer.Option(help="Tokens of a prompt.")],
     output_len: Annotated[int, typer.Option(help="Tokens generated for each request.")],
     tp: Annotated[int, typer.Option(help="Devices that share the model.")] = 1,
-    precision: Annotated[str, typer.Option(help="bf16, fp16, fp8 or fp4.")] = "bf16",
+    precision: Annotated[
+        str, typer.Option(help="bf16, fp16, tf32, fp32, fp8, int8 or fp4.")
+    ] = "bf16",
     stack: Annotated[str, typer.Option(help="How the software runs the work.")] = "vllm-like",
     json: Json = False,
 ) -> None:

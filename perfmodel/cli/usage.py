@@ -32,8 +32,9 @@ def told(error: Any) -> UsageError:
     word = re.search(r"'([^']*)'|(--\S+)", message)
     asked = next(filter(None, word.groups())) if word else ""
     if asked in options and error.message:
-        kind = getattr(getattr(error, "param", None), "type", None)
-        accepted = f"{asked} with a value of type {getattr(kind, 'name', 'text')}"
+        kind = getattr(getattr(getattr(error, "param", None), "type", None), "name", "")
+        wanted = f"a value of type {kind}" if kind else "as many values as its help says"
+        accepted = f"{asked} with {wanted}"
     return UsageError(
         place,
         f"<{message}>",

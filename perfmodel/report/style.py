@@ -12,7 +12,7 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from perfmodel.errors import OutputError, nearest_name
+from perfmodel.errors import FileError, nearest_name
 from perfmodel.files import replacing
 
 # Okabe and Ito, "Color Universal Design", 2008; then darker and lighter tones of the same.
@@ -61,13 +61,13 @@ def save(drawn: Figure, path: str | Path) -> Path:
 
     Raises
     ------
-    OutputError
+    FileError
         If the suffix names no picture format, or the path cannot be written.
     """
     target = Path(path)
     known = sorted(f".{name}" for name in drawn.canvas.get_supported_filetypes())
     if target.suffix.lower() not in known:
-        raise OutputError(
+        raise FileError(
             str(target),
             target.suffix or "<no suffix>",
             ", ".join(known),

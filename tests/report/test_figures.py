@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from perfmodel.errors import OutputError
+from perfmodel.errors import FileError
 from perfmodel.files import write_text
 from perfmodel.report import figures
 from perfmodel.report.style import save
@@ -31,7 +31,7 @@ def test_files_are_whole_or_absent(tmp_path, rng):
     path = save(drawn, tmp_path / "deep" / "bars.svg")
     assert path.read_text().rstrip().endswith("</svg>")
     assert [item.name for item in path.parent.iterdir()] == ["bars.svg"]
-    with pytest.raises(OutputError, match="Accepted"):
+    with pytest.raises(FileError, match="Accepted"):
         save(drawn, tmp_path / "bars.nonsense")
     assert not list(tmp_path.glob("*nonsense"))
 
