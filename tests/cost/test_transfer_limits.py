@@ -1,4 +1,4 @@
-"""What an unmeasured chip owes to its datasheet, and published tables to the way they were timed."""
+"""What an unmeasured chip owes to its datasheet, and a published table to how it was timed."""
 
 from dataclasses import replace
 
