@@ -31,6 +31,8 @@ from perfmodel.workload.ops.streams import AdamW, Elementwise, Fused
 from perfmodel.workload.precision import BF16, Precision
 from perfmodel.workload.stack import Stack
 
+# Formats whose matrix products take operands in either order.
+_EITHER_ORDER = ("bf16", "fp16", "fp32", "tf32")
 # The producer of this gradient writes it quantised where casts are fused.
 _CAST_FUSED = ("fc1", "shared_fc1", "expert_fc1")
 
@@ -108,13 +110,21 @@ def _named(call: Call, op: Op, grad: str = "input") -> Call:
 def _products(
     call: Call, op: Gemm | GroupedGemm, stack: Stack, precision: Precision, frozen: bool
 ) -> tuple[Call, ...]:
-    """Both gradients of a product; two operands of attention are both inputs."""
-    left: Op = replace(op, n=op.k, k=op.n)
+    """Both gradients of a product; two operands of attention are both inputs.
+
+    A linear layer's weight is stored n x k: dx = dy W reads both factors as they lie, dW = dy' x
+    the gradient transposed. Products in 8-bit formats keep the one order that libraries have.
+    """
+    left: Op
     right: Op
     if isinstance(op, GroupedGemm):
-        right = replace(op, direction="wgrad")
+        left, right = replace(op, n=op.k, k=op.n), replace(op, direction="wgrad")
     else:
-        right = Gemm(op.n, op.k, op.m, batch=op.batch, dtype=op.dtype)
+        one = isinstance(op.batch, int) and op.batch == 1
+        plain = one and not call.core and op.dtype in _EITHER_ORDER
+        turns = ("nn", "nt") if plain else (None, None)
+        left = replace(op, n=op.k, k=op.n, trans=turns[0])
+        right = Gemm(op.n, op.k, op.m, batch=op.batch, dtype=op.dtype, trans=turns[1])
     calls = [_named(call, left)]
     if call.core:
         other = _named(call, right)

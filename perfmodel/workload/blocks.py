@@ -130,7 +130,11 @@ def _experts(
         Call("router", Gemm(own, model.experts, hidden, dtype=precision.compute), module="router"),
         Call("router_softmax", Softmax(own, model.experts, dtype="fp32"), module="router"),
         Call("router_topk", TopK(own, model.experts, model.experts_per_token), module="router"),
-        Call("dispatch", Permute(copies, hidden, dtype=precision.compute), module="router"),
+        Call(
+            "dispatch",
+            Permute(copies, hidden, dtype=precision.compute, source=own),
+            module="router",
+        ),
     ]
     if precision.quantised:
         calls.append(Call("expert_cast", quantise(rows * hidden, precision), module="experts"))
