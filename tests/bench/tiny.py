@@ -27,7 +27,12 @@ TINY = [
     {"op": "topk", "tokens": 4, "experts": 8, "top_k": 2, "dtype": "bf16"},
     *({"op": "permute", "kind": k, "tokens": 4, "dim": 8, "top_k": 2, "dtype": "bf16"}
       for k in ("gather", "scatter")),
-    *({"op": "fft", "kind": k, "batch": 2, "n": 16} for k in ("fft", "rfft", "irfft")),
+    *({"op": "scatter_add", "kind": k, "rows": 9, "cols": 4, "targets": 5, "dtype": "fp32"}
+      for k in ("index_add", "scatter_add")),
+    *({"op": "fft", "kind": k, "batch": 2, "n": 16}
+      for k in ("fft", "rfft", "irfft", "irfft_unscaled")),
+    *({"op": "fft", "kind": k, "batch": 2, "rows": 6, "n": 10}
+      for k in ("fft2", "rfft2", "irfft2")),
     {"op": "spmm", "kind": "csr", "m": 16, "n": 8, "k": 16, "density": 0.25, "dtype": "fp32"},
     {"op": "memcpy", "kind": "d2d", "bytes": 1024},
     {"op": "memcpy", "kind": "h2d", "bytes": 1024, "pinned": False},
