@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from perfmodel.cost.conv_groups import group_width
 from perfmodel.cost.price import price
 from perfmodel.hardware.accelerator import Accelerator
 from perfmodel.optimize.grouped.problem import GroupedConv
@@ -50,13 +53,14 @@ def library_call(conv: GroupedConv, c_in: int, c_out: int, groups: int, layout: 
 def regular(op: Conv2d) -> bool:
     """Whether the library has a kernel of its own for these channels.
 
-    Dense ones want multiples of eight. Grouped ones exist for as many outputs as inputs a group, a
-    power of two; others are put together from transposing copies, or from a kernel for each group.
+    Dense ones want multiples of eight, grouped ones groups that need no padding
+    (:mod:`perfmodel.cost.conv_groups`). Prices know both; the factors of the two differ where a
+    layer's operands lie beside others, as they do here.
     """
     c_in, c_out = int(op.c_in) // int(op.groups), int(op.c_out) // int(op.groups)
     if int(op.groups) == 1:
         return c_in % 8 == 0 and c_out % 8 == 0
-    return c_in == c_out and c_in & (c_in - 1) == 0
+    return bool(c_in == c_out == group_width(np.array(c_in), np.array(c_out)))
 
 
 def library_seconds(
