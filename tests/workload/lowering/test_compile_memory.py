@@ -14,6 +14,7 @@ from perfmodel.workload.lowering import lower
 from perfmodel.workload.lowering.compile.graph import Graph
 from perfmodel.workload.lowering.compile.locality import late
 from perfmodel.workload.lowering.compile.order import Step, memory_at_steps, peak_order
+from perfmodel.workload.lowering.compile.partition import kept, needed
 from perfmodel.workload.lowering.compile.reuse import Need, Turn, share_blocks
 from perfmodel.workload.lowering.device import H100
 from perfmodel.workload.lowering.eager.conv_scratch import CHANNELS
@@ -220,3 +221,48 @@ def test_blocks_of_a_compiled_step_as_an_h100_saw_them(case, ending, within):
     memory = replay(lower(load_program(path), COMPILED), workspace=32 * 2**20)
     found = memory.peak_allocated - memory.resident - memory.at_peak.get("workspace", 0)
     assert found == pytest.approx(step_bytes, rel=within)
+
+
+def test_the_image_of_a_pool_and_small_places_are_kept_for_its_gradient():
+    def saved(beside):
+        graph = Graph()
+        x = graph.add("source", (), (8, 64, 64), "bf16", "x", storage=0)
+        image = graph.map("exp", (x,), (8, 64, 64), "bf16", 8)
+        graph.map("max_pool2d", (image,), (8, 32, 32), "bf16", 8, window=True)
+        places = graph.map("max_pool2d_i", (image,), (8, 32, 32), "int8", 8, window=True)
+        graph.backward = True
+        grad = graph.add("source", (), (8, 32, 32), "bf16", "grad", storage=1)
+        back = graph.map(
+            "max_pool2d_backward", (grad, places), (8, 64, 64), "bf16", 8, window=True,
+            beside=(image,) if beside else (),
+        )  # fmt: skip
+        out = graph.map("mul", (back, image), (8, 64, 64), "bf16", 1)
+        late = {grad, back, out}
+        return kept(graph, needed(graph, [out]) - late, late), image, places
+
+    for beside in (True, False):
+        found, image, places = saved(beside)
+        assert places in found
+        assert (image in found) == beside
+
+
+def test_a_part_of_a_gradient_is_copied_in_the_call_that_reads_it():
+    tensors = {
+        "g": ((4, 32, 16, 16), "bf16", "input", "channels_last"),
+        "part": ((4, 16, 16, 16), "bf16", "view of g", "strided"),
+        "x": ((4, 8, 16, 16), "bf16", "input", "channels_last"),
+        "w": ((16, 8, 3, 3), "bf16", "parameter", "channels_last"),
+        "dx": ((4, 8, 16, 16), "bf16", "activation", "channels_last"),
+        "dw": ((16, 8, 3, 3), "bf16", "gradient", "channels_last"),
+    }
+    given = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 1,
+             "transposed": False, "output_mask": [True, True, False]}  # fmt: skip
+    nodes = [
+        ("slice", ["g"], ["part"], {"dim": 1, "start": 0, "end": 16}, "backward"),
+        ("convolution_backward", ["part", "x", "w"], ["dx", "dw"], given, "backward"),
+    ]
+    lowered = lower(recipes.program(tensors, nodes, ["dx", "dw"]), load_stack("torch-eager"))
+    copies = [kernel for kernel in lowered.kernels if kernel.name == "convolution: reorder"]
+    assert [kernel.bytes_written for kernel in copies] == [2 * 4 * 16 * 16 * 16]
+    scratch = [e.bytes for e in lowered.events if e.kind == "temporary" and e.allocate]
+    assert scratch == [2 * 4 * 16 * 16 * 16]

@@ -64,6 +64,8 @@ class Value:
         How a source lies in memory; ``padded`` where a product's rows are longer than they show.
     room : int
         Elements of its memory where strides are rounded up; 0 where they are not.
+    beside : tuple of int
+        Operands that the operator is handed and its kernel does not read.
     """
 
     number: int
@@ -85,6 +87,7 @@ class Value:
     window: bool = False
     layout: str = ""
     room: int = 0
+    beside: tuple[int, ...] = ()
 
     @property
     def numel(self) -> int:

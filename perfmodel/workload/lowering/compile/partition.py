@@ -27,8 +27,12 @@ _FAR: Final = 10**9
 
 
 def fusible(value: Value) -> bool:
-    """Whether a step is a generated loop; a product's bias belongs to the library call."""
-    return value.kind in ("map", "reduce") and not is_bias(value)
+    """Whether a step is a generated loop; a product's bias belongs to the library call.
+
+    Pooling is one too, but stands on no list of operators that may be computed again.
+    """
+    pools = value.window and "pool" in value.name
+    return value.kind in ("map", "reduce") and not is_bias(value) and not pools
 
 
 def is_bias(value: Value) -> bool:
@@ -47,7 +51,7 @@ def needed(graph: Graph, wanted: Iterable[int], stop: Iterable[int] = ()) -> set
             continue
         found.add(number)
         if number not in held:
-            stack += graph.values[number].inputs
+            stack += (*graph.values[number].inputs, *graph.values[number].beside)
     return found
 
 
@@ -59,7 +63,7 @@ def kept(graph: Graph, forward: set[int], backward: set[int]) -> set[int]:
         value = graph.values[number]
         if value.kind == "view":
             continue
-        for operand in value.inputs:
+        for operand in (*value.inputs, *value.beside):
             base = base_of(graph, operand).number
             if base in users:
                 (users if number in forward else late)[base].append(number)

@@ -143,6 +143,7 @@ def _constant(graph: Graph, site: Site, args: list[int]) -> list[int]:
 
 
 def _pool(graph: Graph, site: Site, args: list[int]) -> list[int]:
+    """Windows over an image; where a largest value stood is kept as its place in the window."""
     each = 2 * min(taps(site), 16)
     if "bilinear2d" in site.name and "backward" not in site.name:
         return [parts.bilinear(graph, site, args[0])]
@@ -152,10 +153,15 @@ def _pool(graph: Graph, site: Site, args: list[int]) -> list[int]:
         wide = graph.map(site.name, args, out.shape, parts.compute_dtype(out.dtype), each,
                          window=True, heavy=True)  # fmt: skip
         return [graph.map("cast", (wide,), out.shape, out.dtype, 0)]
+    beside: tuple[int, ...] = ()
+    if site.name.startswith("max_pool") and "with_indices_backward" in site.name:
+        beside, args = (args[1],), [args[0], *args[2:]]  # of the image only its shape matters
+    offsets = site.name.startswith("max_pool") and site.name.endswith("with_indices")
     return [
-        graph.map(site.name, args, t.shape, t.dtype, each, arguments=place, window=True)
+        graph.map(site.name, args, t.shape, "int8" if offsets and place else t.dtype, each,
+                  arguments=place, window=True, heavy=bool(beside), beside=beside)
         for place, t in enumerate(site.outputs)
-    ]
+    ]  # fmt: skip
 
 
 def _lookup_gradient(graph: Graph, site: Site, args: list[int]) -> list[int]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from perfmodel.workload.lowering.eager.conv_scratch import conv_scratch
 from perfmodel.workload.lowering.kernel import Kernel, Traffic
 from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel
-from perfmodel.workload.lowering.stream import TURNED, stream
+from perfmodel.workload.lowering.stream import OFFSETS, TURNED, stream
 from perfmodel.workload.op import Conv2d, Conv3d, Op
 from perfmodel.workload.program import Tensor
 
@@ -82,7 +82,7 @@ def convolution_backward(site: Site) -> Work:
     grad, x, weight = site.inputs[:3]
     mask = list(site.attribute("output_mask", (True, True, len(site.outputs) > 2)))
     outputs = iter(site.outputs)
-    kernels: list[Kernel] = []
+    kernels, scratch = _gathered(site, grad)
     for wanted, direction in zip(mask[:2], ("dgrad", "wgrad"), strict=True):
         if not wanted:
             continue
@@ -107,10 +107,24 @@ def convolution_backward(site: Site) -> Work:
                 host="conv",
             )
         )
-    scratch: Traffic = ()
     if x.dtype == "fp32":
-        scratch = _workspace(site, x, weight, grad, layout(x, weight, grad))
+        scratch += _workspace(site, x, weight, grad, layout(x, weight, grad))
     return Work("composite" if len(kernels) > 1 else "conv", tuple(kernels), scratch)
+
+
+def _gathered(site: Site, grad: Tensor) -> tuple[list[Kernel], Traffic]:
+    """The copy of a gradient that is a part of a larger one, as behind a concatenation."""
+    if grad.layout != "strided":
+        return [], ()
+    elements = numel(grad.shape)
+    size = elements * item_bytes(grad.dtype)
+    scratch = ((site.temporary(), size),)
+    copy = stream("copy", elements, size, size, OFFSETS * elements)
+    kernel = site.kernel(
+        "copy", copy, name="convolution: reorder", reads=(grad,), writes=(), extra_writes=scratch,
+        host="conv", note="strided reads",
+    )  # fmt: skip
+    return [kernel], scratch
 
 
 def bias_kernel(site: Site, out: Tensor, bias: Tensor, host: str) -> Kernel:
