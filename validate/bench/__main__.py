@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 
@@ -122,5 +123,14 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _told() -> int:
+    """`main`, with what is wrong with the input as one line and exit status 2."""
+    try:
+        return main()
+    except (OSError, ValueError) as error:
+        print(f"validate.bench: {error}", file=sys.stderr)
+        return 2
+
+
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(_told())

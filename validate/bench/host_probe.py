@@ -100,6 +100,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=100, help="probes of some milliseconds each")
     parser.add_argument("--on", default="h100-sxm5-80gb", help="the chip whose reference counts")
     options = parser.parse_args(argv)
+    try:
+        import torch
+    except ImportError:
+        parser.error("PyTorch is not installed here: pip install torch")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("no CUDA device here; run it on the machine whose host you ask about")
     found = probe(options.device, options.rounds)
     try:
         from perfmodel import host_pace_of
