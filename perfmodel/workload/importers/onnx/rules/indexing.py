@@ -132,6 +132,20 @@ def sample(call: Call) -> list[Value]:
     return [call.build.one(f"aten.grid_sampler_{sides}d", inputs, call.spec(), attributes)]
 
 
+def grid(call: Call) -> list[Value]:
+    """``AffineGrid``."""
+    attributes = {"align_corners": bool(call.attributes.get("align_corners", 0))}
+    return [call.build.one("aten.affine_grid_generator", [call.x], call.spec(), attributes)]
+
+
+def fold(call: Call) -> list[Value]:
+    """``Col2Im``: overlapping blocks are summed into an image."""
+    names = {"strides": "stride", "dilations": "dilation", "pads": "padding"}
+    attributes = {name: call.attributes[key] for key, name in names.items()
+                  if call.attributes.get(key)}  # fmt: skip
+    return [call.build.one("aten.col2im", [call.x], call.spec(), attributes)]
+
+
 def data_dependent(call: Call) -> list[Value]:
     """What it returns has a size that only the data tell."""
     raise call.refuse(
@@ -154,6 +168,8 @@ RULES: Final = MappingProxyType(
         "CumSum": running,
         "CumProd": running,
         "GridSample": sample,
+        "AffineGrid": grid,
+        "Col2Im": fold,
         "NonZero": data_dependent,
         "NonMaxSuppression": data_dependent,
         "Compress": data_dependent,
