@@ -28,7 +28,6 @@ _REPAIRS: Final = MappingProxyType(
     {
         "FlexAttention": 'call scaled_dot_product_attention (attn_implementation="sdpa" in '
         "transformers) for the recording",
-        "'lengths' argument": "pass the padded batch to the layer: packing needs values of lengths",
         "storage_device": "pass padded tensors and a mask instead of nested ones",
         "non-leaf Tensor": "pass the modules that were scripted instead of scripted ones",
         "Unsupported dtype": "CUDA has no kernel in that format either: cast to fp32",

@@ -7,6 +7,7 @@ On the meta device PyTorch takes a layer apart, step by step. On CUDA a layer is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -22,10 +23,17 @@ _KEPT: Final = {0: 1, 1: 1, 2: 5, 3: 4}  # what a cell keeps for the backward pa
 
 def layers() -> dict[Any, Any]:
     """Composite operators of whole layers and of cells, with CUDA's branch."""
-    found = {
-        getattr(_ATEN, name).input: _layer(name) for name in ("gru", "rnn_tanh", "rnn_relu")
-    } | {_ATEN.lstm.input: _lstm}
-    return found | {_ATEN.lstm_cell.default: _lstm_cell, _ATEN.gru_cell.default: _gru_cell}
+    found: dict[Any, Any] = {
+        _ATEN.lstm.input: _lstm,
+        _ATEN.lstm.data: _packed(_lstm),
+        _ATEN.lstm_cell.default: _lstm_cell,
+        _ATEN.gru_cell.default: _gru_cell,
+        _ATEN._pack_padded_sequence.default: _pack,
+    }
+    for name in ("gru", "rnn_tanh", "rnn_relu"):
+        layer = _layer(name)
+        found |= {getattr(_ATEN, name).input: layer, getattr(_ATEN, name).data: _packed(layer)}
+    return found
 
 
 def run(func: Any, args: tuple[Any, ...]) -> Any:
@@ -44,6 +52,7 @@ def _lstm(
     train: bool,
     bidirectional: bool,
     batch_first: bool,
+    batch_sizes: Sequence[int] = (),
 ) -> tuple[torch.Tensor, ...]:
     x, (h, c), params = _cast(x, hx, params)
     hidden, projected = h.shape[2], 0
@@ -52,7 +61,7 @@ def _lstm(
     each = (4 if has_biases else 2) + (projected > 0)
     output, hy, cy, _, _ = _ATEN._cudnn_rnn(
         x, params, each, None, h, c, _MODES["lstm"], hidden, projected, num_layers, batch_first,
-        dropout, train, bidirectional, [], None,
+        dropout, train, bidirectional, list(batch_sizes), None,
     )  # fmt: skip
     return output, hy, cy
 
@@ -68,15 +77,41 @@ def _layer(name: str) -> Any:
         train: bool,
         bidirectional: bool,
         batch_first: bool,
+        batch_sizes: Sequence[int] = (),
     ) -> tuple[torch.Tensor, ...]:
         x, (h,), params = _cast(x, [hx], params)
         output, hy, _, _, _ = _ATEN._cudnn_rnn(
             x, params, 4 if has_biases else 2, None, h, None, _MODES[name], h.shape[2], 0,
-            num_layers, batch_first, dropout, train, bidirectional, [], None,
+            num_layers, batch_first, dropout, train, bidirectional, list(batch_sizes), None,
         )  # fmt: skip
         return output, hy
 
     return layer
+
+
+def _packed(layer: Callable[..., Any]) -> Callable[..., Any]:
+    """The same layer on sequences of different lengths, one step of all of them after another."""
+
+    def packed(x: torch.Tensor, batch_sizes: torch.Tensor, *rest: Any) -> Any:
+        return layer(x, *rest, False, batch_sizes.tolist())
+
+    return packed
+
+
+def _pack(
+    x: torch.Tensor, lengths: torch.Tensor, batch_first: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As ``ATen/native/PackedSequence.cpp``: lengths are numbers, in falling order."""
+    ends = (lengths.cpu() if lengths.is_meta else lengths).tolist()
+    x = x.transpose(0, 1) if batch_first else x
+    parts, sizes, begin = [], [], 0
+    for place, end in enumerate(reversed(ends)):
+        if end > begin:
+            rows = len(ends) - place
+            parts.append(x[begin:end, :rows].contiguous().view(-1, *x.shape[2:]))
+            sizes += [rows] * (end - begin)
+            begin = end
+    return torch.cat(parts), torch.tensor(sizes, device="cpu")
 
 
 def _cast(x: torch.Tensor, hx: Sequence[torch.Tensor], params: Sequence[torch.Tensor]) -> Any:
@@ -115,15 +150,15 @@ def _gru_cell(
 
 
 def _rnn_results(x: Any, weight: Any, *rest: Any) -> tuple[torch.Tensor, ...]:
-    _, _, hx, cx, mode, hidden, projected, layers_, first, _, train, both, *_ = rest
+    _, _, hx, cx, mode, hidden, projected, layers_, first, _, train, both, sizes, _ = rest
     ways, width = (2 if both else 1), projected or hidden
-    batch, steps = (x.shape[0], x.shape[1]) if first else (x.shape[1], x.shape[0])
-    lead = (batch, steps) if first else (steps, batch)
+    lead = x.shape[:-1]
+    batch = sizes[0] if sizes else lead[0 if first else 1]
     states = (layers_ * ways, batch)
     reserve = 0
     if train:
         kept = _KEPT[mode] * hidden * layers_ + width * (layers_ - 1)
-        reserve = steps * batch * ways * kept * x.element_size()
+        reserve = math.prod(lead) * ways * kept * x.element_size()
     return (
         x.new_empty((*lead, ways * width)),
         hx.new_empty((*states, width)),

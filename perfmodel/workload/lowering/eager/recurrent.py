@@ -64,11 +64,15 @@ class Layers:
 
 def sizes(site: Site) -> Layers:
     """Sizes by the arguments of ``_cudnn_rnn``."""
-    shape = site.inputs[0].shape
-    batch, steps = (shape[0], shape[1]) if site.attribute("batch_first", False) else shape[1::-1]
+    shape, together = site.inputs[0].shape, list(site.attribute("batch_sizes", ()))
+    if together:  # packed: fewer sequences at every step
+        steps, batch = len(together), -(-shape[0] // len(together))
+    else:
+        first = site.attribute("batch_first", False)
+        batch, steps = (shape[0], shape[1]) if first else shape[1::-1]
     hidden = int(site.attribute("hidden_size"))
     return Layers(
-        steps, batch, shape[2], hidden, _GATES[int(site.attribute("mode"))],
+        steps, batch, shape[-1], hidden, _GATES[int(site.attribute("mode"))],
         int(site.attribute("proj_size", 0)) or hidden, int(site.attribute("num_layers", 1)),
         2 if site.attribute("bidirectional", False) else 1,
     )  # fmt: skip
