@@ -165,35 +165,47 @@ def held_out_operators() -> Part:
 
 
 def unseen_operators(folder: Path, chip: str) -> Part:
-    """Operators drawn with another seed, in a folder that calibration never reads.
+    """Operators of draws with seeds of their own, in folders that calibration never reads.
 
     Rows whose operator the calibration data hold too (shapes of well-known models) are left out.
     """
     from perfmodel.calibrate import load_measurements
 
     seen = {row.key for row in load_measurements(folder / "measurements" / chip, chip).rows}
-    kept = [
-        row
-        for row in load_measurements(folder / "held_out" / chip, chip).rows
-        if row.key not in seen
-    ]
+    draws = sorted(path.parent for path in (folder / "held_out").glob(f"draw-*/{chip}"))
+    texts = ["## Operators: other draws, that no fit reads"]
+    document: dict[str, Any] = {}
     series: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for draw in draws:
+        found = _unseen_rows(draw / chip, chip, seen)
+        everything = [row for rows in found.values() for row in rows]
+        table = {"all": _summary(everything)} | {k: _summary(found[k]) for k in sorted(found)}
+        document[draw.name] = {chip: table}
+        texts.append(_table(f"{chip}, {draw.name}", table))
+        for name, rows in found.items():
+            series[name] += rows
+    return Part(
+        "unseen",
+        document,
+        "\n\n".join(texts),
+        {name: _column(series[name], "measured_us") for name in sorted(series)},
+        {name: _column(series[name], "predicted_us") for name in sorted(series)},
+    )
+
+
+def _unseen_rows(folder: Path, chip: str, seen: set[str]) -> dict[str, list[dict[str, Any]]]:
+    from perfmodel.calibrate import load_measurements
+
+    kept = [row for row in load_measurements(folder, chip).rows if row.key not in seen]
     prices = price_records([(row.file, row.record) for row in kept], chip)
+    series: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for row, priced in zip(kept, prices, strict=True):
         names = ("lower_us", "low_us", "high_us")
         series[_series(row.record)].append(
             {"measured_us": row.seconds * 1e6, "predicted_us": priced["latency_us"]}
             | {name: priced[name] for name in names}
         )
-    table = {name: _summary(series[name]) for name in sorted(series)}
-    title = "## Operators: another draw, that no fit reads\n\n"
-    return Part(
-        "unseen",
-        {chip: table},
-        title + _table(chip, table),
-        {name: _column(series[name], "measured_us") for name in table},
-        {name: _column(series[name], "predicted_us") for name in table},
-    )
+    return dict(series)
 
 
 def models_part(root: Path) -> Part:
