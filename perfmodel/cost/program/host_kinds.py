@@ -28,7 +28,7 @@ def paid_as(kind: str, kernels: Sequence[Kernel]) -> str:
     first = kernels[0].name if kernels else ""
     if kind == "norm" and "batch_norm" in first:
         return "batch_norm"
-    if kind in ("composite", "conv") and first.startswith("convolution_backward"):
+    if any(kernel.name.startswith("convolution_backward") for kernel in kernels):
         return "conv_backward"
     if kind == "conv" and any(_grouped(op) for kernel in kernels for op in kernel.ops):
         return "conv_grouped"
