@@ -23,7 +23,7 @@ def exported(
     """
     import torch
 
-    from perfmodel.workload.importers.frames import failing_line
+    from perfmodel.workload.importers.frames import failing_line, written_line
     from perfmodel.workload.importers.mirror import inputs_on_meta, on_meta
 
     name = type(module).__name__
@@ -41,8 +41,9 @@ def exported(
         return program.module()
     except Exception as fault:
         reason = str(fault).strip().split("\n")[0]
+        line = failing_line(fault.__traceback__) or written_line(str(fault))
         raise WorkloadError(
-            f"trace {name}: {failing_line(fault.__traceback__) or 'torch.export'}",
+            f"trace {name}: {line or 'torch.export'}",
             f"<{type(fault).__name__}: {reason}>",
             "a module that torch.export can export with strict=False",
             repair='record it directly: trace(module, inputs, via="record")',

@@ -64,6 +64,12 @@ def failing_line(trace: TracebackType | None) -> str:
     return found
 
 
+def written_line(text: str) -> str:
+    """The last of the user's lines that a message tells, as those of ``torch.export`` do."""
+    told = [f"{file}:{line}" for name, line in _LINE.findall(text) if (file := _shown(name))]
+    return told[-1] if told else ""
+
+
 @lru_cache(maxsize=4096)
 def _shown(name: str) -> str:
     if name.startswith(_SKIPPED):
