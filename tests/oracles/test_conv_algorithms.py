@@ -164,10 +164,15 @@ def test_counted_bytes(name: str, op: Conv2d) -> None:
         chosen = algorithm(name, op)
         passes, workspace = chosen.passes, chosen.workspace
     scratch = 16 if name == "fft" else 8
-    assert sum(one.read for one in passes) == 8 * ledger.read
-    assert sum(one.written for one in passes) == 8 * ledger.written
-    moved = ledger.scratch_read + ledger.scratch_written
-    assert sum(size for one in passes for size, _ in one.scratch) == scratch * moved
+    read, written = (sum(getattr(one, side) for one in passes) for side in ("read", "written"))
+    held = sum(size for one in passes for size, _ in one.scratch)
+    moved = scratch * (ledger.scratch_read + ledger.scratch_written)
+    if name == "kn2row-accumulating" or (name == "kn2row" and op.direction == "wgrad"):
+        # what a tap meets again may be in a cache: it stands with the buffers
+        assert read <= op.bytes_read
+        assert read + written + held == 8 * (ledger.read + ledger.written) + moved
+    else:
+        assert (read, written, held) == (8 * ledger.read, 8 * ledger.written, moved)
     assert workspace == scratch * ledger.workspace
 
 
