@@ -81,7 +81,7 @@ FROZEN: Final = "convnets_frozen.csv"
 FITS: Final = MappingProxyType(
     {
         1: "by the first fit, which knew nothing of groups without a kernel",
-        2: "by the fit before copies and groups were profiled at batch 64",
+        2: "by the fit before groups and copies were profiled at batch 64",
         3: "by the last fit",
     }
 )
