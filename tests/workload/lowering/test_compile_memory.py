@@ -266,3 +266,18 @@ def test_a_part_of_a_gradient_is_copied_in_the_call_that_reads_it():
     assert [kernel.bytes_written for kernel in copies] == [2 * 4 * 16 * 16 * 16]
     scratch = [e.bytes for e in lowered.events if e.kind == "temporary" and e.allocate]
     assert scratch == [2 * 4 * 16 * 16 * 16]
+
+
+@pytest.mark.parametrize(("channels", "padded"), [(8, 4), (32, 0), (12, 0)])
+def test_groups_of_two_widths_run_on_a_padded_copy_of_the_narrower_map(channels, padded):
+    # four groups, eight channels in; two, eight or three out
+    tensors = {
+        "x": ((2, 32, 14, 14), "bf16", "input", "channels_last"),
+        "w": ((channels, 8, 3, 3), "bf16", "parameter", "channels_last"),
+        "y": ((2, channels, 14, 14), "bf16", "activation", "channels_last"),
+    }
+    given = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 4,
+             "transposed": False}  # fmt: skip
+    lowered = lower(program(tensors, [("convolution", "xw", "y", given)], "y"), EAGER)
+    scratch = [e.bytes for e in lowered.events if e.kind == "temporary" and e.allocate]
+    assert sum(scratch) == padded * 2 * channels * 14 * 14 * 2
