@@ -7,7 +7,7 @@ smaller layers run an engine without tensor cores (``convolve_common_engine``). 
 TF32 has no channels-last engine for filters of more than one tap: image and result are turned over
 (``nhwcToNchwKernel``, ``nchwToNhwcKernel``). Groups of more than one tap whose channels in and out
 are different powers of two run with both as wide as the wider one, on a padded copy of the narrower
-map (``tensorTransformGeneric``; CondenseNet's peak to the byte). What an algorithm needs beyond such
+map (``tensorTransformGeneric``: CondenseNet at its peak). What an algorithm needs beyond such
 copies (split sums, transforms) is not known here.
 """
 
