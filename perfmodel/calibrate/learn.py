@@ -31,8 +31,9 @@ from perfmodel.cost.parts import Floats
 FOLDS = 5
 COVERAGE = 0.90
 # Rows of another board, or of another day, are further off than those of one run: 100 products that
-# an H100 repeated differ by 4 % in the mean. Intervals hold so much of the rows at hand.
-_HELD = 0.93
+# an H100 repeated differ by 4 % in the mean. Where there are rows enough to tell, intervals hold so
+# much of them; the largest error of a few rows is wide already.
+_HELD, _ENOUGH_TO_TELL = 0.92, 200
 SIZE_EDGES = np.array([10e-6, 100e-6, 1000e-6])
 _FEWEST_FOR_TREES = 40
 _FEWEST_FOR_SMOOTH = 24
@@ -193,7 +194,8 @@ def spread_of(error: Floats, predicted: Floats) -> Floats:
 
 def _conformal(error: Floats) -> float:
     """The smallest width that holds the wanted share of ``n + 1`` exchangeable errors."""
-    level = min(1.0, np.ceil((error.size + 1) * _HELD) / error.size)
+    wanted = _HELD if error.size >= _ENOUGH_TO_TELL else COVERAGE
+    level = min(1.0, np.ceil((error.size + 1) * wanted) / error.size)
     return float(np.quantile(error, level, method="higher"))
 
 

@@ -19,6 +19,8 @@ from perfmodel.files import write_text
 from perfmodel.hardware import Accelerator
 from perfmodel.workload.op import op_from_dict
 
+WAITING = ("scatter_add",)
+"""Operators whose threads wait for each other: their rates say little of what a board draws."""
 FEWEST_POWER_ROWS = 20
 _START = (0.5, 0.3, 0.5, 1.1)
 _LEAST, _MOST = (0.01, 0.0, 0.0, 0.5), (1.0, 1.0, 3.0, 1.3)
@@ -61,7 +63,7 @@ def power_rows(rows: Sequence[Row], accelerator: Accelerator) -> PowerRows:
     """The rows whose power was read; none where the design power is unknown."""
     arithmetic, memory, share, fold, families = [], [], [], [], []
     for row in rows:
-        if row.power is None or accelerator.tdp is None:
+        if row.power is None or accelerator.tdp is None or row.record["op"] in WAITING:
             continue
         _, (task, *_) = tasks_of(op_from_dict(row.record))
         achieved = rates(task, task_device(task, accelerator), row.seconds)
