@@ -174,11 +174,14 @@ def host_pace_of(
         The block that the probe prints too; it tells the pace better [s].
     """
     accelerator = _device(on)
-    for name, value in (("call", call), ("block", 1e-3 if block is None else block)):
+    for name, value, most in (("call", call, 0.01), ("block", 1e-3 if block is None else block, 1)):
         wrong = isinstance(value, bool) or not isinstance(value, (int, float))
-        if wrong or not 1e-7 <= value <= 1e-2:
+        if wrong or not 1e-7 <= value <= most:
             raise WorkloadError(
-                f"host pace: {name}", value, "seconds between 1e-7 and 1e-2", repair="probe again"
+                f"host pace: {name}",
+                value,
+                f"seconds between 1e-7 and {most}",
+                repair="probe again",
             )
     return pace_of_probe(float(call), program_coefficients(accelerator), block=block)
 
