@@ -17,7 +17,7 @@ H100 = load_accelerator("h100-sxm5-80gb")
 def test_intervals_hold_a_little_more_where_there_are_rows_enough_to_tell(count, share):
     error = np.linspace(0.0, 1.0, count)
     width = spread_of(error, np.full(count, 50e-6))
-    assert width[1] == pytest.approx(share, abs=1.5 / count + 1e-3)
+    assert width[1] == pytest.approx(share, abs=2.5 / count)
     assert np.mean(error <= width[1]) >= share
 
 
