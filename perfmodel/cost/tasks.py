@@ -258,7 +258,7 @@ def _convolutions(
     point = is_point(sizes) & ~odd & (rows % step == 0) & (dtype != "fp32")
     other = ~depthwise & ~grouped & ~point
     # Channels last, other forms serve few or uneven channels.
-    odd &= (layout == "nhwc") & (rate == "half")
+    odd &= (layout == "nhwc") & (direction != "dgrad") & (rate == "half")
     yield f"{POINT}_{direction}_{layout}-{rate}", point
     # Plain fp32 kernels take either layout, and few are measured.
     each = "" if dtype == "fp32" else f"_{direction}_{layout}"

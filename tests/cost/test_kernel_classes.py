@@ -53,7 +53,7 @@ def task(record) -> Task:
         (CONV | {"dtype": "fp32"}, "conv_fwd_nhwc-fp32"),
         (CONV | {"c_in": 63}, "conv_odd_fwd_nhwc-half"),
         (CONV | {"c_in": 63, "pass": "wgrad"}, "conv_odd_wgrad_nhwc-half"),
-        (CONV | {"c_in": 63, "pass": "dgrad"}, "conv_odd_dgrad_nhwc-half"),
+        (CONV | {"c_in": 63, "pass": "dgrad"}, "conv_dgrad_nhwc-half"),
         (CONV | {"kernel": 3, "padding": 1, "groups": 2}, "conv_grouped_fwd_nhwc-half"),
         (CONV | {"kernel": 3, "padding": 1, "groups": 2, "dtype": "fp32"}, "conv_grouped-fp32"),
         (CONV | {"groups": 2, "layout": "nchw", "pass": "wgrad"}, "conv_grouped_wgrad_nchw-half"),
