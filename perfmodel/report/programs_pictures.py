@@ -12,6 +12,7 @@ import json
 import sys
 import tarfile
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -25,28 +26,26 @@ from perfmodel.report.figures import predicted_against_measured
 from perfmodel.report.programs import memory_over_time, operator_roofline, timeline
 from perfmodel.report.style import save
 from perfmodel.sim.kineto import KinetoTrace, read_kineto
-from perfmodel.study.programs import estimate_program
+from perfmodel.study.programs import PLAIN, estimate_program
 from perfmodel.study.programs_fit import folders
 from perfmodel.study.scores import REPORT
 
 CHIP: Final = "h100-sxm5-80gb"
-SHOWN: Final = "infer-gpt2_small-eager-b8-s512-bf16-nchw"
 PROGRAM: Final = "infer-gpt2_small-b8-s512-bf16-nchw"
 TRAINED: Final = "train-gpt2_small-b8-s1024-bf16-nchw-amp-adamw-fused"
-WINDOW_S: Final = 1.5e-3
+PROFILED: Final = "train-gpt2_small-eager-b8-s1024-bf16-nchw-amp-adamw-fused"
 
 
 def held_out_scatter(rows: Iterable[dict[str, str]], chip: str) -> Figure:
     """Predicted against measured steps of the models that no fit read, by mode."""
-    kept = [
-        row for row in rows if row["chip"] == chip and row["split"] == REPORT and not row["refused"]
-    ]
-    modes = dict.fromkeys(row["mode"] for row in kept)
+    series: defaultdict[str, list[dict[str, str]]] = defaultdict(list)
+    for row in rows:
+        held = row["chip"] == chip and row["split"] == REPORT and not row["refused"]
+        if held and row["superseded"] != "True":
+            profiled = row["after_profiler"] == "True" and row["mode"] in PLAIN
+            series[row["mode"] + (" (profiler attached)" if profiled else "")].append(row)
     columns = {
-        name: {
-            mode: np.array([float(row[name]) for row in kept if row["mode"] == mode])
-            for mode in modes
-        }
+        name: {kind: np.array([float(row[name]) for row in some]) for kind, some in series.items()}
         for name in ("measured_s", "predicted_s")
     }
     return predicted_against_measured(
@@ -88,13 +87,13 @@ def draw(root: Path) -> list[Path]:
     accelerator = load_accelerator(CHIP)
     eager = estimate_program(programs / f"{PROGRAM}.json.gz", accelerator)
     trained = estimate_program(programs / f"{TRAINED}.json.gz", accelerator)
-    trace = archived_trace(measurements / "eager" / "kineto.tar", SHOWN)
+    trace = archived_trace(measurements / "eager" / "kineto.tar", PROFILED)
     with (root / "docs/accuracy/programs.csv").open(encoding="utf-8", newline="") as handle:
         scatter = held_out_scatter(csv.DictReader(handle), CHIP)
     drawn = {
         "held-out": scatter,
         "roofline": operator_roofline(eager, accelerator, "bf16"),
-        "timeline": timeline(eager, trace, length=WINDOW_S),
+        "timeline": timeline(trained, trace),
         "memory": memory_over_time(trained),
     }
     folder = root / "docs/pictures"

@@ -109,10 +109,18 @@ def test_a_trace_is_read_out_of_an_archive(tmp_path):
 
 def test_the_scatter_shows_held_out_rows_only():
     rows = [
-        {"chip": "x", "split": split, "refused": refused, "mode": "graph", "measured_s": "1e-3",
-         "predicted_s": "1.1e-3"}
-        for split, refused in (("report", ""), ("report", "lost"), ("tune", ""))
+        {"chip": "x", "split": split, "refused": refused, "mode": mode, "measured_s": "1e-3",
+         "predicted_s": "1.1e-3", "after_profiler": profiler, "superseded": superseded}
+        for split, refused, mode, profiler, superseded in (
+            ("report", "", "graph", "False", "False"),
+            ("report", "lost", "graph", "False", "False"),
+            ("tune", "", "graph", "False", "False"),
+            ("report", "", "eager", "True", "False"),
+            ("report", "", "eager", "False", "True"),
+        )
     ]  # fmt: skip
     drawn = held_out_scatter(rows, "x")
-    (label,) = [text.get_text() for text in drawn.axes[0].get_legend().get_texts()]
-    assert label == "graph: 1 points, MAPE 10.0%"
+    labels = {text.get_text() for text in drawn.axes[0].get_legend().get_texts()}
+    assert labels == {
+        "graph: 1 points, MAPE 10.0%", "eager (profiler attached): 1 points, MAPE 10.0%"
+    }  # fmt: skip
