@@ -73,8 +73,6 @@ NETWORKS: Final[Mapping[str, Bundled]] = MappingProxyType(
 )
 """Measured name -> bundled network of the same layers, and the side of its image."""
 CHIPS: Final = ("h100-sxm5-80gb", "h200-sxm-141gb")
-AFTERWARDS: Final = ("networks-4",)
-"""Runs that came after the last fit: nothing of them was read, whatever half a name belongs to."""
 WORDS: Final = "## What is behind the errors"
 FROZEN: Final = "convnets_frozen.csv"
 """Predictions of the coefficients of the runs before, written down when networks came in."""
@@ -168,9 +166,8 @@ def _row(row: ModelRow, record: Record, accelerator: Accelerator) -> NetworkRow:
     step = infer_convnet(
         name, accelerator, row.batch, image_size=size, dtype=row.dtype, layout=layout
     )
-    split = REPORT if record.run in AFTERWARDS else record.split
     return NetworkRow(
-        row.model, row.batch, row.dtype, layout, split, row.step_s, record.predicted_s,
+        row.model, row.batch, row.dtype, layout, record.split, row.step_s, record.predicted_s,
         step.step_seconds,
     )  # fmt: skip
 
