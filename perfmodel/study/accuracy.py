@@ -217,7 +217,7 @@ def models_part(root: Path) -> Part:
     found = all_records(root)
     series: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
     for one in (one for rows in found.values() for one in rows):
-        if one.split == REPORT and not one.refused:
+        if one.split == REPORT and not one.refused and not one.superseded:
             series[purpose(one)].append((one.measured_s, one.predicted_s))
     return Part(
         "models",

@@ -237,6 +237,8 @@ def test_shipped_coefficients_say_how_programs_are_dealt():
 def test_the_committed_runs_give_the_shipped_coefficients_and_hold_the_bars(tmp_path):
     """Everything behind the accuracy page, made again from the measured rows."""
     from perfmodel.cost.efficiency import efficiency_folder
+    from validate.grouped_conv.baseline_times import fit_library
+    from validate.grouped_conv.baseline_times import shipped as shipped_library
     from validate.grouped_conv.dataset import load_fresh, load_run, together
     from validate.grouped_conv.refit import fit_all
     from validate.grouped_conv.scores import kendall, schedule_table, slot_table
@@ -247,7 +249,8 @@ def test_the_committed_runs_give_the_shipped_coefficients_and_hold_the_bars(tmp_
     run = together(first, load_fresh())
     fitted = fit_all(run, dealing_of(first))
     written = tmp_path / "times.toml"
-    write_coefficients(written, list(fitted.times.values()), fitted.packing)
+    library = shipped_library(fit_library(run.layers, run.convs, H100))
+    write_coefficients(written, list(fitted.times.values()), fitted.packing, library)
     shipped = efficiency_folder() / "grouped_conv" / "h100-sxm5-80gb.toml"
     assert written.read_text() == shipped.read_text()
     schedules, slots = schedule_table(run, fitted), slot_table(run, fitted)
