@@ -114,6 +114,9 @@ def calibrate(
     if support is not None:
         sibling = load_accelerator(support[1])
         siblings = samples_of(load_measurements(support[0], sibling.name.lower()).rows, sibling)
+    target = efficiency_folder() if out is None else Path(out)
+    # Before the fits, which take long: a place that cannot be written ends them.
+    target.mkdir(parents=True, exist_ok=True)
     judged = by_kernel.pop(FUSED, None)
     rough = {
         kernel: rough_coefficients(samples, start.of(kernel), seed)
@@ -143,7 +146,6 @@ def calibrate(
         own = {kernel: one.fitted for kernel, one in learned.items()}
         efficiency = Efficiency(name, start.tables, start.sources, own, own=True)
         records.extend(score_samples([judged], accelerator, efficiency=efficiency))
-    target = efficiency_folder() if out is None else Path(out)
     power = fit_power(measured.rows, accelerator)
     written = _publish(target, accelerator, measured, learned, records, power, support)
     load_efficiency.cache_clear()
@@ -192,7 +194,6 @@ def _publish(
     support: tuple[str | Path, str] | None,
 ) -> Path:
     """Write beside, then swap the device's folder in one rename."""
-    target.mkdir(parents=True, exist_ok=True)
     name = accelerator.name.lower()
     beside = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target))
     old = beside.with_name(beside.name + "-old")
