@@ -61,10 +61,11 @@ def solo_cases(variant: Variant, shape: int, slots: int) -> list[GroupedConv]:
     return found
 
 
-def _equal(
+def equal_case(
     family: str, name: str, batch: int, side: int, cin: int, cout: int, groups: int,
     kernel: int = 3, stride: int = 1,
 ) -> Case:  # fmt: skip
+    """A layer of equal groups whose map keeps its side at step one."""
     conv = GroupedConv(
         batch, side, side, cin, equal_groups(cin, cout, groups), kernel, stride, kernel // 2,
         name=f"{name}-b{batch}",
@@ -105,7 +106,7 @@ def _condensenet(batch: int) -> list[Case]:
                 found.append(Case("condensenet-learned", learned))
                 if unit != units // 2:
                     found.append(
-                        _equal(
+                        equal_case(
                             "condensenet",
                             f"condensenet74-s{stage}u{unit}-3x3",
                             batch,
@@ -173,7 +174,7 @@ def layer_cases() -> list[Case]:  # noqa: PLR0912
             for side, width in zip((28, 14, 7), stages[1:], strict=True):
                 if width % (4 * groups) == 0 and (batch != 32 or groups in (3, 8)):
                     families[1].append(
-                        _equal(
+                        equal_case(
                             "shufflenet",
                             f"shufflenet-g{groups}-{side}-expand",
                             batch,
@@ -186,7 +187,7 @@ def layer_cases() -> list[Case]:  # noqa: PLR0912
                     )
                     if batch == 8:
                         families[1].append(
-                            _equal(
+                            equal_case(
                                 "shufflenet",
                                 f"shufflenet-g{groups}-{side}-reduce",
                                 batch,
@@ -201,7 +202,7 @@ def layer_cases() -> list[Case]:  # noqa: PLR0912
         for per, base in ((4, 128), (8, 256), (16, 512)):
             for stage, side in enumerate((56, 28, 14, 7)):
                 families[2].append(
-                    _equal(
+                    equal_case(
                         "resnext",
                         f"resnext-32x{per}d-{side}",
                         batch,
@@ -213,7 +214,7 @@ def layer_cases() -> list[Case]:  # noqa: PLR0912
                 )
                 if stage and batch == 4:
                     families[2].append(
-                        _equal(
+                        equal_case(
                             "resnext",
                             f"resnext-32x{per}d-{side}-s2",
                             batch,
@@ -234,7 +235,7 @@ def layer_cases() -> list[Case]:  # noqa: PLR0912
         for name, (width, stages) in regnet.items():
             for side, channels in zip((56, 28, 14, 7), stages, strict=True):
                 families[3].append(
-                    _equal(
+                    equal_case(
                         "regnet",
                         f"regnet{name}-{side}",
                         batch,

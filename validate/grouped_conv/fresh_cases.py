@@ -4,19 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from perfmodel.optimize.grouped.problem import Group, GroupedConv, contiguous_groups, equal_groups
-from validate.grouped_conv.cases import Case, layer_cases, pruned_resnext
-
-
-def _equal(
-    family: str, name: str, batch: int, side: int, cin: int, cout: int, groups: int,
-    kernel: int = 3, stride: int = 1,
-) -> Case:  # fmt: skip
-    conv = GroupedConv(
-        batch, side, side, cin, equal_groups(cin, cout, groups), kernel, stride, kernel // 2,
-        name=f"{name}-b{batch}",
-    )  # fmt: skip
-    return Case(family, conv)
+from perfmodel.optimize.grouped.problem import Group, GroupedConv, contiguous_groups
+from validate.grouped_conv.cases import Case, equal_case, layer_cases, pruned_resnext
 
 
 def _learned(
@@ -75,7 +64,7 @@ def fresh_cases() -> list[Case]:  # noqa: PLR0912
                              86 + unit)
                 )  # fmt: skip
             families[1].append(
-                _equal("condensenet", f"condensenet86-s{stage}-3x3", batch, side, 4 * growth,
+                equal_case("condensenet", f"condensenet86-s{stage}-3x3", batch, side, 4 * growth,
                        growth, 4)
             )  # fmt: skip
             channels += 14 * growth
@@ -83,7 +72,7 @@ def fresh_cases() -> list[Case]:  # noqa: PLR0912
         for per, groups, base in ((4, 64, 256), (8, 32, 256), (4, 32, 128)):
             for stage, side in enumerate((48, 24, 12)):
                 families[2].append(
-                    _equal("resnext", f"fresh-resnext-{groups}x{per}d-{side}", batch, side,
+                    equal_case("resnext", f"fresh-resnext-{groups}x{per}d-{side}", batch, side,
                            base << stage, base << stage, groups)
                 )  # fmt: skip
     regnet = {
@@ -94,7 +83,7 @@ def fresh_cases() -> list[Case]:  # noqa: PLR0912
         for stage, (side, channels) in enumerate(zip((56, 28, 14, 7), stages, strict=True)):
             batch = (1, 4)[(place + stage) % 2]
             families[3].append(
-                _equal("regnet", f"regnet{name}-{side}", batch, side, channels, channels,
+                equal_case("regnet", f"regnet{name}-{side}", batch, side, channels, channels,
                        channels // width)
             )  # fmt: skip
     for groups, stages in {3: (120, 240, 480), 4: (136, 272, 544), 8: (192, 384, 768)}.items():
@@ -103,8 +92,8 @@ def fresh_cases() -> list[Case]:  # noqa: PLR0912
             if wide % (4 * groups) == 0:
                 for batch in (1, 16):
                     families[4].append(
-                        _equal("shufflenet", f"shufflenet1.5-g{groups}-{side}-expand", batch, side,
-                               wide // 4, wide, groups, 1)
+                        equal_case("shufflenet", f"shufflenet1.5-g{groups}-{side}-expand", batch,
+                                   side, wide // 4, wide, groups, 1)
                     )  # fmt: skip
     seed = 1000
     for batch in (1, 2, 6):

@@ -9,6 +9,8 @@ branch in place of 5 x 5, as in torchvision).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from perfmodel.workload.convnets.build import Builder
 
 VGG = {
@@ -33,20 +35,27 @@ _INCEPTION = (
 
 def alexnet(b: Builder, x: int, *, classes: int = 1000) -> int:
     """Five convolutions and three fully connected layers."""
-    for channels, kernel, stride, padding, pool in (
-        (64, 11, 4, 2, True),
-        (192, 5, 1, 2, True),
-        (384, 3, 1, 1, False),
-        (256, 3, 1, 1, False),
-        (256, 3, 1, 1, True),
-    ):
-        x = b.act(b.conv(x, channels, kernel, stride, padding, bias=True))
-        if pool:
-            x = b.pool(x, 3, 2)
+    x = alexnet_maps(b, x, (64, 192, 384, 256, 256))
     x = _adaptive(b, x, 6)
     for width in (4096, 4096):
         x = b.act(b.linear(x, width))
     return b.linear(x, classes)
+
+
+def alexnet_maps(b: Builder, x: int, channels: Sequence[int]) -> int:
+    """The convolutions and poolings of AlexNet, of any five widths."""
+    layers = (
+        (11, 4, 2, True),
+        (5, 1, 2, True),
+        (3, 1, 1, False),
+        (3, 1, 1, False),
+        (3, 1, 1, True),
+    )
+    for width, (kernel, stride, padding, pool) in zip(channels, layers, strict=True):
+        x = b.act(b.conv(x, width, kernel, stride, padding, bias=True))
+        if pool:
+            x = b.pool(x, 3, 2)
+    return x
 
 
 def vgg(b: Builder, x: int, *, depth: int, classes: int = 1000) -> int:

@@ -13,6 +13,7 @@ Ouyang et al., "KernelBench: Can LLMs Write Efficient GPU Kernels?", 2025 (level
 from __future__ import annotations
 
 from perfmodel.workload.convnets.build import Builder
+from perfmodel.workload.convnets.classic import alexnet_maps
 
 # channels, kernel, stride, expansion
 _B0 = (
@@ -28,16 +29,7 @@ _FIRES = ((16, 64), (16, 64), (32, 128), (32, 128), (48, 192), (48, 192), (64, 2
 
 def alexnet_one_tower(b: Builder, x: int, *, classes: int = 1000) -> int:
     """AlexNet of 96, 256, 384, 384 and 256 channels without its two groups."""
-    for channels, kernel, stride, padding, pool in (
-        (96, 11, 4, 2, True),
-        (256, 5, 1, 2, True),
-        (384, 3, 1, 1, False),
-        (384, 3, 1, 1, False),
-        (256, 3, 1, 1, True),
-    ):
-        x = b.act(b.conv(x, channels, kernel, stride, padding, bias=True))
-        if pool:
-            x = b.pool(x, 3, 2)
+    x = alexnet_maps(b, x, (96, 256, 384, 384, 256))
     for width in (4096, 4096):
         x = b.act(b.linear(x, width))
     return b.linear(x, classes)
