@@ -14,7 +14,7 @@ from perfmodel.cost.conv_groups import padded_groups
 from perfmodel.cost.conv_kernels import pointwise, repacking
 from perfmodel.cost.device import Device
 from perfmodel.cost.fourier import factors, steps
-from perfmodel.cost.gemm import MOST_SETS, STREAM_BYTES
+from perfmodel.cost.gemm import stream_bytes
 from perfmodel.cost.mechanism import product_sizes, row_count
 from perfmodel.cost.parts import Floats, Parts
 from perfmodel.cost.tasks import Task, row_lengths
@@ -142,8 +142,7 @@ def _layout(task: Task, columns: _Columns) -> None:
     left, right = row_lengths(s, task.words) if "m" in s and "batch" in s else (k, k)
     columns.add("even_left", _evenness(left))
     columns.add("even_right", _evenness(right))
-    needed = s["read"] * np.clip(STREAM_BYTES / s["read"], 1.0, MOST_SETS)
-    columns.add("stream_bytes", np.log2(needed))
+    columns.add("stream_bytes", np.log2(stream_bytes(s["read"])))
 
 
 def _attention(task: Task, device: Device, columns: _Columns) -> None:

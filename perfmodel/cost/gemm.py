@@ -259,6 +259,10 @@ def _outside(
     """
     if room <= 0.0 or device.cache <= 0.0:
         return np.ones(m.shape)
-    read = batch * (m * k + n * k) * element
-    needed = read * np.clip(STREAM_BYTES / read, 1.0, MOST_SETS)
+    needed = stream_bytes(batch * (m * k + n * k) * element)
     return np.asarray(1.0 / (1.0 + (room * device.cache / needed) ** 4))
+
+
+def stream_bytes(read: Floats) -> Floats:
+    """Operands of all sets that a stream of calls goes round, of ``read`` bytes each [B]."""
+    return np.asarray(read * np.clip(STREAM_BYTES / read, 1.0, MOST_SETS))

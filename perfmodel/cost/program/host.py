@@ -30,7 +30,6 @@ from perfmodel.cost.program.coefficients import ProgramCoefficients
 from perfmodel.cost.program.host_kinds import HOST_KINDS, beside, paid_as
 from perfmodel.workload.lowering.kernel import Lowered
 
-PHASES = ("forward", "backward", "optimizer")
 COMPILED = ("compiled_call", "triton", "extern", "graph_replay")
 LISTS = ("foreach", "optimizer")
 CALLS_OF_A_MODULE = 6.6

@@ -15,8 +15,6 @@ import torch
 
 _ATEN: Final = torch.ops.aten
 _MODES: Final = {"rnn_relu": 0, "rnn_tanh": 1, "lstm": 2, "gru": 3}
-GATES: Final = {0: 1, 1: 1, 2: 4, 3: 3}
-"""Gates of each of cuDNN's modes."""
 _AUTOCAST: Final = "hpu"  # the device whose autocast stands for CUDA's, see autocast.py
 _KEPT: Final = {0: 1, 1: 1, 2: 5, 3: 4}  # what a cell keeps for the backward pass, in its widths
 
