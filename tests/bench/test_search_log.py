@@ -96,6 +96,29 @@ def test_convolution_plan_is_distinct_and_balanced():
         assert abs(2 * sum(ops.family(op) == name for op in half) - whole) <= 6 + 0.1 * whole
 
 
+def test_plan_of_what_is_little_known():
+    entries = conv_draws.build(500, seed=5, strata=conv_draws.WEAK)
+    for op in entries:
+        ops.check(op)
+    dense = [op for op in entries if ops.family(op).split("_")[-1] in ("fwd", "dgrad", "wgrad")]
+    full = [op for op in dense if op["dtype"] in ("tf32", "fp32")]
+    assert len(full) > 0.5 * len(dense)
+    assert sum(op["c_in"] % 8 > 0 or op["c_out"] % 8 > 0 for op in dense) > 0.15 * len(dense)
+    volumes = [op for op in entries if op["op"] == "conv3d"]
+    assert {op["pass"] for op in volumes} == {"fwd", "dgrad", "wgrad"}
+    assert min(op["c_in"] for op in volumes) < 4 < 256 <= max(op["c_in"] for op in volumes)
+
+
+def test_repeats_of_every_kind_alike(tmp_path):
+    columns = "op,dtype,pass,layout,n,c_in,h,w,c_out,kernel,stride,padding,groups,latency_us\n"
+    rows = [f"conv2d,bf16,fwd,nhwc,{n},64,8,8,64,3,1,1,1,9.0\n" for n in range(1, 31)]
+    rows += [f"conv2d,tf32,dgrad,nchw,{n},64,8,8,64,3,1,1,64,9.0\n" for n in (1, 2)]
+    (tmp_path / "conv2d_fwd.csv").write_text(columns + "".join(rows))
+    drawn = conv_draws.repeats(tmp_path, 8, seed=1)
+    assert len({ops.key(op) for op in drawn}) == len(drawn) == 8
+    assert sum(op["dtype"] == "tf32" for op in drawn) == 2
+
+
 def test_packed_plans_and_what_a_search_keeps(tmp_path):
     path = tmp_path / "plans.jsonl.gz"
     op = {"op": "conv2d", "pass": "fwd", "layout": "nhwc"}

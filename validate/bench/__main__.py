@@ -18,6 +18,7 @@ def _parser() -> argparse.ArgumentParser:
         "--counts", nargs="*", metavar="FAMILY=N", help="points of each family, instead of a preset"
     )
     plan.add_argument("--convs", type=int, help="about so many convolutions, and nothing else")
+    plan.add_argument("--weak", action="store_true", help="convolutions of kinds little known")
     plan.add_argument("--again", type=Path, help="folder of measured tables to draw repeats from")
     plan.add_argument("--again-points", type=int, default=100, help="repeats that are drawn")
     plan.add_argument(
@@ -66,7 +67,8 @@ def main(argv: list[str] | None = None) -> int:
         from validate.bench import conv_draws, plan
 
         if args.convs:
-            entries = conv_draws.build(args.convs, args.seed)
+            strata = conv_draws.WEAK if args.weak else conv_draws.STRATA
+            entries = conv_draws.build(args.convs, args.seed, strata)
         else:
             entries = plan.build(
                 args.preset,
@@ -76,7 +78,8 @@ def main(argv: list[str] | None = None) -> int:
                 counts=dict(_count(text) for text in args.counts or ()),
             )
         if args.again is not None:
-            repeats = plan.again(args.again, args.again_points, args.seed)
+            draw = conv_draws.repeats if args.convs else plan.again
+            repeats = draw(args.again, args.again_points, args.seed)
             entries = plan.merge([plan.without(entries, args.again), repeats])
         for folder in args.without:
             entries = plan.without(entries, folder)

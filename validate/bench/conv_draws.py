@@ -2,17 +2,20 @@
 
 A stratum is a kind, a pass, a layout and the number types. Each takes half of its points from the
 layers of the bundled networks and half from quasi-random draws, so that a stratum covers shapes
-alike and its share says how often networks run it.
+alike and its share says how often networks run it. :data:`WEAK` shares a plan out by how little is
+known of a kind instead.
 """
 
 from __future__ import annotations
 
 import math
 import random
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from validate.bench import ops, plan
-from validate.bench.draws import FAMILIES
+from validate.bench import ops, plan, store
+from validate.bench.conv_volumes import volume
+from validate.bench.draws import FAMILIES, Draw
 
 Entry = dict[str, Any]
 
@@ -20,8 +23,7 @@ Entry = dict[str, Any]
 class Stratum(NamedTuple):
     """Families that give the shapes, and what is set over what they draw.
 
-    ``uneven`` sets groups and channels of a group to counts that no kernel is made for, which a
-    library has to emulate (RegNetX, CondenseNet, ShuffleNet).
+    ``change`` names what is done to a drawn shape: see :data:`CHANGES`.
     """
 
     families: tuple[str, ...]
@@ -29,7 +31,7 @@ class Stratum(NamedTuple):
     layout: str
     dtypes: tuple[str, ...]
     share: float
-    uneven: bool = False
+    change: str = ""
 
 
 _HALF, _FULL = ("bf16", "fp16"), ("tf32", "fp32")
@@ -63,12 +65,40 @@ STRATA = (
     Stratum(_GROUPED, "fwd", "nchw", _HALF + _FULL, 40),
     Stratum(_GROUPED, "dgrad", "nchw", _HALF + _FULL, 20),
     Stratum(_GROUPED, "wgrad", "nchw", _HALF + _FULL, 20),
-    Stratum(_GROUPED, "fwd", "nhwc", _HALF, 75, True),
-    Stratum(_GROUPED, "dgrad", "nhwc", _HALF, 30, True),
-    Stratum(_GROUPED, "wgrad", "nhwc", _HALF, 30, True),
+    Stratum(_GROUPED, "fwd", "nhwc", _HALF, 75, "uneven"),
+    Stratum(_GROUPED, "dgrad", "nhwc", _HALF, 30, "uneven"),
+    Stratum(_GROUPED, "wgrad", "nhwc", _HALF, 30, "uneven"),
     Stratum(("conv3d",), "fwd", "", (), 110),
 )  # fmt: skip
 
+
+def _weak() -> tuple[Stratum, ...]:
+    dense = zip(("fwd", "dgrad", "wgrad"), (_FWD, _DGRAD, _WGRAD), strict=True)
+    strata = [
+        Stratum(families, which, layout, _FULL, 90 if layout == "nhwc" else 75)
+        for which, families in dense
+        for layout in ("nhwc", "nchw")
+    ]
+    for which, families in (("fwd", _FWD), ("dgrad", _DGRAD), ("wgrad", _WGRAD)):
+        strata += [
+            Stratum(families, which, "nchw", _HALF, 25, "point"),
+            Stratum(families, which, "nhwc", _HALF, 50, "odd"),
+            Stratum(families, which, "nchw", _HALF, 15, "odd"),
+            Stratum(_DEPTHWISE, which, "nhwc", _FULL, 30),
+            Stratum(_DEPTHWISE, which, "nhwc", _HALF, 25),
+            Stratum(_DEPTHWISE, which, "nchw", ("fp16", "bf16"), 15),
+            Stratum(_GROUPED, which, "nhwc", _FULL, 25),
+            Stratum(_GROUPED, which, "nchw", _FULL, 15),
+            Stratum(_GROUPED, which, "nhwc", _HALF, 20),
+            Stratum(_GROUPED, which, "nchw", _HALF, 15),
+            Stratum(("volume",), which, "nchw", ("fp16", "bf16", "tf32", "fp32"), 40),
+            Stratum(("volume",), which, "nhwc", ("bf16", "fp16", "tf32"), 25),
+        ]
+    return tuple(strata)
+
+
+WEAK = _weak()
+"""By how few rows of a kind were measured, and how far off they are."""
 
 _WIDTHS = (3, 6, 12, 20, 24, 28, 36, 40, 48, 56, 60, 72, 80, 84, 100, 112, 116, 128)
 _GROUPS = (2, 2, 3, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 32)
@@ -80,12 +110,32 @@ def _uneven(op: Entry, rng: random.Random) -> Entry:
     return op | {"groups": groups, "c_in": groups * width, "c_out": groups * out}
 
 
+def _odd(op: Entry, rng: random.Random) -> Entry:
+    """Channels of which one count or both are no multiple of 8."""
+    pick, shift = rng.random(), rng.choice((1, 2, 3, 4, 4, 4, 5, 6, 7))
+    names = ("c_in",) if pick < 0.4 else ("c_out",) if pick < 0.7 else ("c_in", "c_out")
+    few = {"c_in": rng.choice((1, 2, 3, 3, 4, 6))} if rng.random() < 0.25 else {}
+    return op | {name: max(op[name] // 8 * 8, 8) + shift for name in names} | few
+
+
+def _point(op: Entry, _: random.Random) -> Entry:
+    """A plain product: one tap, one step, no padding."""
+    return op | {"kernel": 1, "stride": 1, "padding": 0}
+
+
+CHANGES = {"uneven": _uneven, "odd": _odd, "point": _point}
+"""Groups and channels of a group that no kernel is made for, which a library has to emulate
+(RegNetX, CondenseNet, ShuffleNet); uneven channels of dense layers; plain products."""
+_DRAWS: dict[str, Draw] = {name: draw for name, (_, _, draw) in FAMILIES.items()}
+_DRAWS["volume"] = volume
+
+
 def _stream(stratum: Stratum, count: int, seed: str) -> list[Entry]:
     """`count` distinct operators of a stratum, its families in turn."""
     if not stratum.layout:  # drawn as they come
         return plan.sample(stratum.families[0], count, random.Random(seed).randrange(1 << 30))
     rng = random.Random(seed)
-    draws = [FAMILIES[name][2] for name in stratum.families]
+    draws = [_DRAWS[name] for name in stratum.families]
     sources = [plan.points(4, rng.randrange(1 << 30)) for _ in draws]
     out: list[Entry] = []
     seen: set[str] = set()
@@ -98,16 +148,34 @@ def _stream(stratum: Stratum, count: int, seed: str) -> list[Entry]:
             "layout": stratum.layout,
             "dtype": stratum.dtypes[len(out) % len(stratum.dtypes)],
         }
-        if stratum.uneven:
-            op = _uneven(op, rng)
+        if stratum.change:
+            op = CHANGES[stratum.change](op, rng)
         if plan.valid(op) and ops.key(op) not in seen:
             seen.add(ops.key(op))
             out.append(op)
     return out
 
 
-def build(count: int, seed: int) -> list[Entry]:
+def build(count: int, seed: int, strata: tuple[Stratum, ...] = STRATA) -> list[Entry]:
     """About `count` convolutions, interleaved so that every prefix covers the strata alike."""
-    scale = count / sum(s.share for s in STRATA)
-    streams = [_stream(s, math.ceil(s.share * scale), f"{i}/{seed}") for i, s in enumerate(STRATA)]
+    scale = count / sum(s.share for s in strata)
+    streams = [_stream(s, math.ceil(s.share * scale), f"{i}/{seed}") for i, s in enumerate(strata)]
     return plan.merge(plan.distinct(streams))
+
+
+def repeats(folder: Path, count: int, seed: int) -> list[Entry]:
+    """Convolutions that ``folder`` holds already, of every kind as many, to see how runs differ."""
+    rng = random.Random(f"repeats/{seed}")
+    kinds: dict[str, list[Entry]] = {}
+    for path in sorted(folder.glob("conv*.csv")):
+        for row in store.read_any(path):
+            op = store.op_of(row)
+            kinds.setdefault(ops.strata(op), []).append(op)
+    for members in kinds.values():
+        rng.shuffle(members)
+    order = sorted(kinds)
+    rng.shuffle(order)
+    out: list[Entry] = []
+    while len(out) < count and any(kinds.values()):
+        out += [kinds[name].pop() for name in order if kinds[name]]
+    return out[:count]
