@@ -42,6 +42,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--only", default="", help="substring of the keys to run")
     parser.add_argument("--keys", type=Path, help="measure these keys alone, a line each, in order")
     parser.add_argument("--no-profile", action="store_true", help="time alone, no kernels")
+    parser.add_argument("--kineto", action="store_true", help="profile each, and keep its trace")
     parser.add_argument("--limit", type=int, default=0, help="at most so many cases a part")
     parser.add_argument("--processes", type=int, default=min(16, os.cpu_count() or 1))
     parser.add_argument("--list", action="store_true", help="print the keys and stop")
@@ -107,6 +108,10 @@ def main(argv: list[str] | None = None) -> int:
     if options.no_profile:
         serial, compiled = (
             [replace(c, profile=False, kineto=False) for c in part] for part in (serial, compiled)
+        )
+    if options.kineto:
+        serial, compiled = (
+            [replace(c, profile=True, kineto=True) for c in part] for part in (serial, compiled)
         )
     if options.tiny:
         serial = _one_each([c for c in serial if c.mode == "eager" or options.device == "cuda"])
