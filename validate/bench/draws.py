@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from validate.bench import draws_layers as layers
 from validate.bench import draws_science as science
 from validate.bench import known, ops
 from validate.bench.draws_sizes import pow2, snap, spread
@@ -390,4 +391,5 @@ FAMILIES: dict[str, tuple[int, int, Draw]] = {
     "static_chain": (0, 0, static_chain),
     "scatter_add": (0, 0, science.scatter_add),
     "fft_models": (0, 0, science.fft_models),
-}
+    "recurrent": (0, 0, science.recurrent),
+} | {name: (0, 0, draw) for name, draw in layers.DRAWS.items()}

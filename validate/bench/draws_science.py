@@ -1,4 +1,4 @@
-"""Message passing of graph networks, and the transforms of Fourier operators and long filters."""
+"""Graph networks' messages, transforms of Fourier operators and long filters, recurrent layers."""
 
 from __future__ import annotations
 
@@ -32,3 +32,16 @@ def fft_models(u: list[float], rng: random.Random) -> ops.Op:
         n = pow2(n)
     rows = n if rng.random() < 0.7 else snap(spread(u[2], 16, 1024), rng, 0.3, (8, 16, 32))
     return {"op": "fft", "kind": kind, "batch": spread(u[0], 1, 4096), "rows": rows, "n": n}
+
+
+def recurrent(u: list[float], rng: random.Random) -> ops.Op:
+    """Stacks of recurrent layers: sequences of 16 to 512 steps, cells of 64 to 2048."""
+    hidden = snap(spread(u[0], 64, 2048), rng, 0.08, (32, 64, 128))
+    batch = pow2(spread(u[1], 1, 256)) if rng.random() < 0.7 else spread(u[1], 1, 256)
+    steps = snap(spread(u[2], 16, 512), rng, 0.3, (8, 16, 50))
+    width = rng.choice((hidden, hidden, 64, 80, 128, 240, 256, 512, 1024))
+    return {"op": "recurrent", "kind": rng.choices(("lstm", "gru", "rnn_tanh"), (6, 3, 1))[0],
+            "steps": steps, "batch": batch, "width": width, "hidden": hidden,
+            "layers": rng.choice((1, 1, 1, 2, 2, 3, 4)), "ways": rng.choice((1, 1, 2)),
+            "pass": rng.choice(("fwd", "train", "bwd", "bwd")),
+            "dtype": rng.choices(("fp32", "tf32", "fp16", "bf16"), (3, 3, 4, 2))[0]}  # fmt: skip

@@ -27,7 +27,7 @@ OP_KEYS = (
     "c_in", "depth", "h", "w", "c_out", "kernel", "stride", "padding",
     "q_heads", "kv_heads", "q_len", "kv_len", "head_dim", "causal",
     "rows", "cols", "numel", "tokens", "vocab", "dim", "heads", "experts", "top_k",
-    "density", "bytes", "pinned", "nodes", "targets",
+    "density", "bytes", "pinned", "nodes", "targets", "steps", "width", "hidden", "layers", "ways",
 )  # fmt: skip
 
 #: Values that are left out of an operator's identity when they hold the default.
@@ -56,6 +56,7 @@ REQUIRED = {
     "permute": ("tokens", "dim", "top_k", "dtype"),
     "scatter_add": ("kind", "rows", "cols", "targets", "dtype"),
     "fft": ("kind", "batch", "n"),
+    "recurrent": ("kind", "steps", "batch", "width", "hidden", "layers", "ways", "pass", "dtype"),
     "spmm": ("kind", "m", "n", "k", "density", "dtype"),
     "memcpy": ("kind", "bytes"),
     "host": ("kind",),
@@ -66,6 +67,9 @@ REQUIRED = {
 TRANS = ("tn", "nn", "nt", "tt")
 
 FFT_KINDS = ("fft", "rfft", "irfft", "irfft_unscaled", "fft2", "rfft2", "irfft2")
+
+#: Gates of the cells of recurrent layers. Their pass is fwd (inference), train or bwd.
+RECURRENT_GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1}
 
 ELEMENTWISE_KINDS = ("add", "mul", "gelu", "silu", "relu", "copy")
 
@@ -143,7 +147,7 @@ def conv_out(size: int, kernel: int, stride: int, padding: int) -> int:
     return (size + 2 * padding - kernel) // stride + 1
 
 
-def flops(op: Op) -> float:
+def flops(op: Op) -> float:  # noqa: PLR0911
     """Multiply-adds counted as two; 0 for operators that only move bytes."""
     name = op["op"]
     if name == "gemm":
@@ -159,6 +163,10 @@ def flops(op: Op) -> float:
             pairs = short * (short + 1) / 2 + max(0, op["q_len"] - op["kv_len"]) * op["kv_len"]
         products = 5.0 if op.get("pass", "fwd") == "bwd" else 2.0
         return 2.0 * products * op["batch"] * op["q_heads"] * pairs * op["head_dim"]
+    if name == "recurrent":
+        each = sum(op["hidden"] + read for read in _read_by(op)) * op["hidden"]
+        forward = 2.0 * op["steps"] * op["batch"] * op["ways"] * RECURRENT_GATES[op["kind"]] * each
+        return forward * (2.0 if op["pass"] == "bwd" else 1.0)
     if name in {"conv2d", "conv3d"}:
         spatial = [op["h"], op["w"]] + ([op["depth"]] if name == "conv3d" else [])
         out = 1.0
@@ -167,6 +175,11 @@ def flops(op: Op) -> float:
         taps = op["kernel"] ** len(spatial) * op["c_in"] / op.get("groups", 1)
         return 2.0 * op["n"] * op["c_out"] * out * taps
     return 0.0
+
+
+def _read_by(op: Op) -> list[int]:
+    """Width of what each layer of a recurrent stack reads."""
+    return [op["width"], *[op["ways"] * op["hidden"]] * (op["layers"] - 1)]
 
 
 def traffic(op: Op) -> tuple[float, float]:  # noqa: PLR0911, PLR0912
@@ -237,6 +250,15 @@ def traffic(op: Op) -> tuple[float, float]:  # noqa: PLR0911, PLR0912
         if op["kind"] in {"fft", "fft2"}:
             return 2.0 * real, 2.0 * real
         return (half, real) if op["kind"].startswith("irfft") else (real, half)
+    if name == "recurrent":
+        weights = op["ways"] * RECURRENT_GATES[op["kind"]] * op["hidden"]
+        weights *= sum(op["hidden"] + read + 2 for read in _read_by(op))
+        rows = op["steps"] * op["batch"]
+        x, y = rows * op["width"], rows * op["ways"] * op["hidden"]
+        reads, writes = (
+            (x + 2 * y + weights, x + weights) if op["pass"] == "bwd" else (x + weights, y)
+        )
+        return float(reads * size), float(writes * size)
     if name == "memcpy":
         return float(op["bytes"]), float(op["bytes"])
     return 0.0, 0.0

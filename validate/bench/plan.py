@@ -49,6 +49,10 @@ def estimate_s(op: ops.Op) -> float:
         slow = 4.0
     elif op["op"] == "scatter_add":
         slow = 12.0
+    elif op["op"] == "recurrent":  # step after step, and the weights come again from the cache
+        turns = op["steps"] * op["layers"] * op["ways"] * (2 if op["pass"] == "bwd" else 1)
+        weights = ops.RECURRENT_GATES[op["kind"]] * op["hidden"] ** 2
+        return 3 * work / rate + turns * (4e-6 + weights * ops.DTYPE_BYTES[op["dtype"]] / 4e12)
     return 3e-6 + max(work / rate, moved / _STREAM) * slow
 
 
@@ -95,7 +99,7 @@ def valid(op: ops.Op) -> bool:
             return False
     moved = sum(ops.traffic(op)) * (3 if op["op"] in {"rope", "cross_entropy"} else 1)
     # the largest shapes cost most: half the cap for all but the plain products
-    cap = TIME_CAP_S if op["op"] in {"gemm", "memcpy"} else TIME_CAP_S / 2
+    cap = TIME_CAP_S if op["op"] in {"gemm", "memcpy", "recurrent"} else TIME_CAP_S / 2
     return estimate_s(op) <= cap and moved <= BYTES_CAP
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from validate.bench import ops, search_log
-from validate.bench.families import attention, conv, flat, gemm, host, misc, rows
+from validate.bench.families import attention, conv, flat, gemm, host, misc, recurrent, rows
 from validate.bench.pool import Pool
 from validate.bench.timing import Call, CpuClock, CudaClock, Timing, clock_for
 
@@ -39,6 +39,7 @@ MAKERS: dict[str, Callable[[ops.Op, Pool], list[Call]]] = {
     "permute": rows.make_permute,
     "scatter_add": rows.make_scatter_add,
     "fft": misc.make_fft,
+    "recurrent": recurrent.make,
     "spmm": misc.make_spmm,
     "memcpy": misc.make_memcpy,
 }
