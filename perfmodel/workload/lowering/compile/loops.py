@@ -7,6 +7,7 @@ from typing import Final
 
 from perfmodel.workload.lowering.compile.fusion import identity
 from perfmodel.workload.lowering.compile.realize import Buffer
+from perfmodel.workload.lowering.compile.scatter import added
 from perfmodel.workload.lowering.compile.split import many_rows
 from perfmodel.workload.lowering.device import Device
 from perfmodel.workload.lowering.kernel import Kernel, Traffic
@@ -55,10 +56,12 @@ def generated(
     read, written = (sum(size for _, size in traffic) for traffic in (reads, writes))
     name = "+".join(steps[:12]) + ("+..." if len(steps) > 12 else "")
     again = sum(size for _, size in reads if size >= elements) if _twice(members, device) else 0
-    op = stream(name, elements, read + again, written, flops, arithmetic(members[0].value.dtype))
+    ops = added(members[0], name, reads) or (
+        stream(name, elements, read + again, written, flops, arithmetic(members[0].value.dtype)),
+    )
     kind = "reduction" if reduction else "pointwise"
     note = "reordered reads" if any(map(_reordered, members)) else ""
-    return Kernel(name, kind, (op,), reads, writes, nodes, phase, "triton", note=note)
+    return Kernel(name, kind, ops, reads, writes, nodes, phase, "triton", note=note)
 
 
 def _twice(members: Sequence[Buffer], device: Device) -> bool:

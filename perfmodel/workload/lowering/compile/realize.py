@@ -254,12 +254,16 @@ class Realizer:
             return Buffer(value, value.numel, 1, reads, 0.0, (value.name,), (value.node,),
                           value.bytes)  # fmt: skip
         numel, reduced = value.numel, 1
-        if value.scatter:
-            numel = max((self.graph.values[n].numel for n in value.inputs[1:]), default=1)
+        across = value
+        if value.scatter:  # a loop over what is written, not over what it is written into
+            moving = [self.graph.values[n] for n in value.inputs[1:]]
+            largest = max(moving, key=lambda one: one.numel, default=value)
+            across = replace(value, shape=largest.shape)
+            numel = across.numel
         if value.kind == "reduce":
             reduced = max(1, self.graph.values[value.inputs[0]].numel // max(1, numel))
         loop = _Loop([value.name], [value.node])
-        total = value.numel * reduced
+        total = across.numel * reduced
         points = samples(total)
         work = float(value.operations * numel * reduced)
         if value.kind == "reduce":
@@ -269,13 +273,10 @@ class Realizer:
         else:
             skip = 1 if value.scatter else 0
             for operand_number in value.inputs[skip:]:
-                work += self._operand(value, operand_number, points, loop, value.numel)
+                work += self._operand(across, operand_number, points, loop, across.numel)
             if value.name in WRAPPED:
                 loop.leaves = {(n, (DEALT, *key)): size for (n, key), size in loop.leaves.items()}
-        written = value.numel * item_bytes(value.dtype)
-        if value.scatter:
-            moved = max((self.graph.values[n].bytes for n in value.inputs[1:]), default=0)
-            written = min(written, moved)
+        written = min(value.numel, across.numel) * item_bytes(value.dtype)
         reads = tuple(Read(buffer, key, size) for (buffer, key), size in loop.leaves.items())
         shape = self.graph.values[value.inputs[0]].shape if value.kind == "reduce" else ()
         return Buffer(

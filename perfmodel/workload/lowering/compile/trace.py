@@ -19,6 +19,7 @@ from perfmodel.workload.lowering.compile.names import Names
 from perfmodel.workload.lowering.compile.padding import fits, padded, room
 from perfmodel.workload.lowering.compile.places import follow
 from perfmodel.workload.lowering.compile.realize import base_of
+from perfmodel.workload.lowering.compile.scatter import by_library, functional, scatter, sums
 from perfmodel.workload.lowering.compile.views import view_value
 from perfmodel.workload.lowering.eager.conv import convolution_backward
 from perfmodel.workload.lowering.eager.gemm import is_odd_transposed
@@ -165,18 +166,25 @@ def _pool(graph: Graph, site: Site, args: list[int]) -> list[int]:
 
 
 def _lookup_gradient(graph: Graph, site: Site, args: list[int]) -> list[int]:
+    """Summed in fp32, whatever the table's format (torch/_decomp/decompositions.py)."""
     out = site.outputs[0]
-    zero = graph.map("zeros", (), out.shape, out.dtype, 0, arguments=site.node.name)
-    return [_scatter(graph, zero, args[:2], out.dtype)]
+    wide = parts.compute_dtype(out.dtype)
+    zero = graph.map("zeros", (), out.shape, wide, 0, arguments=site.node.name)
+    total = scatter(graph, zero, args[:2], wide)
+    if wide != out.dtype:
+        total = graph.map("cast", (total,), out.shape, out.dtype, 0)
+    return [total]
 
 
 def _scattered(graph: Graph, site: Site, args: list[int]) -> list[int]:
+    if by_library(site):
+        return _extern(graph, functional(site), args)
     out = (site.outputs or site.inputs)[0]
     base = args[0]
     if not site.name.endswith("_"):
         base = graph.map("clone", (base,), graph.values[base].shape, out.dtype, 0,
                          arguments=site.node.name)  # fmt: skip
-    return [_scatter(graph, base, args[1:], out.dtype)]
+    return [scatter(graph, base, args[1:], out.dtype, sums(site))]
 
 
 def _loss(graph: Graph, site: Site, args: list[int]) -> Sequence[int]:
@@ -227,12 +235,6 @@ def _map(graph: Graph, site: Site, args: list[int]) -> list[int]:
         graph.map(name, args, t.shape, t.dtype, each, arguments=(numbers, place))
         for place, t in enumerate(outs)
     ]
-
-
-def _scatter(graph: Graph, base: int, others: Sequence[int], dtype: str) -> int:
-    return graph.map(
-        "scatter", (base, *others), graph.values[base].shape, dtype, 2, scatter=True
-    )  # fmt: skip
 
 
 def _product(graph: Graph, site: Site, args: list[int]) -> list[int]:

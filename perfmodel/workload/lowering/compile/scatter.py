@@ -1,0 +1,112 @@
+"""Writes at places that are data: atomic additions, plain stores, and what stays with the library.
+
+References
+----------
+torch/_inductor/lowering.py, ``index_put_impl_`` and ``scatter_reduce_``; decomposition.py,
+``index_add``; utils.py, ``use_scatter_fallback``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from perfmodel.workload.lowering.compile.graph import Graph
+from perfmodel.workload.lowering.compile.realize import Buffer
+from perfmodel.workload.lowering.eager.table import eager_work
+from perfmodel.workload.lowering.kernel import Traffic
+from perfmodel.workload.lowering.site import Site, Work, numel
+from perfmodel.workload.lowering.stream import stream
+from perfmodel.workload.op import Op, ScatterAdd
+
+NO_ATOMICS: Final = ("int64", "bool")
+"""Formats whose sums are left to the library."""
+_SUMS: Final = ("", "sum", "add")
+
+
+def by_library(site: Site) -> bool:
+    """Whether a scatter is a call of the library: sums without atomics, and other reductions."""
+    name = site.name.rstrip("_")
+    dtype = site.inputs[0].dtype if site.inputs else ""
+    if "segment_reduce" in name:
+        return True
+    if name == "index_reduce":
+        return str(site.attribute("reduce", "")) != "mean" or dtype in NO_ATOMICS
+    if name == "index_add":
+        return dtype in (*NO_ATOMICS, "bf16")
+    if name in ("scatter_add", "scatter_reduce"):
+        return dtype in NO_ATOMICS or str(site.attribute("reduce", "")) not in _SUMS
+    if "index_put" in name:
+        masks = any(t.dtype in ("bool", "uint8") for t in site.inputs[1:-1])
+        one = numel(site.inputs[-1].shape) == 1
+        return (masks and not one) or (_accumulates(site) and dtype in NO_ATOMICS)
+    return False
+
+
+def _accumulates(site: Site) -> bool:
+    return bool(site.attribute("accumulate", False))
+
+
+def functional(site: Site) -> Site:
+    """The form that leaves its operand alone, which is what a graph without mutation holds."""
+    target = site.node.target.rstrip("_")
+    return replace(site, node=replace(site.node, target=target)) if site.outputs else site
+
+
+def scatter(
+    graph: Graph, base: int, others: Sequence[int], dtype: str, work: Work | None = None
+) -> int:
+    """A write into the memory of ``base``; sums carry the work that an addition a value is."""
+    shape = graph.values[base].shape
+    return graph.map("scatter", (base, *others), shape, dtype, 2, scatter=True, work=work)
+
+
+def sums(site: Site) -> Work | None:
+    """The additions of a sum by index, whatever else its kernel does; None for plain stores.
+
+    A generated loop goes over values, not over rows that share an index.
+    """
+    kernels = eager_work(site).kernels
+    if not kernels:
+        return None
+    op = kernels[-1].ops[0]
+    if "index_put" in site.name and _accumulates(site):
+        op = _put(site)
+    if not isinstance(op, ScatterAdd):
+        return None
+    return Work("index", (replace(kernels[-1], ops=(replace(op, kind="scatter_add"),)),))
+
+
+def _put(site: Site) -> ScatterAdd | None:
+    """Rows of values into rows of the target: the axes behind those that are indexed."""
+    target, values = site.inputs[0], site.inputs[-1]
+    cols = 1
+    for size, other in zip(reversed(target.shape[1:]), reversed(values.shape), strict=False):
+        if size != other:
+            break
+        cols *= size
+    rows = max(numel(values.shape), *(cols * numel(t.shape) for t in site.inputs[1:-1])) // cols
+    if not rows or not numel(target.shape):
+        return None
+    return ScatterAdd(rows, cols, numel(target.shape) // cols, as_float(target.dtype))
+
+
+def as_float(dtype: str) -> str:
+    """The format of the additions."""
+    return dtype if dtype in ("fp64", "fp32", "bf16", "fp16") else "fp32"
+
+
+def added(buffer: Buffer, name: str, reads: Traffic) -> tuple[Op, ...]:
+    """What a generated sum by index is priced as; empty for any other loop.
+
+    The additions hide the loads of as many bytes as they add; operands beyond those are streamed.
+    """
+    work = buffer.value.work
+    if not buffer.value.scatter or work is None:
+        return ()
+    ops = work.kernels[0].ops
+    more = sum(size for _, size in reads) - int(sum(op.bytes_read for op in ops))
+    if more <= 0:
+        return ops
+    return (*ops, stream(name, buffer.numel, more, 0))
