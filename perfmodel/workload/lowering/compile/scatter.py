@@ -70,7 +70,7 @@ def sums(site: Site) -> Work | None:
     kernels = eager_work(site).kernels
     if not kernels:
         return None
-    op = kernels[-1].ops[0]
+    op: Op | None = kernels[-1].ops[0]
     if "index_put" in site.name and _accumulates(site):
         op = _put(site)
     if not isinstance(op, ScatterAdd):

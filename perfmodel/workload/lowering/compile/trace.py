@@ -243,12 +243,11 @@ def _product(graph: Graph, site: Site, args: list[int]) -> list[int]:
     work = replace(work, kernels=tuple(k for k in work.kernels if k.kind == "gemm"))
     base = base_name(site.name)
     with_bias = base in ("addmm", "baddbmm", "addmv") and len(args) > 2
-    operands, more = (args[1:] if with_bias else args), {}
-    left = site.inputs[1 if with_bias else 0]
-    if not is_odd_transposed(left, graph.values[operands[-1]].shape[-1]):
-        operands, wide = padded(graph, operands, work)
-        more = {} if wide is work else {"layout": "padded"}
-        work = wide
+    operands, left = (args[1:] if with_bias else args), site.inputs[1 if with_bias else 0]
+    turned = is_odd_transposed(left, graph.values[operands[-1]].shape[-1])
+    operands, wide = padded(graph, operands, work, turned=turned)
+    more = {} if wide is work else {"layout": "padded"}
+    work = wide
     if with_bias:
         out = site.outputs[0] if site.outputs else site.inputs[0]
         (first,) = extern(graph, site, operands, work, **more)[:1]
