@@ -31,6 +31,8 @@ The compiler times both forms. What is spared for each element of the operand is
 operations at some 147 TFLOP/s without alignment less 700 with it; the library's copy across axes
 takes 8 ps an element and counts 1.1-fold (an H100: 768 columns stayed, 1,024 were padded).
 """
+PAD: Final = "pad"
+"""The step that copies an operand into padded memory."""
 LONG_STRIDE: Final = 1024
 STRIDE_BYTES: Final = 128
 _ALIGNED: Final = 16
@@ -59,7 +61,7 @@ def padded(
         return list(operands), work
     sides = ((wide[0], wide[2]) != (m, k), (wide[1], wide[2]) != (n, k))
     result = [
-        graph.map("pad", (arg,), graph.values[arg].shape, graph.values[arg].dtype, 0, heavy=True)
+        graph.map(PAD, (arg,), graph.values[arg].shape, graph.values[arg].dtype, 0, heavy=True)
         if changed
         else arg
         for arg, changed in zip(operands, sides, strict=True)

@@ -19,6 +19,7 @@ from typing import Final
 import numpy as np
 
 from perfmodel.workload.lowering.compile.graph import Graph, Value
+from perfmodel.workload.lowering.compile.padding import PAD
 from perfmodel.workload.lowering.compile.realize import base_of
 
 _UNIT: Final = 256  # capacities are counted in blocks, so that they fit 32 bits
@@ -29,10 +30,12 @@ _FAR: Final = 10**9
 def fusible(value: Value) -> bool:
     """Whether a step is a generated loop; a product's bias belongs to the library call.
 
-    Pooling is one too, but stands on no list of operators that may be computed again.
+    So do the padded copies of its operands, which are made later. Pooling is a loop too, but stands
+    on no list of operators that may be computed again.
     """
     pools = value.window and "pool" in value.name
-    return value.kind in ("map", "reduce") and not is_bias(value) and not pools
+    mine = is_bias(value) or value.name == PAD
+    return value.kind in ("map", "reduce") and not mine and not pools
 
 
 def is_bias(value: Value) -> bool:

@@ -38,8 +38,9 @@ TWICE: Final = frozenset(
 COUNTED: Final = MappingProxyType({"batch_norm": 24, "cat": 6})
 """Steps that are expressions of many operations, loads and constants and casts counted."""
 
-WRAPPED: Final = frozenset(["roll", "unpadded"])
-"""Steps that begin again in the middle of an axis, or copy padded memory: no loop follows them."""
+WRAPPED: Final = frozenset(["roll", "unpadded", "pad"])
+"""Steps that begin again in the middle of an axis, or copy to or from padded memory: no loop
+follows them."""
 
 DEALT: Final = -1
 """First place of a read whose order no loop can be turned to."""
