@@ -13,6 +13,9 @@ OFFSETS: Final = 16.0
 vectors of one shape: 2.3 ps on an H100, from DRAM or from cache (profiled element-wise kernels)."""
 TURNED: Final = 52.0
 """The same where operands run along different axes, so that neighbours lie far apart: 7.5 ps."""
+CASTING: Final = 10.4
+"""Operations an element and operand of a kernel whose operands have several formats, which it asks
+for at every load and store: 1.45 ps (``LoadWithCast``, ATen/native/cuda/CUDALoops.cuh)."""
 _CLOSE = 0.02
 _FINEST = 64
 

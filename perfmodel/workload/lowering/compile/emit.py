@@ -26,7 +26,7 @@ from perfmodel.workload.lowering.compile.storages import (
 )
 from perfmodel.workload.lowering.compile.trace import trace
 from perfmodel.workload.lowering.device import H100, Device
-from perfmodel.workload.lowering.eager.reduction import column_work
+from perfmodel.workload.lowering.eager.columns import column_work
 from perfmodel.workload.lowering.eager.table import eager_work
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered, MemoryEvent, Traffic
 from perfmodel.workload.lowering.memory import residents
@@ -260,7 +260,7 @@ def _final_sums(
             continue
         spot, written = out.storage.get(read.buffer, -1), buffer.numel * 4
         rows, size = partial[read.buffer], partial[read.buffer] * written
-        op = stream("sum", size // 4, size, written, column_work(rows, size // 4, split=False))
+        op = stream("sum", size // 4, size, written, column_work(rows, size // 4))
         nodes = tuple(n for n in buffer.nodes if n >= 0)
         target = out.storage.get(buffer.value.number, -1)
         writes = ((target, written),) if whole else ()

@@ -8,6 +8,7 @@ none); PyTorch's own depth-wise kernel adds it as it goes.
 
 from __future__ import annotations
 
+from perfmodel.workload.lowering.eager.columns import column_work
 from perfmodel.workload.lowering.eager.conv_scratch import conv_scratch
 from perfmodel.workload.lowering.kernel import Kernel, Traffic
 from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel
@@ -96,7 +97,11 @@ def convolution_backward(site: Site) -> Work:
     if len(mask) > 2 and mask[2]:
         out = next(outputs)
         elements = numel(grad.shape)
-        op_sum = stream("sum", elements, site.bytes(grad), site.bytes(out), elements)
+        work = float(elements)
+        if layout(x, weight, grad) == "nhwc":  # down columns
+            rows, width = elements // max(1, numel(out.shape)), item_bytes(grad.dtype)
+            work = column_work(rows, elements, site.device, width=width)
+        op_sum = stream("sum", elements, site.bytes(grad), site.bytes(out), work)
         kernels.append(
             site.kernel(
                 "reduction",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from perfmodel.workload.lowering.kernel import Kernel
 from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel
-from perfmodel.workload.lowering.stream import OFFSETS, TURNED, map_op, stream
+from perfmodel.workload.lowering.stream import CASTING, OFFSETS, TURNED, map_op, stream
 from perfmodel.workload.op import Copy
 from perfmodel.workload.program import Tensor
 
@@ -32,7 +32,10 @@ def cast(site: Site) -> Work:
     same = source.dtype == out.dtype
     plain = same and source.layout == out.layout != "strided"
     width = item_bytes(out.dtype)
-    op_in = map_op("copy" if same else "cast", elements, read, written, 0.0, out.dtype, width)
+    # down from fp32 PyTorch has kernels by vectors, all other formats are asked for one by one
+    each = 0.0 if same or (source.dtype == "fp32" and width == 2) else 2.0 * CASTING
+    work, chain = each * elements, "copy" if same else "cast"
+    op_in = map_op(chain, elements, read, written, work, out.dtype, width)
     if plain and source.shape == out.shape and written == read:
         op_in = Copy(written)
     note = "" if plain or not same else "reorders elements"

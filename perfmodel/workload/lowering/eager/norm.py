@@ -72,6 +72,11 @@ def norm_backward(site: Site) -> Work:
     kernels = []
     if mask[0]:
         kernels.append(site.kernel("norm", op, writes=site.outputs[:1], host="norm"))
+    scratch: tuple[tuple[int, int], ...] = ()
+    if not rms:  # operands that are not contiguous are copied first
+        for tensor in (grad, x):
+            first, copied = _contiguous(site, tensor)
+            kernels, scratch = [*first, *kernels], (*scratch, *copied)
     if affine:
         elements = rows * cols
         read = site.bytes(grad) + site.bytes(x)
@@ -87,7 +92,7 @@ def norm_backward(site: Site) -> Work:
                 launches=2,
             )
         )
-    return Work("composite", tuple(kernels))
+    return Work("composite", tuple(kernels), scratch)
 
 
 def batch_norm(site: Site) -> Work:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from perfmodel.workload.lowering.eager.names import base_name, operations
 from perfmodel.workload.lowering.kernel import Kernel
 from perfmodel.workload.lowering.site import Site, Work, arithmetic, item_bytes, numel
-from perfmodel.workload.lowering.stream import OFFSETS, TURNED, map_op, stream
+from perfmodel.workload.lowering.stream import CASTING, OFFSETS, TURNED, map_op, stream
 from perfmodel.workload.op import Op
 from perfmodel.workload.program import Tensor
 
 # Kinds of ELEMENTWISE that the calibration measured under the aten name.
 _COUNTED = frozenset(("add", "mul", "gelu", "silu", "relu", "tanh", "sigmoid"))
 _COMPLEX_FACTOR = 4
+_FLOATS = frozenset(("fp64", "fp32", "tf32", "bf16", "fp16"))
 
 
 def flops_each(name: str, exponent: object = None) -> int:
@@ -37,11 +38,14 @@ def pointwise(site: Site) -> Work:
     flops = 1.0 * flops_each(site.name, site.attribute("exponent"))
     if any(tensor.dtype.startswith("complex") for tensor in outputs):
         flops *= _COMPLEX_FACTOR
-    strided = any(tensor.layout == "strided" for tensor in site.inputs if len(tensor.shape) > 1)
+    strided = site.turned or any(
+        tensor.layout == "strided" for tensor in site.inputs if len(tensor.shape) > 1
+    )
     read, written = (sum(size for _, size in part) for part in (reads, writes))
     dtype, width = arithmetic(outputs[0].dtype), item_bytes(outputs[0].dtype)
-    if strided or _broadcast(site.inputs, elements):
-        flops += TURNED if site.turned else OFFSETS
+    casting = CASTING * (len(site.inputs) + 1) if _formats(site.inputs, outputs) > 1 else 0.0
+    if strided or casting or _broadcast(site.inputs, elements):
+        flops += max(casting, TURNED if site.turned else OFFSETS)
         op: Op = stream(site.name, elements, read, written, flops * elements, dtype)
     else:
         op = map_op(_kind(site, outputs), elements, read, written, flops * elements, dtype, width)
@@ -55,6 +59,11 @@ def _kind(site: Site, outputs: Sequence[Tensor]) -> str:
     base = base_name(site.name)
     dtypes = {tensor.dtype for tensor in (*site.inputs, *outputs) if tensor.shape}
     return base if base in _COUNTED and len(dtypes) <= 1 else ("fused" if base == "copy" else base)
+
+
+def _formats(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> int:
+    """Floating-point formats among operands and results; a scalar is an argument."""
+    return len({t.dtype for t in (*inputs, *outputs) if t.shape and t.dtype in _FLOATS})
 
 
 def _broadcast(inputs: Sequence[Tensor], elements: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from perfmodel.workload.lowering.eager.columns import column_work
 from perfmodel.workload.lowering.eager.names import operations
 from perfmodel.workload.lowering.kernel import Kernel
 from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel
@@ -12,9 +13,6 @@ from perfmodel.workload.op import Fused
 _GATHERED = ("avg_pool2d_backward", "upsample_nearest2d_backward", "_adaptive_avg_pool2d_backward")
 # what the device could do while a block of nll_loss goes once through its threads: 0.65 and 0.32 us
 _TURN, _TURN_BACK = 4.5e6, 2.2e6
-# what the device could do while one block sums down a column (4.5 us and 15 ns a row), and while
-# several share it (11 us): from 160 profiled sums of channels-last images on an H100
-_COLUMN, _ROW, _SPLIT = 3.2e7, 1.0e5, 7.7e7
 # operations for each tap that a gradient is compared with: 4 ps, in fp32 as in bf16
 _WINDOW = 28.0
 _TAPS = {"bilinear": 4, "bicubic": 16, "linear": 2, "trilinear": 8, "nearest": 1}
@@ -28,21 +26,12 @@ def reduction(site: Site) -> Work:
     flops = float(operations(site.name))
     across = _across(site)
     if across:
-        rows = elements // max(1, numel(site.outputs[0].shape))
-        flops = max(flops, column_work(rows, elements) / elements)
+        rows, x = elements // max(1, numel(site.outputs[0].shape)), site.inputs[0]
+        work = column_work(rows, elements, site.device, width=item_bytes(x.dtype))
+        flops = max(flops, work / elements)
     op = _totals(site, site.name, elements, float(flops) * elements)
     note = "strided reads" if across else ""
     return Work("reduction", (site.kernel("reduction", op, note=note),))
-
-
-def column_work(rows: int, elements: int, *, split: bool = True) -> float:
-    """Operations that take as long as sums down columns of so many rows.
-
-    ``split``: whether several blocks may share a column, as PyTorch has them do where each thread
-    would go through many rows.
-    """
-    waiting = _COLUMN + _ROW * rows
-    return max(float(elements), min(waiting, _SPLIT) if split else waiting)
 
 
 def _across(site: Site) -> bool:
