@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from perfmodel.calibrate.coefficients import fit_coefficients, log_mechanism
 from perfmodel.calibrate.gaussian import fit_smooth
+from perfmodel.calibrate.profiled import offset_of
 from perfmodel.calibrate.samples import Samples
 from perfmodel.calibrate.trees import Boosting, fit_trees
 from perfmodel.cost.correction import Smooth, Trees
@@ -70,11 +71,13 @@ class Helper:
     """Rows that help to teach a correction.
 
     ``coefficients`` are those of the helping kernel's own mechanism; ``None`` takes the taught
-    kernel's, for the same kernel on a sibling chip.
+    kernel's, for the same kernel on a sibling chip. ``profiled`` rows hold a profiler's durations:
+    operators that were timed as well teach how far those are from latencies.
     """
 
     samples: Samples
     coefficients: Mapping[str, float] | None
+    profiled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +232,11 @@ def _train(
         mine = coefficients if helper.coefficients is None else helper.coefficients
         _, more, _ = tables(helper.samples, mine)
         extra = np.log(helper.samples.seconds) - log_mechanism(helper.samples.blocks, mine)
+        if helper.profiled:
+            offset = offset_of(samples, [not one for one in held], helper.samples, more)
+            if offset is None:
+                continue
+            extra = extra - offset(more)
         # A helper's row of a held-out operator is held out too.
         taken = np.array([row.fold(FOLDS) != fold for row in helper.samples.rows])
         values = np.concatenate([values, more[taken]])

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from perfmodel.calibrate.coefficients import fit_coefficients, log_mechanism
 from perfmodel.calibrate.learn import Helper, Learned, learn
 from perfmodel.calibrate.measurements import Measurements, Row, load_measurements
 from perfmodel.calibrate.power import PowerFit, fit_power
+from perfmodel.calibrate.profiled import load_profiled
 from perfmodel.calibrate.samples import FUSED, Samples, samples_of
 from perfmodel.calibrate.score import Record, records_of, score_samples
 from perfmodel.calibrate.store import write_folder
@@ -114,6 +116,7 @@ def calibrate(
     if support is not None:
         sibling = load_accelerator(support[1])
         siblings = samples_of(load_measurements(support[0], sibling.name.lower()).rows, sibling)
+    profiled = samples_of(load_profiled(folder), accelerator)
     target = efficiency_folder() if out is None else Path(out)
     # Before the fits, which take long: a place that cannot be written ends them.
     target.mkdir(parents=True, exist_ok=True)
@@ -131,7 +134,7 @@ def calibrate(
             continue
         if progress is not None:
             progress(f"{kernel}: {len(samples.rows)} rows")
-        helpers = helpers_of(samples, by_kernel, siblings, rough)
+        helpers = helpers_of(samples, by_kernel, siblings, rough, profiled)
         one = learn(samples, name, start.of(kernel), support=helpers, seed=seed)
         learned[kernel] = one
         records.extend(records_of(samples, one, name))
@@ -164,18 +167,22 @@ def helpers_of(
     by_kernel: Mapping[str, Samples],
     siblings: Mapping[str, Samples],
     rough: Mapping[str, Mapping[str, float]],
+    profiled: Mapping[str, Samples] = MappingProxyType({}),
 ) -> list[Helper]:
     """What teaches a kernel's correction besides its own rows.
 
-    The same kernel on a sibling chip, and, on this one, kernels of the same family: another class
-    of arithmetic, another layout. ``rough`` holds every kernel's coefficients. One with many
-    rows of its own learns from those alone: what works alike is still another kernel.
+    The same kernel on a sibling chip, or under a profiler (``profiled``), and, on this one, kernels
+    of the same family: another class of arithmetic, another layout. ``rough`` holds every kernel's
+    coefficients. One with many rows of its own learns from those alone: what works alike is still
+    another kernel.
     """
     family = samples.blocks[0][0].family
     teachers = (*TAUGHT_BY.get(family, ()), family)
     found = []
     if samples.kernel in siblings:
         found.append(Helper(siblings[samples.kernel], None))
+    if samples.kernel in profiled:
+        found.append(Helper(profiled[samples.kernel], None, profiled=True))
     if len(samples.rows) >= _ENOUGH_ROWS:
         return found
     for kernel, other in by_kernel.items():

@@ -45,6 +45,8 @@ def measured_word(row: KernelRow) -> str:  # noqa: PLR0911
     op, outer = row.op.removeprefix("aten::"), row.outer.removeprefix("aten::")
     if op.startswith("triton_"):
         return "triton pointwise" if op.startswith(("triton_poi", "triton_for")) else "triton rows"
+    if op == "sum" and outer == "convolution_backward":
+        return "convolution_backward"
     if "attention" in op:
         return "attention backward" if "backward" in op else "attention"
     if op in PRODUCTS:

@@ -1,0 +1,113 @@
+"""Profiled durations teach a correction: their difference to latencies is learned first."""
+
+import gzip
+import hashlib
+
+import numpy as np
+import pytest
+
+from perfmodel.calibrate.learn import Helper, learn
+from perfmodel.calibrate.measurements import load_measurements
+from perfmodel.calibrate.profiled import load_profiled, offset_of
+from perfmodel.calibrate.samples import samples_of
+from perfmodel.cost import load_coefficients
+from perfmodel.cost.tasks import tasks_of
+from perfmodel.errors import CalibrationError
+from perfmodel.hardware import load_accelerator
+from perfmodel.workload.op import op_from_dict
+from tests.calibrate.conftest import measured, write_rows
+
+CHIP = load_accelerator("h100-sxm5-80gb")
+HEADER = "op,kind,dtype,m,n,k,call,position,name,grid,block,registers,shared,duration_us\n"
+# What no mechanism knows: half as long again where a size is no multiple of 64.
+JUMP, PROFILED_LONGER = 1.5, 1.25
+
+
+def _products(count, seed):
+    rng = np.random.default_rng(seed)
+    found = {}
+    while len(found) < count:
+        m, n, k = (8 * int(v) for v in np.exp(rng.uniform(np.log(2), np.log(1024), 3)))
+        found[m, n, k] = {"op": "gemm", "dtype": "bf16", "m": m, "n": n, "k": k}
+    return list(found.values())
+
+
+def _timed(products, rng):
+    rows = []
+    for op in products:
+        row = measured(op, rng)
+        jump = JUMP if op["n"] % 64 else 1.0
+        rows.append(row | {c: f"{float(row[c]) * jump:.5g}" for c in
+                           ("latency_us", "p10_us", "p90_us")})  # fmt: skip
+    return rows
+
+
+def _table(rows):
+    text = HEADER
+    for row in rows:
+        micros = float(row["latency_us"]) * PROFILED_LONGER
+        head = f"gemm,,bf16,{row['m']},{row['n']},{row['k']},call"
+        text += f"{head},0,product,1x1x1,1x1x1,1,1,{0.75 * micros:.5g}\n"
+        text += f"{head},1,reduce,1x1x1,1x1x1,1,1,{0.25 * micros:.5g}\n"
+    return gzip.compress(text.encode())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    where = tmp_path_factory.mktemp("profiled")
+    rng = np.random.default_rng(3)
+    products = _products(400, 1)
+    rows = _timed(products, rng)
+    write_rows(where / "gemm.csv", rows[:110])
+    data = _table(rows)
+    (where / "kernels").mkdir()
+    (where / "kernels" / "names.csv.gz").write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    (where / "kernels" / "names.toml").write_text(f'sha256 = "{digest}"\n')
+    return where
+
+
+def _samples(rows):
+    return samples_of(rows, CHIP)["gemm-half"]
+
+
+def test_kernels_of_one_call_add_up_and_keys_are_those_of_timed_rows(folder):
+    profiled = load_profiled(folder)
+    assert len(profiled) == 400
+    timed = {row.key: row.seconds for row in load_measurements(folder, CHIP.name.lower()).rows}
+    ratios = [row.seconds / timed[row.key] for row in profiled if row.key in timed]
+    assert len(ratios) == 110
+    assert np.allclose(ratios, PROFILED_LONGER, rtol=1e-3)
+
+
+def test_a_table_that_its_sidecar_does_not_describe_is_refused(folder, tmp_path):
+    (tmp_path / "kernels").mkdir()
+    data = (folder / "kernels" / "names.csv.gz").read_bytes()
+    (tmp_path / "kernels" / "names.csv.gz").write_bytes(data)
+    with pytest.raises(CalibrationError, match="sidecar"):
+        load_profiled(tmp_path)
+
+
+def test_no_folder_means_no_rows(tmp_path):
+    assert load_profiled(tmp_path) == ()
+
+
+def test_the_difference_is_learned_from_operators_that_have_both(folder):
+    timed = _samples(load_measurements(folder, CHIP.name.lower()).rows)
+    profiled = _samples(load_profiled(folder))
+    values = np.log2([[row.record[c] for c in "mnk"] for row in profiled.rows])
+    offset = offset_of(timed, [True] * 110, profiled, values)
+    assert np.allclose(offset(values), np.log(PROFILED_LONGER), atol=0.01)
+    assert offset_of(timed, [False] * 110, profiled, values) is None
+
+
+def test_profiled_rows_bring_held_out_rows_closer(folder):
+    timed = _samples(load_measurements(folder, CHIP.name.lower()).rows)
+    profiled = _samples(load_profiled(folder))
+    _, (task,) = tasks_of(op_from_dict(timed.rows[0].record))
+    start = load_coefficients("hopper").of(task.kernel)
+    errors = []
+    for support in ((), (Helper(profiled, None, profiled=True),)):
+        found = learn(timed, "h100", start, support=support)
+        errors.append(np.mean(np.abs(found.predicted / timed.seconds - 1.0)))
+    assert errors[1] < 0.8 * errors[0]
