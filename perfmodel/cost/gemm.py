@@ -75,7 +75,8 @@ _WITHOUT = {
 }
 # Weight gradients add up over all places of all images: few tiles, and many parts.
 MANY_SPLITS = (1, 2, 8, 32, 128)
-_CHUNK = 4096
+# Operators times forms that are computed at once: what lies in a core's cache.
+_CHUNK = 16384
 
 
 def gemm_parts(
@@ -130,10 +131,10 @@ def gemm_parts(
             + out_element * arrays[0] * arrays[1]
         )
     columns = np.broadcast_arrays(*arrays, *(np.asarray(x, dtype=float) for x in (traffic, even)))
-    size = columns[0].size
+    size, step = columns[0].size, max(1, _CHUNK // (len(tiles) * len(splits)))
     pieces = [
         _chunk(
-            *(column[start : start + _CHUNK] for column in columns),
+            *(column[start : start + step] for column in columns),
             element=element,
             out_element=out_element,
             device=device,
@@ -141,7 +142,7 @@ def gemm_parts(
             splits=splits,
             shapes=tiles,
         )
-        for start in range(0, size, _CHUNK)
+        for start in range(0, size, step)
     ]
     whole = [np.concatenate(column) for column in zip(*pieces, strict=True)]
     return Parts(*whole)
@@ -170,39 +171,44 @@ def _chunk(
     flops = 2.0 * m * n * k * batch
     scale = energy_scale(device, c["energy_halving_years"])
     power = (scale * c["joules_per_flop"] * flops + c["joules_per_byte"] * traffic) / device.power
-    best = np.full(m.shape, np.inf)
-    compute = np.zeros(m.shape)
-    once = np.zeros(m.shape)
-    choice = np.zeros(m.shape)
-    for index, (rows, columns) in enumerate(shapes):
-        intensity = rows * columns / (rows + columns)
-        efficiency = c["compute_efficiency"] * intensity / (intensity + c["tile_half_intensity"])
-        per_k = 2.0 * rows * columns / (unit_peak * efficiency)
-        high, wide = np.minimum(rows, m), np.minimum(columns, n)
-        taken = (high + wide) * element
-        per_element = np.maximum(per_k, taken / (c["operand_bytes_per_clock"] * device.clock))
-        stored = high * wide * (out_element / (c["store_bytes_per_clock"] * device.clock))
-        end = c["tile_overhead_cycles"] / device.clock + stored
-        tiles = np.ceil(m / rows) * np.ceil(n / columns) * batch
-        for number, split in enumerate(splits):
-            parts = _parts(split, tiles, k, device.units)
-            turns = tiles * (parts / device.units)
-            waves = np.ceil(turns)
-            waves = np.where(turns > 1.0, waves - c["wave_blur"] * (waves - turns), 1.0)
-            depth = np.ceil(k / parts / 32.0) * 32.0
-            time = waves * (depth * per_element * slower + end)
-            time = np.maximum(time, tiles * parts * depth * taken / c["shared_bytes_per_second"])
-            more = np.where(turns > 1.0, c["queue_seconds"], 0.0)
-            if split != 1:
-                sums = parts * m * n * batch * (4.0 / c["split_bytes_per_second"])
-                more = c["split_overhead_seconds"] + sums
-                more = np.where((parts > 1.0) & (k >= 128.0 * parts), more, np.inf)
-            total = np.maximum(time, memory) + more
-            better = total < best
-            best = np.where(better, total, best)
-            compute = np.where(better, time, compute)
-            once = np.where(better, more, once)
-            choice = np.where(better, float(index * len(splits) + number), choice)
+    # Shape (tiles, splits, operators): every tile and every number of parts at once.
+    rows, columns = (
+        np.array(side, dtype=float)[:, None, None] for side in zip(*shapes, strict=True)
+    )
+    intensity = rows * columns / (rows + columns)
+    efficiency = c["compute_efficiency"] * intensity / (intensity + c["tile_half_intensity"])
+    high, wide = np.minimum(rows, m), np.minimum(columns, n)
+    taken = (high + wide) * element
+    per_element = np.maximum(
+        2.0 * rows * columns / (unit_peak * efficiency),
+        taken / (c["operand_bytes_per_clock"] * device.clock),
+    )
+    end = high * wide * (out_element / (c["store_bytes_per_clock"] * device.clock))
+    end += c["tile_overhead_cycles"] / device.clock
+    tiles = np.ceil(m / rows) * (np.ceil(n / columns) * batch)
+    parts = _parts(splits, tiles, k, device.units)
+    turns = tiles * (parts / device.units)
+    more = np.where(turns > 1.0, c["queue_seconds"], 0.0)
+    time = np.ceil(turns)
+    if c["wave_blur"] > 0.0:
+        time -= c["wave_blur"] * (time - turns)
+    time = np.where(turns > 1.0, time, 1.0)
+    depth = np.ceil(k / parts / 32.0) * 32.0
+    time *= depth * (per_element * slower) + end
+    if np.isfinite(c["shared_bytes_per_second"]):
+        time = np.maximum(time, tiles * parts * depth * (taken / c["shared_bytes_per_second"]))
+    if splits != (1,):
+        split = np.array([one != 1 for one in splits])
+        parts = np.broadcast_to(parts, time.shape)[:, split]
+        sums = c["split_overhead_seconds"] + parts * (
+            m * n * batch * (4.0 / c["split_bytes_per_second"])
+        )
+        more[:, split] = np.where((parts > 1.0) & (k >= 128.0 * parts), sums, np.inf)
+    total = (np.maximum(time, memory) + more).reshape(-1, m.size)
+    best = np.argmin(total, axis=0)
+    each = np.arange(m.size)
+    compute, once = time.reshape(total.shape)[best, each], more.reshape(total.shape)[best, each]
+    choice = best.astype(np.float64)
     outside = _outside(m, n, k, batch, element, device, c["reuse_room"])
     floor = c["floor_seconds"] + once + c["latency_seconds"] * outside
     seconds = floor + soft_max((compute, memory, power), c["overlap_exponent"])
@@ -241,12 +247,17 @@ def _where(
     return tuple(np.where(here, one, other) for one, other in zip(mine, theirs, strict=True))
 
 
-def _parts(split: int, tiles: Floats, k: Floats, units: int) -> Floats:
-    """Parts that ``k`` is cut into: ``split``, or what fills the chip."""
-    if split != FILL:
-        return np.full(tiles.shape, float(split))
+def _parts(splits: tuple[int, ...], tiles: Floats, k: Floats, units: int) -> Floats:
+    """Parts that ``k`` is cut into: splits, or what fills the chip.
+
+    Of shape (tiles, splits, N), or (1, splits, 1) where all are given.
+    """
+    if FILL not in splits:
+        return np.array(splits, dtype=float)[None, :, None]
     fitting = np.minimum(np.floor(units / tiles), np.floor(k / LEAST_DEPTH))
-    return np.asarray(np.clip(fitting, 1.0, MOST_PARTS))
+    fitting = np.clip(fitting, 1.0, MOST_PARTS)
+    each = [fitting if split == FILL else np.full(fitting.shape, float(split)) for split in splits]
+    return np.concatenate(each, axis=1)
 
 
 def _outside(
