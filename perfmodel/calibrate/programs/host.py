@@ -14,14 +14,16 @@ from perfmodel.calibrate.programs.measured import Measured
 from perfmodel.calibrate.programs.rows import ModelRow
 from perfmodel.cost.parts import Floats
 from perfmodel.cost.program.coefficients import ProgramCoefficients
-from perfmodel.cost.program.host import column_seconds, pace_of_probe
+from perfmodel.cost.program.host import column_seconds, columns, pace_of_probe
 from perfmodel.cost.program.host_kinds import HOST_KINDS
 from perfmodel.cost.program.queue import QUEUE_DEPTH
 from perfmodel.cost.program.step import device_times
 
 HOST_PULL: Final = (0.2, 0.6)
 """Of scalars and of classes: what did best when a sixth of the fitted models was left out."""
-HOST_SCALARS: Final = ("step_host", "python_call", "autograd", "tensor", "more_launch")
+HOST_SCALARS: Final = (
+    "step_host", "python_call", "autograd", "recomputed", "tensor", "more_launch",
+)  # fmt: skip
 FEWEST_PROBES: Final = 8
 UNPROBED_WEIGHT: Final = 0.3
 PROBED: Final = "pointwise"
@@ -120,6 +122,8 @@ def _fit_calls(
     scalars = ["step_host", "python_call", "more_launch"]
     if np.count_nonzero(behind.any(axis=1)) >= 2:
         scalars += ["autograd", "backward_share", "backward_pace", "tensor"]
+    if np.count_nonzero(counts[:, columns().index("recomputed")]) >= 2:
+        scalars += ["recomputed"]
     if single.any() and not single.all():
         scalars += ["first_step"]
 

@@ -32,6 +32,7 @@ LIMITS: Final = {
     "step_host": (1e-7, 5e-4),
     "python_call": (1e-8, 1e-5),
     "autograd": (1e-8, 4e-5),
+    "recomputed": (1e-7, 2e-4),
     "backward_share": (0.1, 3.0),
     "backward_pace": (0.1, 1.0),
     "tensor": (1e-8, 2e-5),

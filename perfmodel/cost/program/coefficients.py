@@ -32,6 +32,7 @@ MEANINGS: Final = {
     "python_call": "host time of one Python function that a model calls [s]",
     "step_host": "host time of a step beside its calls [s]",
     "autograd": "host time that recording one differentiable call for the backward pass adds [s]",
+    "recomputed": "host time that a recomputed call adds: what it saves goes through hooks [s]",
     "backward_share": "host time of a call in the backward pass over that in the forward pass",
     "backward_pace": "the backward pass, in a thread of its own, goes with this power of the pace",
     "tensor": "host time for each tensor of a list (foreach, optimizer) [s]",
@@ -49,9 +50,9 @@ MEANINGS: Final = {
 """Scalars; tables beside them: ``host``, ``floor`` [s], ``pace``, ``interval`` (ratios)."""
 
 OF_THE_HOST: Final = (
-    "graph_host", "python_call", "step_host", "autograd", "backward_share", "backward_pace",
-    "tensor", "more_launch", "first_step", "probe_call", "probe_block", "probe_power",
-    "profiler_probe", "profiler_launch", "usual_pace", "slow_pace", "fast_pace",
+    "graph_host", "python_call", "step_host", "autograd", "recomputed", "backward_share",
+    "backward_pace", "tensor", "more_launch", "first_step", "probe_call", "probe_block",
+    "probe_power", "profiler_probe", "profiler_launch", "usual_pace", "slow_pace", "fast_pace",
 )  # fmt: skip
 """Scalars that are the processor's, whatever chip it feeds."""
 

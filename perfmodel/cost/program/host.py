@@ -95,6 +95,7 @@ def columns() -> tuple[str, ...]:
         *(f"backward {kind}" for kind in HOST_KINDS),
         "python_call",
         "autograd",
+        "recomputed",
         "tensor",
         "more_launch",
     )
@@ -110,7 +111,7 @@ def host_work(lowered: Lowered) -> HostWork:
     launches = np.zeros(len(calls))
     training = any(call.phase == "backward" for call in calls)
     eager = [k for k, call in enumerate(calls) if call.phase == "forward"]
-    waiting = False
+    waiting = behind_now = False
     for k, call in enumerate(calls):
         side = "backward" if call.phase == "backward" else "forward"
         kernels = [lowered.kernels[kernel] for kernel in call.kernels]
@@ -121,6 +122,8 @@ def host_work(lowered: Lowered) -> HostWork:
         counts[k, place["more_launch"]] = max(launches[k] - theirs - 1.0, 0.0)
         recorded = training and call.phase == "forward" and call.kind not in COMPILED
         counts[k, place["autograd"]] = float(recorded)
+        behind_now = behind_now or call.phase == "backward"
+        counts[k, place["recomputed"]] = float(recorded and behind_now and bool(kernels))
         counts[k, place["tensor"]] = float(call.tensors if call.kind in LISTS else 0)
         waiting = waiting or call.kind == "sync"
         for kernel in call.kernels:
@@ -171,7 +174,12 @@ def column_seconds(coefficients: ProgramCoefficients) -> Floats:
         c.host[kind] * (1.0 if kind in COMPILED else c["backward_share"]) for kind in HOST_KINDS
     ]
     return np.array(
-        [*forward, *backward, c["python_call"], c["autograd"], c["tensor"], c["more_launch"]]
+        [
+            *forward,
+            *backward,
+            *(c[name] for name in ("python_call", "autograd", "recomputed", "tensor")),
+            c["more_launch"],
+        ]
     )
 
 

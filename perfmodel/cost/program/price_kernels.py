@@ -39,6 +39,7 @@ SET_BYTES: Final = 400e6
 SETS: Final = 48
 """Input sets of a calibrated operator: 400 MB of them, at most 48."""
 LIBRARY: Final = ("gemm", "conv", "attention", "adamw", "sgd", "fourier", "scatter_add")
+HALVES: Final = ("bf16", "fp16")
 LEAST_BROADCAST: Final = 16
 """Bytes up to which an operand is a scalar, which a kernel takes as an argument [B]."""
 BOUNDS: Final = ("compute", "memory", "launch", "latency")
@@ -323,6 +324,8 @@ def pace_class(kernel: Kernel, base: str) -> tuple[str, ...]:
         name = base.removesuffix("_nhwc").removesuffix("_nchw")
         if name.startswith("conv_"):  # what runs in another form shares the pace of its pass
             name = name.replace("_point", "").replace("_odd", "").replace("_grouped", "")
+        if base == "adamw" and any(getattr(op, "dtype", "") in HALVES for op in kernel.ops):
+            name = "adamw half"  # calibrated with fp32 states, which it takes in longer vectors
         backward = kernel.phase == "backward" and base.startswith("gemm")
         return (name, "gemm backward") if backward else (name,)
     if kernel.host in ("triton", "extern"):
