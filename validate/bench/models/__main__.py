@@ -66,7 +66,8 @@ def _preload() -> dict[str, str]:
         except Exception as error:
             print(f"{name}: {error}", file=sys.stderr)
     for kind in ("bert", "gpt2", "t5", "whisper", "clip", "segformer", "mamba", "mixtral",
-                 "qwen3_moe", "llama"):  # fmt: skip
+                 "qwen3_moe", "llama", "roberta", "distilbert", "gpt_neox", "opt",
+                 "qwen2"):  # fmt: skip
         try:
             importlib.import_module(f"transformers.models.{kind}.modeling_{kind}")
         except Exception as error:

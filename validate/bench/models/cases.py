@@ -75,12 +75,23 @@ THIRD = ("condensenet_86", "efficientnet_b1", "efficientnet_b3", "condensenet_ci
 FOURTH = ("regnet_y_1_6gf", "shufflenet_v2_x1_5", "densenet201", "resnet34", "mobilenet_v3_small",
           "efficientnet_v2_s", "resnext101_32x8d", "vgg19_bn", "regnet_x_800mf", "convnext_small",
           "wide_resnet101_2")  # fmt: skip
+UNREAD = (
+    ("vit_b_32", 4, 0), ("resnet152", 4, 0), ("roberta_base", 4, 256), ("neox_160m", 4, 512),
+    ("regnet_y_400mf", 16, 0), ("opt_125m", 4, 256), ("vit_small_patch16_224", 4, 0),
+    ("convnext_base", 4, 0), ("qwen2_05b", 4, 512), ("distilbert", 2, 128), ("resnet26d", 4, 0),
+    ("squeezenet1_1", 4, 0), ("mnasnet0_5", 16, 0), ("swin_s", 4, 0), ("densenet169", 16, 0),
+    ("vit_b_32", 32, 0), ("resnet152", 32, 0), ("roberta_base", 32, 256), ("neox_160m", 16, 256),
+    ("regnet_y_400mf", 128, 0), ("opt_125m", 16, 512), ("vit_small_patch16_224", 128, 0),
+    ("convnext_base", 32, 0), ("distilbert", 16, 256), ("resnet26d", 128, 0), ("swin_s", 32, 0),
+)  # fmt: skip
+"""Model, batch and sequence of a check."""
 SHUFFLED = ("shufflenet_v1", "condensenet", "condensenet_cifar86")
 """Their grouped convolutions are put together from copies: kernels at batch 1 too."""
 BATCHES = {"unet2d": (1, 8, 32), "unet3d": (1, 2, 8), "segformer_b0": (1, 8, 32),
            "detr_small": (1, 8, 32), "espcn": (1, 8, 32),
            "efficientnet_b4": (1, 8, 64)}  # fmt: skip
-TOKENS = ("vit_b_16", "swin_t", "deit_small_patch16_224", "mixer_b16_224")
+TOKENS = ("vit_b_16", "swin_t", "deit_small_patch16_224", "mixer_b16_224", "vit_b_32",
+          "swin_s", "vit_small_patch16_224")  # fmt: skip
 TEXT = {  # batch, sequence
     "gpt2_small": ((1, 128), (8, 512), (64, 128), (32, 512)),
     "bert_base": ((1, 128), (8, 512), (64, 128), (64, 512)),
@@ -197,6 +208,41 @@ def _training_small() -> Iterator[Case]:
     yield _train("efficientnet_b0", 64, benchmark=False)
 
 
+def _unread_infer() -> Iterator[Case]:
+    """Networks, shapes and modes for a check: no fit reads them, and none was looked at before."""
+    for model, batch, seq in UNREAD:
+        yield from (replace(c, profile=False) for c in _infer(model, batch, seq))
+    for model, batch, seq in (("llama_2b", 4, 1024), ("llama_7b", 2, 3072), ("llama_2b", 16, 4096)):
+        yield Case("decode", model, "eager", batch, seq)
+        yield Case("decode", model, "graph", batch, seq)
+    yield Case("prefill", "llama_2b", "eager", 1, 1536)
+
+
+def _unread_train() -> Iterator[Case]:
+    plain = {"profile": False}
+    yield _train("roberta_base", 8, 256, **plain)
+    yield _train("qwen2_05b", 2, 1024, amp=False, **plain)
+    yield _train("vit_b_32", 32, **plain)
+    yield _train("neox_160m", 4, 512, checkpoint=True, **plain)
+    yield _train("llama_2b", 1, 1024, amp=False, **plain)
+    yield _train("opt_125m", 4, 512, implementation="foreach", **plain)
+    yield _train("vit_small_patch16_224", 64, amp=False, **plain)
+    yield _train("resnet26d", 32, optimizer="sgd", implementation="foreach", **plain)
+
+
+def _unread_compiled() -> list[Case]:
+    infer = (("vit_b_32", 4, 0), ("roberta_base", 4, 256), ("opt_125m", 4, 256),
+             ("distilbert", 2, 128), ("resnet26d", 4, 0), ("vit_small_patch16_224", 128, 0),
+             ("neox_160m", 16, 256))  # fmt: skip
+    cases = [next(_infer(*one)) for one in infer]
+    cases += [Case("decode", "llama_2b", "eager", 4, 1024, gb=6.0),
+              Case("decode", "llama_7b", "eager", 2, 3072, gb=18.0)]  # fmt: skip
+    train = {case.model: replace(case, gb=5.0) for case in _unread_train()}
+    cases += [train[name] for name in ("roberta_base", "qwen2_05b", "vit_b_32", "neox_160m",
+                                       "opt_125m", "vit_small_patch16_224")]  # fmt: skip
+    return [replace(case, mode="compiled", profile=False, kineto=False) for case in cases]
+
+
 def _variants() -> Iterator[Case]:
     for batch in (8, 64):
         yield from _infer("resnet50", batch, layout="contiguous")
@@ -218,7 +264,8 @@ def eager() -> list[Case]:
     train = list(_training())
     return [*_vision(FIRST), *train[:10], *_text(), *_llama(small), *train[10:20],
             *_vision(SECOND), *_variants(), *_llama(large), *train[20:],
-            *_vision(THIRD), *_vision(FOURTH), *_training_small()]  # fmt: skip
+            *_vision(THIRD), *_vision(FOURTH), *_training_small(),
+            *_unread_infer(), *_unread_train()]  # fmt: skip
 
 
 def clean() -> list[Case]:
@@ -301,7 +348,7 @@ def compiled() -> list[Case]:
     more_of("decode", "llama_03b", 1, 512, 2)
     more_of("decode", "llama_1b", 32, 2048, 5)
     more_of("decode", "llama_3b", 8, 2048, 9)
-    return cases
+    return cases + _unread_compiled()
 
 
 def h200() -> list[Case]:

@@ -25,7 +25,7 @@ COMPILED = "-compiled"
 """Suffix of a program that only a compiled step runs."""
 LOOPS = ("mamba_130m",)
 """Models whose loops over positions make huge programs: one of their cases is recorded."""
-FUSED_PATHS = ("vit_b_16",)
+FUSED_PATHS = ("vit_b_16", "vit_b_32")
 """Models of nn.MultiheadAttention, whose fused path only uncompiled inference takes."""
 
 

@@ -125,6 +125,45 @@ def _hf_llama(tiny: bool) -> Any:
     return LlamaForCausalLM(config)
 
 
+def _roberta(tiny: bool) -> Any:
+    from transformers import RobertaConfig, RobertaModel
+
+    return RobertaModel(RobertaConfig(vocab_size=30000, num_hidden_layers=2 if tiny else 12))
+
+
+def _distilbert(tiny: bool) -> Any:
+    from transformers import DistilBertConfig, DistilBertModel
+
+    return DistilBertModel(DistilBertConfig(vocab_size=30000, n_layers=2 if tiny else 6))
+
+
+def _neox(tiny: bool) -> Any:
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    config = GPTNeoXConfig(
+        vocab_size=50304, hidden_size=768, intermediate_size=3072,
+        num_hidden_layers=2 if tiny else 12, num_attention_heads=12, use_cache=False,
+    )  # fmt: skip
+    return GPTNeoXForCausalLM(config)
+
+
+def _opt(tiny: bool) -> Any:
+    from transformers import OPTConfig, OPTForCausalLM
+
+    return OPTForCausalLM(OPTConfig(num_hidden_layers=2 if tiny else 12, use_cache=False))
+
+
+def _qwen(tiny: bool) -> Any:
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    config = Qwen2Config(
+        vocab_size=32000, hidden_size=896, intermediate_size=4864,
+        num_hidden_layers=2 if tiny else 24, num_attention_heads=14, num_key_value_heads=2,
+        use_cache=False,
+    )  # fmt: skip
+    return Qwen2ForCausalLM(config)
+
+
 def _tokens(vocab: int, batch: int, seq: int, dtype: Any, tiny: bool) -> Inputs:
     del dtype, tiny
     return (torch.randint(0, vocab, (batch, seq)),), {}
@@ -173,4 +212,9 @@ ENTRIES = {
     "mixtral_small": _entry(_mixtral, 32000),
     "qwen3_moe_small": _entry(_qwen_moe, 32000),
     "tinyllama_hf": _entry(_hf_llama, 32000),
+    "roberta_base": _entry(_roberta, 30000),
+    "distilbert": _entry(_distilbert, 30000),
+    "neox_160m": _entry(_neox, 50000),
+    "opt_125m": _entry(_opt, 50000),
+    "qwen2_05b": _entry(_qwen, 32000),
 }

@@ -23,6 +23,8 @@ _TORCHVISION = {
     "mobilenet_v3_small": 224, "efficientnet_v2_s": 384, "regnet_y_1_6gf": 224,
     "regnet_x_800mf": 224, "resnext101_32x8d": 224, "convnext_small": 224,
     "wide_resnet101_2": 224,
+    "resnet152": 224, "vit_b_32": 224, "convnext_base": 224, "regnet_y_400mf": 224,
+    "mnasnet0_5": 224, "squeezenet1_1": 224, "densenet169": 224, "swin_s": 224,
 }  # fmt: skip
 _TIMM = {
     "regnety_040": 224,
@@ -30,8 +32,13 @@ _TIMM = {
     "mixer_b16_224": 224,
     "resnetv2_50": 224,
     "mobilenetv1_100": 224,
+    "vit_small_patch16_224": 224,
+    "resnet26d": 224,
 }
-_FIXED = {"vit_b_16", "swin_t", "deit_small_patch16_224", "mixer_b16_224", "inception_v3"}
+_FIXED = {
+    "vit_b_16", "vit_b_32", "swin_t", "swin_s", "vit_small_patch16_224", "deit_small_patch16_224",
+    "mixer_b16_224", "inception_v3",
+}  # fmt: skip
 _NETS = {
     "unet2d": (nets.UNet2d, (3, 256, 256), (3, 64, 64)),
     "unet3d": (nets.UNet3d, (1, 64, 128, 128), (1, 16, 16, 16)),
