@@ -93,6 +93,7 @@ def gemm_parts(
     even: Floats | float = 64.0,
     splits: tuple[int, ...] = SPLITS,
     tiles: tuple[tuple[int, int], ...] = TILES,
+    along_k: bool = True,
 ) -> Parts:
     """Time of ``batch`` products of ``m x k`` by ``k x n``.
 
@@ -114,6 +115,8 @@ def gemm_parts(
         Parts that ``k`` may be cut into.
     tiles : tuple of tuple of int
         Tiles that the library has.
+    along_k : bool
+        Whether both factors lie along ``k`` in memory, as those of a linear layer.
 
     Returns
     -------
@@ -141,6 +144,7 @@ def gemm_parts(
             c=coefficients,
             splits=splits,
             shapes=tiles,
+            along_k=along_k,
         )
         for start in range(0, size, step)
     ]
@@ -162,6 +166,7 @@ def _chunk(
     c: Mapping[str, float],
     splits: tuple[int, ...],
     shapes: tuple[tuple[int, int], ...],
+    along_k: bool,
 ) -> tuple[Floats, ...]:
     """Every (tile, split) of a slice of the operators; the fastest is kept."""
     c = _WITHOUT | dict(c)
@@ -215,12 +220,15 @@ def _chunk(
     whole = (seconds, compute, memory, power, floor, choice)
     if "thin_wait_cycles" not in c:
         return whole
-    return _few_rows(whole, (m, n, k, batch, traffic), outside, device, c, len(TILES) * len(splits))
+    queued = queued_parts(m, n, k, batch, device, along_k=along_k)
+    sizes = (m, n, k, batch, traffic)
+    return _few_rows(whole, sizes, queued, outside, device, c, len(TILES) * len(splits))
 
 
 def _few_rows(
     whole: tuple[Floats, ...],
     sizes: tuple[Floats, ...],
+    parts: Floats,
     outside: Floats,
     device: Device,
     c: Mapping[str, float],
@@ -228,7 +236,6 @@ def _few_rows(
 ) -> tuple[Floats, ...]:
     """The tiled product, or where it runs one of the kernels of :mod:`perfmodel.cost.gemm_thin`."""
     m, n, k, batch, traffic = sizes
-    parts = queued_parts(m, n, k, batch, device)
     if parts.any():
         wait = parts * c["thin_turn_seconds"]
         chosen = np.full(m.shape, forms + 1.0)

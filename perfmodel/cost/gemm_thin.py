@@ -42,8 +42,10 @@ COLUMNS = 8.0
 # narrow results of some depth (wider ones too at eight rows), and large products.
 NARROW, SHORT, LARGE = (448.0, 1024.0), (100.0, 900.0), 7e8
 # Small products of 7 to 16 rows go to parts that wait for each other, as many as there are units,
-# twice as many or half as many, by the width of the result.
-QUEUED_ROWS, QUEUED_DEPTH, QUEUED_WIDTH = (7.0, 16.0), (100.0, 256.0), 5.85
+# twice as many or half as many, by the width of the result: all of 18 such products that were seen,
+# and none of 130 beside them in rows, width, depth, work or layout.
+QUEUED_ROWS, QUEUED_DEPTH, QUEUED_WORK = (7.0, 16.0), 100.0, 2.0**21
+QUEUED_LEAST_WIDTH, QUEUED_WIDTH = 64.0, 5.85
 
 
 def is_thin(m: Floats, n: Floats, k: Floats, batch: Floats, device: Device) -> NDArray[np.bool_]:
@@ -54,13 +56,17 @@ def is_thin(m: Floats, n: Floats, k: Floats, batch: Floats, device: Device) -> N
     return np.asarray((m <= 1.0) | (few & (device.peak <= device.vector)))
 
 
-def queued_parts(m: Floats, n: Floats, k: Floats, batch: Floats, device: Device) -> Floats:
+def queued_parts(
+    m: Floats, n: Floats, k: Floats, batch: Floats, device: Device, *, along_k: bool = True
+) -> Floats:
     """Parts that add their sums to the result in turn, shape (N,); 0 where there are none.
 
-    cuBLAS 13 was seen to cut ``k`` of small fp32 products into more parts than it has steps.
+    cuBLAS 13 was seen to cut ``k`` of small fp32 products into more parts than it has steps, where
+    both factors lie along ``k`` in memory (``along_k``).
     """
-    rows, depth = QUEUED_ROWS, QUEUED_DEPTH
-    small = (m >= rows[0]) & (m <= rows[1]) & (k > depth[0]) & (k <= depth[1]) & (batch <= 1.0)
+    rows = QUEUED_ROWS
+    small = (m >= rows[0]) & (m <= rows[1]) & (k > QUEUED_DEPTH) & (n > QUEUED_LEAST_WIDTH)
+    small = small & (m * n * k <= QUEUED_WORK) & (batch <= 1.0) & along_k
     # Twice the units up to 193 columns of an H100, half the units up to 772.
     turns = 2.0 ** np.floor(np.log2(QUEUED_WIDTH * 66.0 / n))
     small = small & (turns >= 0.5) & (device.peak <= device.vector)

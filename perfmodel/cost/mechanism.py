@@ -160,6 +160,7 @@ def _gemm(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         even=row_evenness(task),
         splits=PRODUCT_SPLITS,
         tiles=tiles or TILES,
+        along_k=task.words.get("trans", "tn") == "tn",
     )
 
 

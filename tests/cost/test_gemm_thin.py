@@ -67,11 +67,13 @@ def test_the_library_leaves_its_tiles_where_it_was_seen_to(m, n, k, thin):
 @pytest.mark.parametrize(
     ("m", "n", "k", "parts"),
     [(16, 192, 256, 264), (8, 384, 256, 132), (13, 608, 192, 66), (16, 1024, 256, 0),
-     (6, 128, 256, 0), (17, 192, 256, 0), (8, 384, 512, 0)],
+     (6, 128, 256, 0), (17, 192, 256, 0), (8, 432, 576, 66), (10, 160, 1296, 264),
+     (8, 152, 1856, 0), (9, 64, 112, 0)],
 )  # fmt: skip
 def test_small_products_wait_in_a_queue_of_parts(m, n, k, parts):
     assert queued_parts(*_column(m, n, k, 1), FP32)[0] == parts
     assert queued_parts(*_column(m, n, k, 1), BF16)[0] == 0
+    assert queued_parts(*_column(m, n, k, 1), FP32, along_k=False)[0] == 0
     extra = _parts(FP32, m, n, k, TILED | THIN).seconds - _parts(FP32, m, n, k, TILED).seconds
     assert extra[0] == pytest.approx(parts * 2e-7) or parts == 0
 
