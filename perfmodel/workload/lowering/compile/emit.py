@@ -99,7 +99,7 @@ def lower_compiled(program: Program, stack: Stack, device: Device | None = None)
         tuple(out.calls) if not stack.graph else _replays(out),
         tuple(out.events) if not stack.graph else tuple(replace(e, call=0) for e in out.events),
         residents(program),
-        0,
+        program.module_calls,
         ("convolutions run channels last",) if last else (),
     )
 
@@ -207,7 +207,8 @@ def _graph(
     mine = {realizer.memory(n) for n in held}
     layout = lay_out(graph, buffers, fuse(buffers, further), realizer, lasting, fixed, mine)
     spots = name_storages(out, graph, layout, buffers, realizer, results)
-    out.calls.append(HostCall("compiled_call", -1, (), phase, len(lasting)))
+    inputs = len(held) + sum(graph.values[n].kind == "source" for n in local)
+    out.calls.append(HostCall("compiled_call", -1, (), phase, inputs))
     partial = _partial(buffers, layout.groups, out.device.units)
     for order, group in enumerate(layout.groups):
         members = [buffers[place] for place in group]

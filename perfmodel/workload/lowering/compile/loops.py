@@ -7,7 +7,7 @@ from typing import Final
 
 from perfmodel.workload.lowering.compile.fusion import identity
 from perfmodel.workload.lowering.compile.realize import Buffer
-from perfmodel.workload.lowering.compile.scatter import added
+from perfmodel.workload.lowering.compile.scatter import SUM, waiting
 from perfmodel.workload.lowering.compile.split import many_rows
 from perfmodel.workload.lowering.device import Device
 from perfmodel.workload.lowering.kernel import Kernel, Traffic
@@ -29,7 +29,8 @@ def loads(members: Sequence[Buffer], made: set[int]) -> dict[int, int]:
                 key = read.buffer, read.places
                 found[key] = max(found.get(key, 0), read.bytes)
         if buffer.value.scatter and buffer.value.inputs[0] not in made:
-            found.setdefault((buffer.value.inputs[0], ()), 0)
+            changed = buffer.written if buffer.value.name == SUM else 0
+            found.setdefault((buffer.value.inputs[0], ()), changed)
     total: dict[int, int] = {}
     both = _sums_both_ways(members)
     for (number, _), size in found.items():
@@ -56,7 +57,7 @@ def generated(
     read, written = (sum(size for _, size in traffic) for traffic in (reads, writes))
     name = "+".join(steps[:12]) + ("+..." if len(steps) > 12 else "")
     again = sum(size for _, size in reads if size >= elements) if _twice(members, device) else 0
-    ops = added(members[0], name, reads) or (
+    ops = waiting(members[0], name, reads) or (
         stream(name, elements, read + again, written, flops, arithmetic(members[0].value.dtype)),
     )
     kind = "reduction" if reduction else "pointwise"

@@ -14,12 +14,12 @@ from typing import Final
 import numpy as np
 
 from perfmodel.workload.lowering.compile import decompositions as parts
+from perfmodel.workload.lowering.compile import scatter
 from perfmodel.workload.lowering.compile.graph import Graph, Value
 from perfmodel.workload.lowering.compile.names import Names
 from perfmodel.workload.lowering.compile.padding import fits, padded, room
 from perfmodel.workload.lowering.compile.places import follow
 from perfmodel.workload.lowering.compile.realize import base_of
-from perfmodel.workload.lowering.compile.scatter import by_library, functional, scatter, sums
 from perfmodel.workload.lowering.compile.views import view_value
 from perfmodel.workload.lowering.eager.conv import convolution_backward
 from perfmodel.workload.lowering.eager.gemm import is_odd_transposed
@@ -170,21 +170,23 @@ def _lookup_gradient(graph: Graph, site: Site, args: list[int]) -> list[int]:
     out = site.outputs[0]
     wide = parts.compute_dtype(out.dtype)
     zero = graph.map("zeros", (), out.shape, wide, 0, arguments=site.node.name)
-    total = scatter(graph, zero, args[:2], wide)
+    total = scatter.add(graph, zero, args[:2], wide)
     if wide != out.dtype:
         total = graph.map("cast", (total,), out.shape, out.dtype, 0)
     return [total]
 
 
 def _scattered(graph: Graph, site: Site, args: list[int]) -> list[int]:
-    if by_library(site):
-        return _extern(graph, functional(site), args)
+    if scatter.by_library(site):
+        return _extern(graph, scatter.functional(site), args)
     out = (site.outputs or site.inputs)[0]
     base = args[0]
     if not site.name.endswith("_"):
         base = graph.map("clone", (base,), graph.values[base].shape, out.dtype, 0,
                          arguments=site.node.name)  # fmt: skip
-    return [scatter(graph, base, args[1:], out.dtype, sums(site))]
+    if scatter.is_sum(site):
+        return [scatter.add(graph, base, args[1:], out.dtype, scatter.crowded(site))]
+    return [scatter.put(graph, base, args[1:], out.dtype)]
 
 
 def _loss(graph: Graph, site: Site, args: list[int]) -> Sequence[int]:
