@@ -338,6 +338,8 @@ def to_record(raw: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:  # noqa
     record = dict(raw)
     if op == "conv3d":
         record["d"] = record.pop("depth", record.get("d"))
+    if op == "recurrent":
+        record["kind"] = str(record["kind"]).removesuffix("_tanh")
     if op in ("adamw", "sgd"):
         record.pop("dtype", None)
     return record, ""

@@ -22,7 +22,7 @@ from perfmodel.cost.tasks import Task, row_lengths
 _TILES = ((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64))
 _DTYPES = ("bf16", "fp16", "fp32", "tf32", "fp64", "fp8_e4m3", "fp8_e5m2", "int8")
 _WORDS = ("add", "mul", "gelu", "silu", "relu", "copy", "fwd", "bwd", "dgrad", "wgrad", "nhwc",
-          "nchw")  # fmt: skip
+          "nchw", "train", "lstm", "gru", "rnn")  # fmt: skip
 _TINY = 1e-3
 
 
@@ -70,7 +70,7 @@ def features(
     if task.base.startswith("conv_grouped"):
         _groups(task, device, parts, columns)
     if not task.base.startswith(("gemm", "conv", "attention")):
-        _rows(task, device, columns)
+        _rows(task, device, parts, columns)
     return (
         tuple(columns.names),
         np.column_stack(columns.values),
@@ -198,10 +198,11 @@ def _groups(task: Task, device: Device, parts: Parts, columns: _Columns) -> None
     columns.add("group_width", np.log2(padded["c_in"] / task.sizes["groups"]))
 
 
-def _rows(task: Task, device: Device, columns: _Columns) -> None:
+def _rows(task: Task, device: Device, parts: Parts, columns: _Columns) -> None:
     s = task.sizes
     names = ("rows", "cols", "numel", "tokens", "vocab", "dim", "heads", "head_dim", "k", "batch",
-             "n", "m", "nnz", "bytes", "targets")  # fmt: skip
+             "n", "m", "nnz", "bytes", "targets", "steps", "width", "hidden", "layers",
+             "ways")  # fmt: skip
     for name in names:
         if name in s:
             columns.add(f"log_{name}", np.log2(s[name]), smooth=True)
@@ -223,6 +224,11 @@ def _rows(task: Task, device: Device, columns: _Columns) -> None:
         table = s["vocab"] * s["dim"] * task.element
         columns.add("table_in_cache", np.log2(1.0 + table / max(device.cache, 1.0)))
         columns.add("repeats", np.log2(s["tokens"] / s["vocab"]))
+    if task.base.startswith("recurrent"):
+        columns.add("persistent", parts.choice, smooth=True)
+        columns.add("weights", np.log2(s["hidden"] ** 2 * task.element), smooth=True)
+        columns.add("cells", np.log2(s["steps"] * s["layers"] * s["ways"]), smooth=True)
+        columns.add("beside", np.minimum(s["layers"] * s["ways"], 2.0), smooth=True)
     if task.base.startswith("fourier"):
         _fourier(task, columns)
     moved = s["read"] + s["written"]

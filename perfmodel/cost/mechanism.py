@@ -15,6 +15,7 @@ from perfmodel.cost.fourier import fourier_parts
 from perfmodel.cost.gemm import PRODUCT_SPLITS, TILES, gemm_parts
 from perfmodel.cost.memory_bound import memory_parts
 from perfmodel.cost.parts import Floats, Parts, combine
+from perfmodel.cost.recurrent import recurrent_parts
 from perfmodel.cost.scatter import scatter_parts
 from perfmodel.cost.tasks import Task, row_lengths
 from perfmodel.hardware import Accelerator
@@ -24,7 +25,7 @@ Coefficients = Mapping[str, float]
 OPTIMIZER_CHUNK = 65536
 # Operand bytes times operations a clock of the fastest unit that coefficients were fitted to.
 FED_RATE = 8192.0
-MATRIX_KERNELS = ("gemm", "gemm_batched", "gemm_grouped", "attention", "conv", "spmm")
+MATRIX_KERNELS = ("gemm", "gemm_batched", "gemm_grouped", "attention", "conv", "spmm", "recurrent")
 
 
 def task_device(task: Task, accelerator: Accelerator) -> Device:
@@ -58,7 +59,7 @@ def mechanism(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         moved = s["bytes"] / coefficients["host_bytes_per_second"]
         none = np.zeros_like(moved)
         return combine(none, moved, none, none + coefficients["floor_seconds"], 4.0)
-    if base.startswith(("fourier", "scatter_add")):
+    if base.startswith(("fourier", "scatter_add", "recurrent")):
         return _scattered(task, device, coefficients)
     rows, taken = row_count(task), row_bytes(task)
     if base == "embedding":
@@ -78,7 +79,11 @@ def mechanism(task: Task, device: Device, coefficients: Coefficients) -> Parts:
 
 
 def _scattered(task: Task, device: Device, coefficients: Coefficients) -> Parts:
-    """Kernels whose accesses lie far apart: Fourier transforms and scattered sums."""
+    """Kernels with files of their own: transforms, scattered sums, recurrent layers."""
+    if task.base.startswith("recurrent"):
+        return recurrent_parts(
+            task.sizes, task.words, task.dtype, task.element, device, coefficients
+        )
     if task.base.startswith("fourier"):
         return fourier_parts(task.words["kind"], task.sizes, device, coefficients)
     return scatter_parts(task.base, task.element, task.sizes, device, coefficients)

@@ -31,6 +31,8 @@ FOURIER = {"fft": "fourier", "rfft": "fourier_r2c", "irfft": "fourier_c2r"}
 _KIN = dict.fromkeys(FOURIER.values(), "fourier") | {
     "rmsnorm_odd": "norm_odd",
     "layernorm_odd": "norm_odd",
+    "recurrent_fwd": "recurrent",
+    "recurrent_bwd": "recurrent",
 }
 _GEMM = {"gemm": "gemm", "grouped_gemm": "gemm_grouped"}
 _ROWS = {"rmsnorm", "layernorm", "softmax", "embedding", "cross_entropy"}
@@ -241,6 +243,8 @@ def _kernels(
         few = (sizes["rows"] <= FEW_ROWS) & (words["kind"] == "index_add")
         yield "scatter_add_few", few
         yield f"scatter_add_{'rows' if words['kind'] == 'index_add' else 'values'}", ~few
+    elif family == "recurrent":
+        yield f"recurrent_{'bwd' if direction == 'bwd' else 'fwd'}", None
     else:
         yield _only_kernel(family, words), None
 

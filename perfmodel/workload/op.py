@@ -20,6 +20,7 @@ from perfmodel.errors import WorkloadError, nearest_name
 from perfmodel.workload.ops.base import Count, Flag, Op, Size
 from perfmodel.workload.ops.conv import Conv2d, Conv3d
 from perfmodel.workload.ops.dense import Attention, Gemm, GroupedGemm, Spmm, attention_pairs
+from perfmodel.workload.ops.recurrent import Recurrent
 from perfmodel.workload.ops.rowwise import (
     CrossEntropy,
     Embedding,
@@ -64,6 +65,7 @@ __all__ = [
     "LayerNorm",
     "Op",
     "Permute",
+    "Recurrent",
     "RmsNorm",
     "Rope",
     "ScatterAdd",
@@ -94,6 +96,7 @@ _CLASSES: Final[tuple[type[Op], ...]] = (
     TopK,
     Permute,
     ScatterAdd,
+    Recurrent,
     AdamW,
     Sgd,
     Copy,

@@ -56,6 +56,9 @@ RECORDS = [
     {"op": "scatter_add", "rows": 10, "cols": 64, "targets": 4},
     {"op": "scatter_add", "rows": 10000, "cols": 64, "targets": 4, "dtype": "bf16"},
     {"op": "scatter_add", "rows": 10000, "cols": 64, "targets": 400, "kind": "scatter_add"},
+    {"op": "recurrent", "steps": 20, "batch": 8, "width": 64, "hidden": 128, "kind": "gru"},
+    {"op": "recurrent", "steps": 20, "batch": 8, "width": 64, "hidden": 512, "layers": 2,
+     "dtype": "bf16", "pass": "bwd"},
     {"op": "spmm", "m": 1024, "n": 128, "k": 1024, "nnz": 10000},
 ]  # fmt: skip
 

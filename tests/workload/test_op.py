@@ -27,6 +27,7 @@ from perfmodel.workload.op import (
     GroupedGemm,
     LayerNorm,
     Permute,
+    Recurrent,
     RmsNorm,
     Rope,
     ScatterAdd,
@@ -90,6 +91,8 @@ BY_HAND = [
     (Fft(2, 8, kind="rfft", rows=4), 2 * 400, 2 * 4 * 32, 2 * 4 * 40),
     (ScatterAdd(5, 4, 3), 20, 80 + 40 + 48, 48),
     (ScatterAdd(3, 4, 5, "bf16", "scatter_add"), 12, 24 + 24 + 24, 24),
+    (Recurrent(2, 3, 4, 5), 2160, 976, 120),
+    (Recurrent(2, 3, 4, 5, 2, 2, "bf16", "gru", "bwd"), 17280, 1968, 1728),
     (Spmm(3, 4, 5, 6), 48, 24 + 24 + 16 + 80, 48),
     (Collective("all_reduce", 10, 4), 0, 10, 10),
 ]

@@ -22,7 +22,8 @@ from perfmodel.cost.program.step import device_times
 HOST_PULL: Final = (0.2, 0.6)
 """Of scalars and of classes: what did best when a sixth of the fitted models was left out."""
 HOST_SCALARS: Final = (
-    "step_host", "python_call", "autograd", "recomputed", "tensor", "more_launch",
+    "step_host", "python_call", "autograd", "recomputed", "tensor", "parameter",
+    "compiled_module", "compiled_input", "more_launch",
 )  # fmt: skip
 FEWEST_PROBES: Final = 8
 UNPROBED_WEIGHT: Final = 0.3
@@ -121,7 +122,7 @@ def _fit_calls(
     kinds = [kind for k, kind in enumerate(HOST_KINDS) if np.count_nonzero(both[:, k]) >= 2]
     scalars = ["step_host", "python_call", "more_launch"]
     if np.count_nonzero(behind.any(axis=1)) >= 2:
-        scalars += ["autograd", "backward_share", "backward_pace", "tensor"]
+        scalars += ["autograd", "backward_share", "backward_pace", "tensor", "parameter"]
     if np.count_nonzero(counts[:, columns().index("recomputed")]) >= 2:
         scalars += ["recomputed"]
     if single.any() and not single.all():

@@ -38,7 +38,9 @@ from perfmodel.workload.stacked import stacked
 SET_BYTES: Final = 400e6
 SETS: Final = 48
 """Input sets of a calibrated operator: 400 MB of them, at most 48."""
-LIBRARY: Final = ("gemm", "conv", "attention", "adamw", "sgd", "fourier", "scatter_add")
+LIBRARY: Final = (
+    "gemm", "conv", "attention", "adamw", "sgd", "fourier", "scatter_add", "recurrent",
+)  # fmt: skip
 HALVES: Final = ("bf16", "fp16")
 LEAST_BROADCAST: Final = 16
 """Bytes up to which an operand is a scalar, which a kernel takes as an argument [B]."""

@@ -1,9 +1,12 @@
-"""Recurrent layers of cuDNN: one product for all inputs of a layer, then the steps one by one.
+"""Recurrent layers of cuDNN: one operator a stack, or what a projection makes of it.
 
-A step is a product of the last state with the recurrent weights, and a kernel for the gates. A cell
-waits for the one before it and for the one below it, so that layers overlap: ``L`` layers of ``T``
-steps take ``T + L - 1`` turns with about ``T L / (T + L - 1)`` cells each. The two directions of a
-layer run side by side, and the next layer waits for both.
+A stack without projections is one :class:`~perfmodel.workload.op.Recurrent`, priced by what such
+stacks were measured to take. Cells with a projection are taken apart: one product for all inputs of
+a layer, then the steps one by one. A step is a product of the last state with the recurrent
+weights, and a kernel for the gates. A cell waits for the one before it and for the one below it, so
+that layers overlap: ``L`` layers of ``T`` steps take ``T + L - 1`` turns with about
+``T L / (T + L - 1)`` cells each. The two directions of a layer run side by side, and the next layer
+waits for both.
 
 Reference
 ---------
@@ -18,9 +21,10 @@ from typing import Final
 from perfmodel.workload.lowering.kernel import Kernel
 from perfmodel.workload.lowering.site import Site, Work, item_bytes
 from perfmodel.workload.lowering.stream import stream
-from perfmodel.workload.op import Gemm, Op
+from perfmodel.workload.op import Gemm, Op, Recurrent
 
 _GATES: Final = {0: 1, 1: 1, 2: 4, 3: 3}  # rnn with relu, with tanh, lstm, gru
+_KINDS: Final = {0: "rnn", 1: "rnn", 2: "lstm", 3: "gru"}
 _EACH: Final = 12.0  # operations of a gate: an exponential and a quotient
 
 
@@ -83,6 +87,8 @@ def recurrent(site: Site) -> Work:
     of = sizes(site)
     if of.steps * of.batch == 0:
         return Work("composite")
+    if of.out == of.hidden:
+        return _whole(site, of, "train" if site.attribute("train", False) else "fwd")
     dtype, wide = _dtype(site), of.gates * of.hidden
     kernels = [
         site.kernel("gemm", Gemm(of.steps * of.batch, wide, of.read_by(layer), 1, dtype),
@@ -91,9 +97,11 @@ def recurrent(site: Site) -> Work:
         for _ in range(of.ways)
     ]  # fmt: skip
     turns, cells = of.turns
-    step = [Gemm(of.batch, wide, of.out, cells, dtype), _gates(site, of, cells, kept=2)]
-    if of.out != of.hidden:
-        step.append(Gemm(of.batch, of.out, of.hidden, cells, dtype))
+    step = [
+        Gemm(of.batch, wide, of.out, cells, dtype),
+        _gates(site, of, cells, kept=2),
+        Gemm(of.batch, of.out, of.hidden, cells, dtype),
+    ]
     kernels += _each(site, step) * turns
     return Work("composite", tuple(kernels))
 
@@ -103,11 +111,15 @@ def recurrent_backward(site: Site) -> Work:
     of = sizes(site)
     if of.steps * of.batch == 0:
         return Work("composite")
+    if of.out == of.hidden:
+        return _whole(site, of, "bwd")
     dtype, wide, rows = _dtype(site), of.gates * of.hidden, of.steps * of.batch
     turns, cells = of.turns
-    step = [_gates(site, of, cells, kept=6), Gemm(of.batch, of.out, wide, cells, dtype)]
-    if of.out != of.hidden:
-        step.insert(0, Gemm(of.batch, of.hidden, of.out, cells, dtype))
+    step = [
+        Gemm(of.batch, of.hidden, of.out, cells, dtype),
+        _gates(site, of, cells, kept=6),
+        Gemm(of.batch, of.out, wide, cells, dtype),
+    ]
     kernels = _each(site, step) * turns
     width = item_bytes(site.inputs[0].dtype)
     bias = stream("bias", rows * wide, rows * wide * width, wide * width, rows * wide)
@@ -121,6 +133,15 @@ def recurrent_backward(site: Site) -> Work:
         ]
         kernels += _each(site, after) * of.ways
     return Work("composite", tuple(kernels))
+
+
+def _whole(site: Site, of: Layers, direction: str) -> Work:
+    """The stack as one operator."""
+    op = Recurrent(
+        of.steps, of.batch, of.width, of.hidden, of.layers, of.ways, _dtype(site),
+        _KINDS[int(site.attribute("mode"))], direction,
+    )  # fmt: skip
+    return Work("composite", (site.kernel("recurrent", op, host="composite"),))
 
 
 def _each(site: Site, ops: list[Op]) -> list[Kernel]:

@@ -1,0 +1,137 @@
+r"""Stacks of recurrent layers as cuDNN runs them: one persistent kernel a layer, or steps.
+
+Small cells stay in one kernel for a whole layer and direction. A block takes one sequence (eight of
+them with half precision on matrix units) and keeps the weights of :math:`w` bytes in its registers
+as far as there is room for :math:`r`; what does not fit comes from the cache at every step, for all
+:math:`n` blocks that run at once:
+
+.. math::
+
+    t_\text{cell} = \lceil \text{blocks} / U \rceil \left( t_p + \frac{\min(w, r)}{b_r}
+        + \max(0, w - r) \left(\frac{1}{b_s} + \frac{n}{b_a}\right) \right)
+
+All other cells are a product of the last state with the recurrent weights and a kernel for the
+gates. Cells of the :math:`L` layers and :math:`D` directions run beside each other:
+
+.. math::
+
+    t_\text{cell} = \frac{1}{1 + 2 \sigma (1 - 1 / (L D))} \left( t_q + \frac{e\, k}{b_k} +
+        \left\lVert \frac{2 B G H^2}{\eta P}, \frac{w}{b_c} \right\rVert_p
+        + \frac{e\, B G H}{b_g} \right)
+
+A sum has :math:`k = H` terms, in the backward pass :math:`k = G H`: few rows leave most units
+without work, and the rest walk along it. Products of whole sequences stand beside the
+:math:`T L D` cells of both: the inputs of every layer, and in the backward pass the gradients of
+inputs and of weights.
+
+Reference
+---------
+Appleyard, Kocisky, Blunsom, "Optimizing Performance of Recurrent Neural Networks on GPUs", 2016.
+Diamos et al., "Persistent RNNs: Stashing Recurrent Weights On-Chip", 2016. Which kernel runs, and
+its blocks: names of the kernels of 80 stacks on an H100 (cuDNN 9.19).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.cost.device import Device
+from perfmodel.cost.parts import Floats, Parts, combine, soft_max
+from perfmodel.workload.ops.recurrent import GATES
+
+COEFFICIENTS: Final = {
+    "persist_seconds": "a step of a persistent kernel beside its arithmetic [s]",
+    "persist_bytes_per_second": "rate at which a block goes through weights that it keeps [B/s]",
+    "persist_room": "bytes of weights that a block can keep [B]",
+    "spill_bytes_per_second": "rate at which a block reads the others again [B/s]",
+    "spill_all_bytes_per_second": "rate at which all blocks together do [B/s]",
+    "step_seconds": "a step's product and gates, where neither has much to do [s]",
+    "depth_bytes_per_second": "rate at which a product walks along one row of its sum [B/s]",
+    "cache_bytes_per_second": "rate at which all units read a step's weights [B/s]",
+    "gate_bytes_per_second": "rate at which gates are read and written [B/s]",
+    "side_share": "time that cells beside each other save, as a share of the rest",
+    "product_seconds": "start and end of a product of whole sequences [s]",
+    "compute_efficiency": "share of the peak that products reach",
+    "floor_seconds": "start and end of the call [s]",
+    "overlap_exponent": "how sharply arithmetic and memory overlap",
+}
+WIDEST: Final = MappingProxyType({"lstm": 192.0, "gru": 192.0, "rnn": 384.0})
+"""Widest cells of persistent kernels; cuDNN has none for bf16."""
+WIDEST_BACK: Final = MappingProxyType(dict(WIDEST) | {"lstm": 128.0})
+SEQUENCES: Final = 8.0
+"""Sequences of a block on matrix units, which take fp16 in whole eights; others keep fp32."""
+_GATE_VALUES: Final = {"fwd": 2.0, "train": 3.0, "bwd": 5.0}
+_PRODUCTS: Final = {"fwd": 1.0, "train": 1.0, "bwd": 3.0}
+
+
+def persistent(kind: str, direction: str, hidden: Floats, dtype: str) -> NDArray[np.bool_]:
+    """Where one kernel runs all steps of a layer, shape (N,)."""
+    widest = (WIDEST_BACK if direction == "bwd" else WIDEST)[kind]
+    return np.asarray((hidden <= widest) & (dtype != "bf16"))
+
+
+def recurrent_parts(
+    sizes: Mapping[str, Floats],
+    words: Mapping[str, str],
+    dtype: str,
+    element: float,
+    device: Device,
+    coefficients: Mapping[str, float],
+) -> Parts:
+    """Time of stacks of recurrent layers and its parts, arrays of shape (N,) [s].
+
+    Parameters
+    ----------
+    sizes : mapping of array
+        ``steps batch width hidden layers ways flops read written`` of the operator.
+    words : mapping of str
+        ``kind`` and ``direction``.
+    dtype : str
+        Format of the operands.
+    element : float
+        Bytes of one value [B].
+    device : Device
+        The chip.
+    coefficients : mapping
+        Values of :data:`COEFFICIENTS`.
+    """
+    c, s = coefficients, sizes
+    gates, direction = float(GATES[words["kind"]]), words["direction"]
+    batch, hidden = s["batch"], s["hidden"]
+    each = s["layers"] * s["ways"]
+    cells = s["steps"] * each
+    rate = device.peak * c["compute_efficiency"]
+    weights = gates * hidden**2 * element
+    kept = persistent(words["kind"], direction, hidden, dtype)
+
+    matrix = (batch % SEQUENCES == 0.0) & (dtype == "fp16")
+    held = gates * hidden**2 * np.where(matrix, 2.0, 4.0)
+    blocks = np.where(matrix, batch / SEQUENCES, batch)
+    room = np.minimum(held, c["persist_room"])
+    crowd = np.minimum(blocks, device.units) / c["spill_all_bytes_per_second"]
+    step = c["persist_seconds"] + room / c["persist_bytes_per_second"]
+    step += (held - room) * (1.0 / c["spill_bytes_per_second"] + crowd)
+    one_kernel = np.ceil(blocks / device.units) * step
+
+    in_step = 2.0 * batch * gates * hidden**2 / rate
+    moved = soft_max((in_step, weights / c["cache_bytes_per_second"]), c["overlap_exponent"])
+    gate_bytes = _GATE_VALUES[direction] * batch * gates * hidden * element
+    depth = hidden * (gates if direction == "bwd" else 1.0) * element
+    stepwise = c["step_seconds"] + depth / c["depth_bytes_per_second"]
+    stepwise += moved + gate_bytes / c["gate_bytes_per_second"]
+    stepwise /= 1.0 + c["side_share"] * 2.0 * (1.0 - 1.0 / each)
+
+    in_steps = 2.0 * cells * batch * gates * hidden**2
+    beside = np.maximum(s["flops"] - in_steps, 0.0) / rate
+    start = each * _PRODUCTS[direction] * c["product_seconds"] + c["floor_seconds"]
+    waiting = cells * np.where(kept, one_kernel, stepwise)
+    memory = (s["read"] + s["written"]) / device.bandwidth
+    none = np.zeros_like(cells)
+    return combine(
+        beside, memory, none, start + waiting, c["overlap_exponent"], kept.astype(np.float64)
+    )

@@ -1,0 +1,63 @@
+"""Recurrent stacks: which kernels run, and what their times must obey."""
+
+import numpy as np
+import pytest
+
+from perfmodel.cost import load_coefficients, price
+from perfmodel.cost.mechanism import mechanism, task_device
+from perfmodel.cost.recurrent import COEFFICIENTS, persistent
+from perfmodel.cost.tasks import tasks_of
+from perfmodel.hardware import load_accelerator
+from perfmodel.workload.op import Recurrent
+
+H100 = load_accelerator("h100-sxm5-80gb")
+
+
+def _seconds(**sizes):
+    op = Recurrent(**({"steps": 64, "batch": 16, "width": 256, "hidden": 256} | sizes))
+    _, (task,) = tasks_of(op)
+    coefficients = load_coefficients("hopper").of(task.kernel)
+    return mechanism(task, task_device(task, H100), coefficients).seconds
+
+
+# Names of the kernels on an H100 (cuDNN 9.19): RNN_blockPersist_*, or a product a step.
+@pytest.mark.parametrize(
+    ("kind", "direction", "hidden", "dtype", "one"),
+    [("lstm", "train", 128, "fp32", True), ("lstm", "train", 224, "fp32", False),
+     ("lstm", "bwd", 128, "tf32", True), ("lstm", "bwd", 192, "fp32", False),
+     ("gru", "train", 192, "tf32", True), ("gru", "fwd", 198, "fp32", False),
+     ("rnn", "train", 384, "fp16", True), ("rnn", "bwd", 896, "fp32", False),
+     ("rnn", "bwd", 128, "bf16", False), ("gru", "fwd", 224, "fp16", False)],
+)  # fmt: skip
+def test_small_cells_stay_in_one_kernel(kind, direction, hidden, dtype, one):
+    assert persistent(kind, direction, np.array([float(hidden)]), dtype)[0] == one
+
+
+def test_every_coefficient_has_a_value():
+    values = load_coefficients("hopper").of("recurrent_bwd")
+    assert set(COEFFICIENTS) <= set(values)
+
+
+@pytest.mark.parametrize("hidden", [128, 1024])
+def test_twice_the_steps_take_twice_the_time_but_for_the_start(hidden):
+    one, two, four = (_seconds(steps=n, hidden=hidden)[0] for n in (100, 200, 400))
+    assert four - two == pytest.approx(2.0 * (two - one), rel=0.02)
+
+
+def test_layers_beside_each_other_save_time_where_steps_are_kernels_of_their_own():
+    one, two = (_seconds(hidden=1024, layers=n, width=1024)[0] for n in (1, 2))
+    assert one < two < 2.0 * one
+
+
+def test_sequences_fill_the_chip_before_they_wait_for_each_other():
+    few, full, more = (_seconds(batch=n, hidden=64, steps=512, width=64)[0] for n in (33, 132, 133))
+    assert full < 1.5 * few
+    assert more > 1.5 * full
+
+
+def test_a_backward_pass_takes_longer_and_nothing_beats_the_bound():
+    for hidden in (64, 512, 2048):
+        forward = price(Recurrent(50, 64, 512, hidden, 2, 2, "bf16", "lstm", "train"), H100)
+        backward = price(Recurrent(50, 64, 512, hidden, 2, 2, "bf16", "lstm", "bwd"), H100)
+        assert forward.seconds < backward.seconds
+        assert forward.lower <= forward.seconds
