@@ -83,3 +83,14 @@ def test_a_half_precision_table_gathers_its_gradient_in_single_precision():
     assert zero.bytes_written == cast.bytes_read == vocab * dim * 4
     assert added.bytes_read == tokens * (2 * dim + 8) + tokens * dim * 4
     assert cast.bytes_written == vocab * dim * 2
+
+
+def test_tokens_of_a_small_table_wait_for_each_other():
+    rows, dim = 2**16, 8
+    tensors = {
+        "g": ((rows, dim), "fp32", "input"), "i": ((rows,), "int64", "input"),
+        "d": ((32, dim), "fp32"),
+    }  # fmt: skip
+    nodes = [("embedding_dense_backward", "gi", "d", {"num_weights": 32})]
+    *_, added = lower(recipes.program(tensors, nodes, "d"), COMPILED).kernels
+    assert added.ops == (ScatterAdd(rows, dim, 32, "fp32", "scatter_add"),)

@@ -93,9 +93,19 @@ def crowded(site: Site) -> Work | None:
     op: Op | None = kernels[-1].ops[0] if kernels else None
     if "index_put" in site.name:
         op = _put(site)
+    elif site.name == "embedding_dense_backward":
+        op = _table(site)
     if not isinstance(op, ScatterAdd) or int(op.rows) < CROWDED * int(op.targets):
         return None
     return Work("index", (replace(kernels[-1], ops=(replace(op, kind="scatter_add"),)),))
+
+
+def _table(site: Site) -> ScatterAdd | None:
+    """Gradients of tokens into a table's rows."""
+    tokens, table = numel(site.inputs[1].shape), site.outputs[0].shape
+    if not tokens or not numel(table):
+        return None
+    return ScatterAdd(tokens, numel(table[1:]), table[0], "fp32")
 
 
 def _put(site: Site) -> ScatterAdd | None:

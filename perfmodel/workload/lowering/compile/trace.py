@@ -170,7 +170,7 @@ def _lookup_gradient(graph: Graph, site: Site, args: list[int]) -> list[int]:
     out = site.outputs[0]
     wide = parts.compute_dtype(out.dtype)
     zero = graph.map("zeros", (), out.shape, wide, 0, arguments=site.node.name)
-    total = scatter.add(graph, zero, args[:2], wide)
+    total = scatter.add(graph, zero, args[:2], wide, scatter.crowded(site))
     if wide != out.dtype:
         total = graph.map("cast", (total,), out.shape, out.dtype, 0)
     return [total]
