@@ -63,7 +63,7 @@ def test_softmax_with_its_neighbours_is_one_kernel():
         "z",
     )
     (kernel,) = compiled(made).kernels
-    assert kernel.kind == "reduction"
+    assert kernel.kind == "norm"
     assert kernel.bytes_read == kernel.bytes_written == 4 * 64 * 256
 
 

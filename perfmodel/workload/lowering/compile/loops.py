@@ -51,7 +51,6 @@ def generated(
     """A generated kernel."""
     steps = tuple(dict.fromkeys(step for buffer in members for step in buffer.steps))
     nodes = tuple(sorted({n for buffer in members for n in buffer.nodes if n >= 0}))
-    reduction = any(buffer.reduced > 1 for buffer in members)
     elements = max(buffer.numel * buffer.reduced for buffer in members)
     flops = _GENERATED * sum(buffer.operations for buffer in members)
     read, written = (sum(size for _, size in traffic) for traffic in (reads, writes))
@@ -60,9 +59,18 @@ def generated(
     ops = waiting(members[0], name, reads) or (
         stream(name, elements, read + again, written, flops, arithmetic(members[0].value.dtype)),
     )
-    kind = "reduction" if reduction else "pointwise"
+    kind = _kind(members)
     note = "reordered reads" if any(map(_reordered, members)) else ""
     return Kernel(name, kind, ops, reads, writes, nodes, phase, "triton", note=note)
+
+
+def _kind(members: Sequence[Buffer]) -> str:
+    """``pointwise``; ``norm`` where rows are summed and written; ``reduction`` where only summed."""
+    sums = [member for member in members if member.reduced > 1]
+    if not sums:
+        return "pointwise"
+    full = max(member.numel * member.reduced for member in sums)
+    return "norm" if any(m.reduced == 1 and 2 * m.numel > full for m in members) else "reduction"
 
 
 def _twice(members: Sequence[Buffer], device: Device) -> bool:
