@@ -65,7 +65,7 @@ def generated(
 
 
 def _kind(members: Sequence[Buffer]) -> str:
-    """``pointwise``; ``norm`` where rows are summed and written; ``reduction`` where only summed."""
+    """``pointwise``; ``norm`` where rows are summed and written; else ``reduction``."""
     sums = [member for member in members if member.reduced > 1]
     if not sums:
         return "pointwise"
