@@ -48,6 +48,7 @@ LIMITS = {
     "overlap_exponent": (1.0, 12.0),
     "block_overhead_cycles": (50.0, 1e5),
     "step_overhead_cycles": (1.0, 5e3),
+    "step_wait_cycles": (1.0, 400.0),
     "wave_blur": (0.01, 1.0),
     "split_length": (32.0, 8192.0),
     "unit_bandwidth_share": (0.3, 8.0),

@@ -19,8 +19,17 @@ INLINE_ECC = 1.0 / 16.0
 # the mechanism's. By the kernel names in NeuSight's tables, 7,470 of 7,476 batched products of A100
 # and L4 ran in ampere_sgemm_128x128_nn; of a P100 2,656 of 2,662 in 128 x 64, and its 1,811 linear
 # layers in tiles of 4,096 elements.
-PRODUCT_TILES: dict[str, Tiles] = {"pascal": ((32, 128), (128, 32), (64, 64))}
+# On an H100 18 tiles of sm80_xmma and cutlass_80_simt were seen; these hold nine products in ten.
+_HOPPER: Tiles = (
+    (32, 32), (32, 64), (64, 64), (64, 128), (128, 64), (64, 256), (128, 128), (128, 256),
+    (256, 128),
+)  # fmt: skip
+PRODUCT_TILES: dict[str, Tiles] = {
+    "pascal": ((32, 128), (128, 32), (64, 64)),
+    "hopper": _HOPPER,
+}
 BATCHED_TILES: dict[str, Tiles] = {
+    "hopper": _HOPPER,
     "pascal": ((128, 64), (64, 128)),
     "ampere": ((128, 128),),
     "ada": ((128, 128),),

@@ -13,11 +13,13 @@ works on one at a time, so the tiles run in waves. For a tile :math:`t_m \times 
 
 where ``h`` is the tile's arithmetic intensity: small tiles starve on operand traffic. Operands
 reach a unit at no more than :math:`\beta` bytes a clock and all units together at no more than the
-last-level cache delivers; a tile's result leaves it at so many bytes a clock when its sum is done.
-Device memory delivers the unique bytes at a fraction :math:`\eta_b` of its peak, after a latency
-that operands still in the cache do not pay. Persistent kernels hand out tiles as units come free,
-which blurs the waves, and pay for the queue once. The power limit stretches the whole: a chip at
-its limit lowers its clock until :math:`(\epsilon_F F + \epsilon_B B) / t` is what it may draw. The
+last-level cache delivers. On the vector units a tile alone waits for every step of ``k`` in
+proportion to its side, and others on the same unit work meanwhile. A tile's result leaves it at so
+many bytes a clock when its sum is done. Device memory delivers the unique bytes at a fraction
+:math:`\eta_b` of its peak, after a latency that operands still in the cache do not pay. Persistent
+kernels hand out tiles as units come free, which blurs the waves, and pay for the queue once. The
+power limit stretches the whole: a chip at its limit lowers its clock until
+:math:`(\epsilon_F F + \epsilon_B B) / t` is what it may draw. The
 library is taken to choose the fastest tile and split.
 """
 
@@ -51,11 +53,14 @@ COEFFICIENTS = {
     "latency_seconds": "wait for the first operands where they are not in the cache [s]",
     "reuse_room": "share of the last-level cache in which operands survive until they come back",
     "single_rate": "rate of tiles whose rows start on single elements, against others",
+    "step_wait_cycles": "clocks that a tile of 8 x 8 alone on a unit takes for a step of k",
     "floor_seconds": "start and end of a kernel in a stream of kernels [s]",
     "overlap_exponent": "how sharply arithmetic and memory overlap",
 }
 
 TILES = ((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64), (64, 32), (32, 64))
+# Elements of the tile that ``step_wait_cycles`` is stated for.
+WAITING_TILE = 64.0
 SPLITS = (1, 2, 4, 8, 16)
 # As many parts as fill the chip, of at least so much of k and at most so many.
 FILL, LEAST_DEPTH, MOST_PARTS = 0, 256.0, 20.0
@@ -72,6 +77,7 @@ _WITHOUT = {
     "latency_seconds": 0.0,
     "reuse_room": 0.0,
     "single_rate": 1.0,
+    "step_wait_cycles": 0.0,
 }
 # Weight gradients add up over all places of all images: few tiles, and many parts.
 MANY_SPLITS = (1, 2, 8, 32, 128)
@@ -200,6 +206,9 @@ def _chunk(
     time = np.where(turns > 1.0, time, 1.0)
     depth = np.ceil(k / parts / 32.0) * 32.0
     time *= depth * (per_element * slower) + end
+    if c["step_wait_cycles"] > 0.0:
+        wait = c["step_wait_cycles"] * np.sqrt(rows * columns / WAITING_TILE) / device.clock
+        time = np.maximum(time, depth * wait + end)
     if np.isfinite(c["shared_bytes_per_second"]):
         time = np.maximum(time, tiles * parts * depth * (taken / c["shared_bytes_per_second"]))
     if splits != (1,):
@@ -222,7 +231,7 @@ def _chunk(
         return whole
     queued = queued_parts(m, n, k, batch, device, along_k=along_k)
     sizes = (m, n, k, batch, traffic)
-    return _few_rows(whole, sizes, queued, outside, device, c, len(TILES) * len(splits))
+    return _few_rows(whole, sizes, queued, outside, device, c, len(shapes) * len(splits))
 
 
 def _few_rows(
