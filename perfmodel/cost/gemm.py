@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.cost.device import Device, energy_scale
-from perfmodel.cost.gemm_thin import is_thin, queued_parts, thin_times
+from perfmodel.cost.gemm_thin import is_thin, is_thin_single, queued_parts, thin_times
 from perfmodel.cost.parts import Floats, Parts, soft_max
 
 COEFFICIENTS = {
@@ -100,6 +100,7 @@ def gemm_parts(
     splits: tuple[int, ...] = SPLITS,
     tiles: tuple[tuple[int, int], ...] = TILES,
     along_k: bool = True,
+    dtype: str = "",
 ) -> Parts:
     """Time of ``batch`` products of ``m x k`` by ``k x n``.
 
@@ -123,6 +124,8 @@ def gemm_parts(
         Tiles that the library has.
     along_k : bool
         Whether both factors lie along ``k`` in memory, as those of a linear layer.
+    dtype : str
+        Format of the operands, where a library treats one as no other of its size.
 
     Returns
     -------
@@ -151,6 +154,7 @@ def gemm_parts(
             splits=splits,
             shapes=tiles,
             along_k=along_k,
+            single=along_k and dtype == "bf16",
         )
         for start in range(0, size, step)
     ]
@@ -173,15 +177,15 @@ def _chunk(
     splits: tuple[int, ...],
     shapes: tuple[tuple[int, int], ...],
     along_k: bool,
+    single: bool,
 ) -> tuple[Floats, ...]:
     """Every (tile, split) of a slice of the operators; the fastest is kept."""
     c = _WITHOUT | dict(c)
     slower = np.where(even < 2.0, 1.0 / c["single_rate"], 1.0)
     unit_peak = device.peak / device.units
     memory = traffic / (device.bandwidth * c["bandwidth_efficiency"])
-    flops = 2.0 * m * n * k * batch
-    scale = energy_scale(device, c["energy_halving_years"])
-    power = (scale * c["joules_per_flop"] * flops + c["joules_per_byte"] * traffic) / device.power
+    joules = energy_scale(device, c["energy_halving_years"]) * c["joules_per_flop"]
+    power = (joules * (2.0 * m * n * k * batch) + c["joules_per_byte"] * traffic) / device.power
     # Shape (tiles, splits, operators): every tile and every number of parts at once.
     rows, columns = (
         np.array(side, dtype=float)[:, None, None] for side in zip(*shapes, strict=True)
@@ -230,14 +234,17 @@ def _chunk(
     if "thin_wait_cycles" not in c:
         return whole
     queued = queued_parts(m, n, k, batch, device, along_k=along_k)
+    alone = is_thin_single(m, n, k, batch) & (even < 2.0) & single
+    thin = (is_thin(m, n, k, batch, device) | alone) & (queued == 0.0)
     sizes = (m, n, k, batch, traffic)
-    return _few_rows(whole, sizes, queued, outside, device, c, len(shapes) * len(splits))
+    return _few_rows(whole, sizes, queued, thin, outside, device, c, len(shapes) * len(splits))
 
 
 def _few_rows(
     whole: tuple[Floats, ...],
     sizes: tuple[Floats, ...],
     parts: Floats,
+    thin: NDArray[np.bool_],
     outside: Floats,
     device: Device,
     c: Mapping[str, float],
@@ -249,7 +256,6 @@ def _few_rows(
         wait = parts * c["thin_turn_seconds"]
         chosen = np.full(m.shape, forms + 1.0)
         whole = _where(parts > 0.0, (whole[0] + wait, *whole[1:4], whole[4] + wait, chosen), whole)
-    thin = is_thin(m, n, k, batch, device) & (parts == 0.0)
     if not thin.any():
         return whole
     seconds, compute, memory, floor = thin_times(m, n, k, batch, traffic, device, c, outside)

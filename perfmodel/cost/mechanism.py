@@ -166,6 +166,7 @@ def _gemm(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         splits=PRODUCT_SPLITS,
         tiles=tiles or TILES,
         along_k=task.words.get("trans", "tn") == "tn",
+        dtype=task.dtype,
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from perfmodel.cost.device import device_of
 from perfmodel.cost.gemm import PRODUCT_SPLITS, gemm_parts
-from perfmodel.cost.gemm_thin import is_thin, queued_parts, thin_times
+from perfmodel.cost.gemm_thin import is_thin, is_thin_single, queued_parts, thin_times
 from perfmodel.hardware import load_accelerator
 
 H100 = load_accelerator("h100-sxm5-80gb")
@@ -62,6 +62,19 @@ def test_a_vector_waits_for_memory_alone():
 def test_the_library_leaves_its_tiles_where_it_was_seen_to(m, n, k, thin):
     assert is_thin(*_column(m, n, k, 1), FP32)[0] == thin
     assert not is_thin(*_column(m, n, k, 1), BF16)[0]
+
+
+@pytest.mark.parametrize(
+    ("m", "n", "k", "thin"),
+    [(2, 257, 625, True), (8, 8192, 5867, True), (4, 2037, 2560, True), (2, 784, 129, False),
+     (8, 1329, 14071, False), (4, 400, 2001, False), (16, 2001, 118, False)],
+)  # fmt: skip
+def test_few_rows_of_single_elements_leave_the_tiles_too(m, n, k, thin):
+    assert is_thin_single(*_column(m, n, k, 1))[0] == thin
+    sizes = _column(m, n, k, 1)
+    parts = gemm_parts(*sizes, 2.0, 2.0, BF16, TILED | THIN, even=1.0, dtype="bf16")
+    others = gemm_parts(*sizes, 2.0, 2.0, BF16, TILED | THIN, even=1.0, dtype="fp16")
+    assert (parts.choice[0] != others.choice[0]) == thin
 
 
 @pytest.mark.parametrize(
