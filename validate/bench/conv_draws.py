@@ -167,10 +167,9 @@ def repeats(folder: Path, count: int, seed: int) -> list[Entry]:
     """Convolutions that ``folder`` holds already, of every kind as many, to see how runs differ."""
     rng = random.Random(f"repeats/{seed}")
     kinds: dict[str, list[Entry]] = {}
-    for path in sorted(folder.glob("conv*.csv")):
-        for row in store.read_any(path):
-            op = store.op_of(row)
-            kinds.setdefault(ops.strata(op), []).append(op)
+    known = [store.op_of(r) for p in sorted(folder.glob("conv*.csv")) for r in store.read_any(p)]
+    for op in plan.without(known, folder / "again"):
+        kinds.setdefault(ops.strata(op), []).append(op)
     for members in kinds.values():
         rng.shuffle(members)
     order = sorted(kinds)
