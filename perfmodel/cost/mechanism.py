@@ -176,5 +176,7 @@ def row_evenness(task: Task) -> Floats:
     rows = (k, k)
     if "m" in task.sizes and "batch" in task.sizes:
         rows = row_lengths(task.sizes, task.words)
-    whole = n.astype(np.int64) | rows[0].astype(np.int64) | rows[1].astype(np.int64) | 64
+    whole = np.full(n.shape, 64, dtype=np.int64)
+    for row in (n, *rows):
+        whole |= np.where(row > 1.0, row, 64.0).astype(np.int64)
     return np.asarray((whole & -whole).astype(np.float64))

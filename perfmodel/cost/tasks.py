@@ -215,9 +215,9 @@ def _kernels(
         batched = sizes["batch"] > 1
         # Rows that do not start on 16 bytes keep a library from its best kernels.
         step = 16.0 / bytes_per_element(dtype)
-        odd = sizes["n"] % step > 0
-        for row in row_lengths(sizes, words):
-            odd = odd | (row % step > 0)
+        odd = np.zeros(sizes["n"].shape, dtype=np.bool_)
+        for row in (sizes["n"], *row_lengths(sizes, words)):
+            odd |= (row % step > 0) & (row > 1)  # single elements follow each other
         yield f"gemm-{rate}", ~batched & ~odd
         yield f"gemm_odd-{rate}", ~batched & odd
         yield f"gemm_batched-{rate}", batched & ~odd
