@@ -4,9 +4,12 @@ from collections import Counter
 
 import pytest
 
+from perfmodel.calibrate.measurements import to_record
 from perfmodel.workload.convnets.lower import Setting, forward
 from perfmodel.workload.convnets.names import CONVNETS, convnet
+from perfmodel.workload.op import op_from_dict
 from perfmodel.workload.ops.conv import Conv2d
+from validate.bench import draws_layers as layers
 from validate.bench import gate, known, ops, plan
 
 
@@ -46,6 +49,17 @@ def test_smoke_plan_touches_every_family_and_gemm_dtype(h100):
     assert {ops.family(o) for o in smoke} >= {ops.family(o) for o in h100} - {"host"}
     dtypes = {o["dtype"] for o in smoke if ops.family(o) == "gemm"}
     assert dtypes == {"bf16", "fp16", "tf32", "fp32", "fp8_e4m3", "int8"}
+
+
+@pytest.mark.parametrize("family", ["recurrent", *layers.DRAWS])
+def test_families_that_are_drawn_by_name_are_valid_and_counted_alike(family):
+    drawn = [bare(entry) for entry in plan.sample(family, 60, 2)]
+    assert len(drawn) == 60
+    for op in drawn:
+        record, _ = to_record(dict(op))
+        counted = op_from_dict(record)
+        assert ops.flops(op) == counted.flops
+        assert sum(ops.traffic(op)) == counted.bytes_moved
 
 
 def test_unknown_family_is_named():

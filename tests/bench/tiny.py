@@ -33,6 +33,9 @@ TINY = [
       for k in ("fft", "rfft", "irfft", "irfft_unscaled")),
     *({"op": "fft", "kind": k, "batch": 2, "rows": 6, "n": 10}
       for k in ("fft2", "rfft2", "irfft2")),
+    *({"op": "recurrent", "kind": k, "steps": 3, "batch": 2, "width": 4, "hidden": 8, "layers": n,
+       "ways": w, "pass": p, "dtype": "fp32"}
+      for k, n, w, p in (("lstm", 2, 2, "bwd"), ("gru", 1, 1, "train"), ("rnn_tanh", 1, 1, "fwd"))),
     {"op": "spmm", "kind": "csr", "m": 16, "n": 8, "k": 16, "density": 0.25, "dtype": "fp32"},
     {"op": "memcpy", "kind": "d2d", "bytes": 1024},
     {"op": "memcpy", "kind": "h2d", "bytes": 1024, "pinned": False},
