@@ -56,9 +56,11 @@ def padded(
         if n < TURNED_COLUMNS:
             return list(operands), work
     step = _ALIGNED // item_bytes(op.dtype)
-    wide = [-(-size // step) * step for size in (m, n, k)]
-    if wide == [m, n, k] or m * n * k / (m * k + n * k + m * n) < BALANCE:
+    starts = (m, n, k) if turned else (n, k)  # how many rows there are is no matter of alignment
+    bound = m * n * k / (m * k + n * k + m * n) >= BALANCE
+    if not bound or all(size % step == 0 for size in starts):
         return list(operands), work
+    wide = [-(-size // step) * step for size in (m, n, k)]
     sides = ((wide[0], wide[2]) != (m, k), (wide[1], wide[2]) != (n, k))
     result = [
         graph.map(PAD, (arg,), graph.values[arg].shape, graph.values[arg].dtype, 0, heavy=True)
