@@ -19,6 +19,7 @@ import numpy as np
 
 from perfmodel.calibrate import Record, load_measurements, markdown, summaries
 from perfmodel.calibrate.learn import fit_only
+from perfmodel.calibrate.profiled import load_profiled
 from perfmodel.calibrate.run import helpers_of, rough_coefficients
 from perfmodel.calibrate.samples import FUSED, Samples, samples_of
 from perfmodel.calibrate.score import score_samples
@@ -108,8 +109,14 @@ def sibling_transfer() -> list[Record]:
     rough = {
         kernel: rough_coefficients(one, base.of(kernel), seed=0) for kernel, one in taught.items()
     }
+    profiled = samples_of(load_profiled(HERE / "measurements" / source), load_accelerator(source))
     fitted = {
-        kernel: fit_only(one, source, base.of(kernel), support=helpers_of(one, taught, {}, rough))
+        kernel: fit_only(
+            one,
+            source,
+            base.of(kernel),
+            support=helpers_of(one, taught, {}, rough, profiled),
+        )
         for kernel, one in taught.items()
         if len(one.rows) >= 8
     }
