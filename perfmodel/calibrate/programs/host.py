@@ -14,7 +14,7 @@ from perfmodel.calibrate.programs.measured import Measured
 from perfmodel.calibrate.programs.rows import ModelRow
 from perfmodel.cost.parts import Floats
 from perfmodel.cost.program.coefficients import ProgramCoefficients
-from perfmodel.cost.program.host import column_seconds, columns, pace_of_probe
+from perfmodel.cost.program.host import TIMED, column_seconds, columns, pace_of_probe
 from perfmodel.cost.program.host_kinds import HOST_KINDS
 from perfmodel.cost.program.queue import QUEUE_DEPTH
 from perfmodel.cost.program.step import device_times
@@ -23,8 +23,10 @@ HOST_PULL: Final = (0.2, 0.6)
 """Of scalars and of classes: what did best when a sixth of the fitted models was left out."""
 HOST_SCALARS: Final = (
     "step_host", "python_call", "autograd", "recomputed", "tensor", "parameter",
-    "compiled_module", "compiled_input", "more_launch",
+    "compiled_module", "compiled_input", "compiled_saved", "more_launch",
 )  # fmt: skip
+RARE: Final = ("recomputed", "compiled_saved")
+"""Of them, what few rows tell."""
 FEWEST_PROBES: Final = 8
 UNPROBED_WEIGHT: Final = 0.3
 PROBED: Final = "pointwise"
@@ -50,7 +52,7 @@ def fit_host(cases: Sequence[Measured], start: ProgramCoefficients) -> ProgramCo
     """
     before = start["probe_call"]
     start = _with_reference([one.row for one in cases], start)
-    clean = [one for one in cases if not one.row.after_profiler]
+    clean = _telling([one for one in cases if not one.row.after_profiler], start)
     sums = [found for one in clean for found in _host_sums(one, start)]
     if not sums:
         return start
@@ -58,6 +60,18 @@ def fit_host(cases: Sequence[Measured], start: ProgramCoefficients) -> ProgramCo
     attached = [one for one in cases if one.row.after_profiler]
     fitted = _fit_profiler([x for one in attached for x in _host_sums(one, fitted)], fitted)
     return replace(fitted, scalars=dict(fitted.scalars) | _usual(cases, fitted))
+
+
+def _telling(cases: Sequence[Measured], c: ProgramCoefficients) -> list[Measured]:
+    """Without compiled steps that nobody probed, where enough others were.
+
+    Each ran in a process of its own, whose pace no other row of the run tells.
+    """
+    unknown = [one.row.mode == "compiled" and issue_pace(one.row, c) is None for one in cases]
+    compiled = sum(one.row.mode == "compiled" for one in cases)
+    if compiled - sum(unknown) < FEWEST_PROBES:
+        return list(cases)
+    return [one for one, left_out in zip(cases, unknown, strict=True) if not left_out]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +137,8 @@ def _fit_calls(
     scalars = ["step_host", "python_call", "more_launch"]
     if np.count_nonzero(behind.any(axis=1)) >= 2:
         scalars += ["autograd", "backward_share", "backward_pace", "tensor", "parameter"]
-    if np.count_nonzero(counts[:, columns().index("recomputed")]) >= 2:
-        scalars += ["recomputed"]
+    told = (counts + behind)[:, [columns().index(name) for name in RARE]]
+    scalars += [n for n, rows in zip(RARE, np.count_nonzero(told, axis=0), strict=True) if rows > 1]
     if single.any() and not single.all():
         scalars += ["first_step"]
 
@@ -136,6 +150,9 @@ def _fit_calls(
             found[places] *= np.exp(np.median(np.log(target[places] / found[places])))
         return found
 
+    if known.any() and set(kinds) & set(TIMED):  # their ratios are known better than rows tell them
+        kinds = [kind for kind in kinds if kind not in TIMED]
+        scalars += ["compiled_pace"]
     if not known.any():
         factor = float(np.exp(np.median(np.log(target / predicted(start)))))
     elif PROBED in kinds:

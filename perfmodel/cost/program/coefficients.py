@@ -36,6 +36,11 @@ MEANINGS: Final = {
     "backward_share": "host time of a call in the backward pass over that in the forward pass",
     "backward_pace": "the backward pass, in a thread of its own, goes with this power of the pace",
     "tensor": "host time for each tensor of a list (foreach, optimizer) [s]",
+    "parameter": "host time for each trained tensor: its gradient, the optimizer's loops [s]",
+    "compiled_module": "host time that a module adds to its compiled call: its guards [s]",
+    "compiled_input": "host time of a tensor that a compiled call is given [s]",
+    "compiled_pace": "host time of a compiled step over that of its calls as timed one by one",
+    "compiled_saved": "host time that a kernel of a compiled training step adds: results kept [s]",
     "more_launch": "host time of a kernel that a call launches beyond its first [s]",
     "first_step": "host time that a step on an idle device takes beyond one of a stream [s]",
     "probe_call": "the tiny call of the probe in the state that host times are given for [s]",
@@ -51,8 +56,9 @@ MEANINGS: Final = {
 
 OF_THE_HOST: Final = (
     "graph_host", "python_call", "step_host", "autograd", "recomputed", "backward_share",
-    "backward_pace", "tensor", "more_launch", "first_step", "probe_call", "probe_block",
-    "probe_power", "profiler_probe", "profiler_launch", "usual_pace", "slow_pace", "fast_pace",
+    "backward_pace", "tensor", "parameter", "compiled_module", "compiled_input", "compiled_pace",
+    "compiled_saved", "more_launch", "first_step", "probe_call", "probe_block", "probe_power",
+    "profiler_probe", "profiler_launch", "usual_pace", "slow_pace", "fast_pace",
 )  # fmt: skip
 """Scalars that are the processor's, whatever chip it feeds."""
 

@@ -30,7 +30,12 @@ from perfmodel.cost.program.coefficients import ProgramCoefficients
 from perfmodel.cost.program.host_kinds import HOST_KINDS, beside, paid_as
 from perfmodel.workload.lowering.kernel import Lowered
 
-COMPILED = ("compiled_call", "triton", "extern", "graph_replay")
+COMPILED = (
+    "compiled_call", "triton", "extern", "graph_replay", "extern_gemm", "extern_conv",
+    "extern_conv_backward", "extern_attention",
+)  # fmt: skip
+TIMED = ("compiled_call", "triton", "extern_gemm", "extern_conv", "extern_attention")
+"""Classes that timers inside generated wrappers told, each beside a probe."""
 LISTS = ("foreach", "optimizer")
 CALLS_OF_A_MODULE = 6.6
 """Python functions for each module where nobody counted: the median of the recorded programs."""
@@ -97,6 +102,10 @@ def columns() -> tuple[str, ...]:
         "autograd",
         "recomputed",
         "tensor",
+        "parameter",
+        "compiled_module",
+        "compiled_input",
+        "compiled_saved",
         "more_launch",
     )
 
@@ -110,6 +119,9 @@ def host_work(lowered: Lowered) -> HostWork:
     waits = np.zeros(len(lowered.kernels), dtype=bool)
     launches = np.zeros(len(calls))
     training = any(call.phase == "backward" for call in calls)
+    steps = sum(call.phase == "optimizer" for call in calls)
+    trained = sum(one.role == "parameter" for one in lowered.resident)
+    graphs = sum(call.kind == "compiled_call" and call.phase == "forward" for call in calls)
     eager = [k for k, call in enumerate(calls) if call.phase == "forward"]
     waiting = behind_now = False
     for k, call in enumerate(calls):
@@ -125,6 +137,13 @@ def host_work(lowered: Lowered) -> HostWork:
         behind_now = behind_now or call.phase == "backward"
         counts[k, place["recomputed"]] = float(recorded and behind_now and bool(kernels))
         counts[k, place["tensor"]] = float(call.tensors if call.kind in LISTS else 0)
+        if call.phase == "optimizer":
+            counts[k, place["parameter"]] = trained / steps
+        counts[k, place["compiled_saved"]] = float(training and call.kind in ("triton", "extern"))
+        if call.kind == "compiled_call":
+            counts[k, place["compiled_input"]] = float(call.tensors)
+            if call.phase == "forward":
+                counts[k, place["compiled_module"]] = lowered.module_calls / max(1, graphs)
         waiting = waiting or call.kind == "sync"
         for kernel in call.kernels:
             before[kernel] = k
@@ -168,16 +187,17 @@ def call_seconds(
 def column_seconds(coefficients: ProgramCoefficients) -> Floats:
     """What one unit of each column costs [s]."""
     c = coefficients
-    forward = [c.host[kind] for kind in HOST_KINDS]
+    seconds = {kind: c.host[kind] * (c["compiled_pace"] if kind in TIMED else 1.0)
+               for kind in HOST_KINDS}  # fmt: skip
     # A compiled backward pass runs the same generated code.
-    backward = [
-        c.host[kind] * (1.0 if kind in COMPILED else c["backward_share"]) for kind in HOST_KINDS
-    ]
+    shares = [1.0 if kind in COMPILED else c["backward_share"] for kind in HOST_KINDS]
     return np.array(
         [
-            *forward,
-            *backward,
-            *(c[name] for name in ("python_call", "autograd", "recomputed", "tensor")),
+            *seconds.values(),
+            *(share * seconds[kind] for share, kind in zip(shares, HOST_KINDS, strict=True)),
+            *(c[name] for name in ("python_call", "autograd", "recomputed", "tensor", "parameter")),
+            *(c["compiled_pace"] * c[name] for name in ("compiled_module", "compiled_input")),
+            c["compiled_saved"],
             c["more_launch"],
         ]
     )

@@ -14,6 +14,10 @@ HOST_KINDS: Final = (
     "conv_grouped",
     "conv_beside",
     "gemm_grouped",
+    "extern_gemm",
+    "extern_conv",
+    "extern_conv_backward",
+    "extern_attention",
 )
 """What a call is paid as: the lowering's classes, and parts of them with costs of their own."""
 
@@ -23,9 +27,12 @@ def paid_as(kind: str, kernels: Sequence[Kernel]) -> str:
 
     A batch norm has much Python around it; a convolution's backward is one call of the library for
     each gradient; groups of channels are copied or taken one after another by the library; a
-    product of groups prepares its problems on the device.
+    product of groups prepares its problems on the device. Of what a generated wrapper calls,
+    products write into buffers of the wrapper; the others go through PyTorch's dispatcher.
     """
     first = kernels[0].name if kernels else ""
+    if kind == "extern":
+        return _extern(kernels)
     if kind == "norm" and "batch_norm" in first:
         return "batch_norm"
     if any(kernel.name.startswith("convolution_backward") for kernel in kernels):
@@ -35,6 +42,15 @@ def paid_as(kind: str, kernels: Sequence[Kernel]) -> str:
     if kind == "gemm" and "_grouped_mm" in first:
         return "gemm_grouped"
     return kind
+
+
+def _extern(kernels: Sequence[Kernel]) -> str:
+    """What a library call of a generated wrapper is paid as."""
+    kinds = {kernel.kind for kernel in kernels}
+    if "conv" in kinds:
+        backward = any(kernel.phase == "backward" for kernel in kernels)
+        return "extern_conv_backward" if backward else "extern_conv"
+    return next((f"extern_{kind}" for kind in ("gemm", "attention") if kind in kinds), "extern")
 
 
 def beside(kind: str, kernels: Sequence[Kernel]) -> tuple[int, int]:
