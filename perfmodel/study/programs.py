@@ -50,6 +50,10 @@ PLAIN: Final = ("eager", "compiled")
 """Modes whose allocator was watched during steps; a captured one allocates while it is captured."""
 
 
+UNREAD: Final = "unread"
+"""Begins the names of runs that no fit reads, whatever models are in them: a check of the whole."""
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """One measured step and its prediction.
@@ -58,7 +62,7 @@ class Record:
     ----------
     case, run, kind, model, mode, family, split : str
         What was run, and in which run; ``split`` is ``"tune"`` where coefficients may have seen the
-        model.
+        model, :data:`UNREAD` for the runs of that name.
     measured_s, predicted_s : float
         Time of one step in a steady stream; predicted for the pace of the host where a probe
         tells it [s].
@@ -295,6 +299,11 @@ def _record(row: ModelRow, prepared: Prepared, c: ProgramCoefficients, workspace
     )
 
 
+def part_of(row: ModelRow) -> str:
+    """Whose a row is: the fit's, the report's, or of a check that no fit reads."""
+    return UNREAD if row.run.startswith(UNREAD) else half(row.model)
+
+
 def _blank(row: ModelRow) -> Record:
     return Record(
         case=row.case,
@@ -303,7 +312,7 @@ def _blank(row: ModelRow) -> Record:
         model=row.model,
         mode=row.mode,
         family=family_of(row.model),
-        split=half(row.model),
+        split=part_of(row),
         measured_s=row.step_s,
         after_profiler=row.after_profiler,
         superseded=row.superseded,

@@ -18,15 +18,15 @@ from perfmodel.cost.efficiency import efficiency_folder
 from perfmodel.cost.program.coefficients import ProgramCoefficients, load_program_coefficients
 from perfmodel.errors import PerfmodelError
 from perfmodel.hardware import Accelerator, load_accelerator
-from perfmodel.study.programs import Record, measured_cases, records, time_scores
-from perfmodel.study.scores import REPORT, TUNE, Score, half
+from perfmodel.study.programs import Record, measured_cases, part_of, records, time_scores
+from perfmodel.study.scores import REPORT, TUNE, Score
 
 
 def fit_and_score(
     cases: Sequence[Measured], accelerator: Accelerator, start: ProgramCoefficients
 ) -> tuple[ProgramCoefficients, list[Record]]:
     """Coefficients from the tuning half, and records of all cases with them."""
-    tuning = [one for one in cases if half(one.row.model) == TUNE]
+    tuning = [one for one in cases if part_of(one.row) == TUNE]
     fitted = fit_programs(tuning, start, device=accelerator.name.lower())
     return fitted, records(cases, accelerator, coefficients=fitted)
 
@@ -54,7 +54,7 @@ def fit_chip(
     start = load_program_coefficients(name, accelerator.family, measured=False)
     fitted, found = fit_and_score(cases, accelerator, start)
     held = time_scores([one for one in found if one.split == REPORT], lambda one: one.mode)
-    tuning = [one for one in cases if half(one.row.model) == TUNE]
+    tuning = [one for one in cases if part_of(one.row) == TUNE]
     content = b"".join(one.read_bytes() for one in tables(measurements))
     write_program_file(
         efficiency_folder(),

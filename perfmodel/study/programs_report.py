@@ -22,6 +22,7 @@ from perfmodel.files import write_text
 from perfmodel.hardware import load_accelerator
 from perfmodel.study import programs_host
 from perfmodel.study.programs import (
+    UNREAD,
     Record,
     blind,
     bounded,
@@ -90,6 +91,7 @@ def markdown(
             lines += _table("step", time_scores(rows, bounded))
         report = [one for one in rows if one.split == REPORT]
         tune = [one for one in rows if one.split == TUNE]
+        lines += _unread([one for one in rows if one.split == UNREAD])
         lines += ["Step time, models that no fit read (rows with a probe: at its pace):", ""]
         lines += _table("step", time_scores(report, purpose))
         lines += ["The same for a host of unknown pace:", ""]
@@ -137,6 +139,24 @@ def _table(name: str, scores: Mapping[str, Score]) -> list[str]:
             f" {100 * one.bias:+.1f} | {100 * one.p90:.1f} | {100 * one.worst:+.0f} |"
         )
     return [*lines, ""]
+
+
+def _unread(rows: Sequence[Record]) -> list[str]:
+    """The check: networks, shapes and modes that nobody looked at before the last fit."""
+    if not rows:
+        return []
+    return [
+        "A check, in runs of its own: networks, batch sizes and modes that no fit of any kind read",
+        "and that were not measured before the model was done (rows with a probe: at its pace):",
+        "",
+        *_table("step", time_scores(rows, purpose)),
+        "The same for a host of unknown pace:",
+        "",
+        *_table("step", time_scores(blind(rows), purpose)),
+        "Its largest errors:",
+        "",
+        *_worst(rows),
+    ]
 
 
 def _worst(rows: Sequence[Record]) -> list[str]:

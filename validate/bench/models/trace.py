@@ -209,6 +209,8 @@ def _others(case: Case) -> dict[str, str]:
     """Other ways of launching that may run other programs, with the suffixes of those."""
     from validate.bench.models.zoo import language
 
+    if case.kind == "train" and case.model in language.ENTRIES:
+        return {"compiled": COMPILED}
     if case.kind != "infer" or case.model in LOOPS:
         return {}
     if case.model in language.ENTRIES:
