@@ -8,9 +8,10 @@ from perfmodel.errors import PerfmodelError, WorkloadError
 from perfmodel.workload.lowering.compile import lower_compiled
 from perfmodel.workload.lowering.device import Device
 from perfmodel.workload.lowering.eager.inside import inside, recomputed
+from perfmodel.workload.lowering.eager.staging import staging
 from perfmodel.workload.lowering.eager.strides import axis_of, follow
 from perfmodel.workload.lowering.eager.table import eager_work
-from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered
+from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered, Traffic
 from perfmodel.workload.lowering.memory import node_events, residents
 from perfmodel.workload.lowering.site import Work, sites
 from perfmodel.workload.program import Program
@@ -64,6 +65,7 @@ def lower_eager(program: Program, stack: Stack, device: Device | None = None) ->
     kernels: list[Kernel] = []
     calls: list[HostCall] = []
     works: list[Work] = []
+    staged: list[Traffic] = []
     again = recomputed(program)
     inner = inside(program, again)
     across, axes = follow(program)
@@ -71,6 +73,7 @@ def lower_eager(program: Program, stack: Stack, device: Device | None = None) ->
         along = tuple(axis_of(tensor, axes) for tensor in site.inputs)
         work = eager_work(replace(site, turned=site.index in across, axes=along))
         works.append(work)
+        staged.append(staging(site, work.temporaries))
         first = len(kernels)
         kernels += work.kernels
         launched = tuple(range(first, len(kernels)))
@@ -79,8 +82,10 @@ def lower_eager(program: Program, stack: Stack, device: Device | None = None) ->
         phase = "forward" if site.index in again else site.node.phase
         calls.append(HostCall(kind, site.index, launched, phase, tensors))
     events = node_events(
-        program, range(len(program.nodes)), [work.temporaries for work in works]
-    )  # fmt: skip
+        program,
+        range(len(program.nodes)),
+        [(*work.temporaries, *blocks) for work, blocks in zip(works, staged, strict=True)],
+    )
     return Lowered(
         program.name,
         stack.name,

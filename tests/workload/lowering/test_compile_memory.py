@@ -17,7 +17,6 @@ from perfmodel.workload.lowering.compile.order import Step, memory_at_steps, pea
 from perfmodel.workload.lowering.compile.partition import kept, needed
 from perfmodel.workload.lowering.compile.reuse import Need, Turn, share_blocks
 from perfmodel.workload.lowering.device import H100
-from perfmodel.workload.lowering.eager.conv_scratch import CHANNELS
 from perfmodel.workload.program import load_program
 from perfmodel.workload.stack import load_stack
 
@@ -146,37 +145,6 @@ def test_norms_of_images_that_lie_channels_last_sum_along_memory():
     assert sizes == [8 * 64 * 49 * 2]  # written over the convolution's result
 
 
-@pytest.mark.parametrize(
-    ("channels", "filters", "stride", "copied"),
-    [(3, 64, 2, True), (3, 32, 2, False), (64, 64, 1, False), (3, 64, 4, False)],
-)
-def test_cudnn_pads_photographs_for_many_filters(channels, filters, stride, copied):
-    side = 32 // stride
-    tensors = {
-        "x": ((4, channels, 32, 32), "bf16", "input", "channels_last"),
-        "w": ((filters, channels, 3, 3), "bf16", "parameter", "channels_last"),
-        "y": ((4, filters, side, side), "bf16", "activation", "channels_last"),
-    }
-    attributes = {"stride": [stride, stride], "padding": [1, 1], "groups": 1}
-    lowered = lower(program(tensors, [("convolution", "xw", "y", attributes)], ["y"]), EAGER)
-    scratch = [e.bytes for e in lowered.events if e.kind == "temporary" and e.allocate]
-    assert scratch == ([CHANNELS * 2 * (4 * 32 * 32 + filters * 9)] if copied else [])
-
-
-def test_fp32_images_are_turned_over_unless_tf32_may_compute_them():
-    tensors = {
-        "x": ((4, 16, 8, 8), "fp32", "input", "channels_last"),
-        "w": ((16, 16, 3, 3), "fp32", "parameter", "channels_last"),
-        "y": ((4, 16, 8, 8), "fp32", "activation", "channels_last"),
-    }
-    attributes = {"stride": [1, 1], "padding": [1, 1], "groups": 1}
-    made = program(tensors, [("convolution", "xw", "y", attributes)], ["y"])
-    strict = EAGER.model_copy(update={"convolution_fp32": "fp32"})
-    scratch = [e.bytes for e in lower(made, strict).events if e.kind == "temporary"]
-    assert scratch[0] == 4 * (2 * 4 * 16 * 64 + 16 * 16 * 9)
-    assert not [e for e in lower(made, EAGER).events if e.kind == "temporary"]
-
-
 def test_batch_norms_of_few_blocks_wait_less_on_a_faster_clock():
     tensors = {
         "x": ((8, 64, 16, 16), "bf16", "input", "channels_last"),
@@ -266,18 +234,3 @@ def test_a_part_of_a_gradient_is_copied_in_the_call_that_reads_it():
     assert [kernel.bytes_written for kernel in copies] == [2 * 4 * 16 * 16 * 16]
     scratch = [e.bytes for e in lowered.events if e.kind == "temporary" and e.allocate]
     assert scratch == [2 * 4 * 16 * 16 * 16]
-
-
-@pytest.mark.parametrize(("channels", "padded"), [(8, 4), (32, 0), (12, 0)])
-def test_groups_of_two_widths_run_on_a_padded_copy_of_the_narrower_map(channels, padded):
-    # four groups, eight channels in; two, eight or three out
-    tensors = {
-        "x": ((2, 32, 14, 14), "bf16", "input", "channels_last"),
-        "w": ((channels, 8, 3, 3), "bf16", "parameter", "channels_last"),
-        "y": ((2, channels, 14, 14), "bf16", "activation", "channels_last"),
-    }
-    given = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 4,
-             "transposed": False}  # fmt: skip
-    lowered = lower(program(tensors, [("convolution", "xw", "y", given)], "y"), EAGER)
-    scratch = [e.bytes for e in lowered.events if e.kind == "temporary" and e.allocate]
-    assert sum(scratch) == padded * 2 * channels * 14 * 14 * 2

@@ -41,9 +41,11 @@ def convolution(site: Site) -> Work:
 
 
 def _workspace(site: Site, x: Tensor, weight: Tensor, out: Tensor, order: str) -> Traffic:
-    """The block that cuDNN takes for its copies."""
-    fp32 = conv_dtype(site, x) == "fp32"
-    size = conv_scratch(site, x, weight, out, fp32=fp32) if order == "nhwc" else 0
+    """The block that cuDNN takes for its copies; PyTorch's own kernels take none."""
+    if is_native_depthwise(site, x, weight, out):
+        return ()
+    rate = conv_dtype(site, x)
+    size = conv_scratch(site, x, weight, out, order=order, rate=rate)
     return ((site.temporary(1), size),) if size else ()
 
 
@@ -112,8 +114,7 @@ def convolution_backward(site: Site) -> Work:
                 host="conv",
             )
         )
-    if x.dtype == "fp32":
-        scratch += _workspace(site, x, weight, grad, layout(x, weight, grad))
+    scratch += _workspace(site, x, weight, grad, layout(x, weight, grad))
     return Work("composite" if len(kernels) > 1 else "conv", tuple(kernels), scratch)
 
 

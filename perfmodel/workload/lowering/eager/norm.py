@@ -36,12 +36,14 @@ def layer_norm(site: Site) -> Work:
     return Work("norm", (*first, kernel), scratch)
 
 
-def _contiguous(site: Site, x: Tensor) -> tuple[tuple[Kernel, ...], tuple[tuple[int, int], ...]]:
+def _contiguous(
+    site: Site, x: Tensor, place: int = 0
+) -> tuple[tuple[Kernel, ...], tuple[tuple[int, int], ...]]:
     """The copy that a kernel by rows needs of an operand that is not contiguous."""
     size, width = numel(x.shape) * item_bytes(x.dtype), item_bytes(x.dtype)
     if x.layout in ("contiguous", "sparse") or size == 0:
         return (), ()
-    scratch = ((site.temporary(), size),)
+    scratch = ((site.temporary(place), size),)
     each = TURNED if site.turned else OFFSETS
     copy = stream("copy", size // width, size, size, each * (size // width))
     kernel = site.kernel(
@@ -74,8 +76,8 @@ def norm_backward(site: Site) -> Work:
         kernels.append(site.kernel("norm", op, writes=site.outputs[:1], host="norm"))
     scratch: tuple[tuple[int, int], ...] = ()
     if not rms:  # operands that are not contiguous are copied first
-        for tensor in (grad, x):
-            first, copied = _contiguous(site, tensor)
+        for place, tensor in enumerate((grad, x)):
+            first, copied = _contiguous(site, tensor, place)
             kernels, scratch = [*first, *kernels], (*scratch, *copied)
     if affine:
         elements = rows * cols
