@@ -41,6 +41,8 @@ SETS: Final = 48
 LIBRARY: Final = (
     "gemm", "conv", "attention", "adamw", "sgd", "fourier", "scatter_add", "recurrent",
 )  # fmt: skip
+ONE_BLOCK: Final = ("nll_loss_forward", "nll_loss_backward")
+"""Kernels in which one block goes through all rows, waiting for each turn."""
 HALVES: Final = ("bf16", "fp16")
 LEAST_BROADCAST: Final = 16
 """Bytes up to which an operand is a scalar, which a kernel takes as an argument [B]."""
@@ -332,6 +334,8 @@ def pace_class(kernel: Kernel, base: str) -> tuple[str, ...]:
         return (name, "gemm backward") if backward else (name,)
     if kernel.host in ("triton", "extern"):
         return (f"triton {kernel.kind}",)
+    if kernel.name in ONE_BLOCK:  # neither a sum's rate nor a scatter's
+        return (kernel.name,)
     if kernel.name == "convolution: reorder":  # a copy like any other
         return (kernel.kind + access(kernel),)
     return (kernel.kind + access(kernel), kernel.name)
