@@ -112,12 +112,16 @@ class Value:
 
 @dataclass(slots=True)
 class Graph:
-    """Values in an order in which they can be computed, built by appending."""
+    """Values in an order in which they can be computed, built by appending.
+
+    ``autocast`` is the format of the autocast context that the model runs in, if any.
+    """
 
     values: list[Value] = field(default_factory=list)
     node: int = -1
     backward: bool = False
     known: dict[tuple[object, ...], int] = field(default_factory=dict)
+    autocast: str = ""
 
     def add(
         self, kind: str, inputs: Sequence[int], shape: Sequence[int], dtype: str, name: str,

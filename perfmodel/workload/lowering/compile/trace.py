@@ -15,6 +15,7 @@ import numpy as np
 
 from perfmodel.workload.lowering.compile import decompositions as parts
 from perfmodel.workload.lowering.compile import scatter
+from perfmodel.workload.lowering.compile.autocast import autocast_format, cast_product
 from perfmodel.workload.lowering.compile.graph import Graph, Value
 from perfmodel.workload.lowering.compile.names import Names
 from perfmodel.workload.lowering.compile.padding import fits, padded, room
@@ -37,9 +38,10 @@ _INTERPOLATION = ("bilinear", "bicubic", "linear1d", "trilinear", "grid_sampler"
 
 def trace(program: Program, sites: Iterable[Site], *, channels_last: bool) -> tuple[Graph, Names]:
     """Forward and backward of a program as one graph."""
-    graph = Graph()
+    found = tuple(sites)
+    graph = Graph(autocast=autocast_format(found))
     names = Names(program, graph)
-    for site in sites:
+    for site in found:
         if any(t.host for t in (*site.inputs, *site.outputs)) and all(
             t.host for t in (*site.inputs, *site.outputs)
         ):
@@ -241,6 +243,7 @@ def _map(graph: Graph, site: Site, args: list[int]) -> list[int]:
 
 def _product(graph: Graph, site: Site, args: list[int]) -> list[int]:
     """A product; a bias is a map behind it, which may or may not stay in the library call."""
+    site, args = cast_product(graph, site, args, graph.autocast)
     work = eager_work(site)
     work = replace(work, kernels=tuple(k for k in work.kernels if k.kind == "gemm"))
     base = base_name(site.name)
