@@ -1,0 +1,90 @@
+"""What training and compiled steps cost the host: hooks, trained tensors, generated wrappers."""
+
+import numpy as np
+import pytest
+
+from perfmodel.cost.program.coefficients import program_coefficients
+from perfmodel.cost.program.host import call_seconds, column_seconds, columns, host_work
+from perfmodel.hardware import load_accelerator
+from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered, Resident
+from perfmodel.workload.op import Conv2d, Elementwise, Gemm
+
+C = program_coefficients(load_accelerator("h100-sxm5-80gb"))
+
+
+def step(calls, *, mode="eager", kinds=(), modules=0, parameters=0):
+    """Calls, each of which launches one kernel of its kind unless that is empty."""
+    kernels, made = [], []
+    ops = {"gemm": Gemm(64, 64, 64), "conv": Conv2d(1, 8, 8, 8, 8, 3)}
+    for place, (kind, phase) in enumerate(calls):
+        what = kinds[place] if kinds else "pointwise"
+        launched = ()
+        if what:
+            launched = (len(kernels),)
+            op = ops.get(what, Elementwise("add", 64))
+            kernels.append(Kernel(f"aten.{what}", what, (op,), (), (), (place,), phase, kind))
+        made.append(HostCall(kind, place, launched, phase, 3))
+    resident = tuple(Resident(k, 8, "parameter") for k in range(parameters))
+    return Lowered(
+        "step", "torch-eager", mode, False, tuple(kernels), tuple(made), (), resident, modules
+    )
+
+
+def counted(lowered, name):
+    work = host_work(lowered)
+    return work.counts.sum(axis=0)[columns().index(name)]
+
+
+def test_a_layer_that_runs_again_in_the_backward_pass_pays_for_its_hooks():
+    plain = [("pointwise", "forward")] * 3 + [("pointwise", "backward")] * 3
+    again = [*plain[:4], ("pointwise", "forward"), ("pointwise", "forward"), *plain[4:]]
+    assert counted(step(plain), "recomputed") == 0
+    assert counted(step(again), "recomputed") == 2
+    more = (
+        call_seconds(host_work(step(again)), C).sum()
+        - call_seconds(host_work(step(plain)), C).sum()
+    )
+    assert more == pytest.approx(2 * (C.host["pointwise"] + C["autograd"] + C["recomputed"]))
+
+
+def test_views_that_run_again_save_nothing():
+    calls = [("view", "forward"), ("pointwise", "backward"), ("view", "forward")]
+    assert counted(step(calls, kinds=("", "pointwise", "")), "recomputed") == 0
+
+
+def test_trained_tensors_are_paid_once_however_many_calls_the_optimizer_takes():
+    calls = [("pointwise", "forward"), ("pointwise", "backward")]
+    one = step([*calls, ("optimizer", "optimizer")], parameters=7)
+    many = step([*calls, *[("foreach", "optimizer")] * 4], parameters=7)
+    assert counted(one, "parameter") == pytest.approx(7)
+    assert counted(many, "parameter") == pytest.approx(7)
+    assert counted(step(calls, parameters=7), "parameter") == 0
+
+
+def test_generated_wrappers_pay_by_what_they_call():
+    calls = [("compiled_call", "forward"), *[("extern", "forward")] * 3, ("triton", "forward")]
+    kinds = ("", "gemm", "conv", "attention", "pointwise")
+    lowered = step(calls, mode="compile", kinds=kinds, modules=10)
+    for name in ("extern_gemm", "extern_conv", "extern_attention", "triton", "compiled_call"):
+        assert counted(lowered, f"forward {name}") == 1
+    assert counted(lowered, "compiled_module") == 10
+    assert counted(lowered, "compiled_input") == 3
+    timed = sum(C.host[kind] for kind in ("extern_gemm", "extern_conv", "extern_attention"))
+    timed += C.host["triton"] + C.host["compiled_call"]
+    timed += 10 * C["compiled_module"] + 3 * C["compiled_input"]
+    found = call_seconds(host_work(lowered), C, pace=2.0).sum()
+    assert found == pytest.approx(2.0 * C["compiled_pace"] * timed)
+
+
+def test_kernels_of_a_compiled_training_step_keep_what_they_wrote():
+    calls = [("compiled_call", "forward"), ("triton", "forward"), ("triton", "forward")]
+    kinds = ("", "pointwise", "pointwise")
+    behind = [*calls, ("compiled_call", "backward"), ("extern", "backward")]
+    assert counted(step(calls, mode="compile", kinds=kinds), "compiled_saved") == 0
+    training = step(behind, mode="compile", kinds=(*kinds, "", "gemm"))
+    assert counted(training, "compiled_saved") == 3
+
+
+def test_every_column_has_a_cost():
+    assert column_seconds(C).shape == (len(columns()),)
+    assert np.all(column_seconds(C) > 0)
