@@ -472,3 +472,13 @@ def test_means_down_the_columns_know_that_a_block_goes_through_the_rows():
     assert not along.note
     assert down.flops == pytest.approx(3.2e7 + 1e5 * 14 * 14, rel=0.02)
     assert along.flops < 10 * 64 * 512
+
+
+@pytest.mark.parametrize(("rows", "counted"), [(4, 64), (64, 64), (100, 128)])
+def test_products_that_share_a_matrix_fill_tiles_of_their_own(rows, counted):
+    tensors = {
+        "x": ((50, rows, 768), "bf16"), "w": ((768, 2304), "bf16"),
+        "e": ((50, 768, 2304), "bf16", "view of w", "strided"), "y": ((50, rows, 2304), "bf16"),
+    }  # fmt: skip
+    (kernel,) = kernels(tensors, ("bmm", "xe", "y"))
+    assert kernel.ops == (Gemm(50 * counted, 2304, 768, 1, "bf16"),)

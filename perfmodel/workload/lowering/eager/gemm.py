@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from perfmodel.workload.lowering.kernel import Kernel
 from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel
 from perfmodel.workload.lowering.stream import map_op, stream
@@ -10,6 +12,9 @@ from perfmodel.workload.program import Tensor
 
 _COMPLEX_PRODUCTS = 4
 _LAID = ("bf16", "fp16", "fp32", "tf32")
+SHORTEST_TILE: Final = 64
+"""Rows that a product of a batch counts as at least where all of them share a matrix: 50 products
+of 4 rows take 36 us on an H100, 197 of 64 rows 89 us."""
 
 
 def product_dtype(site: Site) -> str:
@@ -87,7 +92,8 @@ def _sizes(site: Site) -> tuple[int, int, int, int] | None:
     out = site.outputs[0].shape if site.outputs else ()
     batch = numel(out[:-2]) if len(a) > 2 or len(b) > 2 else 1
     if batch > 1 and _is_one_matrix(site, operands[1]):
-        return rows * batch, columns, depth, 1
+        # every product of the batch fills tiles of its own, and reads the matrix from the cache
+        return -(-rows // SHORTEST_TILE) * SHORTEST_TILE * batch, columns, depth, 1
     if is_odd_transposed(operands[0], columns):
         # the transposed product: its columns are what lies side by side
         return columns, rows, depth, batch
