@@ -6,7 +6,7 @@ With output ``p x q``, kernel ``r``, groups ``g``:
 pass      m                      n                 k
 ========  =====================  ================  ===================
 fwd       n p q                  c_out / g         c_in r^2 / g
-dgrad     n h w                  c_in / g          c_out r^2 / (g s^2)
+dgrad     n h w min(1, r^2/s^2)  c_in / g          c_out max(1, r^2/s^2) / g
 wgrad     c_out / g              c_in r^2 / g      n p q
 ========  =====================  ================  ===================
 
@@ -58,7 +58,8 @@ def implicit_gemm(
     if direction == "fwd":
         return n * outputs, c_out / groups, c_in * taps / groups, groups
     if direction == "dgrad":
-        return n * inputs, c_in / groups, np.maximum(c_out * taps / groups / steps, 1.0), groups
+        reached = np.minimum(taps / steps, 1.0)  # a tap takes part at every step-th place
+        return n * inputs * reached, c_in / groups, c_out * taps / groups / steps / reached, groups
     return c_out / groups, c_in * taps / groups, n * outputs, groups
 
 
@@ -74,6 +75,7 @@ def conv_parts(
     coefficients: Mapping[str, float],
     *,
     splits: tuple[int, ...] = SPLITS,
+    at_least: Floats | None = None,
 ) -> Parts:
     """Time of a convolution from the sizes of its implicit product.
 
@@ -99,6 +101,8 @@ def conv_parts(
         Of the product, with :data:`COEFFICIENTS` added.
     splits : tuple of int
         Parts that the sum over ``k`` may be cut into.
+    at_least : array, optional
+        What the arithmetic of the fastest form takes at least [s].
     """
     c = coefficients
     moved, kernels = repacked
@@ -110,6 +114,8 @@ def conv_parts(
         for sizes in forms
     )
     compute = np.minimum.reduce([product.compute, *(other.compute for other in others)])
+    if at_least is not None:
+        compute = np.maximum(compute, at_least)
     gain = np.where(winograd > 0.0, c["winograd_gain"], 1.0)
     gain = gain * np.where(pointwise > 0.0, 1.0, c["gather_efficiency"])
     gain = gain * np.where(taps > MOST_TAPS, c["many_taps_efficiency"], 1.0)

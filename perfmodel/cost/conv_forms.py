@@ -23,6 +23,7 @@ from perfmodel.cost.parts import Floats, Parts, combine
 
 COEFFICIENTS = {
     "unaligned_efficiency": "rate of products whose rows do not start on 16 bytes, against others",
+    "direct_floor_seconds": "start and end of a direct kernel [s]",
     "direct_step_cycles": "clocks in which a block of a direct convolution adds one term [clocks]",
 }
 FEW, FEW_TAPS = 4.0, 49.0
@@ -43,7 +44,7 @@ def direct_parts(
         waves * k * c["direct_step_cycles"] / device.clock,
         traffic / (device.bandwidth * c["bandwidth_efficiency"]),
         np.zeros_like(traffic),
-        np.full_like(traffic, c["floor_seconds"]),
+        np.full_like(traffic, c["direct_floor_seconds"]),
         c["overlap_exponent"],
     )
 

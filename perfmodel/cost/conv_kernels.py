@@ -29,6 +29,7 @@ from perfmodel.cost.conv_groups import (
 )
 from perfmodel.cost.conv_point import is_point, point_sizes
 from perfmodel.cost.conv_search import searched
+from perfmodel.cost.conv_spectra import is_spectral, spectral_parts
 from perfmodel.cost.device import Device
 from perfmodel.cost.gemm import MANY_SPLITS, SPLITS, gemm_parts
 from perfmodel.cost.memory_bound import memory_parts
@@ -38,6 +39,8 @@ from perfmodel.cost.tasks import Task
 Coefficients = Mapping[str, float]
 # Channels that a matrix kernel takes at once from one tap of a filter.
 CHANNEL_BLOCK = 32
+# Without half precision, kernels on the vector units are tried too.
+FULL = ("tf32", "fp32")
 # Channels of thin groups that a matrix kernel takes at once, with zeros between the groups.
 GROUP_BLOCK = 64
 # Threads of a block of PyTorch's depth-wise kernels (DepthwiseConv2d.cu).
@@ -130,9 +133,13 @@ def convolution(task: Task, device: Device, coefficients: Coefficients) -> Parts
         return searched(special, made, s["flops"], device, coefficients)
     if task.base.startswith("conv_grouped"):
         return _groups(task, device, coefficients)
-    if matrix and (task.base.startswith("conv_odd") or task.words["layout"] == "nchw"):
+    if matrix:
         return _unaligned(task, device, coefficients)
-    return _implicit(task, device, coefficients)
+    implicit = _implicit(task, device, coefficients)
+    if "spectrum_passes" not in coefficients or "depth" in s:
+        return implicit
+    spectral = spectral_parts(s, task.words["direction"], device, coefficients)
+    return fastest([(implicit, True), (spectral, is_spectral(s, task.words["direction"]))])
 
 
 def _unaligned(task: Task, device: Device, coefficients: Coefficients) -> Parts:
@@ -163,6 +170,12 @@ def _unaligned(task: Task, device: Device, coefficients: Coefficients) -> Parts:
     return fastest(forms)
 
 
+def tried_flops(task: Task) -> Floats:
+    """Arithmetic of a kernel that tries every tap of a filter at every place of the input."""
+    steps = task.sizes["steps"] if task.words["direction"] == "dgrad" else 1.0
+    return np.asarray(task.sizes["flops"] * steps)
+
+
 def _groups(task: Task, device: Device, coefficients: Coefficients) -> Parts:
     """Groups in one kernel, padded where it needs that, one after another, or on vector units."""
     s = task.sizes
@@ -176,7 +189,7 @@ def _groups(task: Task, device: Device, coefficients: Coefficients) -> Parts:
     forms: list[Form] = [
         (times(sliced, groups), True, SLICED_LAUNCHES * groups),
         (times(direct, groups), True, groups),
-        (generic_parts(s["flops"], device, coefficients), True, np.zeros_like(groups)),
+        (generic_parts(tried_flops(task), device, coefficients), True, np.zeros_like(groups)),
     ]
     if device.peak > device.vector:
         padded, kernels, moved = padded_groups(s, task.element, task.words["direction"])
@@ -232,18 +245,18 @@ def _implicit(task: Task, device: Device, coefficients: Coefficients) -> Parts:
             rounded = np.ceil(taken / CHANNEL_BLOCK) * CHANNEL_BLOCK
             k = k * np.where(plain > 0.0, 1.0, rounded / taken)
     forms = [(m, n, k, batch)]
+    at_least = None
     if task.words["direction"] == "dgrad":
-        # With few input channels the taps stand beside them, and their shares are added up later.
-        channels = s["c_in"] / s["groups"]
-        few = channels < CHANNEL_BLOCK
-        forms.append(
-            (
-                np.where(few, s["n"] * s["outputs"], m),
-                np.where(few, channels * s["taps"], n),
-                np.where(few, s["c_out"] / s["groups"], k),
-                batch,
-            )
-        )
+        at_least = _deepest_places(task, (n, k, batch), traffic, device, coefficients)
+        # Few input channels may have the taps beside them, whose shares are added up later; on
+        # matrix units of half precision where patches do not overlap, and nothing is added.
+        few = s["c_in"] / s["groups"] < CHANNEL_BLOCK
+        few &= (task.dtype in FULL) | (s["steps"] == s["taps"])
+        if few.any():
+            channels = s["c_in"] / s["groups"]
+            beside = (s["n"] * s["outputs"], channels * s["taps"], s["c_out"] / s["groups"])
+            m, n, k = (np.where(few, x, y) for x, y in zip(beside, (m, n, k), strict=True))
+            forms.append((m, n, k, batch))
     return conv_parts(
         forms,
         s["winograd"],
@@ -255,4 +268,33 @@ def _implicit(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         device,
         coefficients,
         splits=MANY_SPLITS if task.words["direction"] == "wgrad" else SPLITS,
+        at_least=at_least,
     )
+
+
+def _deepest_places(
+    task: Task,
+    product: tuple[Floats, Floats, Floats],
+    traffic: Floats,
+    device: Device,
+    coefficients: Coefficients,
+) -> Floats | None:
+    """Arithmetic of those places of a strided input gradient that see most taps [s].
+
+    Places a step apart see the same taps and are a product of their own, which no kernel cuts along
+    its sum; with few tiles the deepest of them is what the whole waits for.
+    """
+    s = task.sizes
+    apart = s["steps"] > 1.0
+    if not apart.any():
+        return None
+    n, k, batch = (size[apart] for size in product)
+    rows = (s["n"] * s["inputs"] / s["steps"])[apart]
+    depth = k * (s["deepest"] / np.maximum(s["taps"] / s["steps"], 1.0))[apart]
+    alone = gemm_parts(
+        rows, n, depth, batch, task.element, task.element, device, coefficients,
+        traffic=traffic[apart], splits=(1,),
+    )  # fmt: skip
+    seconds = np.zeros(apart.shape)
+    seconds[apart] = alone.compute
+    return seconds

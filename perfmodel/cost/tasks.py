@@ -83,8 +83,9 @@ class Task:
             return POINT
         if self.base in _KIN:
             return _KIN[self.base]
-        if self.base.startswith("conv_grouped"):
-            return "conv_grouped"
+        for kin in ("conv_grouped", "conv3d"):
+            if self.base.startswith(kin):
+                return kin
         if self.base.startswith("conv_"):
             return f"conv_{self.words['direction']}"
         return self.base
@@ -202,6 +203,7 @@ def _convolution(op: Conv2d | Conv3d) -> dict[str, Any]:
         "inside": inside[0] * inside[1],
         "seen": seen[0] * seen[1],
         "winograd": three * 1.0,
+        "deepest": product(*(-(-np.asarray(a.kernel) // np.asarray(a.stride)) for a in op.axes)),
     }
 
 
@@ -229,7 +231,8 @@ def _kernels(
         yield f"attention_{direction}-{rate}", ~decode
         yield f"attention_decode-{rate}", decode
     elif family == "conv3d":
-        yield f"conv3d-{rate}", None
+        # Passes of half precision have rows enough of their own.
+        yield f"conv3d{'_' + direction if rate == 'half' else ''}-{rate}", None
     elif family == "conv2d":
         # A map of one place lies alike in both layouts.
         flat = (sizes["inputs"] == 1) & (sizes["outputs"] == 1) & (sizes["groups"] == 1)
@@ -269,7 +272,7 @@ def _convolutions(
     yield f"conv_grouped{each}-{rate}", grouped
     yield f"conv_odd_{direction}_{layout}-{rate}", other & odd
     yield f"conv_{direction}_{layout}-{rate}", other & ~odd
-    # PyTorch's own kernels serve channels-first maps, except in fp16; cuDNN's the rest.
+    # PyTorch's own kernels serve channels-first maps, except in fp16, for which cuDNN has its own.
     library = "-fp16" if layout == "nchw" and dtype == "fp16" else ""
     yield f"conv_depthwise_{direction}_{layout}{library}", depthwise
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from perfmodel.cost.conv import implicit_gemm
 from perfmodel.cost.conv_forms import direct_parts, fastest, later, times
 from perfmodel.cost.conv_groups import (
     generic_parts,
@@ -14,6 +15,7 @@ from perfmodel.cost.conv_groups import (
 )
 from perfmodel.cost.conv_point import point_sizes
 from perfmodel.cost.conv_search import searched
+from perfmodel.cost.conv_spectra import is_spectral, spectral_parts
 from perfmodel.cost.efficiency import load_coefficients
 from perfmodel.cost.mechanism import mechanism, task_device
 from perfmodel.cost.parts import combine
@@ -146,7 +148,8 @@ def test_the_fastest_form_that_serves_counts():
 def test_a_direct_convolution_takes_its_steps_however_few_outputs_there_are():
     _, (task,) = tasks_of(op_from_dict(GROUPED))
     device = task_device(task, H100)
-    values = {"direct_step_cycles": 100.0, "bandwidth_efficiency": 1.0, "floor_seconds": 0.0,
+    values = {"direct_step_cycles": 100.0, "direct_floor_seconds": 0.0,
+              "bandwidth_efficiency": 1.0, "floor_seconds": 0.0,
               "overlap_exponent": 4.0}  # fmt: skip
     one, few, many = (
         direct_parts(
@@ -178,3 +181,57 @@ def test_a_search_keeps_the_better_kernel_unless_both_are_short():
 def test_few_channels_are_quicker_in_fp16():
     first = POINT | {"c_in": 3, "h": 224, "w": 224, "kernel": 3, "stride": 2, "n": 64, "c_out": 32}
     assert priced(first | {"dtype": "fp16"}).seconds[0] < 0.8 * priced(first).seconds[0]
+
+
+def test_a_strided_input_gradient_is_the_products_of_its_places():
+    one = {"n": 8, "c_in": 64, "inputs": 196, "outputs": 49, "c_out": 128, "groups": 1}
+    sizes = {name: np.array([float(value)]) for name, value in one.items()}
+    for side, step in ((1, 2), (2, 2), (3, 2), (3, 1), (4, 4)):
+        taps, steps = np.array([float(side**2)]), np.array([float(step**2)])
+        m, n, k, batch = implicit_gemm(
+            sizes["n"], sizes["c_in"], sizes["inputs"], sizes["outputs"], sizes["c_out"],
+            taps, steps, sizes["groups"], "dgrad",
+        )  # fmt: skip
+        work = float((2 * m * n * k * batch)[0])
+        assert work == pytest.approx(2 * 8 * 196 * 64 * 128 * side**2 / step**2)
+        assert k[0] >= 128  # every place that is reached sees all output channels
+    few = priced(GROUPED | {"groups": 1, "pass": "dgrad", "stride": 2, "n": 1, "c_out": 2048})
+    even = priced(GROUPED | {"groups": 1, "pass": "dgrad", "n": 1, "c_out": 2048 * 9 // 36})
+    # One wave: the place that sees four taps is deeper than the mean of 9/4.
+    assert few.compute[0] > even.compute[0]
+
+
+def test_transforms_of_whole_maps_and_of_tiles():
+    device = task_device(tasks_of(op_from_dict(POINT | {"dtype": "fp32"}))[1][0], H100)
+    c = {"spectrum_passes": 1.0, "spectrum_floor_seconds": 0.0, "spectrum_efficiency": 1e9}
+    layer = {"n": 2, "c_in": 8, "c_out": 16, "h": 14, "w": 12, "pad": 1, "side": 3, "outputs": 168,
+             "steps": 1, "taps": 9, "groups": 1}  # fmt: skip
+    sizes = {name: np.array([float(value)]) for name, value in layer.items()}
+    # 16 x 16 places: 16 x 9 complex values of 8 bytes for 2 x 24 maps and 128 filters.
+    forward = spectral_parts(sizes, "fwd", device, c)
+    assert forward.memory[0] * device.bandwidth == pytest.approx(8 * 144 * (48 + 128))
+    # 4 x 3 tiles of 4 x 4 places become 36 values each, and so does every filter.
+    weights = spectral_parts(sizes, "wgrad", device, c)
+    assert weights.memory[0] * device.bandwidth == pytest.approx(4 * 36 * (12 * 48 + 128))
+    assert not is_spectral(sizes | {"steps": np.array([4.0])}, "fwd")[0]
+    assert not is_spectral(sizes, "dgrad")[0]
+
+
+def test_a_transform_serves_full_precision_where_it_is_faster():
+    layer = GROUPED | {"dtype": "fp32", "groups": 1, "n": 64, "h": 14}
+    assert priced(layer).seconds[0] < priced(layer, spectrum_floor_seconds=1.0).seconds[0]
+    slow = priced(layer, spectrum_floor_seconds=1.0)
+    assert slow.seconds[0] == priced(layer, spectrum_floor_seconds=2.0).seconds[0]
+
+
+def test_passes_of_volumes_in_half_precision_are_kernels_of_their_own():
+    volume = {"op": "conv3d", "n": 1, "c_in": 16, "d": 8, "h": 8, "w": 8, "c_out": 16, "kernel": 3,
+              "stride": 1, "padding": 1, "layout": "nchw"}  # fmt: skip
+    kernels = {
+        (dtype, which): tasks_of(op_from_dict(volume | {"dtype": dtype, "pass": which}))[1][0]
+        for dtype in ("bf16", "tf32")
+        for which in ("fwd", "dgrad")
+    }
+    assert kernels["bf16", "dgrad"].kernel == "conv3d_dgrad-half"
+    assert kernels["tf32", "dgrad"].kernel == kernels["tf32", "fwd"].kernel == "conv3d-tf32"
+    assert {task.family for task in kernels.values()} == {"conv3d"}
