@@ -13,12 +13,13 @@ from perfmodel.calibrate.programs import (
     row_pace,
     write_program_file,
 )
+from perfmodel.calibrate.programs.joined import join
 from perfmodel.calibrate.programs.least import moved
 from perfmodel.calibrate.programs.rows import read_kernel_rows, read_model_rows
 from perfmodel.cost.efficiency import efficiency_folder
 from perfmodel.cost.program.coefficients import load_program_coefficients
 from perfmodel.cost.program.host import pace_of_probe
-from perfmodel.cost.program.step import prepare, profiled_seconds, step
+from perfmodel.cost.program.step import device_times, prepare, profiled_seconds, step
 from perfmodel.errors import CalibrationError
 from perfmodel.hardware import load_accelerator
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered, Resident
@@ -239,3 +240,12 @@ def test_of_the_rows_of_a_case_one_stands_for_it(tmp_path):
     eager = [row for row in rows if row.mode == "eager"]
     assert [row.run for row in eager if not row.superseded] == ["eager-10"]
     assert not any(row.superseded for row in rows if row.mode == "graph")
+
+
+def test_programs_behind_each_other_take_what_they_take_alone(cases):
+    some = cases[:7]
+    joined = join([one.prepared.priced for one in some])
+    found = joined.sums(joined.seconds(TRUTH))
+    alone = [device_times(one.prepared, TRUTH)[0].seconds.sum() for one in some]
+    assert found == pytest.approx(alone, rel=1e-9)
+    assert joined.priced.count == sum(one.prepared.priced.count for one in some)

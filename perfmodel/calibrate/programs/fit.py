@@ -18,15 +18,16 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.calibrate.programs.host import fit_host, row_pace
+from perfmodel.calibrate.programs.joined import join
 from perfmodel.calibrate.programs.least import LIMITS, fit_values
 from perfmodel.calibrate.programs.measured import Measured
-from perfmodel.calibrate.programs.profile import word_sums
 from perfmodel.cost.parts import Floats
 from perfmodel.cost.program.coefficients import ProgramCoefficients
 from perfmodel.cost.program.price_kernels import LIBRARY
-from perfmodel.cost.program.step import device_times, profiled_kernels, step
+from perfmodel.cost.program.step import step
 
 SMALLEST_SHARE: Final = 0.003
 """Profiled words below this share of a step say nothing."""
@@ -69,10 +70,18 @@ def fit_device(cases: Sequence[Measured], start: ProgramCoefficients) -> Program
     target = np.array([one.row.step_s for one in replayed] + [x for g in goals for x in g.seconds])
     weight = np.array([1.0] * len(replayed) + [x for g in goals for x in g.weight])
 
+    graphs = len(replayed)
+    every = join([one.prepared.priced for one in (*replayed, *profiled)])
+    places, wholes = _places(profiled, goals)
+    size, gaps = target.size - graphs, 1.0 + every.priced.extra
+    first = int(every.starts[graphs])
+
     def predicted(c: ProgramCoefficients) -> Floats:
-        whole = [float(np.sum(device_times(one.prepared, c)[1])) for one in replayed]
-        parts = [_by_word(one, goal, c) for one, goal in zip(profiled, goals, strict=True)]
-        return np.concatenate([whole, *parts])
+        seconds = every.seconds(c)
+        seen = np.maximum(seconds - c["kernel_gap"] * gaps, 0.3 * seconds)
+        parts = np.bincount(places, seen[first:], size + 1)[:size]
+        parts[wholes] = every.sums(seen)[graphs:]
+        return np.concatenate([every.sums(seconds)[:graphs] + c["graph_launch"], parts])
 
     classes = _common_classes([*replayed, *profiled])
     paces = tuple(sorted({name for names in classes for name in names}))
@@ -102,9 +111,18 @@ def _goal(one: Measured) -> _Goal:
     return _Goal(places, [*seconds, whole], [*weight, 0.5])
 
 
-def _by_word(one: Measured, goal: _Goal, c: ProgramCoefficients) -> Floats:
-    seconds = profiled_kernels(one.prepared, c)
-    return np.append(word_sums(one.words, seconds, goal.places), seconds.sum())
+def _places(
+    profiled: Sequence[Measured], goals: Sequence[_Goal]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Which goal each profiled kernel counts for, one behind the last for none; and the wholes."""
+    ends = np.cumsum([len(goal.seconds) for goal in goals], dtype=np.intp)
+    none = int(ends[-1]) if ends.size else 0
+    found: list[int] = []
+    for one, goal, end in zip(profiled, goals, ends.tolist(), strict=True):
+        first, places = end - len(goal.seconds), goal.places
+        words = one.words or ("",) * one.prepared.priced.count
+        found += [first + places[word] if word in places else none for word in words]
+    return np.array(found, dtype=np.intp), ends - 1
 
 
 def fit_gap(cases: Sequence[Measured], start: ProgramCoefficients) -> ProgramCoefficients:
