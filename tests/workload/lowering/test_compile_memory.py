@@ -178,6 +178,7 @@ def measured():
         ("prefill/llama_1b/compiled/b1/s2048/bf16/nchw", "", 0.001),
         ("infer/convnext_tiny/compiled/b64/s0/bf16/nhwc", "", 0.001),
         ("infer/segformer_b0/compiled/b8/s0/bf16/nhwc", "", 0.02),
+        ("infer/deit_small_patch16_224/compiled/b8/s0/bf16/nchw", "", 0.025),
     ],
 )
 def test_blocks_of_a_compiled_step_as_an_h100_saw_them(case, ending, within):

@@ -88,7 +88,8 @@ def lay_out(
     root = _roots(graph, buffers, realizer)
     kept = {root.get(number, number) for number in lasting}
     standing = {root.get(number, number) for number in fixed}
-    steps = _steps(graph, buffers, groups, root, standing, held)
+    asked = kept | {root.get(read.buffer, read.buffer) for b in buffers for read in b.reads}
+    steps = _steps(graph, buffers, groups, root, standing, held, asked)
     sizes = {number: graph.values[number].bytes for number in held}
     order = peak_order(steps, sizes, kept)
     ordered = [groups[place] for place in order]
@@ -123,7 +124,9 @@ def _steps(
     root: Mapping[int, int],
     standing: set[int],
     held: set[int],
+    asked: set[int],
 ) -> list[Step]:
+    """Groups as the compiler estimates them: outputs of a call that nobody asks for are nothing."""
     further = {
         number: buffer.value.number
         for buffer in buffers
@@ -136,7 +139,8 @@ def _steps(
         made = {}
         for buffer in (buffers[place] for place in group):
             for number, size in _made(graph, buffer):
-                if number not in root and number not in standing:
+                unasked = number != buffer.value.number and number not in asked
+                if number not in root and number not in standing and not unasked:
                     made[number] = size
         makes.append(made)
     known = held.union(*makes) if makes else held
