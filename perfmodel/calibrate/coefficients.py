@@ -69,6 +69,7 @@ LIMITS = {
     "search_spread_seconds": (3e-7, 1e-5),
     "direct_step_cycles": (32.0, 4000.0),
     "direct_floor_seconds": (1e-6, 2e-5),
+    "direct_small_share": (0.25, 1.0),
     "extra_passes": (0.01, 30.0),
     "transpose_passes": (0.01, 8.0),
     "gather_efficiency": (0.1, 1.0),

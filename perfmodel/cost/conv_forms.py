@@ -2,6 +2,7 @@ r"""What a library does with convolutions that no matrix kernel takes as they ar
 
 A *direct* kernel works on the vector units, without copies: blocks of 128 x 32 outputs, each of
 which takes ``direct_step_cycles`` clocks a term of its sums (32 at the peak of 128 lanes a unit).
+Where there are few outputs, blocks of 32 x 32 are done sooner (``direct_small_share``).
 
 **Few or uneven channels.** A map whose channels are no multiple of 16 bytes is padded by a copy, or
 the direct kernel takes it as it is. In fp16 there is one more, for the first layer of a network:
@@ -24,10 +25,11 @@ from perfmodel.cost.parts import Floats, Parts, combine
 COEFFICIENTS = {
     "unaligned_efficiency": "rate of products whose rows do not start on 16 bytes, against others",
     "direct_floor_seconds": "start and end of a direct kernel [s]",
+    "direct_small_share": "step of a block of 32 x 32 outputs against one of 128 x 32",
     "direct_step_cycles": "clocks in which a block of a direct convolution adds one term [clocks]",
 }
 FEW, FEW_TAPS = 4.0, 49.0
-_ROWS, _COLUMNS = 128.0, 32.0
+_ROWS, _FEW_ROWS, _COLUMNS = 128.0, 32.0, 32.0
 
 
 def direct_parts(
@@ -39,9 +41,10 @@ def direct_parts(
     """Time of a convolution on the vector units, from the sizes of its product."""
     c = coefficients
     m, n, k, batch = product
-    waves = np.maximum(1.0, m / _ROWS * np.ceil(n / _COLUMNS) * batch / device.units)
+    waves = m / _ROWS * np.ceil(n / _COLUMNS) * batch / device.units
+    small = np.maximum(1.0, waves * (_ROWS / _FEW_ROWS)) * c["direct_small_share"]
     return combine(
-        waves * k * c["direct_step_cycles"] / device.clock,
+        np.minimum(np.maximum(1.0, waves), small) * k * c["direct_step_cycles"] / device.clock,
         traffic / (device.bandwidth * c["bandwidth_efficiency"]),
         np.zeros_like(traffic),
         np.full_like(traffic, c["direct_floor_seconds"]),

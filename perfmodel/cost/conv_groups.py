@@ -43,7 +43,7 @@ COEFFICIENTS = {
     "launch_seconds": "host time of one launch while a search tries a form [s]",
 }
 SMALLEST_GROUP, LARGEST_GROUP, LARGEST_PRODUCT = 4.0, 128.0, 256.0
-_LOADED = 4.0  # channels that the batch of products loads at once
+_LOADED = 2.0  # channels that the batch of products loads at once
 SLICED_LAUNCHES = 3.0
 Form = tuple[Parts, NDArray[np.bool_] | bool, Floats]
 """A way to run: its time, where it serves, and its launches."""
