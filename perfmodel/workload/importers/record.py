@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from perfmodel.errors import WorkloadError, nearest_name
+from perfmodel.workload.importers.launch import LAUNCHES, launched
 from perfmodel.workload.importers.training import (
     Training,
     checkpointed,
@@ -39,6 +40,7 @@ def trace(
     autocast: str | None = None,
     via: str = "record",
     attention: Sequence[str] = BACKENDS,
+    launch: str = "eager",
     name: str | None = None,
 ) -> Program:
     """Record what one step of a module dispatches.
@@ -65,6 +67,9 @@ def trace(
         Order in which PyTorch tries the kernels of ``scaled_dot_product_attention``. The default is
         that of compute capability 9.0 with cuDNN above 9.15; elsewhere ``("flash", "efficient",
         "math")``.
+    launch : str
+        ``"eager"``, ``"graph"`` or ``"compiled"``: how the step will be launched, for modules that
+        ask (masks of ``transformers``, the fused path of ``nn.MultiheadAttention``).
     name : str, optional
         Name of the program; the class of the module by default.
 
@@ -86,22 +91,23 @@ def trace(
     >>> trace(model, torch.empty(8, 64, device="meta", dtype=torch.bfloat16))  # doctest: +SKIP
     """
     torch = _torch()
-    _check(torch, module, training, autocast, via, attention)
+    _check(torch, module, training, autocast, via, attention, launch)
     name = name or type(module).__name__
-    if via == "export":
-        from perfmodel.workload.importers.export import exported
+    with launched(launch):
+        if via == "export":
+            from perfmodel.workload.importers.export import exported
 
-        module = exported(module, example_inputs, kwargs, training)
-    return record(
-        module,
-        example_inputs,
-        kwargs,
-        training=training,
-        autocast=autocast,
-        via=via,
-        attention=attention,
-        name=name,
-    )
+            module = exported(module, example_inputs, kwargs, training)
+        return record(
+            module,
+            example_inputs,
+            kwargs,
+            training=training,
+            autocast=autocast,
+            via=via,
+            attention=attention,
+            name=name,
+        )
 
 
 def record(
@@ -305,6 +311,7 @@ def _check(
     autocast: str | None,
     via: str,
     attention: Sequence[str],
+    launch: str,
 ) -> None:
     if not isinstance(module, torch.nn.Module):
         raise WorkloadError(
@@ -331,6 +338,7 @@ def _check(
     for field, value, known in (
         ("via", via, ROUTES),
         ("autocast", autocast, FORMATS),
+        ("launch", launch, LAUNCHES),
         *(("attention", entry, BACKENDS) for entry in attention),
     ):
         if value is not None and value not in known:
