@@ -28,8 +28,7 @@ def launched(how: str) -> Iterator[None]:
 
     capturing = torch.cuda.is_current_stream_capturing
     fused = torch.backends.mha.get_fastpath_enabled()
-    if how != "eager":
-        torch.cuda.is_current_stream_capturing = lambda: True
+    torch.cuda.is_current_stream_capturing = lambda: how != "eager"
     if how == "compiled":
         torch.backends.mha.set_fastpath_enabled(False)
     try:
