@@ -18,6 +18,12 @@ CUBLAS = {"fwd": "ConvFwd_eng58", "dgrad": "ConvBwdData_eng63", "wgrad": "ConvBw
 
 TENSOR = {"fwd": "ConvFwd_eng62", "dgrad": "ConvBwdData_eng67", "wgrad": "ConvBwdFilter_eng65"}
 """Engine of each pass whose half-precision kernels are those of the chip's own architecture."""
+SPECTRA = {
+    "fwd": ("ConvFwd_eng3_",),
+    "dgrad": ("ConvBwdData_eng50",),
+    "wgrad": ("ConvBwdFilter_eng17_", "ConvBwdFilter_eng18_"),
+}
+"""Engines of full precision that transform maps and filters, by how their times grow."""
 TAPS = (1, 9, 25, 32, 49, 1000)
 
 Search = tuple[ops.Op, list[search_log.Plan]]
@@ -76,6 +82,21 @@ def by_taps(found: Iterable[Search]) -> list[str]:
     return [f"| {which} | {taps} | {n} | {new} |" for (which, taps), (n, new) in counts.items()]
 
 
+def spectra(found: Iterable[Search]) -> list[str]:
+    """Lines: how many dense fp32 searches of more than one tap try a transform, and keep it."""
+    counts: dict[str, list[int]] = {}
+    for op, plans in found:
+        dense = op["op"] == "conv2d" and op.get("groups", 1) == 1 and op["dtype"] == "fp32"
+        if not dense or op["kernel"] == 1 or op["stride"] > 1 or not plans:
+            continue
+        tally = counts.setdefault(op["pass"], [0, 0, 0])
+        engines = SPECTRA[op["pass"]]
+        tally[0] += 1
+        tally[1] += any((name + "_").startswith(engines) for name, _ in plans)
+        tally[2] += (chosen(plans) + "_").startswith(engines)
+    return [f"| {which} | {n} | {tried} | {kept} |" for which, (n, tried, kept) in counts.items()]
+
+
 def forms(found: Iterable[Search]) -> list[str]:
     """Lines: the engines that win for groups, even (one power of two) or not, channels last."""
     counts: dict[tuple[str, str], dict[str, int]] = {}
@@ -108,6 +129,8 @@ def main() -> int:
     print("\n".join(products(found)))
     print("\n| pass | taps | convolutions | newest kernels tried |\n| --- | --- | --- | --- |")
     print("\n".join(sorted(by_taps(found))))
+    print("\n| pass, fp32 | convolutions | transforms tried | kept |\n| --- | --- | --- | --- |")
+    print("\n".join(spectra(found)))
     print("\n| pass | groups | convolutions | engines kept |\n| --- | --- | --- | --- |")
     print("\n".join(forms(found)))
     return 0

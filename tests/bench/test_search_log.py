@@ -146,3 +146,13 @@ def test_the_report_counts_newest_kernels_by_taps_and_engines_by_groups():
         "| fwd | even | 1 | eng62 1 |",
         "| fwd | uneven | 1 | eng22 1 |",
     ]
+
+
+def test_transforms_of_full_precision_are_told_from_other_plans():
+    op = {"op": "conv2d", "pass": "fwd", "layout": "nchw", "dtype": "fp32", "kernel": 3,
+          "stride": 1, "groups": 1}  # fmt: skip
+    plans = [("ConvFwd_eng3_k11=2", 0.3), ("ConvFwd_eng35_k2=1", 0.4)]
+    slower = [("ConvFwd_eng3_k11=2", 0.5), ("ConvFwd_eng70_k2=4", 0.4)]
+    without = [("ConvFwd_eng35_k2=1", 0.4)]
+    found = [(op, plans), (op, slower), (op, without), (op | {"kernel": 1}, plans)]
+    assert search_report.spectra(found) == ["| fwd | 3 | 2 | 1 |"]
