@@ -249,7 +249,8 @@ def _product(graph: Graph, site: Site, args: list[int]) -> list[int]:
     base = base_name(site.name)
     with_bias = base in ("addmm", "baddbmm", "addmv") and len(args) > 2
     operands, left = (args[1:] if with_bias else args), site.inputs[1 if with_bias else 0]
-    turned = is_odd_transposed(left, graph.values[operands[-1]].shape[-1])
+    shape = (site.outputs or site.inputs)[0].shape
+    turned = is_odd_transposed(left, shape[-1] if shape else 1)
     operands, wide = padded(graph, operands, work, turned=turned)
     more = {} if wide is work else {"layout": "padded"}
     work = wide

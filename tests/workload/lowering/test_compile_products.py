@@ -1,0 +1,64 @@
+"""Products of compiled programs: where they are padded, and what stays one call."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from perfmodel.workload.lowering import lower
+from perfmodel.workload.stack import load_stack
+
+_spec = importlib.util.spec_from_file_location("recipes", Path(__file__).with_name("recipes.py"))
+recipes = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(recipes)
+program = recipes.program
+COMPILED = load_stack("torch-compile")
+
+
+def compiled(made):
+    return lower(made, COMPILED)
+
+
+@pytest.mark.parametrize(
+    ("rows", "depth", "columns", "copied"),
+    [
+        (4096, 1024, 50257, ["w"]),  # rows of the result do not start on 16 bytes
+        (4096, 1023, 4096, ["x", "w"]),
+        (4094, 1024, 4096, []),  # how many rows there are does not matter
+        (64, 1024, 50257, []),  # bound by memory
+    ],
+)
+def test_products_are_padded_where_rows_do_not_start_on_16_bytes(rows, depth, columns, copied):
+    tensors = {
+        "x": ((rows, depth), "bf16", "input"), "w": ((depth, columns), "bf16", "parameter"),
+        "y": ((rows, columns), "bf16"),
+    }  # fmt: skip
+    made = program(tensors, [("mm", "xw", "y")], "y")
+    *pads, product = compiled(made).kernels
+    assert [kernel.name for kernel in pads] == ["pad"] * len(copied)
+    assert [kernel.reads[0][0] for kernel in pads] == [made.tensor(n).storage for n in copied]
+    assert product.ops[0].n % 8 == 0 or not copied
+
+
+@pytest.mark.parametrize(("columns", "padded"), [(768, False), (1024, True)])
+def test_a_transposed_operand_is_padded_where_that_spares_more_than_the_copy(columns, padded):
+    tensors = {
+        "g": ((4096, 50257), "bf16", "input"), "t": ((50257, 4096), "bf16", "view of g", "strided"),
+        "x": ((4096, columns), "bf16", "input"), "w": ((50257, columns), "bf16"),
+    }  # fmt: skip
+    nodes = [("t", "g", "t"), ("mm", "tx", "w")]
+    *pads, product = compiled(program(tensors, nodes, "w")).kernels
+    assert bool(pads) == padded
+    assert (product.ops[0].m == 50264) == padded
+
+
+def test_a_scaled_product_of_eight_bits_is_one_call():
+    tensors = {
+        "x": ((64, 128), "fp8_e4m3", "input"), "w": ((128, 256), "fp8_e4m3", "parameter"),
+        "a": ((), "fp32", "input"), "b": ((), "fp32", "input"), "y": ((64, 256), "bf16"),
+    }  # fmt: skip
+    (kernel,) = compiled(program(tensors, [("_scaled_mm", "xwab", "y")], "y")).kernels
+    assert (kernel.kind, kernel.host) == ("gemm", "extern")
+    assert (kernel.ops[0].m, kernel.ops[0].n, kernel.ops[0].k) == (64, 256, 128)
