@@ -20,6 +20,8 @@ from perfmodel.workload.importers.attention import attend
 from perfmodel.workload.importers.fastpath import fused, offered
 
 _ATEN: Final = torch.ops.aten
+_PACKED: Final = (_ATEN._weight_int4pack_mm.default,)
+_NIBBLES: Final = 8  # columns of a row of packed weights
 _LIMIT_TRAINING: Final = 880_801  # rows that cuDNN's batch norm accepts
 _LIMIT_EVAL: Final = 65_535
 
@@ -73,6 +75,8 @@ def on_meta(func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         found = part.run(func, args)
         if found is not None:
             return found
+    if func in _PACKED:
+        return args[0].new_empty((args[0].shape[0], args[1].shape[0] * _NIBBLES))
     if func is not _ATEN._grouped_mm.default or args[0].dtype == torch.bfloat16:
         return func(*args, **kwargs)
     pair = [tensor.to(torch.bfloat16) for tensor in args[:2]]

@@ -32,13 +32,20 @@ _REPAIRS: Final = MappingProxyType(
         "non-leaf Tensor": "pass the modules that were scripted instead of scripted ones",
         "Unsupported dtype": "CUDA has no kernel in that format either: cast to fp32",
         "ow precision dtypes": "CUDA has no kernel in that format either: cast to fp32",
+        "support sparse gradients": 'train it with Training(optimizer="sgd"), or sparse=False',
         "custom C++ ops": "install the torchvision that was built for this PyTorch",
     }
 )
 """What to do about well-known messages of PyTorch."""
 _MIXTURE: Final = (
-    "; for a mixture of experts of transformers, "
+    "; for a mixture of experts that supports it, "
     'model.set_experts_implementation("grouped_mm") has shapes that no data decides'
+)
+
+
+_DETECTION: Final = (
+    "; of a detector of torchvision, trace what comes before the boxes: "
+    "trace(model.backbone, images)"
 )
 
 
@@ -66,7 +73,7 @@ def explained(fault: Exception, name: str, failed: tuple[str, str, str] | None) 
             f"<{operator}: the step depends on the values of a tensor computed on the device>",
             "a step whose operators and shapes follow from the shapes of the inputs",
             nearest=None,
-            repair=way + (_MIXTURE if "expert" in module or "moe" in module else ""),
+            repair=way + _beside(module, line),
         )
     if isinstance(fault, TypeError) and "forward()" in text:
         return WorkloadError(
@@ -88,6 +95,13 @@ def explained(fault: Exception, name: str, failed: tuple[str, str, str] | None) 
         "a forward that runs on these inputs",
         repair=_repair(text),
     )
+
+
+def _beside(module: str, line: str) -> str:
+    """What else helps models of well-known libraries."""
+    if "torchvision/ops/boxes" in line or "torchvision/models/detection" in line:
+        return _DETECTION
+    return _MIXTURE if "expert" in module or "moe" in module else ""
 
 
 def _needs_data(fault: Exception) -> bool:

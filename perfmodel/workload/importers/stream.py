@@ -27,6 +27,8 @@ from perfmodel.workload.importers.values import (
     Unknown,
     Values,
     assumed,
+    checked,
+    drawn,
     picked,
     run_on_host,
     shaped_on_host,
@@ -46,6 +48,8 @@ _OPENED: Final = frozenset(
 )
 """Operators with a derivative of their own whose kernel, on every device, calls other operators."""
 _FINITE: Final = "activations are finite where the model looks for infinities or NaN"
+_SOUND: Final = "checks of PyTorch's own operators find nothing wrong"
+_KEPT: Final = "a single random number is one half: layers are dropped at rates above that only"
 _BALANCED: Final = (
     "routing is balanced: a grouped product has the rows of all experts together, shared out evenly"
 )
@@ -178,9 +182,7 @@ class Stream(TorchDispatchMode):  # type: ignore[misc]
             return args[0]
         if any(tensor.is_meta for tensor in tensors):
             if func in _READS:
-                known, value = run_on_host(func, args, kwargs, self._value)
-                if not known:
-                    raise Unknown(target_of(func))
+                value = self._answer(func, args, kwargs)
                 self._note(target_of(func), tensors, attributes, [])
                 return value
             if func is _ATEN._to_copy.default and _to(kwargs, "cpu"):
@@ -201,6 +203,16 @@ class Stream(TorchDispatchMode):  # type: ignore[misc]
             for tensor in written:
                 self.values.forget(self.storages.number(tensor)[0])
         return out
+
+    def _answer(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """What a look at a tensor finds."""
+        known, value = run_on_host(func, args, kwargs, self._value)
+        if known:
+            return value
+        if not checked(func, args):
+            raise Unknown(target_of(func))
+        self.assumptions[_SOUND] = None
+        return False
 
     def _both(
         self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], known: bool
@@ -224,6 +236,9 @@ class Stream(TorchDispatchMode):  # type: ignore[misc]
         if not known and (guess := assumed(func, args)) is not None:
             self.assumptions[_FINITE] = None
             return out, True, guess
+        if (number := drawn(func, args)) is not None and out.is_meta:
+            self.assumptions[_KEPT] = None
+            return out, True, number
         if known and all(t.is_meta and t.numel() <= LARGEST for t in tensors_in(out)):
             return out, *run_on_host(func, args, kwargs, self._value)
         return out, False, None

@@ -97,6 +97,25 @@ def run_on_host(
         return False, None
 
 
+def drawn(func: Any, args: tuple[Any, ...]) -> torch.Tensor | None:
+    """One half for a single random number, which a model compares with a rate of dropping."""
+    name = func._schema.name.removeprefix("aten::")
+    if name != "rand" or not args or math.prod(args[0]) != 1:
+        return None
+    return torch.full(tuple(args[0]), 0.5)
+
+
+def checked(func: Any, args: tuple[Any, ...]) -> bool:
+    """Whether PyTorch's own code asks if a condition of its operands is broken.
+
+    ``at::is_scalar_tensor_true`` compares one boolean with a fresh ``True``: so does the inverse of
+    a short-time Fourier transform ask for gaps between its windows.
+    """
+    if func._schema.name != "aten::equal":
+        return False
+    return all(one.dim() == 0 and one.dtype == torch.bool for one in args[:2])
+
+
 def assumed(func: Any, args: tuple[Any, ...]) -> torch.Tensor | None:
     """What a look for infinities and NaN finds in finite numbers, None for any other operator."""
     name = func._schema.name.removeprefix("aten::")

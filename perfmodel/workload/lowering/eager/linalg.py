@@ -44,7 +44,7 @@ def factorization(site: Site) -> Work:
     side, batch = min(rows, columns), numel(matrix.shape[:-2])
     depth = max(1, round(CUBES.get(site.name, 2.0) * max(rows, columns) / 2))
     panels = -(-side // _PANEL)
-    panel = Gemm(side, _PANEL, -(-depth // panels), batch, "fp32")
+    panel = Gemm(side, min(side, _PANEL), depth, batch, "fp32")
     steps = side * (_MOST_SWEEPS if site.name in _SWEEPS else 1)
     step = Gemm(max(rows, columns), 1, 1, batch, "fp32")
     upper = (Gemm(side, side, depth, batch, "fp32"),) + (step,) * min(steps, _LONGEST)
