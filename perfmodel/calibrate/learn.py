@@ -28,6 +28,7 @@ from perfmodel.cost.features import extent, features
 from perfmodel.cost.fitted import EVEN_SHARES, Fitted
 from perfmodel.cost.mechanism import mechanism
 from perfmodel.cost.parts import Floats
+from perfmodel.cost.tasks import POINT
 
 FOLDS = 5
 COVERAGE = 0.90
@@ -45,6 +46,8 @@ _MOST_POINTS = 1600
 _ENOUGH_FOR_TREES, _ENOUGH_OF_CONVOLUTIONS = 350, 700
 _POINTS_OF_PRODUCTS = 400
 _FEWEST_FOR_SHARES = 60
+# Measured products outnumber the convolutions that are products by far.
+_MOST_OF_A_TEACHER = 800
 CONVOLUTIONS = Boosting(rounds=400, rate=0.1)
 """As close as twice as many trees at half the rate, in half the time."""
 # Shares of the trees' and of the process's answer that are tried; what is left is the mechanism's.
@@ -243,12 +246,15 @@ def _train(
                 continue
             extra = extra - offset(more)
         # A helper's row of a held-out operator is held out too.
-        taken = np.array([row.fold(FOLDS) != fold for row in helper.samples.rows])
+        taken = np.flatnonzero([row.fold(FOLDS) != fold for row in helper.samples.rows])
+        if first.family == POINT and taken.size > _MOST_OF_A_TEACHER:
+            taken = np.sort(rng.choice(taken, _MOST_OF_A_TEACHER, replace=False))
         values = np.concatenate([values, more[taken]])
         target = np.concatenate([target, extra[taken]])
     trees = smooth = None
     if target.size >= _FEWEST_FOR_TREES:
-        trees = fit_trees(values, target, CONVOLUTIONS if first.convolution else Boosting(), rng)
+        few = first.convolution or first.family == POINT
+        trees = fit_trees(values, target, CONVOLUTIONS if few else Boosting(), rng)
     jumpy = first.product or first.convolution
     enough = _ENOUGH_OF_CONVOLUTIONS if first.convolution else _ENOUGH_FOR_TREES
     alone = jumpy and len(samples.rows) >= enough
