@@ -331,7 +331,7 @@ def pace_class(kernel: Kernel, base: str) -> tuple[str, ...]:
         if base == "adamw" and any(getattr(op, "dtype", "") in HALVES for op in kernel.ops):
             name = "adamw half"  # calibrated with fp32 states, which it takes in longer vectors
         backward = kernel.phase == "backward" and base.startswith("gemm")
-        return (name, "gemm backward") if backward else (name,)
+        return (name, f"{name} backward") if backward else (name,)
     if kernel.host in ("triton", "extern"):
         return (f"triton {kernel.kind}",)
     if kernel.name in ONE_BLOCK:  # neither a sum's rate nor a scatter's
