@@ -104,8 +104,7 @@ class Stream(TorchDispatchMode):  # type: ignore[misc]
     def name_of(self, tensor: torch.Tensor) -> str:
         """The current name of a tensor; one never seen is a constant, or a view made by no node."""
         number, new = self.storages.number(tensor)
-        if new:
-            self._roles[number] = "constant"
+        self._roles.setdefault(number, "constant")  # one whose value is known may have none yet
         found = self._names.get(number, {}).get(_key(tensor))
         if found is not None:
             return found

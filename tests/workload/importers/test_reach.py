@@ -77,6 +77,18 @@ MODELS = {
         {"input_ids": tokens(length=64)},
     ),
     "dinov2": lambda: (T.Dinov2Model(T.Dinov2Config(**VISION)), (image(32),), {}),
+    "beit": lambda: (
+        T.BeitModel(
+            T.BeitConfig(
+                **VISION,
+                intermediate_size=64,
+                use_relative_position_bias=True,
+                use_mask_token=False,
+            )
+        ),
+        (image(32),),
+        {},
+    ),
     "videomae": lambda: (
         T.VideoMAEForVideoClassification(
             T.VideoMAEConfig(**VISION, intermediate_size=64, num_frames=4)
@@ -126,6 +138,16 @@ class Layer(nn.Module):
 
     def forward(self, *args):
         return self.step(self, *args)
+
+
+@pytest.mark.parametrize("name", ["beit", "deepseek_v3"])
+def test_exported_programs(name):
+    """Tables that an export lifts out of the code, and its stand-in for grouped products."""
+    model, args, kwargs = MODELS[name]()
+    kwargs.pop("labels", None)
+    program = pm.trace(model, args, kwargs, via="export")
+    assert not lower(program, EAGER).unknown
+    assert ("aten._grouped_mm" in {n.target for n in program.nodes}) == (name == "deepseek_v3")
 
 
 def test_a_transform_and_its_inverse():
