@@ -26,7 +26,7 @@ from perfmodel.report.figures import predicted_against_measured
 from perfmodel.report.programs import memory_over_time, operator_roofline, timeline
 from perfmodel.report.style import save
 from perfmodel.sim.kineto import KinetoTrace, read_kineto
-from perfmodel.study.programs import PLAIN, estimate_program
+from perfmodel.study.programs import PLAIN, UNREAD, estimate_program
 from perfmodel.study.programs_fit import folders
 from perfmodel.study.scores import REPORT
 
@@ -40,7 +40,7 @@ def held_out_scatter(rows: Iterable[dict[str, str]], chip: str) -> Figure:
     """Predicted against measured steps of the models that no fit read, by mode."""
     series: defaultdict[str, list[dict[str, str]]] = defaultdict(list)
     for row in rows:
-        held = row["chip"] == chip and row["split"] == REPORT and not row["refused"]
+        held = row["chip"] == chip and row["split"] in (REPORT, UNREAD) and not row["refused"]
         if held and row["superseded"] != "True":
             profiled = row["after_profiler"] == "True" and row["mode"] in PLAIN
             series[row["mode"] + (" (profiler attached)" if profiled else "")].append(row)
