@@ -28,7 +28,7 @@ CHANNELS: Final = 8
 """Channels to which an image of few is padded."""
 _LINE: Final = 16  # bytes of channels that an engine loads at once
 _ROUND, _PARAMETERS = 512, 512
-_WORTH, _REUSE = 2e8, 25.0  # multiplications, and of them a byte of the padded photograph
+_WORTH, _REUSE = 5e8, 25.0  # multiplications, and of them a byte of the padded photograph
 _WIDEST, _NARROWEST = 128, 4  # channels of a padded group
 _FEW_GROUPS, _SOME_GROUPS, _LARGE_MAPS = 2, 4, 8 * 2**20
 _THIN, _FEW_PLACES = 12, 8192  # one-tap groups for kernels without tensor cores
