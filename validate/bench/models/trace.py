@@ -135,8 +135,11 @@ def _training(case: Case, model: Any, args: Any, kwargs: Any) -> Any:
     ids = torch.utils._pytree.tree_map(
         lambda v: v.to("meta") if isinstance(v, torch.Tensor) else v, (args, kwargs)
     )
-    with torch.no_grad(), torch.autocast("cpu", dtype=compute, enabled=False):
-        output = zoo.logits(model(*ids[0], **ids[1]))
+    try:
+        with torch.no_grad(), torch.autocast("cpu", dtype=compute, enabled=False):
+            output = zoo.logits(model(*ids[0], **ids[1]))
+    except RuntimeError:  # a model that looks at a value, which the recorder keeps
+        output = _result(model, args, kwargs)
     axis, classes, rows = classes_of(output)
 
     def loss(value: Any, target: Any) -> Any:
@@ -148,6 +151,25 @@ def _training(case: Case, model: Any, args: Any, kwargs: Any) -> Any:
         loss=loss,
         targets=(torch.zeros(rows, dtype=torch.int64, device="meta"),),
     )
+
+
+def _result(model: Any, args: Any, kwargs: Any) -> Any:
+    """A tensor like the model's, by a recording of its forward pass."""
+    import torch
+
+    import perfmodel as pm
+    from validate.bench.models import zoo
+
+    class Result(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            return zoo.logits(self.model(*args, **kwargs))
+
+    found = pm.trace(Result(), args, kwargs)
+    return torch.empty(found.tensor(found.outputs[0]).shape, device="meta")
 
 
 @contextlib.contextmanager
