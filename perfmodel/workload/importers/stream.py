@@ -221,7 +221,8 @@ class Stream(TorchDispatchMode):  # type: ignore[misc]
             out = on_meta(func, args, kwargs)
         except RuntimeError as fault:  # its shape follows from values, or it has no meta kernel
             sparse = any(not is_strided(tensor) for tensor in tensors_in(args))
-            if not isinstance(fault, NotImplementedError) and not sparse:
+            by_value = isinstance(fault, NotImplementedError) or "without output_size" in str(fault)
+            if not by_value and not sparse:
                 raise
             followed, value = run_on_host(func, args, kwargs, self._value)
             if not followed:

@@ -173,6 +173,15 @@ def test_dropped_layers_are_kept_below_a_half():
     assert any("one half" in text for text in program.assumptions)
 
 
+def test_rows_are_repeated_as_often_as_a_known_input_says():
+    model = Layer(lambda self, x, counts: x.repeat_interleave(counts, 0))
+    program = pm.trace(model, (torch.empty(3, 4), torch.tensor([1, 2, 3])))
+    assert program.tensor(program.outputs[0]).shape == (6, 4)
+    with pytest.raises(WorkloadError) as caught:
+        pm.trace(Layer(lambda self, x: x.repeat_interleave(x[0].long(), 0)), torch.empty(4, 4))
+    assert "output_size" in caught.value.repair
+
+
 def test_packed_weights_are_read_packed():
     class Packed(nn.Module):
         def __init__(self):
