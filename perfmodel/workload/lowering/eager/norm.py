@@ -342,7 +342,9 @@ def safe_softmax(site: Site) -> Work:
     bools = ((site.temporary(), elements),)
     compare = stream("eq", elements, elements * item_bytes(x.dtype), elements, elements)
     every = stream("all", elements, elements, 0, elements)
-    choose = stream("where", elements, elements * width, elements * width, elements)
+    # One word for each row says whether it is masked: no flat vector beside the others.
+    work = elements * (1.0 + OFFSETS)
+    choose = stream("where", elements, elements * width, elements * width, work)
     kernels = (
         *_softmax(site, "fwd"),
         site.kernel("pointwise", compare, name="eq", writes=(), extra_writes=bools, host="norm"),
