@@ -38,7 +38,7 @@ def targets(program, phase="forward"):
 
 
 def products(kernels):
-    return sum(kernel.flops for kernel in kernels if kernel.kind == "gemm")
+    return sum(kernel.flops for kernel in kernels if kernel.kind in ("gemm", "recurrent"))
 
 
 def mean(output, *_):
@@ -64,17 +64,16 @@ def test_a_layer_is_one_call_whose_products_are_those_of_its_steps(kind, gates, 
     assert products(lower(program, COMPILED).kernels) == products(lowered.kernels)
 
 
-def test_a_longer_sequence_takes_more_kernels():
-    layer = nn.LSTM(WIDTH, HIDDEN)
-    counts = [
-        len(
-            lower(
-                pm.trace(Fn(lambda part, x: part(x)[0], layer), meta(n, BATCH, WIDTH)), EAGER
-            ).kernels
-        )
+@pytest.mark.parametrize("projection", [0, 16])
+def test_a_longer_sequence_takes_more_steps(projection):
+    layer = nn.LSTM(WIDTH, HIDDEN, proj_size=projection)
+    short, long = (
+        lower(pm.trace(Fn(lambda part, x: part(x)[0], layer), meta(n, BATCH, WIDTH)), EAGER).kernels
         for n in (10, 20)
-    ]
-    assert counts[1] - counts[0] == 2 * 10
+    )
+    assert products(long) == pytest.approx(2 * products(short))
+    # only a projection is taken apart into kernels for every step
+    assert len(long) - len(short) >= (2 * 10 if projection else 0)
 
 
 def test_training_a_layer_keeps_its_gates_and_runs_cudnns_backward():
