@@ -9,9 +9,7 @@ So each case is recorded eagerly, and once more as captured or compiled where th
 from __future__ import annotations
 
 import argparse
-import contextlib
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -172,24 +170,6 @@ def _result(model: Any, args: Any, kwargs: Any) -> Any:
     return torch.empty(found.tensor(found.outputs[0]).shape, device="meta")
 
 
-@contextlib.contextmanager
-def launched(mode: str) -> Iterator[None]:
-    """As while a stream is being captured (``graph``), or the step compiled (``compiled``)."""
-    import torch
-
-    capturing = torch.cuda.is_current_stream_capturing
-    fused = torch.backends.mha.get_fastpath_enabled()
-    if mode != "eager":
-        torch.cuda.is_current_stream_capturing = lambda: True
-    if mode == "compiled":
-        torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.cuda.is_current_stream_capturing = capturing
-        torch.backends.mha.set_fastpath_enabled(fused)
-
-
 def program(case: Case, mode: str = "eager") -> Any:
     """Record one step of `case` with meta tensors, launched as `mode` says."""
     import perfmodel as pm
@@ -198,8 +178,9 @@ def program(case: Case, mode: str = "eager") -> Any:
     args, kwargs = inputs(case, model)
     training = _training(case, model, args, kwargs) if case.kind == "train" else None
     cast = {"bf16": "bf16", "fp16": "fp16"}.get(case.dtype) if case.autocast else None
-    with launched(mode):
-        return pm.trace(model, args, kwargs, training=training, autocast=cast, name=name_of(case))
+    return pm.trace(
+        model, args, kwargs, training=training, autocast=cast, name=name_of(case), launch=mode
+    )
 
 
 def differs(one: Any, other: Any) -> bool:
