@@ -34,7 +34,14 @@ WITHIN: Final = {
     "pad": "constant_pad_nd",
 }  # fmt: skip
 """Operators whose kernels bear other names, and their words."""
+PARTS: Final = {
+    ("where", "_safe_softmax"): "_safe_softmax: where",
+    ("where", "scaled_dot_product_attention"): "_safe_softmax: where",
+    ("sum", "convolution_backward"): "convolution_backward",
+}
+"""Kernels of other operators inside one, by both names."""
 APART: Final = (
+    "_safe_softmax: where",
     "native_batch_norm: cast", "native_batch_norm: root", "convolution: bias",
     "convolution: reorder",
 )  # fmt: skip
@@ -45,8 +52,8 @@ def measured_word(row: KernelRow) -> str:  # noqa: PLR0911
     op, outer = row.op.removeprefix("aten::"), row.outer.removeprefix("aten::")
     if op.startswith("triton_"):
         return "triton pointwise" if op.startswith(("triton_poi", "triton_for")) else "triton rows"
-    if op == "sum" and outer == "convolution_backward":
-        return "convolution_backward"
+    if (op, outer) in PARTS:
+        return PARTS[op, outer]
     if "attention" in op:
         return "attention backward" if "backward" in op else "attention"
     if op in PRODUCTS:

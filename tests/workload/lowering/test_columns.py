@@ -81,3 +81,12 @@ def test_only_casts_down_from_single_precision_go_by_vectors():
     (up,) = kernels({"x": (shape,), "y": (shape, "fp32")}, ("_to_copy", "x", "y"))
     assert down.flops == 0
     assert up.flops == pytest.approx(2 * CASTING * 64 * 1024, rel=0.02)
+
+
+def test_a_mask_is_an_operand_of_another_format_where_it_is_added():
+    shape = (64, 1024)
+    tensors = {"a": (shape, "fp32"), "m": (shape, "bool"), "y": (shape, "fp32")}
+    (added,) = kernels(tensors, ("add", "am", "y"))
+    assert added.flops == pytest.approx(64 * 1024 * (1 + 3 * CASTING), rel=0.02)
+    (filled,) = kernels(tensors | {"s": ((), "fp32")}, ("where", "msa", "y"))
+    assert filled.flops < 2 * 64 * 1024  # taken as it is

@@ -350,7 +350,8 @@ def safe_softmax(site: Site) -> Work:
         site.kernel("pointwise", compare, name="eq", writes=(), extra_writes=bools, host="norm"),
         site.kernel("reduction", every, name="all", reads=(), extra_reads=bools, writes=(),
                     host="norm"),
-        site.kernel("pointwise", choose, name="where", reads=(out,), host="norm"),
+        site.kernel("pointwise", choose, name=f"{site.name}: where", reads=(out,),
+                    host="norm"),
     )  # fmt: skip
     return Work("composite", kernels, bools)
 

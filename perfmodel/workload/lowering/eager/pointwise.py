@@ -14,6 +14,7 @@ from perfmodel.workload.program import Tensor
 # Kinds of ELEMENTWISE that the calibration measured under the aten name.
 _COUNTED = frozenset(("add", "mul", "gelu", "silu", "relu", "tanh", "sigmoid"))
 _COMPLEX_FACTOR = 4
+_ARITHMETIC = frozenset(("add", "sub", "mul", "div"))
 _FLOATS = frozenset(("fp64", "fp32", "tf32", "bf16", "fp16"))
 
 
@@ -43,7 +44,8 @@ def pointwise(site: Site) -> Work:
     )
     read, written = (sum(size for _, size in part) for part in (reads, writes))
     dtype, width = arithmetic(outputs[0].dtype), item_bytes(outputs[0].dtype)
-    casting = CASTING * (len(site.inputs) + 1) if _formats(site.inputs, outputs) > 1 else 0.0
+    mixed = _formats(site.inputs, outputs, base_name(site.name) in _ARITHMETIC) > 1
+    casting = CASTING * (len(site.inputs) + 1) if mixed else 0.0
     if strided or casting or _broadcast(site.inputs, elements):
         flops += max(casting, TURNED if site.turned else OFFSETS)
         op: Op = stream(site.name, elements, read, written, flops * elements, dtype)
@@ -61,9 +63,13 @@ def _kind(site: Site, outputs: Sequence[Tensor]) -> str:
     return base if base in _COUNTED and len(dtypes) <= 1 else ("fused" if base == "copy" else base)
 
 
-def _formats(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> int:
-    """Floating-point formats among operands and results; a scalar is an argument."""
-    return len({t.dtype for t in (*inputs, *outputs) if t.shape and t.dtype in _FLOATS})
+def _formats(inputs: Sequence[Tensor], outputs: Sequence[Tensor], every: bool) -> int:
+    """Formats among operands and results; a scalar is an argument.
+
+    ``every``: masks and indices too, as in arithmetic; other kernels take them as they are.
+    """
+    tensors = [tensor for tensor in (*inputs, *outputs) if tensor.shape]
+    return len({t.dtype for t in tensors if every or t.dtype in _FLOATS})
 
 
 def _broadcast(inputs: Sequence[Tensor], elements: int) -> bool:
