@@ -169,9 +169,7 @@ def unseen_operators(folder: Path, chip: str) -> Part:
 
     Rows whose operator the calibration data hold too (shapes of well-known models) are left out.
     """
-    from perfmodel.calibrate import load_measurements
-
-    seen = {row.key for row in load_measurements(folder / "measurements" / chip, chip).rows}
+    seen = _taught(folder / "measurements" / chip, chip)
     draws = sorted(path.parent for path in (folder / "held_out").glob(f"draw-*/{chip}"))
     texts = ["## Operators: other draws, that no fit reads"]
     document: dict[str, Any] = {}
@@ -191,6 +189,15 @@ def unseen_operators(folder: Path, chip: str) -> Part:
         {name: _column(series[name], "measured_us") for name in sorted(series)},
         {name: _column(series[name], "predicted_us") for name in sorted(series)},
     )
+
+
+def _taught(folder: Path, chip: str) -> set[str]:
+    """Identities of the operators that a fit read, timed or profiled."""
+    from perfmodel.calibrate import load_measurements
+    from perfmodel.calibrate.profiled import load_profiled
+
+    rows = (*load_measurements(folder, chip).rows, *load_profiled(folder))
+    return {row.key for row in rows}
 
 
 def _unseen_rows(folder: Path, chip: str, seen: set[str]) -> dict[str, list[dict[str, Any]]]:
