@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from perfmodel.cost.parts import Floats
 from perfmodel.cost.program.coefficients import ProgramCoefficients
-from perfmodel.cost.program.price_kernels import PricedKernels, PricedOps, kernel_times
+from perfmodel.cost.program.price_kernels import PricedKernels, PricedOps
 from perfmodel.cost.program.residency import Reads
+from perfmodel.cost.program.step import times_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +32,7 @@ class Joined:
 
     def seconds(self, c: ProgramCoefficients) -> Floats:
         """Time of every kernel inside its program [s]."""
-        times = kernel_times(
-            self.priced,
-            cache_share=c["cache_share"],
-            cache_rate=c["cache_rate"],
-            extra_launch=c["extra_launch"],
-            pace=c.pace,
-            floor=c.floor,
-        )
-        return times.seconds
+        return times_of(self.priced, c).seconds
 
     def sums(self, seconds: Floats) -> Floats:
         """Sum over each program's kernels; 0 for one without kernels."""

@@ -81,6 +81,18 @@ def prepare(
     )
 
 
+def times_of(priced: PricedKernels, c: ProgramCoefficients) -> KernelTimes:
+    """Times of priced kernels inside their program, with a chip's coefficients [s]."""
+    return kernel_times(
+        priced,
+        cache_share=c["cache_share"],
+        cache_rate=c["cache_rate"],
+        extra_launch=c["extra_launch"],
+        pace=c.pace,
+        floor=c.floor,
+    )
+
+
 def device_times(
     prepared: Prepared, coefficients: ProgramCoefficients
 ) -> tuple[KernelTimes, Floats]:
@@ -92,14 +104,7 @@ def device_times(
     holds that gap. From a stream it takes ``stream_gap`` longer.
     """
     c = coefficients
-    times = kernel_times(
-        prepared.priced,
-        cache_share=c["cache_share"],
-        cache_rate=c["cache_rate"],
-        extra_launch=c["extra_launch"],
-        pace=c.pace,
-        floor=c.floor,
-    )
+    times = times_of(prepared.priced, c)
     graph = prepared.lowered.graph
     running = times.seconds.copy()
     if graph and running.size:
