@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 
@@ -33,6 +34,9 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     measure.add_argument("--op-limit", type=float, default=25.0, help="seconds for one operator")
     measure.add_argument("--limit-bytes", type=float, default=16e9)
+    measure.add_argument(
+        "--processes", type=int, default=1, help="workers that load kernels together, time in turn"
+    )
     names = commands.add_parser("names", help="names of the kernels of one call, by the profiler")
     names.add_argument("--plan", type=Path, nargs="*", default=[])
     names.add_argument("--measured", type=Path, help="folder of tables; their operators follow")
@@ -49,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     profiler.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     worker = commands.add_parser("worker", help="measuring process; started by measure")
     worker.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    worker.add_argument("--processes", type=int, default=1, help="that share the device in all")
     return parser
 
 
@@ -87,9 +92,12 @@ def main(argv: list[str] | None = None) -> int:
         print(plan.describe(entries))
         return 0
     if args.command == "measure":
-        from validate.bench import runner
+        from validate.bench import runner, turns
 
-        tally = runner.run(
+        measured = runner.run
+        if args.processes > 1:
+            measured = functools.partial(turns.run, processes=args.processes)
+        tally = measured(
             runner.load_plan(args.plan),
             args.out,
             seconds=args.seconds,
@@ -122,7 +130,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     from validate.bench import worker
 
-    worker.serve(args.device)
+    worker.serve(args.device, args.processes)
     return 0
 
 

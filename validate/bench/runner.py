@@ -23,10 +23,17 @@ from validate.bench import gate, nvml, ops, search_log, store
 
 GIVE_UP = 8  # failures in a row of one stratum, after which the rest of it is skipped
 START_LIMIT_S = 120.0
+OP_LIMIT_S, LIMIT_BYTES = 25.0, 16e9  # of one operator
 PROTOCOL = (
     "CUDA graph of 10..200 back-to-back calls over input sets of about 400 MB (<= 48), "
     "random normal operands, events around each replay, >= 5 replays and >= 25 ms"
 )
+
+
+def worker_command(device: str, processes: int = 1) -> list[str]:
+    """Command line of a measuring process that shares the device with so many in all."""
+    command = [sys.executable, "-m", "validate.bench", "worker", "--device", device]
+    return command if processes == 1 else [*command, "--processes", str(processes)]
 
 
 class WorkerDied(RuntimeError):
@@ -47,14 +54,7 @@ class Worker:
 
     def start(self) -> None:
         """Start the process and wait for its greeting."""
-        command = self.command or [
-            sys.executable,
-            "-m",
-            "validate.bench",
-            "worker",
-            "--device",
-            self.device,
-        ]
+        command = self.command or worker_command(self.device)
         logs: dict[str, str] = {}
         if self.searches is not None:  # a folder of its own: a restart begins another log
             logs = search_log.environment(Path(tempfile.mkdtemp(dir=self.searches)))
@@ -167,15 +167,16 @@ def working(worker: Worker, *, logged: bool = True) -> Iterator[Worker]:
 
 
 @dataclass(slots=True)
-class _Run:
+class Run:
     """A plan on its way: what is done, what failed in a row, and the time that is left."""
 
     out: Path
     worker: Worker
     end: float
-    op_limit_s: float
-    limit_bytes: float
     done: set[str]
+    about: dict[str, Any]
+    op_limit_s: float = OP_LIMIT_S
+    limit_bytes: float = LIMIT_BYTES
     tally: Tally = field(default_factory=Tally)
     streak: Counter[str] = field(default_factory=Counter)
     spent: Counter[str] = field(default_factory=Counter)
@@ -227,31 +228,39 @@ def run(
     *,
     seconds: float,
     device: str = "cuda",
-    op_limit_s: float = 25.0,
-    limit_bytes: float = 16e9,
+    op_limit_s: float = OP_LIMIT_S,
+    limit_bytes: float = LIMIT_BYTES,
     worker_command: list[str] | None = None,
 ) -> Tally:
     """Measure `plan` in order into `out`, skipping what `out` holds, for at most `seconds`."""
-    begin = time.monotonic()
-    out.mkdir(parents=True, exist_ok=True)
-    for name in ("ops.csv", "refused.csv", "failures.jsonl", search_log.NAME):
-        store.trim(out / name)
-    worker, about = Worker(device, out / "worker.log", command=worker_command), about_run(seconds)
-    state = _Run(out, worker, begin + seconds, op_limit_s, limit_bytes, store.done_keys(out))
+    worker = Worker(device, out / "worker.log", command=worker_command)
     hosts = any(entry["op"]["op"] == "host" for entry in plan)  # a log costs the host time
-    try:
+    with recorded(out, seconds, worker) as state:
+        state.op_limit_s, state.limit_bytes = op_limit_s, limit_bytes
         with working(worker, logged=not hosts):
             worker.start()
-            about["library"] = worker.facts
+            state.about["library"] = worker.facts
             for entry in plan:
                 if not state.wanted(entry["op"]):
                     state.tally.skipped += 1
                 elif state.left < 1.0 or not state.measure(entry["op"], entry["power"]):
                     state.tally.out_of_time = True
                     break
-    finally:
-        _finish(out, about, state.tally, state.spent, time.monotonic() - begin)
     return state.tally
+
+
+@contextlib.contextmanager
+def recorded(out: Path, seconds: float, worker: Worker) -> Iterator[Run]:
+    """A run that takes up what ``out`` holds, and leaves a sidecar and a summary at its end."""
+    begin = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("ops.csv", "refused.csv", "failures.jsonl", search_log.NAME):
+        store.trim(out / name)
+    state = Run(out, worker, begin + seconds, store.done_keys(out), about_run(seconds))
+    try:
+        yield state
+    finally:
+        _finish(state, time.monotonic() - begin)
 
 
 def _keep(out: Path, op: ops.Op, answer: dict[str, Any], device: str, tally: Tally) -> None:
@@ -289,13 +298,10 @@ def about_run(seconds: float, protocol: str = PROTOCOL) -> dict[str, Any]:
     }
 
 
-def _finish(
-    out: Path, about: dict[str, Any], tally: Tally, spent: Counter[str], wall: float
-) -> None:
-    """Sidecar, summary on stdout, and a worker log of bounded size."""
-    rows = out / "ops.csv"
-    log = out / "worker.log"
-    if log.exists():
+def _finish(state: Run, wall: float) -> None:
+    """Sidecar, summary on stdout, and worker logs of bounded size."""
+    rows, about = state.out / "ops.csv", state.about
+    for log in state.out.glob("worker*.log"):
         store.write_atomic(log, log.read_bytes()[-200_000:])
     about["wall_s"] = round(wall, 1)
     board = nvml.board_facts()
@@ -303,6 +309,7 @@ def _finish(
         about["board"] = board
     if rows.exists():
         store.sidecar(rows, about, len(store.read(rows)))
-    print(json.dumps({"tally": {k: getattr(tally, k) for k in Tally.__slots__}, "wall_s": wall}))
-    costly = ", ".join(f"{k} {v:.1f}" for k, v in spent.most_common(40))
+    tally = {k: getattr(state.tally, k) for k in Tally.__slots__}
+    print(json.dumps({"tally": tally, "wall_s": wall}))
+    costly = ", ".join(f"{k} {v:.1f}" for k, v in state.spent.most_common(40))
     print(f"seconds by stratum: {costly}")

@@ -67,6 +67,10 @@ class CpuClock:
     def spin_up(self) -> None:
         """A processor needs none here."""
 
+    def current(self) -> contextlib.AbstractContextManager[Any]:
+        """A processor has no streams."""
+        return contextlib.nullcontext()
+
     def drop(self) -> None:
         """Nothing is held."""
 
@@ -109,6 +113,11 @@ class CudaClock:
             for _ in range(10):
                 a @ b
             torch.cuda.synchronize()
+
+    def current(self) -> contextlib.AbstractContextManager[Any]:
+        """Makes the measuring stream that of another thread, too."""
+        switched: contextlib.AbstractContextManager[Any] = torch.cuda.stream(self.stream)
+        return switched
 
     def drop(self) -> None:
         """Let the graphs' memory pool go; the next capture starts another."""

@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
@@ -79,8 +80,10 @@ def facts(device: str) -> dict[str, Any]:
 class Session:
     """State that outlives an operator: clock, random pool, strata whose capture failed."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, processes: int = 1) -> None:
         self.device = device
+        self.reserved_limit = _RESERVED_LIMIT // processes
+        self.side = ThreadPoolExecutor(1)  # one thread: PyTorch keeps plans by thread
         self.clock: CpuClock | CudaClock = clock_for(device)
         self.pool = Pool(device, 400e6) if device == "cuda" else Pool(device, 4e6, 4)
         self.no_graph: Counter[str] = Counter()
@@ -100,13 +103,35 @@ class Session:
             self.no_graph[stratum] += 1
         return timing
 
+    def warm(self, chosen: list[ops.Op]) -> None:
+        """Load the kernels that the first calls of operators will try; none is kept or timed.
+
+        The calls run in a thread of their own, so that the thread that measures searches anew.
+        """
+        for op in chosen:
+            try:
+                ops.check(op)
+                self.pool.begin()
+                call = MAKERS[op["op"]](op, self.pool)[0]
+                self.side.submit(self._once, call).result()
+            except Exception as error:  # told again where it is measured
+                print(f"warming: {type(error).__name__}: {error}"[:300], file=sys.stderr)
+            self.tidy(failed=False)
+
+    def _once(self, call: Call) -> None:
+        torch.set_grad_enabled(False)  # a thread's own
+        with self.clock.current():
+            call()
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
     def tidy(self, failed: bool) -> None:
         """Return cached memory before it crowds the card, at once after a failure."""
         if self.device != "cuda":
             return
         if failed:
             gc.collect()
-        if failed or torch.cuda.memory_reserved() > _RESERVED_LIMIT:
+        if failed or torch.cuda.memory_reserved() > self.reserved_limit:
             torch.cuda.synchronize()
             self.pool.clear()
             self.clock.drop()
@@ -118,7 +143,7 @@ def _say(stream: Any, message: dict[str, Any]) -> None:
     stream.flush()
 
 
-def serve(device: str) -> None:
+def serve(device: str, processes: int = 1) -> None:
     """Answer operators from stdin until it closes; exit 3 after a sticky device error."""
     out = os.fdopen(os.dup(1), "w")
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
@@ -127,13 +152,17 @@ def serve(device: str) -> None:
     torch.set_grad_enabled(False)
     if device == "cpu":
         torch.set_num_threads(1)
-    session, log = Session(device), search_log.SearchLog.from_environment()
+    session, log = Session(device, processes), search_log.SearchLog.from_environment()
     session.clock.spin_up()
     gc.collect()
     gc.freeze()  # what is loaded by now need not be looked at again
     _say(out, {"ready": facts(device)})
     for count, line in enumerate(sys.stdin):
         request = json.loads(line)
+        if "warm" in request:
+            session.warm(request["warm"])
+            _say(out, {"ok": None})
+            continue
         log.take()  # what a failed operator left behind
         try:
             timing = session.measure(request["op"], bool(request.get("power")))
