@@ -29,6 +29,7 @@ class Residual(nn.Module):
         self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
 
     def forward(self, x: Any, t: Any) -> Any:
+        """Channels in, channels out, at a time."""
         h = self.conv1(F.silu(self.norm1(x)))
         h = h + self.time(F.silu(t))[:, :, None, None]
         return self.skip(x) + self.conv2(F.silu(self.norm2(h)))
@@ -45,6 +46,7 @@ class Attend(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Any, text: Any) -> Any:
+        """The same shape, with the text seen."""
         b, n, c = x.shape
         parts = [
             f(y).view(b, -1, self.heads, c // self.heads).transpose(1, 2)
@@ -66,6 +68,7 @@ class Spatial(nn.Module):
         self.out = nn.Conv2d(width, width, 1)
 
     def forward(self, x: Any, text: Any) -> Any:
+        """The same shape, with the text seen."""
         b, c, h, w = x.shape
         y = self.into(self.norm(x)).flatten(2).transpose(1, 2)
         z = self.norms[0](y)
@@ -111,6 +114,7 @@ class LatentUNet(nn.Module):
         self.norm, self.out = nn.GroupNorm(32, c), nn.Conv2d(c, 4, 3, padding=1)
 
     def forward(self, x: Any, t: Any, text: Any) -> Any:
+        """The noise of latents (batch, 4, height, width)."""
         t = self.time(time_features(t, self.base).to(x.dtype))
         x = self.into(x)
         kept = [x]
@@ -143,6 +147,7 @@ class DiTBlock(nn.Module):
         self.modulate = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
 
     def forward(self, x: Any, c: Any) -> Any:
+        """Tokens of the same shape."""
         s1, a1, g1, s2, a2, g2 = (m[:, None] for m in self.modulate(c).chunk(6, -1))
         b, n, w = x.shape
         y = self.norm1(x) * (1 + a1) + s1
@@ -153,7 +158,7 @@ class DiTBlock(nn.Module):
 
 
 class DiT(nn.Module):
-    """Diffusion transformer over latents of 32 x 32 in patches of 2 (after Peebles and Xie 2023)."""
+    """Diffusion transformer over latents of 32 x 32 in patches of 2 (Peebles and Xie 2023)."""
 
     def __init__(self, tiny: bool) -> None:
         super().__init__()
@@ -169,6 +174,7 @@ class DiT(nn.Module):
         self.out = nn.Linear(self.width, 32)
 
     def forward(self, x: Any, t: Any, label: Any) -> Any:
+        """Noise and variance (batch, 8, 32, 32)."""
         y = self.patch(x).flatten(2).transpose(1, 2) + self.place
         c = self.time(time_features(t, 256).to(x.dtype)) + self.label(label)
         for block in self.blocks:

@@ -19,6 +19,7 @@ class Spectral(nn.Module):
         self.high = nn.Parameter(torch.randn(width, width, modes, modes, 2) / width)
 
     def forward(self, x: Any) -> Any:
+        """The same shape, mixed over places."""
         b, c, h, w = x.shape
         m = self.modes
         found = torch.fft.rfft2(x.float())
@@ -42,6 +43,7 @@ class Fno2d(nn.Module):
         self.out = nn.Sequential(nn.Linear(width, 128), nn.GELU(), nn.Linear(128, 1))
 
     def forward(self, x: Any) -> Any:
+        """The same shape, mixed over places."""
         x = self.into(x).permute(0, 3, 1, 2)
         for spectral, local in zip(self.spectral, self.local, strict=True):
             x = F.gelu(spectral(x) + local(x))
@@ -62,6 +64,7 @@ class HyenaMixer(nn.Module):
         self.bias = nn.Parameter(torch.randn(width))
 
     def forward(self, x: Any) -> Any:
+        """The same shape, mixed over places."""
         length = x.shape[1]
         y = self.short(self.into(x).transpose(1, 2))[..., :length]
         gate, k, v = y.chunk(3, 1)
@@ -89,6 +92,7 @@ class Hyena(nn.Module):
         self.head = nn.Linear(width, 50257, bias=False)
 
     def forward(self, ids: Any) -> Any:
+        """Logits of tokens."""
         x = self.embed(ids)
         for i, (mix, feed) in enumerate(zip(self.mix, self.feed, strict=True)):
             x = x + mix(self.norms[2 * i](x))
@@ -110,6 +114,7 @@ class Gat(nn.Module):
         )
 
     def forward(self, x: Any, source: Any, target: Any) -> Any:
+        """Class scores of the nodes."""
         n = x.shape[0]
         x = F.elu(self.into(x))
         for own, score in zip(self.own, self.scores, strict=True):

@@ -106,6 +106,7 @@ class Step(nn.Module):
         self.model, self.layers, self.heads, self.head_dim = model, layers, heads, head_dim
 
     def forward(self, ids: Any, keys: Any, values: Any) -> Any:
+        """Logits of the next token."""
         from transformers import DynamicCache
 
         cache = DynamicCache()
