@@ -154,7 +154,7 @@ def _clip(shape: tuple[int, ...], batch: int, seq: int, dtype: Any, tiny: bool) 
 
 def _past(
     layers: int, heads: int, dim: int, batch: int, seq: int, dtype: Any, tiny: bool
-) -> Inputs:  # noqa: E501
+) -> Inputs:
     layers = 2 if tiny else layers
     keys = torch.randn(layers, batch, heads, seq, dim).to(dtype)
     values = torch.randn(layers, batch, heads, seq, dim).to(dtype)
