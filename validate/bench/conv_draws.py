@@ -13,7 +13,7 @@ import random
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from validate.bench import ops, plan, store
+from validate.bench import conv_layers, ops, plan, store
 from validate.bench.conv_volumes import volume
 from validate.bench.draws import FAMILIES, Draw
 
@@ -100,6 +100,34 @@ def _weak() -> tuple[Stratum, ...]:
 WEAK = _weak()
 """By how few rows of a kind were measured, and how far off they are."""
 
+
+def _wide() -> tuple[Stratum, ...]:
+    strata: list[Stratum] = []
+    for which, part in (("fwd", 1.0), ("dgrad", 0.45), ("wgrad", 0.45)):
+        dense = (f"conv2d_{which}", f"network_{which}", "wide_dense")
+        depthwise = ("conv2d_depthwise", "network_depthwise", "wide_depthwise")
+        grouped = ("conv2d_grouped", "network_grouped", "wide_grouped")
+        shares = (
+            (dense, "", (200, 110, 65, 65)),
+            (dense, "odd", (40, 20, 12, 10)),
+            (dense, "point", (30, 15, 15, 10)),
+            (depthwise, "", (50, 30, 25, 15)),
+            (grouped, "", (60, 30, 22, 16)),
+            (grouped, "uneven", (15, 8, 5, 4)),
+            (("volume",), "", (25, 20, 35, 25)),
+        )
+        cells = (("nhwc", _HALF), ("nhwc", _FULL), ("nchw", _HALF), ("nchw", _FULL))
+        strata += [
+            Stratum(families, which, layout, dtypes, part * share, change)
+            for families, change, row in shares
+            for (layout, dtypes), share in zip(cells, row, strict=True)
+        ]
+    return tuple(strata)
+
+
+WIDE = _wide()
+"""Every kind in both layouts and all number types, two thirds of them layers of networks."""
+
 _WIDTHS = (3, 6, 12, 20, 24, 28, 36, 40, 48, 56, 60, 72, 80, 84, 100, 112, 116, 128)
 _GROUPS = (2, 2, 3, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 32)
 
@@ -128,6 +156,7 @@ CHANGES = {"uneven": _uneven, "odd": _odd, "point": _point}
 (RegNetX, CondenseNet, ShuffleNet); uneven channels of dense layers; plain products."""
 _DRAWS: dict[str, Draw] = {name: draw for name, (_, _, draw) in FAMILIES.items()}
 _DRAWS["volume"] = volume
+_DRAWS |= {f"wide_{name}": conv_layers.draw(name) for name in ("dense", "depthwise", "grouped")}
 
 
 def _stream(stratum: Stratum, count: int, seed: str) -> list[Entry]:
