@@ -1,0 +1,41 @@
+"""Layers of further networks, and the plan that draws on them."""
+
+import random
+from collections import Counter
+
+import pytest
+
+from validate.bench import conv_draws, conv_layers, ops, plan
+
+
+def test_the_table_holds_every_kind_of_layer_once():
+    layers = conv_layers.layers()
+    assert len({layer[:-1] for layer in layers}) == len(layers) > 4000
+    kinds = Counter(conv_layers.kind(layer) for layer in layers)
+    assert min(kinds["dense"], kinds["depthwise"], kinds["grouped"]) > 300
+
+
+@pytest.mark.parametrize("kind", ["dense", "depthwise", "grouped"])
+def test_a_draw_keeps_its_kind_and_can_be_run(kind):
+    draw, rng, source = conv_layers.draw(kind), random.Random(1), plan.points(4, 1)
+    drawn = [draw(next(source), rng) | {"dtype": "bf16"} for _ in range(300)]
+    for op in drawn:
+        ops.check(op)
+        outs = [ops.conv_out(op[s], op["kernel"], op["stride"], op["padding"]) for s in ("h", "w")]
+        assert min(outs) >= 1
+        assert op["c_in"] % op["groups"] == op["c_out"] % op["groups"] == 0
+        assert (op["groups"] == 1) == (kind == "dense")
+        assert (op["groups"] == op["c_in"] == op["c_out"]) == (kind == "depthwise")
+    assert len({op["n"] for op in drawn}) > 8
+    recorded = {layer.h for layer in conv_layers.layers()}
+    assert any(op["h"] not in recorded for op in drawn)
+
+
+def test_the_wide_plan_covers_every_kind_pass_layout_and_type_in_its_prefix():
+    entries = conv_draws.build(700, seed=2, strata=conv_draws.WIDE)
+    assert len({ops.key(e) for e in entries}) == len(entries)
+    cells = {(e["op"], e["pass"], e["layout"], e["dtype"]) for e in entries[: len(entries) // 2]}
+    assert len(cells) == 2 * 3 * 2 * 4
+    kinds = Counter(ops.family(e) for e in entries)
+    assert kinds["conv2d_fwd"] > kinds["conv2d_dgrad"] > 0.08 * len(entries)
+    assert min(kinds["conv2d_depthwise"], kinds["conv2d_grouped"]) > 0.1 * len(entries)
