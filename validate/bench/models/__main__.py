@@ -86,11 +86,13 @@ def main(argv: list[str] | None = None) -> int:
         return trace.main(given[1:])
     options = _arguments(given)
     from validate.bench import nvml
-    from validate.bench.models import cases, drive, files
+    from validate.bench.models import cases, cases_more, drive, files
 
     parts = options.part.split(",")
     plan = {
-        "full": lambda: cases.eager() + cases.compiled(), "h200": cases.h200, "clean": cases.clean
+        "full": lambda: [*cases.eager(), *cases_more.eager(), *cases.compiled(),
+                         *cases_more.compiled()],
+        "h200": cases.h200, "clean": cases.clean,
     }[options.preset]()  # fmt: skip
     skipped: set[str] = set()
     for path in [*options.skip, options.out / files.CASES]:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,11 @@ class Child:
         self._process.start()
         theirs.close()
         self.started = False
+
+    @property
+    def pipe(self) -> Any:
+        """What is readable once an answer is there."""
+        return self._pipe
 
     def send(self, command: str, case: Case) -> None:
         """Ask without waiting."""
@@ -134,12 +140,12 @@ def _asked(
     return answer
 
 
-def rounds(cases: list[Case], processes: int) -> list[list[Case]]:
-    """Cases in order, as many a round as processes and device memory allow."""
+def rounds(cases: list[Case]) -> list[list[Case]]:
+    """Cases in order, as many a round as the device's memory holds."""
     table: list[list[Case]] = []
     used = 0.0
     for case in cases:
-        if not table or len(table[-1]) >= processes or used + case.gb > MEMORY_GB:
+        if not table or used + case.gb > MEMORY_GB:
             table.append([])
             used = 0.0
         table[-1].append(case)
@@ -157,42 +163,68 @@ def parallel(
     processes: int,
     need_s: float,
 ) -> int:
-    """Rounds: all compile and warm at once, then each is measured alone; cases done."""
+    """Rounds: all compile and warm, `processes` at a time, then each is measured alone; cases done.
+
+    A process that is warm waits without work. What is longest to compile should stand first.
+    """
     count = 0
-    for members in rounds(cases, processes):
+    for members in rounds(cases):
         if left() < need_s:
             break
         begin = time.perf_counter()
         limit = min(ROUND_LIMIT_S, max(5.0, left() - 2.0 * len(members) - 5.0))
-        children = [Child(context, device, tiny) for _ in members]
-        state: list[dict[str, Any]] = []
-        for child, case in zip(children, members, strict=True):
-            child.send("prepare", case)
-        for child in children:
-            answer = child.start(limit - (time.perf_counter() - begin))
-            if "error" not in answer:
-                answer = child.receive(limit - (time.perf_counter() - begin))
-            state.append(answer)
-        # Whoever is late would disturb the others' timing.
-        for child, answer in zip(children, state, strict=True):
-            if "error" in answer:
-                child.stop()
+        ready = _prepared(members, context, device, tiny, processes, begin + limit)
         spent = time.perf_counter() - begin
         print(f"compiled {len(members)} cases in {spent:.0f} s", flush=True)
-        for child, case, answer in zip(children, members, state, strict=True):
-            if "error" not in answer:
-                result = answer
-                if left() > 2.0:
-                    result = _measure(child, case, out, left, device)
-                    count += 1
-                if result is answer:
+        for case in members:
+            child, result = ready[case.key]
+            if "error" not in result:
+                if left() <= 2.0:
                     child.stop()
                     continue
-            else:
-                result = answer
+                result = _measure(child, case, out, left, device)
+                count += 1
             _record(out, case, result)
             child.stop()
     return count
+
+
+def _prepared(
+    members: list[Case], context: Any, device: str, tiny: bool, processes: int, until: float
+) -> dict[str, tuple[Child, dict[str, Any]]]:
+    """A warm process, or one with an error, for the key of each case; none works any more."""
+    waiting, working = list(members), []
+    ready: dict[str, tuple[Child, dict[str, Any]]] = {}
+    while waiting or working:
+        while waiting and len(working) < processes:
+            case = waiting.pop(0)
+            child = Child(context, device, tiny)
+            child.send("prepare", case)
+            working.append((case, child))
+        room = until - time.perf_counter()
+        pipes = {child.pipe for _, child in working}
+        heard = set(connection.wait(list(pipes), max(0.1, room)))
+        for case, child in list(working):
+            if child.pipe not in heard and room > 0:
+                continue
+            answer = child.receive(1.0)
+            if answer.pop("ready", False):
+                continue
+            if "error" in answer:
+                child.stop()
+            ready[case.key] = child, answer
+            working.remove((case, child))
+        if room <= 0:
+            for case, child in working:
+                child.stop()
+                ready[case.key] = child, {"error": "no answer in time", "fatal": True}
+            working = []
+            for case in waiting:
+                print(f"no time for {case.key}", flush=True)
+            for case in waiting:
+                members.remove(case)
+            waiting = []
+    return ready
 
 
 def _measure(

@@ -24,6 +24,9 @@ RESULTS = (
     "stream_probe_call_us", "stream_probe_add_ns", "stream_probe_block_us",
     "aten_calls", "module_calls", "kernel_count", "kernel_us", "build_s", "warm_s", "case_s",
     "clock_mhz", "power_w", "temp_c", "error",
+    "probe_first_block_us", "probe_last_block_us", "host_nogc_us", "guard_us", "graphs",
+    "cpu_own", "cpu_all", "waits", "preempted", "faults", "moves", "core", "cores",
+    "gc_young", "gc_middle", "gc_old",
 )  # fmt: skip
 _OWN = tuple(n for n in NAMES if n not in ("profile", "kineto", "gb"))
 COLUMNS = ("case", *_OWN, *RESULTS)

@@ -14,6 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from validate.bench.host_probe import block
+from validate.bench.models import state
 from validate.bench.nvml import Board
 
 Step = Callable[[], Any]
@@ -199,9 +200,13 @@ def timing(device: CpuDevice, step: Step, tiny: bool = False) -> dict[str, Any]:
         latency.append(time.perf_counter() - begin)
     groups, per = plan(float(np.median(latency)), tiny)
     around, samples, walls = [device.probe()], [], []
+    ran: dict[str, list[float]] = {}
     for size in pieces(groups):
         device.sync()
+        first = state.counters()
         done, wall = device.stream(step, size, per)
+        for name, value in state.between(first, state.counters(), size * per).items():
+            ran.setdefault(name, []).append(value)
         samples += done
         walls += [wall] * size
         around.append(device.probe())
@@ -217,6 +222,10 @@ def timing(device: CpuDevice, step: Step, tiny: bool = False) -> dict[str, Any]:
             f"{name}_add_ns": float(added * 1e9),
             f"{name}_block_us": float(mixed * 1e6),
         }
+    row["probe_first_block_us"], row["probe_last_block_us"] = pace[0][2] * 1e6, around[-1][2] * 1e6
+    row |= {name: float(np.mean(values)) for name, values in ran.items()}
+    row["cores"] = len(set(ran["core"]))
+    row["host_nogc_us"] = state.uncollected(step, device.sync, singles) * 1e6
     row |= _spread(samples, "step") | _spread(latency, "latency") | _spread(host, "host")
     return row | device.board()
 

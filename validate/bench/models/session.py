@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from validate.bench.models import measure, profile, zoo
+from validate.bench.models import measure, profile, state, zoo
 from validate.bench.models.cases import Case
 
 DTYPES = {
@@ -66,6 +66,7 @@ class Session:
         self._profiled = False
         self._shape: tuple[Any, ...] = ()
         self._step: Any = None
+        self._called: tuple[Any, Any] = ((), {})
         torch.manual_seed(0)
 
     def flags(self, case: Case) -> None:
@@ -81,6 +82,7 @@ class Session:
     def drop(self) -> None:
         """Let the model and everything of it go."""
         self._model = self._optimizer = self._step = None
+        self._called = (), {}
         self._build, self._shape = (), ()
         self.device.clean()
 
@@ -147,6 +149,7 @@ class Session:
                     model, min(case.batch, 2) if self.tiny else case.batch, seq, dtype
                 )
         args, kwargs = self.example(case)
+        self._called = args, kwargs
         if case.kind == "train":
             return self._train(case, model, args, kwargs)
 
@@ -165,6 +168,7 @@ class Session:
 
     def _decode(self, model: Any, batch: int, seq: int, dtype: Any) -> Any:
         ids, cache, at = self.decode_example(batch, seq, dtype)
+        self._called = (ids, cache, at), {}
 
         def decode() -> Any:
             with torch.no_grad():
@@ -197,7 +201,7 @@ class Session:
         shape = (case.kind, case.batch, case.seq, mode)
         if self._shape == shape and self._step is not None:
             return self._step
-        self._step, self._shape = None, ()
+        self._step, self._shape, self._called = None, (), ((), {})
         self.device.clean()
         self.device.reset()
         model = self._model
@@ -266,6 +270,9 @@ class Session:
         answer |= measure.timing(self.device, step, self.tiny)
         if case.mode == "eager":
             answer |= measure.calls(step)
+        if case.mode == "compiled":
+            with torch.set_grad_enabled(case.kind == "train"):
+                answer |= state.guards(self._model, *self._called)
         if case.profile and case.mode == "compiled":
             answer |= self.profile(case)  # a process of its own, and compiled already
         return answer

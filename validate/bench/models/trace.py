@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from validate.bench.models import cases
+from validate.bench.models import cases, cases_more
 from validate.bench.models.cases import Case
 
 CAPTURED = "-captured"
@@ -36,7 +36,7 @@ def name_of(case: Case) -> str:
 def recordings() -> list[Case]:
     """A case for each program, eager ones first, in the order of the measurement."""
     first: dict[str, Case] = {}
-    for case in [*cases.eager(), *cases.compiled()]:
+    for case in [*cases.eager(), *cases.compiled(), *cases_more.eager(), *cases_more.compiled()]:
         first.setdefault(name_of(case), replace(case, mode="eager"))
     kept, loops = [], set()
     for case in first.values():

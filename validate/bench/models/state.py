@@ -1,0 +1,126 @@
+"""What may tell why a process issues its steps at another pace than its probes do.
+
+All of it is cheap: counters of the kernel and of Python's collector around a stream of steps, the
+time of single steps with the collector off, and the time of the guards of a compiled function.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import inspect
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+GUARD_CHECKS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Running totals of this process."""
+
+    wall: float
+    own: float
+    all_threads: float
+    waits: int
+    preempted: int
+    faults: int
+    moves: int
+    collections: tuple[int, ...]
+
+
+def counters() -> Counters:
+    """Totals now: seconds, switches of the calling thread, collections by generation."""
+    used = resource.getrusage(resource.RUSAGE_THREAD)
+    return Counters(
+        time.perf_counter(), time.thread_time(), time.process_time(), used.ru_nvcsw,
+        used.ru_nivcsw, used.ru_minflt, _moves(),
+        tuple(one["collections"] for one in gc.get_stats()),
+    )  # fmt: skip
+
+
+def _moves() -> int:
+    """How often the scheduler moved this thread to another core; 0 where it does not tell."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/thread-self/sched").read_text(encoding="utf-8").splitlines():
+            if line.startswith("se.nr_migrations"):
+                return int(line.split()[-1])
+    return 0
+
+
+def core() -> int:
+    """The core that runs this thread now; -1 where the kernel does not tell."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        text = Path("/proc/thread-self/stat").read_text(encoding="utf-8")
+        return int(text.rsplit(")", 1)[1].split()[36])
+    return -1
+
+
+def between(first: Counters, last: Counters, steps: int) -> dict[str, Any]:
+    """Columns: what a step of a stream took of the process."""
+    wall = max(last.wall - first.wall, 1e-9)
+    young, middle, old = (
+        b - a for a, b in zip(first.collections, last.collections, strict=True)
+    )  # fmt: skip
+    return {
+        "cpu_own": (last.own - first.own) / wall,
+        "cpu_all": (last.all_threads - first.all_threads) / wall,
+        "waits": (last.waits - first.waits) / steps,
+        "preempted": (last.preempted - first.preempted) / steps,
+        "faults": (last.faults - first.faults) / steps,
+        "moves": last.moves - first.moves,
+        "gc_young": young / steps,
+        "gc_middle": middle / steps,
+        "gc_old": old / steps,
+        "core": core(),
+    }
+
+
+def uncollected(step: Callable[[], Any], sync: Callable[[], None], singles: int) -> float:
+    """Median host seconds of single steps with the collector off and everything old frozen."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    spent = []
+    try:
+        for _ in range(singles):
+            sync()
+            begin = time.perf_counter()
+            step()
+            spent.append(time.perf_counter() - begin)
+        sync()
+    finally:
+        gc.unfreeze()
+        if enabled:
+            gc.enable()
+    return sorted(spent)[len(spent) // 2]
+
+
+def guards(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Compiled entries of a module, their guards, and seconds to check those of the first call."""
+    found: dict[str, Any] = {}
+    with contextlib.suppress(Exception):
+        from torch._dynamo.convert_frame import input_codes
+        from torch._dynamo.eval_frame import _debug_get_cache_entry_list
+
+        codes = [code() for code in input_codes.seen]
+        entries = [e for code in codes if code for e in _debug_get_cache_entry_list(code)]
+        found["graphs"] = len(entries)
+        own = _debug_get_cache_entry_list(inspect.unwrap(type(model).forward).__code__)
+        bound = inspect.signature(inspect.unwrap(type(model).forward)).bind(model, *args, **kwargs)
+        bound.apply_defaults()
+        local = dict(bound.arguments)
+        for entry in own:
+            manager = entry.guard_manager
+            if manager.check(local):
+                begin = time.perf_counter()
+                for _ in range(GUARD_CHECKS):
+                    manager.check(local)
+                found["guard_us"] = (time.perf_counter() - begin) / GUARD_CHECKS * 1e6
+                break
+    return found
