@@ -38,7 +38,8 @@ def kind(layer: NetworkLayer) -> str:
 def draw(wanted: str) -> Draw:
     """Layers of a kind; half of them at another resolution, a quarter of another width."""
     chosen = [layer for layer in layers() if kind(layer) == wanted]
-    weights = [layer.networks**0.5 for layer in chosen]
+    # Layers of one pixel, in every squeeze and excitation, all take the shortest time there is.
+    weights = [layer.networks**0.5 * (0.1 if layer.h == 1 else 1.0) for layer in chosen]
 
     def one(u: list[float], rng: random.Random) -> ops.Op:
         layer = rng.choices(chosen, weights)[0]
