@@ -71,7 +71,7 @@ def test_the_clean_preset_times_alone_and_is_the_same_in_every_run():
 def test_programs_are_recorded_once_each():
     names = [trace.name_of(case) for case in trace.recordings()]
     assert len(set(names)) == len(names)
-    assert sum(name.startswith("infer-mamba") for name in names) == 1
+    assert sum(name.startswith("infer-mamba_") for name in names) == 1
 
 
 def test_rows_come_back_as_they_were_written(tmp_path):

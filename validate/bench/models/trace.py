@@ -23,6 +23,8 @@ COMPILED = "-compiled"
 """Suffix of a program that only a compiled step runs."""
 LOOPS = ("mamba_130m",)
 """Models whose loops over positions make huge programs: one of their cases is recorded."""
+MASKED = ("albert_base", "gemma3_1b", "olmo2_1b", "phi_decode", "wav2vec2_base", "deberta_v3_base")
+"""Models that run other operators where a stream is captured or compiled, besides `language`'s."""
 FUSED_PATHS = ("vit_b_16", "vit_b_32")
 """Models of nn.MultiheadAttention, whose fused path only uncompiled inference takes."""
 
@@ -212,11 +214,12 @@ def _others(case: Case) -> dict[str, str]:
     """Other ways of launching that may run other programs, with the suffixes of those."""
     from validate.bench.models.zoo import language
 
-    if case.kind == "train" and case.model in language.ENTRIES:
+    masked = case.model in language.ENTRIES or case.model in MASKED
+    if case.kind == "train" and masked:
         return {"compiled": COMPILED}
     if case.kind != "infer" or case.model in LOOPS:
         return {}
-    if case.model in language.ENTRIES:
+    if masked:
         return {"graph": CAPTURED}
     return {"compiled": COMPILED} if case.model in FUSED_PATHS else {}
 
