@@ -21,6 +21,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--convs", type=int, help="about so many convolutions, and nothing else")
     plan.add_argument("--weak", action="store_true", help="convolutions of kinds little known")
     plan.add_argument("--wide", action="store_true", help="convolutions of every kind and network")
+    plan.add_argument("--split", action="store_true", help="depth-wise and grouped ones most")
     plan.add_argument("--again", type=Path, help="folder of measured tables to draw repeats from")
     plan.add_argument("--again-points", type=int, default=100, help="repeats that are drawn")
     plan.add_argument(
@@ -73,8 +74,13 @@ def main(argv: list[str] | None = None) -> int:
         from validate.bench import conv_draws, plan
 
         if args.convs:
-            usual = conv_draws.WIDE if args.wide else conv_draws.STRATA
-            strata = conv_draws.WEAK if args.weak else usual
+            strata = conv_draws.STRATA
+            for asked, others in (
+                (args.weak, conv_draws.WEAK),
+                (args.wide, conv_draws.WIDE),
+                (args.split, conv_draws.SPLIT),
+            ):
+                strata = others if asked else strata
             entries = conv_draws.build(args.convs, args.seed, strata)
         else:
             entries = plan.build(

@@ -101,32 +101,81 @@ WEAK = _weak()
 """By how few rows of a kind were measured, and how far off they are."""
 
 
-def _wide() -> tuple[Stratum, ...]:
-    strata: list[Stratum] = []
-    for which, part in (("fwd", 1.0), ("dgrad", 0.45), ("wgrad", 0.45)):
-        dense = (f"conv2d_{which}", f"network_{which}", "wide_dense")
-        depthwise = ("conv2d_depthwise", "network_depthwise", "wide_depthwise")
-        grouped = ("conv2d_grouped", "network_grouped", "wide_grouped")
-        shares = (
-            (dense, "", (200, 110, 65, 65)),
-            (dense, "odd", (40, 20, 12, 10)),
-            (dense, "point", (30, 15, 15, 10)),
-            (depthwise, "", (50, 30, 25, 15)),
-            (grouped, "", (60, 30, 22, 16)),
-            (grouped, "uneven", (15, 8, 5, 4)),
-            (("volume",), "", (25, 20, 35, 25)),
+_KINDS = {
+    "dense": ("conv2d_{}", "network_{}", "wide_dense"),
+    "depthwise": ("conv2d_depthwise", "network_depthwise", "wide_depthwise"),
+    "grouped": ("conv2d_grouped", "network_grouped", "wide_grouped"),
+    "volume": ("volume",),
+}
+_CELLS = (("nhwc", _HALF), ("nhwc", _FULL), ("nchw", _HALF), ("nchw", _FULL))
+# Shares of the cells, and what is done to a shape.
+_Shares = tuple[tuple[str, str, tuple[float, float, float, float]], ...]
+
+
+def _by_cell(which: str, shares: _Shares, part: float = 1.0) -> list[Stratum]:
+    return [
+        Stratum(
+            tuple(f.format(which) for f in _KINDS[kind]), which, layout, types, part * share, change
         )
-        cells = (("nhwc", _HALF), ("nhwc", _FULL), ("nchw", _HALF), ("nchw", _FULL))
-        strata += [
-            Stratum(families, which, layout, dtypes, part * share, change)
-            for families, change, row in shares
-            for (layout, dtypes), share in zip(cells, row, strict=True)
-        ]
-    return tuple(strata)
+        for kind, change, row in shares
+        for (layout, types), share in zip(_CELLS, row, strict=True)
+    ]
+
+
+def _wide() -> tuple[Stratum, ...]:
+    shares: _Shares = (
+        ("dense", "", (200, 110, 65, 65)),
+        ("dense", "odd", (40, 20, 12, 10)),
+        ("dense", "point", (30, 15, 15, 10)),
+        ("depthwise", "", (50, 30, 25, 15)),
+        ("grouped", "", (60, 30, 22, 16)),
+        ("grouped", "uneven", (15, 8, 5, 4)),
+        ("volume", "", (25, 20, 35, 25)),
+    )
+    parts = {"fwd": 1.0, "dgrad": 0.45, "wgrad": 0.45}
+    return tuple(s for which, part in parts.items() for s in _by_cell(which, shares, part))
 
 
 WIDE = _wide()
 """Every kind in both layouts and all number types, two thirds of them layers of networks."""
+
+
+def _split() -> tuple[Stratum, ...]:
+    same: _Shares = (
+        ("depthwise", "", (0, 0, 30, 40)),
+        ("grouped", "", (0, 0, 50, 40)),
+        ("grouped", "uneven", (20, 10, 5, 5)),
+        ("dense", "point", (30, 15, 20, 20)),
+        ("volume", "", (20, 20, 30, 40)),
+    )
+    own: dict[str, _Shares] = {
+        "fwd": (
+            ("depthwise", "", (280, 220, 0, 0)),
+            ("grouped", "", (110, 90, 0, 0)),
+            ("dense", "", (130, 120, 70, 90)),
+            ("dense", "odd", (30, 15, 10, 8)),
+        ),
+        "dgrad": (
+            ("depthwise", "", (220, 180, 0, 0)),
+            ("grouped", "", (80, 70, 0, 0)),
+            ("dense", "", (130, 90, 50, 70)),
+            ("dense", "odd", (30, 15, 10, 8)),
+        ),
+        "wgrad": (
+            ("depthwise", "", (220, 180, 0, 0)),
+            ("grouped", "", (100, 80, 0, 0)),
+            ("dense", "", (110, 100, 50, 80)),
+            ("dense", "odd", (60, 30, 15, 12)),
+        ),
+    }
+    strata = [s for which, row in own.items() for s in _by_cell(which, (*row, *same))]
+    families = _KINDS["depthwise"]
+    strata += [Stratum(families, which, "nchw", ("fp16",), 110) for which in own]
+    return tuple(s for s in strata if s.share)
+
+
+SPLIT = _split()
+"""Those most whose channels are split into groups: where more rows lower the error most."""
 
 _WIDTHS = (3, 6, 12, 20, 24, 28, 36, 40, 48, 56, 60, 72, 80, 84, 100, 112, 116, 128)
 _GROUPS = (2, 2, 3, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 32)
