@@ -151,7 +151,7 @@ def main(argv: list[str] | None = None) -> int:
                 options.tiny,
                 context,
                 options.processes,
-                2.0 if options.tiny else 60.0,
+                2.0 if options.tiny else 25.0,
             ),
         ),
     ]

@@ -172,7 +172,7 @@ def parallel(
         if left() < need_s:
             break
         begin = time.perf_counter()
-        limit = min(ROUND_LIMIT_S, max(5.0, left() - 2.0 * len(members) - 5.0))
+        limit = min(ROUND_LIMIT_S, max(5.0, left() - 1.5 * len(members) - 3.0))
         ready = _prepared(members, context, device, tiny, processes, begin + limit)
         spent = time.perf_counter() - begin
         print(f"compiled {len(members)} cases in {spent:.0f} s", flush=True)

@@ -199,7 +199,9 @@ def timing(device: CpuDevice, step: Step, tiny: bool = False) -> dict[str, Any]:
         device.sync()
         latency.append(time.perf_counter() - begin)
     groups, per = plan(float(np.median(latency)), tiny)
+    walked = [state.walk()]
     around, samples, walls = [device.probe()], [], []
+    medians: list[float] = []
     ran: dict[str, list[float]] = {}
     for size in pieces(groups):
         device.sync()
@@ -208,6 +210,7 @@ def timing(device: CpuDevice, step: Step, tiny: bool = False) -> dict[str, Any]:
         for name, value in state.between(first, state.counters(), size * per).items():
             ran.setdefault(name, []).append(value)
         samples += done
+        medians.append(float(np.median(done)))
         walls += [wall] * size
         around.append(device.probe())
     row: dict[str, Any] = {
@@ -224,6 +227,10 @@ def timing(device: CpuDevice, step: Step, tiny: bool = False) -> dict[str, Any]:
         }
     row["probe_first_block_us"], row["probe_last_block_us"] = pace[0][2] * 1e6, around[-1][2] * 1e6
     row |= {name: float(np.mean(values)) for name, values in ran.items()}
+    walked.append(state.walk())
+    row["walk_ns"], row["walk_last_ns"] = (1e9 * seconds for seconds in walked)
+    row["pieces_us"] = " ".join(f"{1e6 * one:.5g}" for one in medians)
+    row["pieces_block_us"] = " ".join(f"{1e6 * one[2]:.4g}" for one in around)
     row["cores"] = len(set(ran["core"]))
     row["host_nogc_us"] = state.uncollected(step, device.sync, singles) * 1e6
     row |= _spread(samples, "step") | _spread(latency, "latency") | _spread(host, "host")
