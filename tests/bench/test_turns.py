@@ -20,10 +20,10 @@ def note(*words):
 for line in sys.stdin:
     request = json.loads(line)
     if "warm" in request:
-        sizes = [op["m"] for op in request["warm"]]
-        note("warm", *sizes)
-        if 17 in sizes:
+        note("warm", request["warm"]["m"])
+        if request["warm"]["m"] == 17:
             os._exit(9)
+        time.sleep(0.01)
         say({"ok": None})
         continue
     op = request["op"]

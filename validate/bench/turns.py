@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from validate.bench import ops, runner
 from validate.bench.runner import Run, Worker, WorkerDied
 
 FIRST, EACH = 2, 8  # operators a worker takes in the first batch, and in others
-WARM_LIMIT_S = 60.0  # of a part; a search may try plans that take seconds
+WARM_LIMIT_S = 30.0  # of an operator; a search may try plans that take seconds
 
 Entry = dict[str, Any]
 
@@ -63,19 +65,22 @@ def _batches(
     state: Run, workers: list[Worker], plan: Iterator[Entry], threads: ThreadPoolExecutor
 ) -> None:
     """Warm and measure batch after batch until the plan or the time is over."""
-    size, pace = FIRST * len(workers), 0.0
-    while batch := _take(state, plan, size):
+    size, warming, timing = FIRST * len(workers), 0.0, 0.0
+    while not state.tally.out_of_time and (batch := _take(state, plan, size)):
         begin = time.monotonic()
-        parts = [batch[i :: len(workers)] for i in range(len(workers))]
-        list(threads.map(lambda pair: _warm(state, *pair), zip(workers, parts, strict=True)))
-        for worker, part in zip(workers, parts, strict=True):
+        shared = deque(batch)
+        parts = list(threads.map(_warm, repeat(state), workers, repeat(shared)))
+        between = time.monotonic()
+        for worker, part in zip(workers, [*parts[:-1], parts[-1] + list(shared)], strict=True):
             state.worker = worker
             if not all(_measure(state, entry) for entry in part):
                 state.tally.out_of_time = True
-                return
-        pace = (time.monotonic() - begin) / len(batch)
-        fits = int(max(state.left, 0.0) / max(pace, 1e-3))
+                break
+        end = time.monotonic()
+        warming, timing = warming + between - begin, timing + end - between
+        fits = int(max(state.left, 0.0) * len(batch) / (end - begin))
         size = max(1, min(EACH * len(workers), fits))
+    print(f"together {warming:.1f} s, in turn {timing:.1f} s")
 
 
 def _take(state: Run, plan: Iterator[Entry], size: int) -> list[Entry]:
@@ -91,17 +96,26 @@ def _take(state: Run, plan: Iterator[Entry], size: int) -> list[Entry]:
     return batch
 
 
-def _warm(state: Run, worker: Worker, part: list[Entry]) -> None:
-    """Load the kernels of a part; a worker that dies of it is started again, and times it cold."""
-    chosen = [e["op"] for e in part if sum(ops.traffic(e["op"])) <= state.limit_bytes]
-    if not chosen or state.left < 1.0:
-        return
-    try:
-        worker.request({"warm": chosen}, min(WARM_LIMIT_S, state.left))
-    except WorkerDied:
-        worker.stop()
-        state.tally.restarts += 1
-        worker.start()
+def _warm(state: Run, worker: Worker, shared: deque[Entry]) -> list[Entry]:
+    """Load the kernels of one operator after another of those that are left; what was taken.
+
+    A worker that dies of it is started again, and times what it took cold.
+    """
+    taken: list[Entry] = []
+    while state.left >= 1.0:
+        try:
+            taken.append(shared.popleft())
+        except IndexError:
+            break
+        if sum(ops.traffic(taken[-1]["op"])) > state.limit_bytes:
+            continue  # refused before it is sent
+        try:
+            worker.request({"warm": taken[-1]["op"]}, min(WARM_LIMIT_S, state.left))
+        except WorkerDied:
+            worker.stop()
+            state.tally.restarts += 1
+            worker.start()
+    return taken
 
 
 def _measure(state: Run, entry: Entry) -> bool:

@@ -103,20 +103,22 @@ class Session:
             self.no_graph[stratum] += 1
         return timing
 
-    def warm(self, chosen: list[ops.Op]) -> None:
-        """Load the kernels that the first calls of operators will try; none is kept or timed.
+    def warm(self, op: ops.Op) -> None:
+        """Load the kernels that an operator's first call will try; none is kept or timed.
 
-        The calls run in a thread of their own, so that the thread that measures searches anew.
+        The call runs in a thread of its own, so that the thread that measures searches anew. A
+        lost device raises, which ends the process.
         """
-        for op in chosen:
-            try:
-                ops.check(op)
-                self.pool.begin()
-                call = MAKERS[op["op"]](op, self.pool)[0]
-                self.side.submit(self._once, call).result()
-            except Exception as error:  # told again where it is measured
-                print(f"warming: {type(error).__name__}: {error}"[:300], file=sys.stderr)
-            self.tidy(failed=False)
+        failed = False
+        try:
+            ops.check(op)
+            self.pool.begin()
+            call = MAKERS[op["op"]](op, self.pool)[0]
+            self.side.submit(self._once, call).result()
+        except Exception as error:  # told again where it is measured
+            print(f"warming: {type(error).__name__}: {error}"[:300], file=sys.stderr)
+            failed = True
+        self.tidy(failed)
 
     def _once(self, call: Call) -> None:
         torch.set_grad_enabled(False)  # a thread's own
