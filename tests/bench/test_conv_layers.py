@@ -39,3 +39,14 @@ def test_the_wide_plan_covers_every_kind_pass_layout_and_type_in_its_prefix():
     kinds = Counter(ops.family(e) for e in entries)
     assert kinds["conv2d_fwd"] > kinds["conv2d_dgrad"] > 0.08 * len(entries)
     assert min(kinds["conv2d_depthwise"], kinds["conv2d_grouped"]) > 0.1 * len(entries)
+
+
+def test_the_split_plan_is_of_groups_and_single_channels_most():
+    entries = conv_draws.build(700, seed=2, strata=conv_draws.SPLIT)
+    kinds = Counter(ops.family(e) for e in entries)
+    assert kinds["conv2d_depthwise"] > 0.3 * len(entries)
+    assert kinds["conv2d_grouped"] > 0.15 * len(entries)
+    half = Counter(
+        e["dtype"] for e in entries if ops.family(e) == "conv2d_depthwise" and e["layout"] == "nchw"
+    )
+    assert half["fp16"] > 2 * half["bf16"] > 0
