@@ -85,7 +85,9 @@ class Session:
         self.reserved_limit = _RESERVED_LIMIT // processes
         self.side = ThreadPoolExecutor(1)  # one thread: PyTorch keeps plans by thread
         self.clock: CpuClock | CudaClock = clock_for(device)
-        self.pool = Pool(device, 400e6) if device == "cuda" else Pool(device, 4e6, 4)
+        chunk = None if processes == 1 else 1 << 29
+        cuda = device == "cuda"
+        self.pool = Pool(device, 400e6, chunk_bytes=chunk) if cuda else Pool(device, 4e6, 4)
         self.no_graph: Counter[str] = Counter()
 
     def measure(self, op: ops.Op, power: bool) -> Timing:
