@@ -471,7 +471,7 @@ def test_means_down_the_columns_know_that_a_block_goes_through_the_rows():
     assert down.note
     assert not along.note
     assert down.flops == pytest.approx(3.2e7 + 1e5 * 14 * 14, rel=0.02)
-    assert along.flops < 10 * 64 * 512
+    assert along.flops < down.flops / 3
 
 
 @pytest.mark.parametrize(("rows", "counted"), [(4, 64), (64, 64), (100, 128)])

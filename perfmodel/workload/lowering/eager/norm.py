@@ -264,62 +264,6 @@ def uses_cudnn(site: Site) -> bool:
     return "cudnn" in site.name
 
 
-def group_norm(site: Site) -> Work:
-    """Moments of each group, a small kernel that folds them into a scale and shift, the map."""
-    x, out = site.inputs[0], site.outputs[0]
-    elements = numel(x.shape)
-    if elements == 0:
-        return Work("norm")
-    channels = x.shape[0] * x.shape[1] if len(x.shape) > 1 else 1
-    folded = 8 * channels
-    scratch = ((site.temporary(), folded),)
-    moments = stream("moments", elements, site.bytes(x), 0, 3.0 * elements)
-    fold = stream("fold", channels, 12 * channels, folded, 4.0 * channels)
-    apply = stream("group_norm", elements, site.bytes(x), site.bytes(out), 2 * elements, x.dtype)
-    kernels = (
-        site.kernel(
-            "reduction", moments, name=f"{site.name}: moments", reads=(x,),
-            writes=site.outputs[1:], host="norm",
-        ),
-        site.kernel(
-            "pointwise", fold, name=f"{site.name}: fold", reads=site.inputs[1:],
-            writes=(), extra_writes=scratch, host="norm",
-        ),
-        site.kernel(
-            "pointwise", apply, reads=(x,), extra_reads=scratch, writes=(out,), host="norm"
-        ),
-    )  # fmt: skip
-    return Work("norm", kernels, scratch)
-
-
-def group_norm_backward(site: Site) -> Work:
-    """Sums a channel, their fold, the input gradient, the gradients of weight and bias."""
-    grad, x = site.inputs[0], site.inputs[1]
-    elements = numel(x.shape)
-    if elements == 0:
-        return Work("norm")
-    channels = x.shape[0] * x.shape[1] if len(x.shape) > 1 else 1
-    read = site.bytes(grad) + site.bytes(x)
-    scratch = ((site.temporary(), 16 * channels),)
-    sums = stream("channel sums", elements, read, 8 * channels, 4.0 * elements)
-    fold = stream("fold", channels, 16 * channels, 16 * channels, 8.0 * channels)
-    apply = stream("group_norm_backward", elements, read, site.bytes(x), 5.0 * elements, x.dtype)
-    kernels: list[Kernel] = [
-        site.kernel(
-            "reduction", sums, name=f"{site.name}: sums", reads=(grad, x), writes=(),
-            extra_writes=scratch, host="norm",
-        ),
-        site.kernel(
-            "pointwise", (fold, fold), name=f"{site.name}: fold", reads=(), extra_reads=scratch,
-            writes=site.outputs[1:], launches=2, host="norm",
-        ),
-        site.kernel(
-            "pointwise", apply, reads=(grad, x), writes=site.outputs[:1], host="norm"
-        ),
-    ]  # fmt: skip
-    return Work("composite", tuple(kernels), scratch)
-
-
 def softmax(site: Site) -> Work:
     """A block (or warp) a row over the last axis; an operand with gaps is copied first."""
     kernels = _softmax(site, "fwd")

@@ -14,6 +14,7 @@ from perfmodel.workload.program import Tensor
 # Kinds of ELEMENTWISE that the calibration measured under the aten name.
 _COUNTED = frozenset(("add", "mul", "gelu", "silu", "relu", "tanh", "sigmoid"))
 _COMPLEX_FACTOR = 4
+_OUTER = 24.0  # operations of an outer sum or product: 3.5 ps (profiled on an H100)
 _ARITHMETIC = frozenset(("add", "sub", "mul", "div"))
 _FLOATS = frozenset(("fp64", "fp32", "tf32", "bf16", "fp16"))
 
@@ -39,21 +40,30 @@ def pointwise(site: Site) -> Work:
     flops = 1.0 * flops_each(site.name, site.attribute("exponent"))
     if any(tensor.dtype.startswith("complex") for tensor in outputs):
         flops *= _COMPLEX_FACTOR
-    strided = site.turned or any(
-        tensor.layout == "strided" for tensor in site.inputs if len(tensor.shape) > 1
-    )
+    strided = site.turned or _strided(site, elements)
     read, written = (sum(size for _, size in part) for part in (reads, writes))
     dtype, width = arithmetic(outputs[0].dtype), item_bytes(outputs[0].dtype)
     mixed = _formats(site.inputs, outputs, base_name(site.name) in _ARITHMETIC) > 1
     casting = CASTING * (len(site.inputs) + 1) if mixed else 0.0
     if strided or casting or _broadcast(site.inputs, elements):
-        flops += max(casting, TURNED if site.turned else OFFSETS)
+        flops += max(casting, TURNED if site.turned else _offsets(site.inputs, elements))
         op: Op = stream(site.name, elements, read, written, flops * elements, dtype)
     else:
         op = map_op(_kind(site, outputs), elements, read, written, flops * elements, dtype, width)
     note = "strided reads" if strided else ""
     kernel = site.kernel("pointwise", op, writes=outputs, note=note)
     return Work("pointwise", (*_before(site), kernel))
+
+
+def _strided(site: Site, elements: int) -> bool:
+    """Whether offsets are worked out: not for one operand without gaps, in whatever order."""
+    if not any(tensor.layout == "strided" for tensor in site.inputs if len(tensor.shape) > 1):
+        return False
+    large = [tensor for tensor in site.inputs if numel(tensor.shape) > 1]
+    if len(large) != 1 or numel(large[0].shape) != elements:
+        return True
+    size = elements * item_bytes(large[0].dtype)
+    return site.storages.get(large[0].storage, 0) != size
 
 
 def _kind(site: Site, outputs: Sequence[Tensor]) -> str:
@@ -75,6 +85,12 @@ def _formats(inputs: Sequence[Tensor], outputs: Sequence[Tensor], every: bool) -
 def _broadcast(inputs: Sequence[Tensor], elements: int) -> bool:
     """Whether an operand is read again and again; a scalar is an argument."""
     return any(1 < numel(tensor.shape) < elements for tensor in inputs)
+
+
+def _offsets(inputs: Sequence[Tensor], elements: int) -> float:
+    """Operations an element for its offsets: more where no operand has the shape of the result."""
+    large = [numel(tensor.shape) for tensor in inputs if numel(tensor.shape) > 1]
+    return OFFSETS if len(large) < 2 or max(large) == elements else _OUTER
 
 
 def _before(site: Site) -> tuple[Kernel, ...]:

@@ -16,6 +16,7 @@ from perfmodel.workload.program import Tensor
 
 _AVERAGE: Final = 160.0  # divisions of 64-bit indices, whatever the window
 _BILINEAR: Final = 65.0
+_LINE: Final = 5e5  # what the device could do in a turn of a thread: 73 ns
 _THREADS: Final = 1024
 _FULL: Final = 0.71  # blocks of max-pooling a unit, from which on more of them take longer
 _OUTPUT, _TAP = 4.6e6, 0.7e6  # operations that the device could do while a thread finds one output
@@ -41,6 +42,9 @@ def pool(site: Site) -> Work:
     flops = elements * each
     if last and site.name == "max_pool2d_with_indices":
         flops = max(flops, _blocks_of_windows(out, taps(site), site.device.units))
+    if site.name == "upsample_linear1d":  # a thread a place goes through all images and channels
+        turns = numel(out.shape[:-1]) * -(-out.shape[-1] // (site.device.units * 2048))
+        flops = max(flops, _LINE * turns)
     op = stream(site.name, elements, read, written, flops)
     return Work("reduction", (site.kernel("pool", op, reads=inside),))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perfmodel.workload.lowering.eager.columns import column_work
+from perfmodel.workload.lowering.eager.columns import column_work, row_work
 from perfmodel.workload.lowering.eager.names import operations
 from perfmodel.workload.lowering.kernel import Kernel
 from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel
@@ -29,6 +29,11 @@ def reduction(site: Site) -> Work:
         rows, x = elements // max(1, numel(site.outputs[0].shape)), site.inputs[0]
         work = column_work(rows, elements, site.device, width=item_bytes(x.dtype))
         flops = max(flops, work / elements)
+    elif site.outputs:
+        rows = numel(site.outputs[0].shape)
+        if rows > 1:
+            work = row_work(rows, elements // rows, site.device)
+            flops = max(flops, work / elements)
     op = _totals(site, site.name, elements, float(flops) * elements)
     note = "strided reads" if across else ""
     return Work("reduction", (site.kernel("reduction", op, note=note),))

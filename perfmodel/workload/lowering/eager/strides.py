@@ -37,7 +37,7 @@ def follow(program: Program) -> tuple[frozenset[int], Axes]:
         if group in _ITERATED:
             outputs = [program.tensor(one) for one in node.outputs] or inputs[:1]
             whole = [t for t in (*inputs, *outputs) if t.shape == outputs[0].shape]
-            along = {axis_of(t, axes) for t in whole if min(t.shape, default=1) > 1}
+            along = {axis_of(t, axes) for t in whole if t.shape}
             if len(along) > 1 and None not in along:
                 found.add(place)
         elif group == "layer_norm":
@@ -55,9 +55,12 @@ def axis_of(tensor: Tensor, axes: Axes) -> int | None:
 
 
 def _by_layout(tensor: Tensor) -> int | None:
-    if tensor.layout == "channels_last" and len(tensor.shape) > 2:
+    if tensor.layout == "channels_last" and len(tensor.shape) > 2 and tensor.shape[1] > 1:
         return 1
-    return len(tensor.shape) - 1 if tensor.layout == "contiguous" else None
+    if tensor.layout == "strided":
+        return None
+    spans = [axis for axis, length in enumerate(tensor.shape) if length > 1]
+    return spans[-1] if spans else None  # an axis of one element leads nowhere
 
 
 def _axis_out(

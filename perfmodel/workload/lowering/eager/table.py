@@ -13,6 +13,7 @@ from perfmodel.workload.lowering.eager import (
     copies,
     fft,
     gemm,
+    group_norm,
     index,
     linalg,
     norm,
@@ -23,6 +24,7 @@ from perfmodel.workload.lowering.eager import (
     reduction,
     unknown,
     views,
+    weight_norm,
 )
 from perfmodel.workload.lowering.eager.names import group_of
 from perfmodel.workload.lowering.site import Site, Work
@@ -52,10 +54,11 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
         "norm_backward": norm.norm_backward,
         "batch_norm": norm.batch_norm,
         "batch_norm_backward": norm.batch_norm_backward,
-        "group_norm": norm.group_norm,
-        "group_norm_backward": norm.group_norm_backward,
+        "group_norm": group_norm.group_norm,
+        "group_norm_backward": group_norm.group_norm_backward,
         "softmax": norm.softmax,
         "softmax_backward": norm.softmax_backward,
+        "weight_norm": weight_norm.weight_norm,
         "safe_softmax": norm.safe_softmax,
         "reduction": reduction.reduction,
         "scan": reduction.scan,

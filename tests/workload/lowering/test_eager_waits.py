@@ -1,0 +1,144 @@
+"""Eager kernels that wait: rows, groups, columns and places that threads go through in turn."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from perfmodel.workload.lowering import lower
+from perfmodel.workload.lowering.eager.columns import row_work
+from perfmodel.workload.lowering.eager.group_norm import moments_work
+from perfmodel.workload.lowering.stream import OFFSETS, TURNED
+from perfmodel.workload.stack import load_stack
+
+_spec = importlib.util.spec_from_file_location("recipes", Path(__file__).with_name("recipes.py"))
+recipes = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(recipes)
+program = recipes.program
+EAGER = load_stack("torch-eager")
+PICOSECOND = 6.85  # operations that an H100 does in element-wise kernels meanwhile
+
+
+def kernels(tensors, *nodes):
+    return lower(program(tensors, nodes), EAGER).kernels
+
+
+def flops(tensors, *nodes):
+    return kernels(tensors, *nodes)[-1].flops
+
+
+@pytest.mark.parametrize(
+    ("rows", "cols", "microseconds"),
+    [(262144, 512, 127.0), (65536, 64, 15.6), (16384, 64, 4.4), (4096, 256, 1.9),
+     (1024, 1152, 3.1), (1024, 512, 1.8), (49152, 49, 16.5)],
+)  # fmt: skip
+def test_a_row_takes_its_time_however_short_it_is(rows, cols, microseconds):
+    """Profiled reductions of an H100, less the 1.5 us in which any kernel begins and ends."""
+    assert row_work(rows, cols) / PICOSECOND * 1e-6 == pytest.approx(microseconds, rel=0.35)
+
+
+def test_tests_of_masks_along_rows_are_no_stream_of_bytes():
+    tensors = {"x": ((64, 8, 512, 512), "bool"), "y": ((64, 8, 512, 1), "bool")}
+    (kernel,) = kernels(tensors, ("all", "x", "y", {"dim": -1, "keepdim": True}))
+    assert kernel.flops / PICOSECOND * 1e-6 == pytest.approx(128.7, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("groups", "each", "microseconds"),
+    [(64, 40960, 20.9), (64, 81920, 39.4), (64, 10240, 6.4), (4096, 15999, 136.2)],
+)
+def test_a_block_goes_through_its_group(groups, each, microseconds):
+    assert moments_work(groups, each) / PICOSECOND * 1e-6 == pytest.approx(microseconds, rel=0.1)
+
+
+def test_group_norms_find_scale_and_shift_for_every_element():
+    tensors = {
+        "x": ((2, 320, 64, 64),), "w": ((320,),), "b": ((320,),), "y": ((2, 320, 64, 64),),
+        "m": ((2, 32),), "r": ((2, 32),),
+    }  # fmt: skip
+    moments, _, apply = kernels(tensors, ("native_group_norm", "xwb", "ymr", {"group": 32}))
+    assert moments.flops == pytest.approx(moments_work(64, 40960), rel=0.02)
+    assert apply.flops == pytest.approx((2 + OFFSETS) * 2 * 320 * 4096, rel=0.02)
+
+
+def test_lengths_of_the_last_axis_leave_few_blocks():
+    tensors = {"v": ((768, 48, 128),), "g": ((1, 1, 128),), "w": ((768, 48, 128),), "n": ((128,),)}
+    last = flops(tensors, ("_weight_norm_interface", "vg", "wn", {"dim": 2}))
+    first = flops(tensors, ("_weight_norm_interface", "vg", "wn", {"dim": 0}))
+    assert last / PICOSECOND * 1e-6 == pytest.approx(316.0, rel=0.05)
+    assert first < last / 50
+
+
+def test_parts_with_gaps_are_joined_element_by_element():
+    tensors = {
+        "a": ((8, 32, 512, 32), "bf16", "activation", "strided"),
+        "b": ((8, 32, 512, 32),), "y": ((8, 32, 512, 64),),
+    }  # fmt: skip
+    gaps = kernels(tensors, ("cat", "ab", "y", {"dim": -1}))[-1]
+    assert gaps.note
+    assert gaps.flops / PICOSECOND * 1e-6 == pytest.approx(38.3, rel=0.1)
+    whole = kernels(tensors, ("cat", "bb", "y", {"dim": -1}))[-1]
+    assert whole.flops == 0
+
+
+def test_beside_an_empty_part_half_of_the_threads_are_idle():
+    tensors = {"e": ((0,),), "k": ((4, 32, 1024, 64),), "y": ((4, 32, 1024, 64),)}
+    kernel = kernels(tensors, ("cat", "ek", "y", {"dim": -2}))[-1]
+    assert kernel.flops / PICOSECOND * 1e-6 == pytest.approx(51.5, rel=0.05)
+
+
+def test_one_operand_without_gaps_is_read_as_it_lies():
+    tensors = {
+        "x": ((48, 64, 256), "bf16", "activation", "strided"), "s": ((), "bf16"),
+        "y": ((48, 64, 256), "bf16", "activation", "strided"),
+    }  # fmt: skip
+    (kernel,) = kernels(tensors, ("div", "xs", "y"))
+    assert kernel.note == ""
+    tensors = {
+        "p": ((48, 64, 512), "bf16"), "x": ((48, 64, 256), "bf16", "view of p", "strided"),
+        "y": ((48, 64, 256), "bf16"),
+    }  # fmt: skip
+    (kernel,) = kernels(tensors, ("gelu", "x", "y"))
+    assert kernel.note == "strided reads"
+
+
+def test_an_axis_of_one_element_turns_nothing_and_hides_nothing():
+    tensors = {
+        "c": ((1, 768, 64, 64), "bf16"),
+        "x": ((1, 64, 64, 768), "bf16", "view of c", "strided"),
+        "h": ((1, 64, 64, 768), "bf16"),
+        "y": ((1, 64, 64, 768), "bf16", "activation", "strided"),
+    }
+    elements = 64 * 64 * 768
+    nodes = (("permute", "c", "x", {"dims": [0, 2, 3, 1]}), ("add", "xh", "y"))
+    assert flops(tensors, *nodes) == pytest.approx((1 + TURNED) * elements, rel=0.02)
+    tensors = {
+        "c": ((64, 768, 1), "bf16"), "x": ((64, 1, 768), "bf16", "view of c", "strided"),
+        "h": ((64, 1, 768), "bf16"), "y": ((64, 1, 768), "bf16"),
+    }  # fmt: skip
+    nodes = (("permute", "c", "x", {"dims": [0, 2, 1]}), ("add", "xh", "y"))
+    assert flops(tensors, *nodes) < TURNED * 64 * 768
+
+
+def test_an_outer_sum_works_out_two_offsets():
+    tensors = {"a": ((12, 64, 64, 64, 1),), "b": ((12, 64, 64, 1, 64),),
+               "y": ((12, 64, 64, 64, 64),)}  # fmt: skip
+    each = flops(tensors, ("add", "ab", "y")) / (12 * 64**4)
+    assert each > 1.4 * OFFSETS
+    one = {"a": ((64, 64),), "b": ((64,),), "y": ((64, 64),)}
+    assert flops(one, ("add", "ab", "y")) / 64**2 == pytest.approx(1 + OFFSETS, rel=0.02)
+
+
+def test_neighbours_are_gathered_faster_than_slices():
+    def each(dim):
+        tensors = {"x": ((48, 256, 512),), "i": ((48, 256, 512), "int64"), "y": ((48, 256, 512),)}
+        return flops(tensors, ("gather", "xi", "y", {"dim": dim})) / (48 * 256 * 512)
+
+    assert each(-1) < 0.7 * each(1)
+
+
+def test_a_line_is_resampled_by_few_threads():
+    tensors = {"x": ((1, 64, 27),), "y": ((1, 64, 27),)}
+    assert flops(tensors, ("upsample_linear1d", "x", "y")) / PICOSECOND * 1e-6 > 4.0
