@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from perfmodel.calibrate.coefficients import fit_coefficients, log_mechanism
 from perfmodel.calibrate.gaussian import fit_smooth
-from perfmodel.calibrate.profiled import offset_of
+from perfmodel.calibrate.profiled import without_offset
 from perfmodel.calibrate.samples import Samples
 from perfmodel.calibrate.trees import Boosting, fit_trees
 from perfmodel.cost.correction import Smooth, Trees
@@ -76,8 +76,8 @@ class Helper:
     """Rows that help to teach a correction.
 
     ``coefficients`` are those of the helping kernel's own mechanism; ``None`` takes the taught
-    kernel's, for the same kernel on a sibling chip. ``profiled`` rows hold a profiler's durations:
-    operators that were timed as well teach how far those are from latencies.
+    kernel's, for the same kernel on a sibling chip. ``profiled`` rows are cheap ones, whose times
+    are no latencies: operators that were timed as well teach how far they are from them.
     """
 
     samples: Samples
@@ -241,12 +241,10 @@ def _train(
         _, more, _ = tables(helper.samples, mine)
         extra = np.log(helper.samples.seconds) - log_mechanism(helper.samples.blocks, mine)
         if helper.profiled:
-            offset = offset_of(samples, [not one for one in held], helper.samples, more)
-            if offset is None:
-                continue
-            extra = extra - offset(more)
+            extra = without_offset(samples, [not h for h in held], helper.samples, more, extra)
         # A helper's row of a held-out operator is held out too.
-        taken = np.flatnonzero([row.fold(FOLDS) != fold for row in helper.samples.rows])
+        free = np.array([row.fold(FOLDS) != fold for row in helper.samples.rows])
+        taken = np.flatnonzero(free & np.isfinite(extra))
         if first.family == POINT and taken.size > _MOST_OF_A_TEACHER:
             taken = np.sort(rng.choice(taken, _MOST_OF_A_TEACHER, replace=False))
         values = np.concatenate([values, more[taken]])

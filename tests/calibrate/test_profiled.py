@@ -2,13 +2,14 @@
 
 import gzip
 import hashlib
+import shutil
 
 import numpy as np
 import pytest
 
 from perfmodel.calibrate.learn import Helper, learn
 from perfmodel.calibrate.measurements import load_measurements
-from perfmodel.calibrate.profiled import load_profiled, offset_of
+from perfmodel.calibrate.profiled import QUICK_MODE, load_profiled, without_offset
 from perfmodel.calibrate.samples import samples_of
 from perfmodel.cost import load_coefficients
 from perfmodel.cost.tasks import tasks_of
@@ -20,7 +21,7 @@ from tests.calibrate.conftest import measured, write_rows
 CHIP = load_accelerator("h100-sxm5-80gb")
 HEADER = "op,kind,dtype,m,n,k,call,position,name,grid,block,registers,shared,duration_us\n"
 # What no mechanism knows: half as long again where a size is no multiple of 64.
-JUMP, PROFILED_LONGER = 1.5, 1.25
+JUMP, PROFILED_LONGER, QUICK_SHORTER = 1.5, 1.25, 0.9
 
 
 def _products(count, seed):
@@ -96,9 +97,35 @@ def test_the_difference_is_learned_from_operators_that_have_both(folder):
     timed = _samples(load_measurements(folder, CHIP.name.lower()).rows)
     profiled = _samples(load_profiled(folder))
     values = np.log2([[row.record[c] for c in "mnk"] for row in profiled.rows])
-    offset = offset_of(timed, [True] * 110, profiled, values)
-    assert np.allclose(offset(values), np.log(PROFILED_LONGER), atol=0.01)
-    assert offset_of(timed, [False] * 110, profiled, values) is None
+    found = without_offset(timed, [True] * 110, profiled, values, np.zeros(400))
+    assert np.allclose(found, -np.log(PROFILED_LONGER), atol=0.01)
+    few = [place < 20 for place in range(110)]
+    found = without_offset(timed, few, profiled, values, np.zeros(400))
+    assert np.ptp(found) == pytest.approx(0.0)
+    assert np.allclose(found, -np.log(PROFILED_LONGER), atol=0.01)
+    assert np.isnan(without_offset(timed, [False] * 110, profiled, values, np.zeros(400))).all()
+
+
+def test_timings_in_passing_have_a_difference_of_their_own(folder, tmp_path):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    lines = ["op,dtype,m,n,k,latency_us,calls,sets\n"]
+    for row in load_profiled(folder)[:150]:
+        op, micros = row.record, row.seconds / PROFILED_LONGER * 1e6
+        sizes = ",".join(str(op[c]) for c in "mnk")
+        lines.append(f"gemm,bf16,{sizes},{QUICK_SHORTER * micros:.5g},48,48\n")
+    data = gzip.compress("".join(lines).encode())
+    (tmp_path / "quick").mkdir()
+    (tmp_path / "quick" / "products.csv.gz").write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    (tmp_path / "quick" / "products.toml").write_text(f'sha256 = "{digest}"\n')
+    timed = _samples(load_measurements(folder, CHIP.name.lower()).rows)
+    both = _samples(load_profiled(tmp_path))
+    quick = np.array([row.mode == QUICK_MODE for row in both.rows])
+    assert np.count_nonzero(quick) == 150
+    values = np.log2([[row.record[c] for c in "mnk"] for row in both.rows])
+    found = without_offset(timed, [True] * 110, both, values, np.zeros(550))
+    assert np.allclose(found[quick], -np.log(QUICK_SHORTER), atol=0.01)
+    assert np.allclose(found[~quick], -np.log(PROFILED_LONGER), atol=0.01)
 
 
 def test_profiled_rows_bring_held_out_rows_closer(folder):
