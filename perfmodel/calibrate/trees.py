@@ -12,6 +12,7 @@ Friedman, "Greedy function approximation: a gradient boosting machine", 2001. Pr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ from perfmodel.cost.correction import Trees
 
 Floats = NDArray[np.float64]
 _BINS = 48
+_COUNT_STEP = 1e7
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,8 @@ def fit_trees(
     count, width = features.shape
     edges = [_edges(features[:, column]) for column in range(width)]
     binned = np.stack(
-        [np.searchsorted(edges[column], features[:, column]) for column in range(width)], axis=1
-    ).astype(np.int64)
+        [np.searchsorted(edges[column], features[:, column]) for column in range(width)]
+    ).astype(np.uint8)
     base = float(np.median(target))
     answer = np.full(count, base)
     asked = np.zeros((settings.rounds, settings.depth), dtype=np.int32)
@@ -85,23 +87,18 @@ def fit_trees(
         gradient = np.clip(residual, -limit, limit)
         sample = rng.choice(count, rows, replace=False)
         chosen = np.sort(rng.choice(width, columns, replace=False))
+        seen = [binned[column, sample].astype(np.int64) for column in chosen]
+        drawn = gradient[sample]
         leaf = np.zeros(count, dtype=np.int64)
         for level in range(settings.depth):
-            column, edge = _best_question(
-                binned[np.ix_(sample, chosen)],
-                gradient[sample],
-                leaf[sample],
-                2**level,
-                settings.shrinkage,
-            )
-            column = int(chosen[column])
-            yes = binned[:, column] > edge
-            leaf = leaf * 2 + yes
+            place, edge = _best_question(seen, drawn, leaf[sample], 2**level, settings.shrinkage)
+            column = int(chosen[place])
+            leaf = leaf * 2 + (binned[column] > edge)
             asked[number, level] = column
             limits[number, level] = edges[column][edge] if edge < len(edges[column]) else np.inf
         size = 2**settings.depth
         weight = np.bincount(leaf[sample], minlength=size)
-        total = np.bincount(leaf[sample], weights=gradient[sample], minlength=size)
+        total = np.bincount(leaf[sample], weights=drawn, minlength=size)
         value = settings.rate * total / (weight + settings.shrinkage)
         leaves[number] = value
         answer = answer + value[leaf]
@@ -122,24 +119,30 @@ def _edges(values: Floats) -> Floats:
 
 
 def _best_question(
-    binned: NDArray[np.int64],
+    binned: Sequence[NDArray[np.int64]],
     gradient: Floats,
     leaf: NDArray[np.int64],
     leaves: int,
     shrinkage: float,
 ) -> tuple[int, int]:
-    """The (feature, bin) whose question, asked in every leaf, explains most of the gradient."""
-    width = binned.shape[1]
-    place = (leaf[:, None] * width + np.arange(width)) * _BINS + binned
-    size = leaves * width * _BINS
-    sums = np.bincount(place.ravel(), weights=np.repeat(gradient, width), minlength=size)
-    counts = np.bincount(place.ravel(), minlength=size)
-    left_sum = np.cumsum(sums.reshape(leaves, width, _BINS), axis=2)
-    left_count = np.cumsum(counts.reshape(leaves, width, _BINS), axis=2)
+    """The (feature, bin) whose question, asked in every leaf, explains most of the gradient.
+
+    ``binned`` holds the bins of one feature after another.
+    """
+    size = leaves * _BINS
+    first = leaf * _BINS
+    # Counts and sums of one pass: residuals are logarithms, far below the step of a count.
+    joined = gradient + _COUNT_STEP
+    both = np.stack(
+        [np.bincount(first + bins, weights=joined, minlength=size) for bins in binned]
+    ).reshape(len(binned), leaves, _BINS)
+    counts = np.rint(both / _COUNT_STEP)
+    left_sum = np.cumsum(both - counts * _COUNT_STEP, axis=2)
+    left_count = np.cumsum(counts, axis=2)
     right_sum = left_sum[:, :, -1:] - left_sum
     right_count = left_count[:, :, -1:] - left_count
     gain = np.sum(
-        left_sum**2 / (left_count + shrinkage) + right_sum**2 / (right_count + shrinkage), axis=0
+        left_sum**2 / (left_count + shrinkage) + right_sum**2 / (right_count + shrinkage), axis=1
     )
     best = int(np.argmax(gain))
     return best // _BINS, best % _BINS
