@@ -146,3 +146,14 @@ def test_a_bias_gradient_is_summed_after_the_convolution_has_given_back():
     made = program(tensors, [("convolution_backward", "gxw", "abc", given)], ["a", "b", "c"])
     grad = Tensor("g", (64, 64, 56, 56), "bf16", "input", 0, LAST)
     assert workspace(made) == partial_sums(grad, [0, 2, 3], 4, H100) > 0
+
+
+def test_a_line_is_an_image_one_pixel_high():
+    def scratch(shape, taps, made):
+        tensors = {"x": (shape,), "w": ((512, 512, *taps),), "y": (made,)}
+        attributes = {"stride": [2] * len(taps), "padding": [0] * len(taps), "groups": 1}
+        return workspace(program(tensors, [("convolution", "xw", "y", attributes)], ["y"]))
+
+    line = scratch((8, 512, 15999), (3,), (8, 512, 7999))
+    assert line == scratch((8, 512, 1, 15999), (1, 3), (8, 512, 1, 7999))
+    assert line > 2 * 8 * 512 * 15999

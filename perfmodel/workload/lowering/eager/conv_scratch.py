@@ -19,6 +19,7 @@ H100 (cuDNN 9.19). Split sums of weight gradients, a few MB, are not here.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from perfmodel.workload.lowering.site import Site, item_bytes, numel
@@ -54,6 +55,8 @@ def conv_scratch(
         What it multiplies in: ``"bf16"``, ``"fp16"``, ``"tf32"``, ``"fp32"``.
     """
     groups = int(site.attribute("groups", 1))
+    if len(x.shape) == 3:  # PyTorch runs a line as an image one pixel high
+        x, weight, out = (_image(tensor) for tensor in (x, weight, out))
     if len(x.shape) != 4 or rate not in ("bf16", "fp16", "tf32", "fp32"):
         return 0
     if bool(site.attribute("transposed", False)):
@@ -68,6 +71,10 @@ def conv_scratch(
     else:
         size = _dense(site, x, weight, out, turned=turned)
     return size + _PARAMETERS if size else 0
+
+
+def _image(line: Tensor) -> Tensor:
+    return replace(line, shape=(*line.shape[:2], 1, *line.shape[2:]))
 
 
 def _dense(site: Site, x: Tensor, weight: Tensor, out: Tensor, *, turned: bool) -> int:
