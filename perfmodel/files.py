@@ -1,4 +1,7 @@
-"""Files that are there whole or not at all: written under another name, then renamed."""
+"""Files that are there whole or not at all: written under another name, then renamed.
+
+And one rule of reading: a JSON object that names a key twice is no answer to which value is meant.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from perfmodel.errors import FileError
 
@@ -51,3 +55,20 @@ def write_bytes(path: str | Path, data: bytes) -> Path:
     with replacing(target) as draft:
         draft.write_bytes(data)
     return target
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An ``object_pairs_hook`` for :mod:`json` that refuses a key given twice.
+
+    Raises
+    ------
+    ValueError
+        Which names the keys; :func:`json.loads` raises nothing else for bad text.
+    """
+    record = dict(pairs)
+    if len(record) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        message = f"duplicate keys {', '.join(twice)}"
+        raise ValueError(message)
+    return record

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from perfmodel.cli.output import Json, emit, plain, table
+from perfmodel.errors import WorkloadError
 
 
 def register(app: typer.Typer) -> None:
@@ -28,6 +29,10 @@ def ops(
     from perfmodel.workload.op import records_from_jsonl
 
     records = list(records_from_jsonl(file))
+    if not records:
+        raise WorkloadError(
+            str(file), "<no operator>", "one JSON object a line", repair="write at least one line"
+        )
     rows = price_records(records, on, ignored=MEASURED_KEYS)
     if out is not None:
         write_text(out, "".join(codec.dumps(plain(row)) + "\n" for row in rows))

@@ -119,12 +119,16 @@ def _read(path: Path) -> dict[str, Any]:
                 str(path), f"<{path.stat().st_size:,} bytes>", f"at most {MOST_BYTES:,} bytes",
                 repair="put long traces into a CSV file and name it",
             )  # fmt: skip
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, RecursionError) as error:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
         raise ScenarioError(
-            str(path), f"<{error}>", "a readable TOML file", repair="check the path"
+            str(path), f"<{error.strerror}>", "a readable TOML file", repair="check the path"
         ) from None
-    except tomllib.TOMLDecodeError as error:
+    except UnicodeDecodeError:
+        raise ScenarioError(
+            str(path), "<not UTF-8 text>", "a TOML file in UTF-8", repair="save it as UTF-8 text"
+        ) from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ScenarioError(
             str(path), f"<{error}>", "TOML", repair="correct the line that the message names"
         ) from None

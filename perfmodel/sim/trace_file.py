@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,7 +37,7 @@ def read_bytes(path: str | Path, what: str) -> bytes:
             return data
         with gzip.open(source) as file:
             data = file.read(MOST_BYTES + 1)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ScenarioError(
             str(path), f"<{error}>", accepted, repair="check the path and the file"
         ) from None

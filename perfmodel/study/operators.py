@@ -49,7 +49,7 @@ def price_records(
     Raises
     ------
     WorkloadError
-        If a record does not describe an operator, or a collective is asked of a bare accelerator.
+        If a record does not describe one operator, or a collective is asked of a bare accelerator.
     """
     target = load(hardware) if isinstance(hardware, str | Path) else hardware
     operators = [_operator(where, record, ignored) for where, record in records]
@@ -85,7 +85,12 @@ def _draw(op: Op, target: Accelerator | Cluster | Link, seconds: Any) -> Draw | 
 def _operator(where: str, record: Any, ignored: Collection[str]) -> Op:
     if isinstance(record, dict):
         record = {key: value for key, value in record.items() if key not in ignored}
-    return op_from_dict(record, where=where)
+    op = op_from_dict(record, where=where)
+    if np.ndim(op.flops) or np.ndim(op.bytes_moved):
+        raise WorkloadError(
+            where, record, "one operator: a number for every size", repair="write a line for each"
+        )
+    return op
 
 
 def _kernel(op: Op, target: Accelerator | Cluster | Link) -> tuple[Any, ...]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from perfmodel.errors import WorkloadError, nearest_name
+from perfmodel.files import unique_keys
 from perfmodel.workload.bundled import bundled
 from perfmodel.workload.ops.base import check_choice, checked_size
 
@@ -283,18 +284,8 @@ def _read_json(path: Path) -> Any:
             repair="give the configuration file, not the weights",
         )
     try:
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise WorkloadError(
             str(path), f"<{error}>", "a JSON object in UTF-8", repair="correct the JSON"
         ) from None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    record = dict(pairs)
-    if len(record) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = sorted({key for key in keys if keys.count(key) > 1})
-        message = f"duplicate keys {', '.join(twice)}"
-        raise ValueError(message)
-    return record

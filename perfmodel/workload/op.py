@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from perfmodel.errors import WorkloadError, nearest_name
+from perfmodel.files import unique_keys
 from perfmodel.workload.ops.base import Count, Flag, Op, Size
 from perfmodel.workload.ops.conv import Conv2d, Conv3d
 from perfmodel.workload.ops.dense import Attention, Gemm, GroupedGemm, Spmm, attention_pairs
@@ -221,7 +222,7 @@ def records_from_jsonl(path: str | Path) -> Iterator[tuple[str, Any]]:
     if not path.is_file():
         raise WorkloadError(
             str(path),
-            "<no such file>",
+            "<no file, but a folder>" if path.is_dir() else "<no such file>",
             "a file with one JSON object a line",
             repair="check the path",
         )
@@ -233,19 +234,30 @@ def records_from_jsonl(path: str | Path) -> Iterator[tuple[str, Any]]:
             f"at most {LARGEST_FILE} bytes",
             repair="split the file",
         )
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8-sig") as lines:
         number = 0
         try:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    yield f"{path.name}:{number}", json.loads(line, parse_constant=_no_constant)
+                    yield f"{path.name}:{number}", _record(line)
+        except UnicodeDecodeError:
+            raise WorkloadError(
+                path.name,
+                "<not UTF-8 text>",
+                "a file in UTF-8 with one JSON object a line",
+                repair="save it as UTF-8 text",
+            ) from None
         except (ValueError, RecursionError) as error:
             raise WorkloadError(
                 f"{path.name}:{number}",
                 f"<{error}>",
-                "one JSON object on the line, in UTF-8",
+                "one JSON object on the line, every key once",
                 repair="write the line as a JSON object; NaN and Infinity are not JSON",
             ) from None
+
+
+def _record(line: str) -> Any:
+    return json.loads(line, parse_constant=_no_constant, object_pairs_hook=unique_keys)
 
 
 def _no_constant(name: str) -> Any:

@@ -141,7 +141,7 @@ def load_stack(name_or_path: str | Path) -> Stack:
     if text in names:
         content = (resources.files("perfmodel.workload") / "stacks" / f"{text}.toml").read_text()
     elif (path := Path(name_or_path)).is_file() and path.stat().st_size <= 2**20:
-        content = path.read_text(encoding="utf-8")
+        content = _text_of(path)
     else:
         raise WorkloadError(
             "stack",
@@ -163,4 +163,13 @@ def load_stack(name_or_path: str | Path) -> Stack:
             f"{first['msg'].lower()}; the fields are {', '.join(Stack.model_fields)}",
             nearest=nearest_name(key, Stack.model_fields),
             repair=f"correct {key}",
+        ) from None
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise WorkloadError(
+            str(path), "<not UTF-8 text>", "a TOML file in UTF-8", repair="save it as UTF-8 text"
         ) from None

@@ -192,7 +192,7 @@ def test_files_that_are_not_toml(tmp_path, text):
     with pytest.raises(ScenarioError, match="readable"):
         run_scenario(tmp_path / "absent.toml")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ScenarioError, match="readable"):
+    with pytest.raises(ScenarioError, match="not UTF-8"):
         run_scenario(tmp_path / "binary.toml")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from perfmodel.errors import CalibrationError, WorkloadError, nearest_name
+from perfmodel.files import unique_keys
 from perfmodel.optimize.grouped.forms import Packing
 from perfmodel.optimize.grouped.library import Library
 from perfmodel.optimize.grouped.problem import Group, GroupedConv, equal_groups
@@ -36,19 +37,19 @@ def groups_from_json(path: str | Path) -> GroupedConv:
     """
     where = Path(path)
     try:
-        text = where.read_text(encoding="utf-8")
+        text = where.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise WorkloadError(
             str(path),
-            f"<{type(error).__name__}>",
-            "a readable JSON file",
+            f"<{getattr(error, 'strerror', None) or 'not UTF-8 text'}>",
+            "a readable JSON file in UTF-8",
             repair="check the path",
         ) from error
     try:
-        data = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        data = json.loads(text, object_pairs_hook=unique_keys)
+    except (ValueError, RecursionError) as error:
         raise WorkloadError(
-            str(path), f"<{error}>", "one JSON object", repair="correct the syntax"
+            str(path), f"<{error}>", "one JSON object, every key once", repair="correct the syntax"
         ) from error
     return grouped_conv_from_dict(data, where=where.name)
 

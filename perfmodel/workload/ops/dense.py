@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from perfmodel.errors import WorkloadError
 from perfmodel.workload.dtype import output_dtype
 from perfmodel.workload.ops.base import Count, Flag, Op, Size, exact, product, storage
 
@@ -139,6 +140,16 @@ class Attention(Op):
     dtype: str = "bf16"
     window: Size = 0
     v_head_dim: Size = 0
+
+    def __post_init__(self) -> None:
+        Op.__post_init__(self)
+        if not np.all(self.q_heads % self.kv_heads == 0):
+            raise WorkloadError(
+                f"{self.family}: kv_heads",
+                self.kv_heads,
+                f"a divisor of q_heads ({self.q_heads})",
+                repair="give every key-value head the same number of query heads",
+            )
 
     @property
     def value_dim(self) -> Size:
