@@ -31,6 +31,8 @@ Folder = Literal["accelerators", "links", "nodes", "clusters"]
 FOLDERS: Final[tuple[Folder, ...]] = ("accelerators", "nodes", "clusters", "links")
 ENVIRONMENT: Final = "PERFMODEL_SPECS"
 _MAX_EXTENDS: Final = 8
+_MOST_NODES: Final = 10**6
+_SHOWN: Final = 6
 _WHAT: Final[dict[Folder, str]] = {
     "accelerators": "accelerator",
     "links": "link",
@@ -265,13 +267,13 @@ def _named(name: str, folders: tuple[Folder, ...]) -> tuple[Folder, Path]:
         everything |= _aliases()
     if key in everything:
         return everything[key]
-    longer = sorted(known for known in everything if known.startswith(key)) if key else []
+    longer = [known for known in everything if known.startswith(key)] if key else []
     kinds = " or ".join(_an(folder) for folder in folders)
     raise SpecError(
         "name",
         name,
         f"the name of {kinds} ({len(everything)} are known), or the path of a TOML file",
-        nearest=", ".join(longer[:4]) or nearest_name(key, everything),
+        nearest=", ".join(longer[:_SHOWN]) or nearest_name(key, everything),
         repair="list the names with `perfmodel specs`, or write a TOML file for it",
     )
 
@@ -285,12 +287,11 @@ def _aliases() -> dict[str, tuple[Folder, Path]]:
     return {alias: ("accelerators", owner[0]) for alias, owner in claims.items() if len(owner) == 1}
 
 
-def _kind_of(path: Path) -> Folder:
+def _kind_of(path: Path, depth: int = 0) -> Folder:
     """What a file describes: by its folder, otherwise by the fields that only one kind has."""
     values = read_toml(path)
-    parent = path.resolve().parent.name
     for folder in FOLDERS:
-        if parent == folder:
+        if path.resolve().parent.name == folder:
             return folder
     telling: dict[str, Folder] = {
         "node": "clusters",
@@ -305,7 +306,12 @@ def _kind_of(path: Path) -> Folder:
             return folder
     base = values.get("extends")
     if isinstance(base, str):
-        return locate(_base_path(path, base))[0]
+        parent = Path(_base_path(path, base))
+        if parent.is_file() and depth < _MAX_EXTENDS:
+            return _kind_of(parent, depth + 1)
+        if parent.is_file():
+            raise _circle(path, base)
+        return locate(str(parent))[0]
     raise SpecError(
         str(path),
         f"<fields {', '.join(list(values)[:8]) or 'none'}>",
@@ -323,12 +329,16 @@ def _values(path: Path, depth: int = 0) -> dict[str, Any]:
     if base is None:
         return values
     if not isinstance(base, str) or depth >= _MAX_EXTENDS:
-        raise SpecError(
-            f"{path}: extends", base, "the name or path of another spec, not a circle",
-            repair="name one spec that does not extend this file",
-        )  # fmt: skip
+        raise _circle(path, base)
     _, parent = locate(_base_path(path, base))
     return merged(values, _values(parent, depth + 1), path.name)
+
+
+def _circle(path: Path, base: object) -> SpecError:
+    return SpecError(
+        f"{path}: extends", base, "the name or path of another spec, not a circle",
+        repair="name one spec that does not extend this file",
+    )  # fmt: skip
 
 
 def _base_path(path: Path, name: str) -> str:
@@ -349,19 +359,29 @@ def _referred(path: Path, name: str, folder: Folder) -> Path:
 def _count(what: str, value: int | None, *, default: int) -> int:
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise SpecError(what, value, "a positive integer", repair="give how many you have")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST_NODES:
+        raise SpecError(
+            what,
+            value,
+            f"a whole number from 1 to {_MOST_NODES:,}",
+            repair="give how many you have",
+        )
     return value
 
 
 def _wrong_kind(name: str | Path, found: Folder, wanted: Folder) -> SpecError:
-    return SpecError(
-        str(name),
-        f"<{_an(found)}>",
-        _an(wanted),
-        nearest=nearest_name(Path(str(name)).stem, spec_names(wanted)),
-        repair=f"name a file of hardware_specs/{wanted}",
-    )
+    nearest = nearest_name(Path(str(name)).stem, spec_names(wanted))
+    repair = f"name a file of hardware_specs/{wanted}"
+    if (found, wanted) == ("accelerators", "nodes"):
+        chip = locate(name)[1].stem
+        holders = [node for node, path in spec_names(wanted).items() if _holds(path, chip)]
+        nearest = ", ".join(holders[:_SHOWN]) or nearest
+        repair = "name a node that holds it; one device of a node is gpus_per_node 1"
+    return SpecError(str(name), f"<{_an(found)}>", _an(wanted), nearest=nearest, repair=repair)
+
+
+def _holds(node: Path, chip: str) -> bool:
+    return read_toml(node).get("accelerator") == chip
 
 
 def _an(folder: Folder) -> str:

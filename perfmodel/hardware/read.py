@@ -49,7 +49,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 @lru_cache(maxsize=512)
 def _parsed(path: str, _mtime: int, _size: int) -> dict[str, Any]:
     try:
-        return tomllib.loads(Path(path).read_bytes().decode("utf-8"))
+        return tomllib.loads(Path(path).read_bytes().decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise SpecError(
             path, "<not UTF-8 text>", "a TOML file in UTF-8", repair="save it as UTF-8 text"

@@ -176,6 +176,9 @@ def test_extends_in_a_circle_or_into_nothing(tmp_path):
     path.write_text('extends = "loop.toml"\nname = "x"\nmemory = {}\n')
     with pytest.raises(SpecError, match="circle"):
         load(path)
+    path.write_text('extends = "loop.toml"\nname = "x"\n')
+    with pytest.raises(SpecError, match="circle"):
+        load(path)
     path.write_text('extends = "h100"\nname = "x"\n')
     with pytest.raises(SpecError, match="Nearest"):
         load(path)
@@ -216,9 +219,9 @@ def test_nodes_that_do_not_hold_together(tmp_path, text, match):
 
 @pytest.mark.parametrize("nodes", [0, -1, 1.5, True, "8", float("nan")])
 def test_numbers_of_nodes_that_are_none(nodes):
-    with pytest.raises(SpecError, match="positive integer"):
+    with pytest.raises(SpecError, match="a whole number"):
         load("dgx-h100", nodes=nodes)
-    with pytest.raises(SpecError, match="positive integer"):
+    with pytest.raises(SpecError, match="a whole number"):
         load_cluster("dgx-h100", nodes=1, gpus_per_node=nodes)
 
 
