@@ -22,7 +22,7 @@ from perfmodel.hardware import Cluster
 from perfmodel.optimize.pareto import pareto_front
 from perfmodel.optimize.uniform import Space, plan_blocks
 from perfmodel.parallel.grid import COLUMNS, PlanGrid
-from perfmodel.parallel.plan import Plan
+from perfmodel.parallel.plan import Plan, check_count
 from perfmodel.parallel.result import TrainResult
 from perfmodel.parallel.step import compute_bound
 from perfmodel.parallel.training import evaluate_grid, tables_of, train
@@ -37,7 +37,7 @@ HEADROOM: Final = 0.05
 CHUNK: Final = 2**15
 """Plans evaluated at once: small enough for the caches."""
 POOL: Final = 2048
-"""Best plans kept of every chunk, from which ties are resolved."""
+"""Best plans kept of every chunk, from which ties are resolved; no answer lists more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,11 +332,6 @@ def _check(objective: str, top: int, batch: int, seq_len: int, headroom: float) 
             nearest=nearest_name(objective, OBJECTIVES) if isinstance(objective, str) else None,
             repair="choose one of the objectives",
         )
-    for name, value in (("top", top), ("global_batch_size", batch), ("seq_len", seq_len)):
-        if type(value) is not int or value < 1:
-            raise PlanError(
-                f"search: {name}",
-                value,
-                "a whole number of at least 1",
-                repair="give a positive whole number",
-            )
+    check_count("search: top", top, most=POOL)
+    check_count("search: global_batch_size", batch)
+    check_count("search: seq_len", seq_len)

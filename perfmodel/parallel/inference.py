@@ -21,8 +21,9 @@ from perfmodel.estimate import Estimate, leaf, total
 from perfmodel.hardware import Accelerator, Cluster
 from perfmodel.network import collective_seconds
 from perfmodel.parallel.placement import domain_devices
+from perfmodel.parallel.plan import check_count
 from perfmodel.parallel.replica_memory import kv_cache_bytes, replica_memory, weight_bytes
-from perfmodel.units import format_bytes
+from perfmodel.units import format_bytes, format_seconds
 from perfmodel.workload.op import Collective
 from perfmodel.workload.transformer import (
     Call,
@@ -45,6 +46,8 @@ __all__ = ["InferResult", "infer", "kv_cache_bytes", "weight_bytes"]
 
 Floats = NDArray[np.float64]
 
+LONGEST: Final = 10**7
+"""Beyond any context or batch; every decoding step is summed, so the number is bounded."""
 STEPS: Final = 33
 """Cache lengths at which a decoding step is priced; the rest is interpolated."""
 
@@ -90,10 +93,17 @@ class InferResult:
         return self.peak_memory <= self.capacity
 
     def explain(self) -> str:
-        """Both passes and the memory, as text."""
+        """Both passes, the memory and the latencies, as text."""
         lines = [self.prefill.explain(), "", self.decode.explain(), ""]
-        lines += [f"{name}: {format_bytes(size)}" for name, size in self.memory.items()]
-        return "\n".join([*lines, self.verdict])
+        lines.append(f"memory: {format_bytes(self.peak_memory)} of {format_bytes(self.capacity)}")
+        lines += [f"  {name}: {format_bytes(size)}" for name, size in self.memory.items()]
+        lines += [
+            self.verdict,
+            f"TTFT {format_seconds(self.ttft_s)}, TPOT {format_seconds(self.tpot_s)}, "
+            f"end to end {format_seconds(self.e2e_s)}, "
+            f"{self.output_tokens_per_s:,.0f} output tokens/s",
+        ]
+        return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -149,7 +159,8 @@ def infer(
     Raises
     ------
     PlanError
-        If a count is not positive, or ``tp`` fits neither the model nor the devices.
+        If the model is no decoder, a count is out of range, or ``tp`` fits neither the model nor
+        the devices.
     """
     _check(model, device, batch_size, prompt_len, output_len, tp)
     stack = load_stack(stack) if isinstance(stack, str) else stack
@@ -319,13 +330,14 @@ def _check(
         "tp": tp,
     }
     for name, value in counts.items():
-        if type(value) is not int or value < 1:
-            raise PlanError(
-                f"infer: {name}",
-                value,
-                "a whole number of at least 1",
-                repair="give a positive whole number",
-            )
+        check_count(f"infer: {name}", value, most=LONGEST)
+    if model.architecture != "decoder":
+        raise PlanError(
+            "infer: model",
+            f"{model.name}, an {model.architecture}",
+            "a decoder: a model that yields one token after the other",
+            repair="name a decoder; what is no decoder is predicted by `perfmodel graph`",
+        )
     has = device.devices if isinstance(device, Cluster) else 1
     if tp > has:
         raise PlanError(

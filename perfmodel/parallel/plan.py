@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from perfmodel.workload.layer import Shard
     from perfmodel.workload.model import ModelConfig
 
+LARGEST_COUNT: Final = 2**53
+"""float64 holds every whole number up to here."""
 SCHEDULES: Final = ("1f1b", "gpipe", "zb-h1")
 """Pipeline schedules; ``1f1b`` with ``virtual_stages`` above 1 is interleaved 1F1B."""
 RECOMPUTE: Final = ("none", "selective", "full")
@@ -99,11 +101,11 @@ class Plan:
 
     def __post_init__(self) -> None:
         for name in ("tp", "pp", "dp", "cp", "ep", "virtual_stages", "micro_batch_size"):
-            _check_count(name, getattr(self, name))
-        _check_count("bucket_parameters", self.bucket_parameters)
+            check_count(f"plan: {name}", getattr(self, name))
+        check_count("plan: bucket_parameters", self.bucket_parameters)
         for name in ("expert_tp", "zero_group"):
             if getattr(self, name) is not None:
-                _check_count(name, getattr(self, name))
+                check_count(f"plan: {name}", getattr(self, name))
         if type(self.zero) is not int or not 0 <= self.zero <= 3:
             raise PlanError(
                 "plan: zero", self.zero, "0, 1, 2 or 3", repair="give the ZeRO stage as a number"
@@ -171,7 +173,7 @@ class Plan:
         if self.layers_per_stage is not None:
             layout = tuple(self.layers_per_stage)
             for layers in layout:
-                _check_count("layers_per_stage", layers, least=0)
+                check_count("plan: layers_per_stage", layers, least=0)
             object.__setattr__(self, "layers_per_stage", layout)
             chunks = self.pp * self.virtual_stages
             if len(layout) != chunks:
@@ -253,8 +255,8 @@ def check(
     PlanError
         With both sides of the first contradiction.
     """
-    _check_count("global_batch_size", global_batch_size)
-    _check_count("seq_len", seq_len)
+    check_count("plan: global_batch_size", global_batch_size)
+    check_count("plan: seq_len", seq_len)
     degrees = f"tp x pp x dp x cp = {plan.tp} x {plan.pp} x {plan.dp} x {plan.cp}"
     if plan.world != cluster.devices:
         raise PlanError(
@@ -361,12 +363,19 @@ def _shard_faults(plan: Plan, model: ModelConfig, seq_len: int) -> list[PlanErro
     ]
 
 
-def _check_count(name: str, value: Any, *, least: int = 1) -> None:
-    if type(value) is not int or value < least:
+def check_count(where: str, value: Any, *, least: int = 1, most: int = LARGEST_COUNT) -> None:
+    """Raise unless ``value`` is a whole number in its range.
+
+    Raises
+    ------
+    PlanError
+        Naming ``where`` it stood.
+    """
+    if type(value) is not int or not least <= value <= most:
         raise PlanError(
-            f"plan: {name}",
+            where,
             value,
-            f"a whole number of at least {least}",
+            f"a whole number of at least {least}, at most {most:,}",
             repair="give a whole number, without quotes or a decimal point",
         )
 
