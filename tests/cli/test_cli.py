@@ -28,6 +28,9 @@ TRAIN = (
     "train llama-3-8b --on dgx-h100 --nodes 1 --global-batch-size 64 --seq-len 2048 --tp 2 --zero 1"
 ).split()
 PLAN = "plan llama-3-8b --on dgx-h100 --nodes 1 --global-batch-size 64 --seq-len 2048".split()
+INFER = (
+    "infer llama-3-8b --on h100-sxm5-80gb --batch-size 8 --prompt-len 512 --output-len 128"
+).split()
 CONTRACT = {
     "step_time_s", "tokens_per_s_per_device", "mfu", "hfu", "bubble_fraction", "exposed_comm_s",
     "memory", "peak_memory_bytes", "fits", "energy_j", "parts",
@@ -114,16 +117,15 @@ def test_ops_keeps_input_keys_and_writes_json_lines(perfmodel, tmp_path):
 
 
 def test_infer_gives_latencies_and_memory(perfmodel):
-    code, out, _ = perfmodel(
-        *"infer llama-3-8b --on h100-sxm5-80gb --batch-size 8 --prompt-len 512".split(),
-        *"--output-len 128 --json".split(),
-    )
+    code, out, _ = perfmodel(*INFER, "--json")
     document = json.loads(out)
     assert code == 0
     assert document.keys() >= {
         "prefill_s", "decode_step_s", "ttft_s", "tpot_s", "e2e_s", "memory"
     }  # fmt: skip
     assert document["e2e_s"] > document["ttft_s"] >= document["prefill_s"]
+    text = perfmodel(*INFER)[1]
+    assert all(word in text for word in ("TTFT", "TPOT", "end to end", "tokens/s"))
 
 
 @pytest.mark.parametrize(
@@ -135,6 +137,12 @@ def test_infer_gives_latencies_and_memory(perfmodel):
         ([*TRAIN, "--pp", "-1"], "pp"),
         ([*TRAIN, "--recompute", "ful"], "full"),
         (["specs", "h100-smx5-80gb"], "h100-sxm5-80gb"),
+        ([*TRAIN[:3], "h100-sxm5-80gb", *TRAIN[4:]], "dgx-h100"),
+        ([*TRAIN, "--global-batch-size", "9" * 20], "global_batch_size"),
+        ([*TRAIN, "--nodes", "9" * 20], "nodes"),
+        ([*PLAN, "--top", "9" * 20], "top"),
+        ([*INFER, "--output-len", "9" * 20], "output_len"),
+        (["infer", "bert-base", *INFER[2:]], "decoder"),
         (
             ["plan", *TRAIN[1:4], "--nodes", "0", "--global-batch-size", "8", "--seq-len", "8"],
             "nodes",
@@ -165,6 +173,43 @@ def test_bad_operator_file_writes_nothing(perfmodel, tmp_path):
     assert not target.exists()
 
 
+OPERATOR = '{"op": "gemm", "m": 64, "n": 64, "k": 64}'
+
+
+def test_an_operator_file_of_another_editor_is_read(perfmodel, tmp_path):
+    source = tmp_path / "ops.jsonl"
+    source.write_bytes(f"\ufeff{OPERATOR}\r\n{OPERATOR}\r\n".encode())
+    code, out, _ = perfmodel("ops", source, "--on", "h100-sxm5-80gb", "--json")
+    assert code == 0
+    assert [row["m"] for row in json.loads(out)] == [64, 64]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "no operator"),
+        (b"\n \n", "no operator"),
+        ('{"op": "softmax", "é": 1}'.encode("latin-1"), "UTF-8"),
+        (b'{"op": "gemm", "m": 64, "m": 32, "n": 64, "k": 64}', "duplicate keys m"),
+        (b'{"op": "gemm", "m": [64, 32], "n": 64, "k": 64}', "one operator"),
+        (
+            b'{"op": "attention", "batch": 1, "q_heads": 7, "kv_heads": 3, "q_len": 8,'
+            b' "kv_len": 8, "head_dim": 64}',
+            "kv_heads",
+        ),
+    ],
+)
+def test_an_operator_file_that_says_nothing_or_two_things_is_refused(
+    perfmodel, tmp_path, content, said
+):
+    source = tmp_path / "ops.jsonl"
+    source.write_bytes(content)
+    code, out, err = perfmodel("ops", source, "--on", "h100-sxm5-80gb")
+    assert (code, out) == (2, "")
+    assert said in err
+    assert "Repair:" in err
+
+
 def test_usage_errors_exit_with_two(perfmodel):
     assert perfmodel("train")[0] == 2
 
@@ -193,7 +238,13 @@ def test_importing_the_package_stays_cheap():
         (("conv", "nett"), "perfmodel conv", "net"),
         (("ops", "some.jsonl", "--jsn"), "perfmodel ops", "--json"),
         (("ops", "some.jsonl"), "perfmodel ops", None),
-        (("infer", "gpt2", "--batch-size", "many"), "perfmodel infer", None),
+        (("infer", "gpt2", "--batch-size", "many"), "perfmodel infer: --batch-size", None),
+        (("infer", "gpt2", "--on"), "perfmodel infer", None),
+        (
+            ("conv", "layer", "--on", "a100", "--channels", "5"),
+            "perfmodel conv layer: --channels",
+            None,
+        ),
     ],
 )
 def test_a_command_line_that_cannot_be_read_is_told_in_five_parts(
@@ -204,6 +255,15 @@ def test_a_command_line_that_cannot_be_read_is_told_in_five_parts(
     assert (code, err) == (2, "")
     assert (document["where"], document["nearest"]) == (where, nearest)
     assert all(document[part] for part in ("got", "accepted", "repair"))
+
+
+def test_a_value_of_another_type_is_named_with_what_is_wanted(perfmodel):
+    code, out, _ = perfmodel("infer", "gpt2", "--batch-size", "many", "--json")
+    document = json.loads(out)
+    assert code == 2
+    assert (document["got"], document["accepted"]) == ("'many'", "a whole number")
+    document = json.loads(perfmodel("serv", "gpt2", "--json")[1])
+    assert document["got"] == "'serv'"
 
 
 def test_no_arguments_show_the_help(perfmodel):
