@@ -46,16 +46,42 @@ class Trees:
         if features.shape[0] <= _FEW:
             return self._few(features)
         answer = np.full(features.shape[0], float(self.base[0]))
+        used, cuts, places = self._questions()
         for start in range(0, features.shape[0], _CHUNK):
-            columns = np.ascontiguousarray(features[start : start + _CHUNK].T, dtype=np.float32)
+            columns = np.ascontiguousarray(features[start : start + _CHUNK, used].T, np.float32)
+            steps = _steps(columns, cuts)
             part = answer[start : start + _CHUNK]
-            for asked, limits, leaves in zip(self.asked, self.limits, self.leaves, strict=True):
+            yes = np.empty(part.size, dtype=np.bool_)
+            for rows, above, leaves in zip(*places, self.leaves, strict=True):
                 leaf = np.zeros(part.size, dtype=np.uint8)
-                for column, limit in zip(asked, limits, strict=True):
-                    leaf <<= 1
-                    leaf |= columns[column] > limit
-                part += leaves[leaf]
+                for row, step in zip(rows, above, strict=True):
+                    leaf += leaf
+                    np.greater(steps[row], step, out=yes)
+                    leaf |= yes.view(np.uint8)
+                part += leaves.take(leaf)
         return answer
+
+    def _questions(
+        self,
+    ) -> tuple[
+        NDArray[np.int32], list[NDArray[np.float32]], tuple[list[list[int]], list[list[int]]]
+    ]:
+        """Features asked about, each one's limits in order, and every question by place in both.
+
+        Asked of small integers, how many limits a value is above, a question takes a fifth of the
+        time.
+        """
+        used, rows = np.unique(self.asked, return_inverse=True)
+        rows = rows.reshape(self.asked.shape)
+        cuts: list[NDArray[np.float32]] = []
+        above = np.zeros(self.asked.shape, dtype=np.int64)
+        for row in range(used.size):
+            here = rows == row
+            mine, at = np.unique(self.limits[here], return_inverse=True)
+            cuts.append(mine)
+            above[here] = at
+        asked, steps = ([[int(x) for x in tree] for tree in table] for table in (rows, above))
+        return used, cuts, (asked, steps)
 
     def _few(self, features: Floats) -> Floats:
         """The same, all trees at once: for few rows the calls of NumPy cost more than the work."""
@@ -66,6 +92,15 @@ class Trees:
             leaf |= rows[:, self.asked[:, level]] > self.limits[:, level]
         values = self.leaves[np.arange(len(self.asked)), leaf]
         return np.asarray(values.sum(axis=1, dtype=np.float64) + float(self.base[0]))
+
+
+def _steps(columns: NDArray[np.float32], cuts: list[NDArray[np.float32]]) -> NDArray[np.uint8]:
+    """How many of its feature's limits every value is above, shape (F, N)."""
+    steps = np.zeros(columns.shape, dtype=np.uint8)
+    for row, limits in enumerate(cuts):
+        for limit in limits:
+            steps[row] += columns[row] > limit
+    return steps
 
 
 @dataclass(frozen=True, slots=True)
