@@ -357,3 +357,26 @@ def test_views_of_other_rank_are_stored_before_they_become_images():
     ]
     loops = [k for k in compiled(program(tensors, nodes, "y")).kernels if k.host == "triton"]
     assert [k.bytes_written for k in loops] == [2 * 64 * 16 * 64, 2 * 64 * 8 * 64]
+
+
+def test_what_attention_saves_is_made_in_full_and_copied_for_it():
+    """The packed projection stays for the backward pass; heads are copied out of it."""
+    shape, part = (3, 16, 2, 64), (2, 4, 16, 16)
+    tensors = {
+        "a": (shape, "bf16", "input"), "b": ((64,), "bf16", "parameter"), "p": (shape,),
+        "s": ((1, 16, 2, 64), "bf16", "view of p"), "q": (part, "bf16", "view of p", "strided"),
+        "o": (part,), "l": ((2, 4, 16), "fp32"), "g": (part, "bf16", "input"),
+        "x": (part,), "y": (part,), "z": (part,),
+    }  # fmt: skip
+    name = "_scaled_dot_product_flash_attention"
+    forward = [
+        ("add", "ab", "p"), ("slice", "p", "s", {"dim": 0, "start": 0, "end": 1}),
+        ("view", "s", "q", {"size": list(part)}), (name, "qqq", "ol"),
+    ]  # fmt: skip
+    backward = [(f"{name}_backward", "gqqqol", "xyz", {}, "backward")]
+    inference = lower(program(tensors, forward, "o"), COMPILED).kernels
+    training = lower(program(tensors, forward + backward, "oxyz"), COMPILED).kernels
+    made, copied = [k.name.split("+") for k in training if k.phase == "forward"][:2]
+    assert next(k.name.split("+") for k in inference) == ["copy", "add"]
+    assert made == ["add"]
+    assert copied == ["copy"]

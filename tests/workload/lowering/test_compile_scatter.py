@@ -85,12 +85,36 @@ def test_a_half_precision_table_gathers_its_gradient_in_single_precision():
     assert cast.bytes_written == vocab * dim * 2
 
 
-def test_tokens_of_a_small_table_wait_for_each_other():
-    rows, dim = 2**16, 8
+def gradient_of_a_table(rows, dim, vocab):
     tensors = {
         "g": ((rows, dim), "fp32", "input"), "i": ((rows,), "int64", "input"),
-        "d": ((32, dim), "fp32"),
+        "d": ((vocab, dim), "fp32"),
     }  # fmt: skip
-    nodes = [("embedding_dense_backward", "gi", "d", {"num_weights": 32})]
-    *_, added = lower(recipes.program(tensors, nodes, "d"), COMPILED).kernels
+    nodes = [("embedding_dense_backward", "gi", "d", {"num_weights": vocab})]
+    return lower(recipes.program(tensors, nodes, "d"), COMPILED).kernels[-1]
+
+
+def test_tokens_of_a_small_table_wait_for_each_other():
+    rows, dim = 2**16, 64
+    added = gradient_of_a_table(rows, dim, 32)
     assert added.ops == (ScatterAdd(rows, dim, 32, "fp32", "scatter_add"),)
+
+
+@pytest.mark.parametrize(("rows", "microseconds"), [(2**18, 2000.0), (2**14, 118.0)])
+def test_threads_that_meet_on_one_address_add_one_after_another(rows, microseconds):
+    """Gradients of relative positions: 32 rows of 8 heads, timed on an H100."""
+    added = gradient_of_a_table(rows, 8, 32)
+    seconds = sum(op.flops for op in added.ops) / 6.85e12
+    assert seconds == pytest.approx(microseconds * 1e-6, rel=0.1)
+
+
+def test_a_sum_behind_another_loop_waits_as_well():
+    """Values that are summed over a batch in the same kernel are added as many times."""
+    tensors = {
+        "g": ((8, 4096, 8), "fp32", "input"), "s": ((4096, 8), "fp32"),
+        "i": ((4096,), "int64", "input"), "d": ((4, 8), "fp32"),
+    }  # fmt: skip
+    nodes = [("sum", "g", "s", {"dim": [0]}),
+             ("embedding_dense_backward", "si", "d", {"num_weights": 4})]  # fmt: skip
+    found = lower(recipes.program(tensors, nodes, "d"), COMPILED).kernels
+    assert sum(op.flops for kernel in found for op in kernel.ops) > 6000 * 4096 * 8

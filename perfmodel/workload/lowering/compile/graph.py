@@ -114,7 +114,8 @@ class Value:
 class Graph:
     """Values in an order in which they can be computed, built by appending.
 
-    ``autocast`` is the format of the autocast context that the model runs in, if any.
+    ``autocast`` is the format of the autocast context that the model runs in, if any; ``saved``
+    are operands of attention that the backward pass reads.
     """
 
     values: list[Value] = field(default_factory=list)
@@ -122,6 +123,7 @@ class Graph:
     backward: bool = False
     known: dict[tuple[object, ...], int] = field(default_factory=dict)
     autocast: str = ""
+    saved: set[int] = field(default_factory=set)
 
     def add(
         self, kind: str, inputs: Sequence[int], shape: Sequence[int], dtype: str, name: str,

@@ -12,7 +12,7 @@ from perfmodel.workload.program import Program, Tensor
 
 @dataclass(slots=True)
 class Names:
-    """Which value each tensor of the program holds at this moment."""
+    """Which value each tensor of the program holds at this moment; `later`: backward reads them."""
 
     program: Program
     graph: Graph
@@ -22,6 +22,11 @@ class Names:
     seen: dict[str, int] = field(default_factory=dict)
     owner: dict[int, str] = field(default_factory=dict)
     mutated: dict[int, str] = field(default_factory=dict)
+    later: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        nodes = self.program.phase_nodes("backward")
+        self.later = frozenset(name for node in nodes for name in node.inputs)
 
     def root(self, name: str) -> str:
         """The tensor that a chain of views starts from."""

@@ -69,6 +69,9 @@ def _node(names: Names, site: Site, *, channels_last: bool) -> None:
                 names.put_view(tensor.name, parent, same, 0, value)
         return
     args = [names.get(tensor) for tensor in site.node.inputs]
+    if group == "attention":
+        later = zip(site.node.inputs[:3], args, strict=False)
+        graph.saved |= {arg for name, arg in later if name in names.later}
     results = _values(names, site, group, args, channels_last=channels_last)
     in_place = name.endswith("_") and not name.endswith("__") and site.inputs
     if in_place:
@@ -113,7 +116,7 @@ def _is_reshape(graph: Graph, value: Value) -> bool:
     return reshaped
 
 
-def _own(graph: Graph, number: int) -> int:
+def _own(graph: Graph, number: int, *, gradient: bool = False) -> int:
     value, base = graph.values[number], base_of(graph, number)
     if base.lazy and not base.name.endswith(" bias") and _is_reshape(graph, value):
         width = item_bytes(base.dtype)
@@ -125,6 +128,11 @@ def _own(graph: Graph, number: int) -> int:
             graph.values[base.number] = replace(base, heavy=True)
             return graph.map("unpadded", (number,), value.shape, value.dtype, 0, heavy=True)
     if base.lazy and not base.name.endswith(" bias") and value.numel < base.numel:
+        if number in graph.saved:  # the backward pass reads it where it is: all of it is made
+            graph.values[base.number] = replace(base, heavy=True)
+            if gradient:
+                return number
+            return graph.map("copy", (number,), value.shape, value.dtype, 0, heavy=True)
         now, graph.backward = graph.backward, base.backward  # a copy serves both passes
         copy = graph.map("copy", (number,), value.shape, value.dtype, 0, heavy=True)
         graph.backward = now
@@ -206,7 +214,7 @@ def extern(
 
     An operand that is a part of something without memory gets memory of its own.
     """
-    args = [_own(graph, arg) for arg in args]
+    args = [_own(graph, arg, gradient="backward" in site.name) for arg in args]
     outs = site.outputs or site.inputs[:1]
     first = graph.add(
         "extern",
