@@ -30,11 +30,14 @@ if TYPE_CHECKING:
     from perfmodel.hardware import load as load
     from perfmodel.network import collective_seconds as collective_seconds
     from perfmodel.parallel import Plan as Plan
+    from perfmodel.parallel.budget import budget as budget
+    from perfmodel.parallel.inference import infer as infer
     from perfmodel.parallel.training import evaluate as evaluate
     from perfmodel.parallel.training import train as train
     from perfmodel.sim import run_scenario as simulate  # noqa: F401
     from perfmodel.study.planning import plan as plan
     from perfmodel.study.programs import estimate_program as estimate_program
+    from perfmodel.study.programs import host_pace_of as host_pace_of
     from perfmodel.workload.importers.load import load_graph as load_graph
     from perfmodel.workload.importers.record import trace as trace
     from perfmodel.workload.importers.training import Training as Training
@@ -54,12 +57,14 @@ _HOMES: Final = {
     "Plan": "parallel:Plan",
     "Program": "workload.program:Program",
     "Training": "workload.importers.training:Training",
+    "budget": "parallel.budget:budget",
     "calibrate_device": "calibrate:calibrate",
     "collective_seconds": "network:collective_seconds",
     "cost_of": "cost:estimate",
     "estimate_program": "study.programs:estimate_program",
-    "host_pace_of": "study.programs:host_pace_of",
     "evaluate": "parallel.training:evaluate",
+    "host_pace_of": "study.programs:host_pace_of",
+    "infer": "parallel.inference:infer",
     "load": "hardware:load",
     "load_graph": "workload.importers.load:load_graph",
     "load_model": "workload.model:load_model",

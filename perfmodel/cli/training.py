@@ -13,6 +13,8 @@ from perfmodel.errors import PlanError
 if TYPE_CHECKING:
     from perfmodel.hardware import Cluster
     from perfmodel.parallel import Plan
+    from perfmodel.parallel.budget import Budget
+    from perfmodel.parallel.result import TrainResult
     from perfmodel.workload.model import ModelConfig
 
 Model = Annotated[str, typer.Argument(help="A bundled name or a Hugging Face config.json.")]
@@ -23,6 +25,12 @@ Batch = Annotated[int, typer.Option("--global-batch-size", help="Sequences in a 
 SeqLen = Annotated[int, typer.Option("--seq-len", help="Tokens in a sequence.")]
 Precision = Annotated[str, typer.Option(help="bf16, fp16, fp8, fp4, tf32 or fp32.")]
 StackName = Annotated[str, typer.Option("--stack", help="How the software runs the work.")]
+Tokens = Annotated[
+    float | None, typer.Option(help="Of the whole run, e.g. 15e12: days, energy, rent.")
+]
+DevicePrice = Annotated[
+    str | None, typer.Option("--price", help="Rent of one device, e.g. '2.5 USD/h'.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -67,6 +75,8 @@ def train(
     ] = None,
     stack: StackName = "megatron",
     simulate: Annotated[bool, typer.Option("--simulate", help="Replay event by event.")] = False,
+    tokens: Tokens = None,
+    price: DevicePrice = None,
     figure: Annotated[Path | None, typer.Option(help="Draw the step here.")] = None,
     json: Json = False,
 ) -> None:
@@ -100,6 +110,9 @@ def train(
         document["simulated"] = _simulated(
             config, cluster, chosen, global_batch_size, seq_len, stack
         )
+    run = _budget(result, cluster, tokens, price)
+    if run is not None:
+        document["budget"] = run.to_dict()
     if figure is not None:
         from perfmodel.report.plans import step_figure
         from perfmodel.report.style import save
@@ -115,6 +128,8 @@ def train(
         )
         if simulate:
             typer.echo(f"simulated step: {document['simulated']['step_time_s']:.4g} s")
+        if run is not None:
+            typer.echo(run.explain())
     if not result.fits:
         raise typer.Exit(3)
 
@@ -134,6 +149,8 @@ def plan(
     ] = None,
     precision: Precision = "bf16",
     stack: StackName = "megatron",
+    tokens: Tokens = None,
+    price: DevicePrice = None,
     figure: Annotated[Path | None, typer.Option(help="Draw time against memory here.")] = None,
     json: Json = False,
 ) -> None:
@@ -143,7 +160,12 @@ def plan(
 
     config, cluster = _given(model, on, nodes, gpus_per_node)
     options: dict[str, Any] = {}
-    if method == "search" and precision != "bf16":
+    if method == "milp":
+        from perfmodel.optimize.space import Space as Stages
+
+        _search_only({"--figure": figure, "--tokens": tokens, "--price": price})
+        options["space"] = Stages(precision=precision)
+    elif precision != "bf16":
         from perfmodel.optimize.uniform import Space
 
         options["space"] = Space(base=Plan(precision=precision))
@@ -170,6 +192,9 @@ def plan(
 
         job = Job(global_batch_size, seq_len, cluster.devices_per_node)
         document["export"] = write(result.best.plan, export, job, partial=True)
+    run = _budget(result.best, cluster, tokens, price)
+    if run is not None:
+        document["budget"] = run.to_dict()
     if figure is not None:
         from perfmodel.report.plans import front_figure
         from perfmodel.report.style import save
@@ -193,8 +218,19 @@ def plan(
             for one in result.plans
         ],
     )
+    if run is not None:
+        typer.echo("\nthe first of them, " + run.explain())
     if export is not None:
         typer.echo("\n" + document["export"])
+
+
+def _search_only(options: dict[str, object]) -> None:
+    """What the MILP has no answer for is refused, not dropped."""
+    for name, value in options.items():
+        if value is not None:
+            raise PlanError(
+                f"plan: {name}", value, "--method search beside it", repair=f"leave {name} out"
+            )
 
 
 def _show_milp(result: Any, *, json: bool, export: str | None) -> None:
@@ -229,6 +265,24 @@ def _given(
     from perfmodel.workload.model import load_model
 
     return load_model(model), load_cluster(on, nodes=nodes, gpus_per_node=gpus_per_node)
+
+
+def _budget(
+    result: TrainResult, cluster: Cluster, tokens: float | None, price: str | None
+) -> Budget | None:
+    from perfmodel.parallel.budget import budget, rent_of
+    from perfmodel.units import parse
+
+    rent = (
+        rent_of(cluster) if price is None else parse(price, "dollars per second", where="--price")
+    )
+    if tokens is not None:
+        return budget(result, tokens, rent)
+    if price is not None:
+        raise PlanError(
+            "--price", price, "a price together with --tokens", repair="add --tokens, e.g. 15e12"
+        )
+    return None
 
 
 def _left_over(devices: int, used: int) -> int:

@@ -1,11 +1,14 @@
 """The command line as scripts use it: JSON on stdout, exit codes, five-part errors."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import perfmodel as package
 from perfmodel import cli
 from perfmodel.cli import output
 
@@ -74,6 +77,28 @@ def test_plan_gives_plans_in_order_with_bound_and_gap(perfmodel):
     assert document.keys() >= {"plans", "evaluated", "infeasible", "lower_bound_s", "gap"}
     assert document["plans"][0]["step_time_s"] >= document["lower_bound_s"]
     assert 0 <= document["gap"] < 1
+
+
+def test_a_whole_run_has_its_days_and_its_rent(perfmodel):
+    code, out, _ = perfmodel(*TRAIN, "--tokens", "1e12", "--price", "2 USD/h", "--json")
+    document = json.loads(out)
+    run = document["budget"]
+    assert code == 0
+    assert run["time_s"] * 8 == pytest.approx(1e12 / document["tokens_per_s_per_device"])
+    assert run["cost_usd"] == pytest.approx(2 * run["device_hours"])
+    assert "USD" in perfmodel(*PLAN, "--tokens", "1e12", "--price", "2 USD/h")[1]
+    assert perfmodel(*TRAIN, "--price", "2 USD/h")[0] == 2
+
+
+def test_the_milp_heeds_the_precision_and_refuses_what_it_would_drop(perfmodel):
+    milp = [*PLAN, "--method", "milp", "--json"]
+    half, eighth = (
+        json.loads(perfmodel(*milp, *extra)[1]) for extra in ([], ["--precision", "fp8"])
+    )
+    assert eighth["step_time_s"] < half["step_time_s"]
+    code, out, _ = perfmodel(*milp, "--figure", "front.svg")
+    assert code == 2
+    assert "--method search" in json.loads(out)["accepted"]
 
 
 @pytest.mark.parametrize("dialect", ["megatron", "torchtitan", "deepspeed", "slurm"])
@@ -229,6 +254,14 @@ def test_importing_the_package_stays_cheap():
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert shown.stdout.strip() == "[]"
+
+
+def test_every_name_of_the_package_is_there_for_type_checkers_too():
+    source = Path(package.__file__).read_text()
+    checked = source.split("if TYPE_CHECKING:")[1].split("__version__")[0]
+    for name in package.__all__:
+        assert getattr(package, name) is not None
+        assert re.search(rf"(import|as) {name}\b", checked), name
 
 
 @pytest.mark.parametrize(
