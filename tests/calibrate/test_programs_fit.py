@@ -249,3 +249,18 @@ def test_programs_behind_each_other_take_what_they_take_alone(cases):
     alone = [device_times(one.prepared, TRUTH)[0].seconds.sum() for one in some]
     assert found == pytest.approx(alone, rel=1e-9)
     assert joined.priced.count == sum(one.prepared.priced.count for one in some)
+
+
+def test_the_assumed_pace_counts_runs_and_not_rows():
+    rng = np.random.default_rng(3)
+    fast = [probed(3 * number, rng, TRUTH) for number in range(30)]
+
+    def at(one, run, block, mode="eager"):
+        row = replace(one.row, run=run, mode=mode, stream_block_s=block, probe_block_s=block)
+        return replace(one, row=row)
+
+    many = [at(one, "many", 100e-6) for one in fast[:24]]
+    few = [at(one, f"few-{k}", 130e-6) for k, one in enumerate(fast[24:])]
+    fitted = fit_programs([*many, *few], START, device="h100-sxm5-80gb")
+    assert fitted["usual_pace"] == pytest.approx(130e-6 / fitted["probe_block"])
+    assert fitted["usual_pace_compiled"] == fitted["usual_pace"]

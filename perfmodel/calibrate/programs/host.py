@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,14 @@ from perfmodel.calibrate.programs.measured import Measured
 from perfmodel.calibrate.programs.rows import ModelRow
 from perfmodel.cost.parts import Floats
 from perfmodel.cost.program.coefficients import ProgramCoefficients
-from perfmodel.cost.program.host import TIMED, column_seconds, columns, pace_of_probe
+from perfmodel.cost.program.host import (
+    COMPILED,
+    TIMED,
+    column_seconds,
+    columns,
+    pace_of_probe,
+    paced,
+)
 from perfmodel.cost.program.host_kinds import HOST_KINDS
 from perfmodel.cost.program.queue import QUEUE_DEPTH
 from perfmodel.cost.program.step import device_times
@@ -23,7 +30,7 @@ HOST_PULL: Final = (0.2, 0.6)
 """Of scalars and of classes: what did best when a sixth of the fitted models was left out."""
 HOST_SCALARS: Final = (
     "step_host", "python_call", "autograd", "recomputed", "tensor", "parameter",
-    "compiled_module", "compiled_input", "compiled_saved", "more_launch",
+    "compiled_module", "compiled_input", "compiled_tensor", "compiled_saved", "more_launch",
 )  # fmt: skip
 RARE: Final = ("recomputed", "compiled_saved")
 """Of them, what few rows tell."""
@@ -38,6 +45,7 @@ HELD_UP: Final = 0.95
 BUSY: Final = 0.9
 """and if its kernels take less than this share."""
 PACES: Final = ("fast_pace", "usual_pace", "slow_pace")
+"""And the same with ``_compiled`` behind, for processes that compiled."""
 SUDDEN: Final = 1.5
 """Two probes around a stream that lie further from the nine before it caught a moment."""
 
@@ -89,26 +97,26 @@ class _HostSum:
     run: str
     single: float
     weight: float
+    generated: bool = False
 
 
 def _host_sums(one: Measured, c: ProgramCoefficients) -> list[_HostSum]:
     """What a row shows of the host: single steps, and the stream where the host holds it up."""
-    row, work = one.row, one.prepared.work
+    row, calls = one.row, one.prepared.work
     if row.host_s is None:
         return []
-    launches = float(work.launches.sum())
-    counts, behind = (work.counts[side].sum(axis=0) for side in (~work.behind, work.behind))
-    run = f"{row.run} {row.mode}"
+    launches = float(calls.launches.sum())
+    counts, behind = (calls.counts[side].sum(axis=0) for side in (~calls.behind, calls.behind))
+    work = counts, behind, launches
+    run, generated = f"{row.run} {row.mode}", row.mode == "compiled"
     device = float(np.sum(device_times(one.prepared, c)[1]))
     held = row.host_s >= HELD_UP * row.step_s and device < BUSY * row.step_s
     found = []
     if held:
-        pace = row_pace(row, c)
-        found.append(_HostSum(counts, behind, launches, row.step_s, pace, run, 0.0, 1.0))
+        found.append(_HostSum(*work, row.step_s, row_pace(row, c), run, 0.0, 1.0, generated))
     if held or launches < QUEUE_DEPTH:  # else the host waits for the device while it issues
         weight = SINGLE_WEIGHT if held else 1.0
-        pace = issue_pace(row, c)
-        found.append(_HostSum(counts, behind, launches, row.host_s, pace, run, 1.0, weight))
+        found.append(_HostSum(*work, row.host_s, issue_pace(row, c), run, 1.0, weight, generated))
     return found
 
 
@@ -119,56 +127,100 @@ def _fit_calls(
 
     Processors differ first of all by a factor, which the probe tells; only then by what they are
     slow at. Without probes the rows have to tell it.
+
+    Compiled steps come after the others, which know the costs of what is not compiled in them. A
+    process may run its generated code at half the speed throughout, whatever its probes say: such
+    rows are outliers, on one side, and a heavy tail leaves them out.
     """
-    counts, behind = (np.array([getattr(one, n) for one in sums]) for n in ("counts", "behind"))
-    target = np.array([one.seconds for one in sums])
-    single = np.array([one.single for one in sums])
-    known = np.array([one.pace is not None for one in sums])
-    if np.count_nonzero(known) < FEWEST_PROBES:
-        known[:] = False
-    pace = np.array([one.pace or 1.0 for one in sums])
-    pace[~known] = 1.0
-    # Where nobody probed, the machine is its own reference.
-    runs = _places([one.run for one in sums], ~known) if known.any() else []
-    weight = np.array([one.weight for one in sums]) * np.where(known, 1.0, UNPROBED_WEIGHT)
-    width = len(HOST_KINDS)
-    both = counts[:, :width] + behind[:, width : 2 * width]
-    kinds = [kind for k, kind in enumerate(HOST_KINDS) if np.count_nonzero(both[:, k]) >= 2]
-    scalars = ["step_host", "python_call", "more_launch"]
-    if np.count_nonzero(behind.any(axis=1)) >= 2:
-        scalars += ["autograd", "backward_share", "backward_pace", "tensor", "parameter"]
-    told = (counts + behind)[:, [columns().index(name) for name in RARE]]
-    scalars += [n for n, rows in zip(RARE, np.count_nonzero(told, axis=0), strict=True) if rows > 1]
-    if single.any() and not single.all():
-        scalars += ["first_step"]
-
-    def predicted(c: ProgramCoefficients) -> Floats:
-        costs = column_seconds(c)
-        spent = counts @ costs + c["step_host"] + single * c["first_step"]
-        found = np.asarray(pace * spent + pace ** c["backward_pace"] * (behind @ costs))
-        for places in runs:
-            found[places] *= np.exp(np.median(np.log(target[places] / found[places])))
-        return found
-
-    if known.any() and set(kinds) & set(TIMED):  # their ratios are known better than rows tell them
-        kinds = [kind for kind in kinds if kind not in TIMED]
-        scalars += ["compiled_pace"]
-    if not known.any():
-        factor = float(np.exp(np.median(np.log(target / predicted(start)))))
-    elif PROBED in kinds:
-        kinds.remove(PROBED)
-    paced = replace(
+    known = sum(one.pace is not None for one in sums)
+    probed = known >= FEWEST_PROBES
+    if not probed:
+        sums = [replace(one, pace=None) for one in sums]
+        guess = _predictor(sums, ())(start) if sums else np.ones(1)
+        target = np.array([one.seconds for one in sums])
+        factor = float(np.exp(np.median(np.log(target / guess))))
+    begin = replace(
         start,
         scalars=dict(start.scalars) | {name: factor * start[name] for name in HOST_SCALARS},
         host={kind: factor * value for kind, value in start.host.items()},
     )
+    generated = [one for one in sums if one.generated]
+    apart = sum(one.pace is not None for one in generated) >= FEWEST_PROBES
+    plain = [one for one in sums if not one.generated] if apart else list(sums)
+    fitted = begin
+    if plain:
+        kinds = [kind for kind in _common(plain) if kind not in TIMED or not probed]
+        kinds = [kind for kind in kinds if kind != PROBED or not probed]
+        timed = [] if apart or not probed else ["compiled_pace"]
+        fitted = _fit_values(plain, begin, [*_scalars(plain), *timed], kinds, "soft_l1")
+    if apart:
+        kinds = [kind for kind in _common(generated) if kind in COMPILED and kind not in TIMED]
+        scalars = ["compiled_pace", "compiled_power", *_rare(generated, ("compiled_saved",))]
+        fitted = _fit_values(generated, fitted, scalars, kinds, "cauchy")
+    return fitted
+
+
+def _common(sums: Sequence[_HostSum]) -> list[str]:
+    """Classes of calls that two rows have at least."""
+    width = len(HOST_KINDS)
+    both = np.array([one.counts[:width] + one.behind[width : 2 * width] for one in sums])
+    return [kind for k, kind in enumerate(HOST_KINDS) if np.count_nonzero(both[:, k]) >= 2]
+
+
+def _scalars(sums: Sequence[_HostSum]) -> list[str]:
+    """Scalars that rows tell."""
+    found = ["step_host", "python_call", "more_launch"]
+    if sum(bool(one.behind.any()) for one in sums) >= 2:
+        found += ["autograd", "backward_share", "backward_pace", "tensor", "parameter"]
+    found += _rare(sums, RARE)
+    if 0.0 < sum(one.single for one in sums) < len(sums):
+        found += ["first_step"]
+    return found
+
+
+def _rare(sums: Sequence[_HostSum], names: Sequence[str]) -> list[str]:
+    places = [columns().index(name) for name in names]
+    told = np.array([(one.counts + one.behind)[places] for one in sums])
+    return [n for n, rows in zip(names, np.count_nonzero(told, axis=0), strict=True) if rows > 1]
+
+
+def _predictor(
+    sums: Sequence[_HostSum], runs: Sequence[NDArray[np.intp]]
+) -> Callable[[ProgramCoefficients], Floats]:
+    """Coefficients -> host seconds of rows; those of ``runs`` are scaled to their median."""
+    counts, behind = (np.array([getattr(one, n) for one in sums]) for n in ("counts", "behind"))
+    target, single = (np.array([getattr(one, n) for one in sums]) for n in ("seconds", "single"))
+    pace = np.array([one.pace or 1.0 for one in sums])
+
+    def predicted(c: ProgramCoefficients) -> Floats:
+        own = pace * (c["step_host"] + single * c["first_step"])
+        found = own + paced(counts, pace, c) + paced(behind, pace ** c["backward_pace"], c)
+        for places in runs:
+            found[places] *= np.exp(np.median(np.log(target[places] / found[places])))
+        return np.asarray(found)
+
+    return predicted
+
+
+def _fit_values(
+    sums: Sequence[_HostSum],
+    start: ProgramCoefficients,
+    scalars: Sequence[str],
+    kinds: Sequence[str],
+    loss: Literal["soft_l1", "cauchy"],
+) -> ProgramCoefficients:
+    """Some scalars and classes, from some rows."""
+    known = np.array([one.pace is not None for one in sums])
+    # Where nobody probed, the machine is its own reference.
+    runs = _places([one.run for one in sums], ~known) if known.any() else []
     return fit_values(
-        predicted,
-        target,
-        paced,
-        weight,
+        _predictor(sums, runs),
+        np.array([one.seconds for one in sums]),
+        start,
+        np.array([one.weight for one in sums]) * np.where(known, 1.0, UNPROBED_WEIGHT),
         pull=HOST_PULL[0],
         host_pull=HOST_PULL[1],
+        loss=loss,
         scalars=scalars,
         host=kinds,
     )
@@ -231,14 +283,37 @@ def _places(names: Sequence[str], chosen: NDArray[np.bool_]) -> list[NDArray[np.
 def _usual(cases: Sequence[Measured], c: ProgramCoefficients) -> dict[str, float]:
     """The pace to assume, from rows without a profiler, and the paces of one in twenty.
 
-    Assumed is the pace that lies closest to the measured ones in relative terms: it makes the sum
-    of |assumed / p - 1| least, so it is their median with weights 1 / p.
+    Eager and compiled processes apart, where both were probed often enough. Assumed is the pace
+    that lies closest to the measured ones in relative terms: it makes the sum of |assumed / p - 1|
+    least, so it is their median with weights 1 / p. Runs count alike, however many rows they have:
+    a run is one host at one time, and another run will be another.
     """
-    paces = [row_pace(one.row, c) for one in cases if not one.row.after_profiler]
-    known = np.sort([pace for pace in paces if pace is not None])
-    if known.size < FEWEST_PROBES:
-        return {word: c[word] / c["usual_pace"] for word in PACES}
-    reached = np.cumsum(1.0 / known)
+    paces = [
+        (one.row.run, one.row.mode == "compiled", row_pace(one.row, c))
+        for one in cases
+        if not one.row.after_profiler
+    ]
+    known = [(run, compiled, pace) for run, compiled, pace in paces if pace is not None]
+    found = {word: c[word] / c["usual_pace"] for word in PACES}
+    if len(known) >= FEWEST_PROBES:
+        found = _middle([(run, pace) for run, _, pace in known])
+    sides = {}
+    for compiled in (False, True):
+        mine = [(run, pace) for run, own, pace in known if own is compiled]
+        sides[compiled] = _middle(mine) if len(mine) >= FEWEST_PROBES else found
+    return sides[False] | {f"{word}_compiled": value for word, value in sides[True].items()}
+
+
+def _middle(paces: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """Values of :data:`PACES` from paces of runs, each run with a weight of 1."""
+    rows: dict[str, int] = {}
+    for run, _ in paces:
+        rows[run] = rows.get(run, 0) + 1
+    known = np.array([pace for _, pace in paces])
+    share = np.array([1.0 / rows[run] for run, _ in paces])
+    order = np.argsort(known)
+    known, share = known[order], share[order]
+    reached = np.cumsum(share / known)
     usual = float(known[np.searchsorted(reached, 0.5 * reached[-1])])
     fast, slow = np.quantile(known, (0.05, 0.95)).tolist()
     return dict(zip(PACES, (fast, usual, slow), strict=True))

@@ -39,7 +39,9 @@ MEANINGS: Final = {
     "parameter": "host time for each trained tensor: its gradient, the optimizer's loops [s]",
     "compiled_module": "host time that a module adds to its compiled call: its guards [s]",
     "compiled_input": "host time of a tensor that a compiled call is given [s]",
+    "compiled_tensor": "host time of a tensor that a generated kernel is given [s]",
     "compiled_pace": "host time of a compiled step over that of its calls as timed one by one",
+    "compiled_power": "the calls of a compiled step go with this power of the pace",
     "compiled_saved": "host time that a kernel of a compiled training step adds: results kept [s]",
     "more_launch": "host time of a kernel that a call launches beyond its first [s]",
     "first_step": "host time that a step on an idle device takes beyond one of a stream [s]",
@@ -51,14 +53,18 @@ MEANINGS: Final = {
     "usual_pace": "the pace to assume where nobody probed",
     "slow_pace": "pace that one measured host in twenty exceeded",
     "fast_pace": "pace that one measured host in twenty fell below",
+    "usual_pace_compiled": "the pace to assume of a process that compiles its model",
+    "slow_pace_compiled": "pace that one in twenty of those exceeded",
+    "fast_pace_compiled": "pace that one in twenty of those fell below",
 }
 """Scalars; tables beside them: ``host``, ``floor`` [s], ``pace``, ``interval`` (ratios)."""
 
 OF_THE_HOST: Final = (
     "graph_host", "python_call", "step_host", "autograd", "recomputed", "backward_share",
-    "backward_pace", "tensor", "parameter", "compiled_module", "compiled_input", "compiled_pace",
-    "compiled_saved", "more_launch", "first_step", "probe_call", "probe_block", "probe_power",
-    "profiler_probe", "profiler_launch", "usual_pace", "slow_pace", "fast_pace",
+    "backward_pace", "tensor", "parameter", "compiled_module", "compiled_input", "compiled_tensor",
+    "compiled_pace", "compiled_power", "compiled_saved", "more_launch", "first_step", "probe_call",
+    "probe_block", "probe_power", "profiler_probe", "profiler_launch", "usual_pace", "slow_pace",
+    "fast_pace", "usual_pace_compiled", "slow_pace_compiled", "fast_pace_compiled",
 )  # fmt: skip
 """Scalars that are the processor's, whatever chip it feeds."""
 

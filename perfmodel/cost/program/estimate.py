@@ -9,6 +9,7 @@ import numpy as np
 
 from perfmodel.cost.efficiency import Efficiency
 from perfmodel.cost.program.coefficients import ProgramCoefficients, program_coefficients
+from perfmodel.cost.program.host import assumed_pace
 from perfmodel.cost.program.memory import Memory, library_workspace, replay
 from perfmodel.cost.program.price_kernels import BOUNDS, PricedKernels
 from perfmodel.cost.program.result import KernelTable, ProgramEstimate, Unknown
@@ -54,12 +55,15 @@ def estimate_lowered(
         measured hosts, and an interval over their spread.
     """
     c = program_coefficients(accelerator) if coefficients is None else coefficients
-    pace = c["usual_pace"] if host_pace is None else _checked(host_pace)
     prepared = prepare(lowered, accelerator, efficiency=efficiency)
+    pace = assumed_pace(prepared.mode, c) if host_pace is None else _checked(host_pace)
     done = step(prepared, c, pace=pace)
     spread = (done.seconds, done.seconds)
     if host_pace is None and not lowered.graph:
-        fast, slow = (step(prepared, c, pace=c[word]) for word in ("fast_pace", "slow_pace"))
+        fast, slow = (
+            step(prepared, c, pace=assumed_pace(prepared.mode, c, word))
+            for word in ("fast", "slow")
+        )
         spread = min(fast.seconds, done.seconds), max(slow.seconds, done.seconds)
     capacity = float(accelerator.memory_capacity) - DRIVER_BYTES
     workspace = library_workspace(accelerator)

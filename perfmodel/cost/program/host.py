@@ -9,12 +9,15 @@ much longer a host takes now:
     p = \frac{b}{b_0} \quad\text{or}\quad p = \left(\frac{t}{t_0 + l_0}\right)^\gamma, \qquad
     h = p \left(\sum_k n_k c_k + l\, n_l\right)
         + p^\beta \left(\sum_k n_k' c_k' + l\, n_l'\right)
+        + p^\kappa \sum_k m_k c_k + p^{\beta\kappa} \sum_k m_k' c_k'
 
 with :math:`b` the time of a small block of modules and operators, :math:`t` that of one call of a
 tiny operator, :math:`b_0` and :math:`t_0` those times in the reference state, :math:`l_0` and
 :math:`l` what an attached profiler adds to that call and to each of :math:`n_l` launches (0 without
 one), and :math:`n_k` calls of cost :math:`c_k`; marked, those of the backward pass, which runs in a
-thread, and mostly on a core, of its own: :math:`\beta < 1`. The block is such work as a model is
+thread, and mostly on a core, of its own: :math:`\beta < 1`. Generated code calls the driver and the
+libraries with little Python between, and :math:`m_k` calls of it suffer less: :math:`\kappa < 1`.
+The block is such work as a model is
 made of; a loop over one call suffers less from a shared core: :math:`\gamma > 1`.
 """
 
@@ -37,6 +40,10 @@ COMPILED = (
 TIMED = ("compiled_call", "triton", "extern_gemm", "extern_conv", "extern_attention")
 """Classes that timers inside generated wrappers told, each beside a probe."""
 LISTS = ("foreach", "optimizer")
+GIVEN = ("compiled_module", "compiled_input", "compiled_tensor")
+"""Columns of :func:`columns` that those timers, and a profiler, told."""
+OF_GENERATED_CODE = (*GIVEN, "compiled_saved")
+"""Columns of :func:`columns` that go with the same power of the pace as the calls above."""
 CALLS_OF_A_MODULE = 6.6
 """Python functions for each module where nobody counted: the median of the recorded programs."""
 
@@ -105,6 +112,7 @@ def columns() -> tuple[str, ...]:
         "parameter",
         "compiled_module",
         "compiled_input",
+        "compiled_tensor",
         "compiled_saved",
         "more_launch",
     )
@@ -139,6 +147,7 @@ def host_work(lowered: Lowered) -> HostWork:
         counts[k, place["tensor"]] = float(call.tensors if call.kind in LISTS else 0)
         if call.phase == "optimizer":
             counts[k, place["parameter"]] = trained / steps
+        counts[k, place["compiled_tensor"]] = float(call.tensors if call.kind == "triton" else 0)
         counts[k, place["compiled_saved"]] = float(training and call.kind in ("triton", "extern"))
         if call.kind == "compiled_call":
             counts[k, place["compiled_input"]] = float(call.tensors)
@@ -178,10 +187,37 @@ def call_seconds(
     profiler : bool
         Whether a profiler is attached to the process.
     """
-    seconds = work.counts @ column_seconds(coefficients)
+    c = coefficients
+    felt = np.where(work.behind, pace ** c["backward_pace"], pace)
+    seconds = paced(work.counts, felt, c)
     if profiler:
-        seconds = seconds + coefficients["profiler_launch"] * work.launches
-    return np.asarray(np.where(work.behind, pace ** coefficients["backward_pace"], pace) * seconds)
+        seconds = seconds + felt * c["profiler_launch"] * work.launches
+    return np.asarray(seconds)
+
+
+def paced(counts: Floats, pace: Floats, coefficients: ProgramCoefficients) -> Floats:
+    """Host time of counts of :func:`columns`, (n, columns), in threads of paces (n,): (n,) [s]."""
+    costs = column_seconds(coefficients)
+    generated = {f"{side} {kind}" for side in ("forward", "backward") for kind in COMPILED}
+    inside = np.array([one in generated or one in OF_GENERATED_CODE for one in columns()])
+    plain, written = counts @ np.where(inside, 0.0, costs), counts @ np.where(inside, costs, 0.0)
+    return np.asarray(pace * plain + pace ** coefficients["compiled_power"] * written)
+
+
+def assumed_pace(mode: str, coefficients: ProgramCoefficients, word: str = "usual") -> float:
+    """The pace of a host that nobody probed.
+
+    Parameters
+    ----------
+    mode : str
+        ``eager``, ``compile`` or ``graph``. A process that compiles has kept all cores busy, and
+        was mostly measured on a slower host.
+    coefficients : ProgramCoefficients
+        With what the measured hosts gave.
+    word : str
+        ``"usual"``; ``"fast"`` and ``"slow"`` for what one in twenty lay beyond.
+    """
+    return coefficients[f"{word}_pace_compiled" if mode == "compile" else f"{word}_pace"]
 
 
 def column_seconds(coefficients: ProgramCoefficients) -> Floats:
@@ -196,7 +232,7 @@ def column_seconds(coefficients: ProgramCoefficients) -> Floats:
             *seconds.values(),
             *(share * seconds[kind] for share, kind in zip(shares, HOST_KINDS, strict=True)),
             *(c[name] for name in ("python_call", "autograd", "recomputed", "tensor", "parameter")),
-            *(c["compiled_pace"] * c[name] for name in ("compiled_module", "compiled_input")),
+            *(c["compiled_pace"] * c[name] for name in GIVEN),
             c["compiled_saved"],
             c["more_launch"],
         ]

@@ -9,7 +9,13 @@ import numpy as np
 from perfmodel.cost.efficiency import Efficiency
 from perfmodel.cost.parts import Floats
 from perfmodel.cost.program.coefficients import ProgramCoefficients
-from perfmodel.cost.program.host import HostWork, between_launches, call_seconds, host_work
+from perfmodel.cost.program.host import (
+    HostWork,
+    assumed_pace,
+    between_launches,
+    call_seconds,
+    host_work,
+)
 from perfmodel.cost.program.price_kernels import (
     KernelTimes,
     PricedKernels,
@@ -143,12 +149,12 @@ def step(
         What they cost.
     pace : float, optional
         How much longer the host takes than in the reference state; by default what was usual among
-        the measured ones.
+        the measured ones (:func:`perfmodel.cost.program.host.assumed_pace`).
     profiler : bool
         Whether a profiler is attached to the process.
     """
     c = coefficients
-    pace = c["usual_pace"] if pace is None else pace
+    pace = assumed_pace(prepared.mode, c) if pace is None else pace
     times, running = device_times(prepared, c)
     graph = prepared.lowered.graph
     calls = call_seconds(prepared.work, c, pace=pace, profiler=profiler)

@@ -1,10 +1,18 @@
 """What training and compiled steps cost the host: hooks, trained tensors, generated wrappers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from perfmodel.cost.program.coefficients import program_coefficients
-from perfmodel.cost.program.host import call_seconds, column_seconds, columns, host_work
+from perfmodel.cost.program.host import (
+    assumed_pace,
+    call_seconds,
+    column_seconds,
+    columns,
+    host_work,
+)
 from perfmodel.hardware import load_accelerator
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered, Resident
 from perfmodel.workload.op import Conv2d, Elementwise, Gemm
@@ -71,9 +79,26 @@ def test_generated_wrappers_pay_by_what_they_call():
     assert counted(lowered, "compiled_input") == 3
     timed = sum(C.host[kind] for kind in ("extern_gemm", "extern_conv", "extern_attention"))
     timed += C.host["triton"] + C.host["compiled_call"]
-    timed += 10 * C["compiled_module"] + 3 * C["compiled_input"]
+    timed += 10 * C["compiled_module"] + 3 * C["compiled_input"] + 3 * C["compiled_tensor"]
     found = call_seconds(host_work(lowered), C, pace=2.0).sum()
-    assert found == pytest.approx(2.0 * C["compiled_pace"] * timed)
+    assert found == pytest.approx(2.0 ** C["compiled_power"] * C["compiled_pace"] * timed)
+
+
+def test_generated_code_feels_a_slow_host_less_than_python():
+    calls = [("compiled_call", "forward"), ("triton", "forward")]
+    c = replace(C, scalars=dict(C.scalars) | {"compiled_power": 0.5})
+    generated = step(calls, mode="compile", kinds=("", "pointwise"))
+    plain = step([("pointwise", "forward")])
+    for lowered, factor in ((generated, 2.0), (plain, 4.0)):
+        once, later = (call_seconds(host_work(lowered), c, pace=pace).sum() for pace in (1.0, 4.0))
+        assert later == pytest.approx(factor * once)
+
+
+def test_a_process_that_compiles_is_assumed_on_a_host_of_its_own_kind():
+    c = replace(C, scalars=dict(C.scalars) | {"usual_pace": 0.9, "usual_pace_compiled": 1.3})
+    assert assumed_pace("compile", c) == 1.3
+    assert assumed_pace("eager", c) == assumed_pace("graph", c) == 0.9
+    assert assumed_pace("compile", c, "slow") == c["slow_pace_compiled"]
 
 
 def test_kernels_of_a_compiled_training_step_keep_what_they_wrote():
