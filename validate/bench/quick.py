@@ -105,15 +105,21 @@ def serve(device: str) -> None:
         print(REPLY + json.dumps({"rows": answer}), file=out, flush=True)
 
 
-def measure(plan: list[ops.Op], out: Path, seconds: float, device: str) -> dict[str, int]:
+def measure(
+    plan: list[ops.Op],
+    out: Path,
+    seconds: float,
+    device: str,
+    worker_command: list[str] | None = None,
+) -> dict[str, int]:
     """Time a plan in order into ``out/quick.csv.gz`` for at most ``seconds``.
 
     Operators of a chunk whose process dies are noted as failed, and the next chunk goes on.
     """
     begin = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "validate.bench.quick", "--worker", "--device", device]
-    worker = runner.Worker(device, out / "worker.log", command=command)
+    own = [sys.executable, "-m", "validate.bench.quick", "--worker", "--device", device]
+    worker = runner.Worker(device, out / "worker.log", command=worker_command or own)
     about: dict[str, Any] = dict(runner.about_run(seconds, PROTOCOL))
     lines = [",".join(COLUMNS) + "\n"]
     tally = {"timed": 0, "failed": 0, "restarts": 0}
