@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from perfmodel.cli.output import Json, emit
-
-if TYPE_CHECKING:
-    from perfmodel.hardware import Accelerator, Cluster
 
 
 def register(app: typer.Typer) -> None:
@@ -32,11 +29,10 @@ def infer(
 ) -> None:
     """Time to first token, time per token, end to end, and what memory holds."""
     from perfmodel.parallel.inference import infer as evaluate
-    from perfmodel.workload.model import load_model
 
     result = evaluate(
-        load_model(model),
-        _device(on),
+        model,
+        on,
         batch_size=batch_size,
         prompt_len=prompt_len,
         output_len=output_len,
@@ -50,18 +46,3 @@ def infer(
         typer.echo(result.explain())
     if not result.fits:
         raise typer.Exit(3)
-
-
-def _device(on: str) -> Accelerator | Cluster:
-    from perfmodel.errors import SpecError
-    from perfmodel.hardware import Link, load
-
-    found = load(on)
-    if isinstance(found, Link):
-        raise SpecError(
-            "infer: --on",
-            on,
-            "an accelerator, a node or a cluster",
-            repair="name the device that serves, not a link",
-        )
-    return found

@@ -11,19 +11,19 @@ from perfmodel.cost.price import price
 from perfmodel.cost.tasks import tasks_of
 from perfmodel.errors import WorkloadError
 from perfmodel.estimate import Estimate, leaf
-from perfmodel.hardware import Accelerator
+from perfmodel.hardware import Hardware, accelerator_of
 from perfmodel.workload.op import Op
 
 
-def estimate(op: Op, accelerator: Accelerator, *, efficiency: Efficiency | None = None) -> Estimate:
+def estimate(op: Op, accelerator: Hardware, *, efficiency: Efficiency | None = None) -> Estimate:
     """The price of a single operator with its reasons.
 
     Parameters
     ----------
     op : Op
         An operator whose sizes are single numbers.
-    accelerator : Accelerator
-        The device.
+    accelerator : Accelerator, Cluster, str or Path
+        As for :func:`perfmodel.cost.price`.
     efficiency : Efficiency, optional
         As for :func:`perfmodel.cost.price`.
 
@@ -32,6 +32,7 @@ def estimate(op: Op, accelerator: Accelerator, *, efficiency: Efficiency | None 
     WorkloadError
         If the sizes are arrays.
     """
+    accelerator = accelerator_of(accelerator)
     efficiency = efficiency_of(accelerator) if efficiency is None else efficiency
     shape, tasks = tasks_of(op)
     if shape != () or len(tasks) != 1:

@@ -16,7 +16,7 @@ from perfmodel.cost.mechanism import mechanism, task_device
 from perfmodel.cost.parts import Floats, Parts
 from perfmodel.cost.tasks import Task, tasks_of
 from perfmodel.errors import CalibrationError
-from perfmodel.hardware import Accelerator
+from perfmodel.hardware import Accelerator, Hardware, accelerator_of
 from perfmodel.workload.op import Op
 
 # A sibling chip's correction is trusted less: its interval is widened by this in the logarithm.
@@ -54,15 +54,15 @@ class Price:
     mechanism: Floats
 
 
-def price(op: Op, accelerator: Accelerator, *, efficiency: Efficiency | None = None) -> Price:
+def price(op: Op, accelerator: Hardware, *, efficiency: Efficiency | None = None) -> Price:
     """Kernel time of an operator, or of many at once.
 
     Parameters
     ----------
     op : Op
         Sizes may be arrays that broadcast; the answer has their shape.
-    accelerator : Accelerator
-        The device.
+    accelerator : Accelerator, Cluster, str or Path
+        The device, or the name or file of one; of a cluster, the device that it is made of.
     efficiency : Efficiency, optional
         By default what measurements of this chip gave, where there are any, otherwise its
         architecture's.
@@ -81,6 +81,7 @@ def price(op: Op, accelerator: Accelerator, *, efficiency: Efficiency | None = N
     >>> price(Gemm(4096, 4096, 4096), load_accelerator("h100-sxm5-80gb")).bound.item()
     'compute'
     """
+    accelerator = accelerator_of(accelerator)
     if efficiency is None:
         efficiency = efficiency_of(accelerator)
     shape, tasks = tasks_of(op)

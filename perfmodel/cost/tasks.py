@@ -114,6 +114,13 @@ def tasks_of(op: Op) -> tuple[tuple[int, ...], list[Task]]:
     WorkloadError
         For a collective (it runs on a network, not on one device) or an unknown operator.
     """
+    if not isinstance(op, Op):
+        raise WorkloadError(
+            "cost.price: op",
+            f"<{type(op).__name__}>",
+            "an operator such as Gemm(m=1, n=1, k=1)",
+            repair="make one of a dict with pm.op_from_dict",
+        )
     if op.family not in FAMILIES:
         raise WorkloadError(
             "cost.price: op",

@@ -10,6 +10,7 @@ reads a cache of ``prompt + i`` tokens.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -18,12 +19,13 @@ from numpy.typing import NDArray
 from perfmodel.cost import Efficiency, price
 from perfmodel.errors import PlanError
 from perfmodel.estimate import Estimate, leaf, total
-from perfmodel.hardware import Accelerator, Cluster
+from perfmodel.hardware import Accelerator, Cluster, Hardware, loaded
 from perfmodel.network import collective_seconds
 from perfmodel.parallel.placement import domain_devices
 from perfmodel.parallel.plan import check_count
 from perfmodel.parallel.replica_memory import kv_cache_bytes, replica_memory, weight_bytes
 from perfmodel.units import format_bytes, format_seconds
+from perfmodel.workload.model import model_of
 from perfmodel.workload.op import Collective
 from perfmodel.workload.transformer import (
     Call,
@@ -125,8 +127,8 @@ class InferResult:
 
 
 def infer(
-    model: ModelConfig,
-    device: Accelerator | Cluster,
+    model: ModelConfig | str | Path,
+    device: Hardware,
     batch_size: int,
     prompt_len: int,
     output_len: int,
@@ -141,16 +143,16 @@ def infer(
 
     Parameters
     ----------
-    model : ModelConfig
-        A decoder.
-    device : Accelerator or Cluster
-        One device, or a cluster where ``tp`` is above 1.
+    model : ModelConfig, str or Path
+        A decoder: a value, a bundled name or the path of a ``config.json``.
+    device : Accelerator, Cluster, str or Path
+        One device, or a cluster where ``tp`` is above 1: a value, a name or a file.
     batch_size, prompt_len, output_len : int
         Requests; tokens of a prompt; tokens of an answer.
     tp : int
         Devices that share a replica.
     precision, kv_dtype : str
-        Of the linear layers; of the cache.
+        Of the linear layers; of the cache, in memory only: attention is priced as it reads bf16.
     stack : Stack or str
         How the software runs the work.
     efficiency : Efficiency, optional
@@ -162,6 +164,7 @@ def infer(
         If the model is no decoder, a count is out of range, or ``tp`` fits neither the model nor
         the devices.
     """
+    model, device = model_of(model), loaded(device, "infer: device")
     _check(model, device, batch_size, prompt_len, output_len, tp)
     stack = load_stack(stack) if isinstance(stack, str) else stack
     formats = load_precision(precision)

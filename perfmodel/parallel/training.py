@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from perfmodel.cost import Efficiency
 from perfmodel.errors import PlanError
 from perfmodel.estimate import Estimate, leaf
-from perfmodel.hardware import Cluster
+from perfmodel.hardware import Cluster, Hardware, cluster_of
 from perfmodel.parallel.breakdown import kernel_details
 from perfmodel.parallel.footprint import memory as memory_of
 from perfmodel.parallel.grid import PlanGrid, distinct, grid_of
@@ -31,6 +32,7 @@ from perfmodel.parallel.states import (
 )
 from perfmodel.parallel.step import step_parts
 from perfmodel.parallel.tables import Tables
+from perfmodel.workload.model import model_of
 from perfmodel.workload.transformer import (
     ModelConfig,
     Stack,
@@ -96,8 +98,8 @@ def evaluate_grid(grid: PlanGrid, tables: Tables) -> PlanTable:
 
 
 def evaluate(
-    model: ModelConfig,
-    cluster: Cluster,
+    model: ModelConfig | str | Path,
+    cluster: Hardware,
     plans: Sequence[Plan] | PlanGrid,
     global_batch_size: int,
     seq_len: int,
@@ -109,10 +111,10 @@ def evaluate(
 
     Parameters
     ----------
-    model : ModelConfig
-        What is trained.
-    cluster : Cluster
-        On what.
+    model : ModelConfig, str or Path
+        What is trained: a value, a bundled name or the path of a ``config.json``.
+    cluster : Cluster, str or Path
+        On what: a value, or the name or file of a node or cluster.
     plans : sequence of Plan, or PlanGrid
         They may differ in the columns of a grid only.
     global_batch_size, seq_len : int
@@ -122,6 +124,7 @@ def evaluate(
     efficiency : Efficiency, optional
         Instead of the chip's own.
     """
+    model, cluster = model_of(model), cluster_of(cluster)
     grid = plans if isinstance(plans, PlanGrid) else grid_of(plans)
     stack = load_stack(stack) if isinstance(stack, str) else stack
     tables = tables_of(model, cluster, grid, global_batch_size, seq_len, stack, efficiency)
@@ -129,8 +132,8 @@ def evaluate(
 
 
 def train(
-    model: ModelConfig,
-    cluster: Cluster,
+    model: ModelConfig | str | Path,
+    cluster: Hardware,
     plan: Plan,
     global_batch_size: int,
     seq_len: int,
@@ -153,8 +156,30 @@ def train(
     PlanError
         If the plan does not fit the model, the batch or the cluster.
     """
+    chosen = load_stack(stack) if isinstance(stack, str) else stack
+    return _trained(
+        model_of(model),
+        cluster_of(cluster),
+        plan,
+        global_batch_size,
+        seq_len,
+        chosen,
+        efficiency,
+        levers,
+    )
+
+
+def _trained(
+    model: ModelConfig,
+    cluster: Cluster,
+    plan: Plan,
+    global_batch_size: int,
+    seq_len: int,
+    stack: Stack,
+    efficiency: Efficiency | None,
+    levers: bool,
+) -> TrainResult:
     check(plan, model, cluster, global_batch_size, seq_len)
-    stack = load_stack(stack) if isinstance(stack, str) else stack
     grid = grid_of([plan])
     tables = tables_of(model, cluster, grid, global_batch_size, seq_len, stack, efficiency)
     table = evaluate_grid(grid, tables)

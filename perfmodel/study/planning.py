@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from perfmodel.errors import PlanError, nearest_name
-from perfmodel.hardware import Cluster, load_cluster
-from perfmodel.workload.model import ModelConfig, load_model
+from perfmodel.hardware import Accelerator, Cluster, cluster_of
+from perfmodel.workload.model import ModelConfig, model_of
 
 if TYPE_CHECKING:
     from perfmodel.optimize.answer import MilpPlan
@@ -68,8 +68,12 @@ def plan(
     >>> best.plans[0].fits
     True
     """
-    chosen = model if isinstance(model, ModelConfig) else load_model(model)
-    where = load_cluster(cluster) if isinstance(cluster, str | Path) else cluster
+    chosen = model_of(model)
+    where: Cluster | Sequence[Cluster]
+    if isinstance(cluster, str | Path | Cluster | Accelerator):
+        where = cluster_of(cluster)
+    else:
+        where = cluster
     if method == "milp":
         from perfmodel.optimize.planner import milp_plan
 

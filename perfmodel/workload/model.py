@@ -274,6 +274,20 @@ def load_model(name_or_path: str | Path) -> ModelConfig:
     return model_from_config(config, name=name or path.stem, where=str(path))
 
 
+def model_of(given: ModelConfig | str | Path) -> ModelConfig:
+    """A model as a caller names it: a value, a bundled name, or the path of a ``config.json``."""
+    if isinstance(given, ModelConfig):
+        return given
+    if not isinstance(given, str | Path):
+        raise WorkloadError(
+            "model",
+            f"<{type(given).__name__}>",
+            "a ModelConfig, a bundled name, or the path of a Hugging Face config.json",
+            repair='give for example "llama-3-8b"',
+        )
+    return load_model(given)
+
+
 def _read_json(path: Path) -> Any:
     size = path.stat().st_size
     if size > LARGEST_CONFIG:
