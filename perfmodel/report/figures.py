@@ -7,6 +7,7 @@ measurements or both, whoever computed them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,6 +15,10 @@ from matplotlib.ticker import LogFormatter
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.report.style import COLOURS, figure
+
+_MARKERS: Final = ("o", "^", "s", "D")
+_BESIDE: Final = 8
+"""A legend of more series than this stands beside the points, not on them."""
 
 
 def roofline(
@@ -102,9 +107,10 @@ def predicted_against_measured(
     unit, scale : str, float
         What the axes show: values are multiplied by ``scale``.
     """
-    with figure(5.6, 5.2) as (drawn, axes):
+    many = len(measured) > _BESIDE
+    with figure(8.2 if many else 5.6, 5.2) as (drawn, axes):
         both: list[NDArray[np.float64]] = []
-        for colour, (name, x) in zip(_cycle(), measured.items(), strict=False):
+        for place, (name, x) in enumerate(measured.items()):
             xs, ys = np.asarray(x, float) * scale, np.asarray(predicted[name], float) * scale
             both += [xs, ys]
             error = float(np.mean(np.abs(ys / xs - 1))) if xs.size else 0.0
@@ -115,8 +121,9 @@ def predicted_against_measured(
                 alpha=0.6,
                 lw=0,
                 rasterized=True,
-                color=colour,
-                label=f"{name}: {xs.size} points, MAPE {error:.1%}",
+                color=COLOURS[place % len(COLOURS)],
+                marker=_MARKERS[place // len(COLOURS) % len(_MARKERS)],
+                label=f"{name}: {xs.size:,} point{'s' * (xs.size != 1)}, MAPE {error:.1%}",
             )
         values = np.concatenate(both) if both else np.array([1.0])
         ends = np.array([values.min() / 1.5, values.max() * 1.5])
@@ -131,7 +138,8 @@ def predicted_against_measured(
             ylabel=f"predicted [{unit}]",
             title=title,
         )
-        axes.legend(loc="upper left", fontsize=7)
+        corner: dict[str, Any] = {"bbox_to_anchor": (1.0, 1.0)} if many else {}
+        axes.legend(loc="upper left", fontsize=7, **corner)
         return drawn
 
 

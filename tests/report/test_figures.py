@@ -26,6 +26,17 @@ def test_scatter_legend_states_the_error():
     assert "MAPE 10.0%" in drawn.axes[0].get_legend().get_texts()[0].get_text()
 
 
+def test_a_long_legend_stands_beside_the_points_and_no_two_series_look_alike():
+    series = {f"family {i}": [1.0 + i] for i in range(20)}
+    axes = figures.predicted_against_measured("p", series, series).axes[0]
+    looks = [
+        (tuple(dots.get_facecolor()[0]), dots.get_paths()[0].vertices.shape)
+        for dots in axes.collections[:20]
+    ]
+    assert len(set(looks)) == 20
+    assert axes.get_legend().get_bbox_to_anchor().x0 >= axes.bbox.x1 - 1
+
+
 def test_files_are_whole_or_absent(tmp_path, rng):
     drawn = figures.stacked_bars("s", ["x", "y"], {"a": [1, 2], "b": [3, 4]}, xlabel="ms", limit=5)
     path = save(drawn, tmp_path / "deep" / "bars.svg")

@@ -122,5 +122,5 @@ def test_the_scatter_shows_held_out_rows_only():
     drawn = held_out_scatter(rows, "x")
     labels = {text.get_text() for text in drawn.axes[0].get_legend().get_texts()}
     assert labels == {
-        "graph: 1 points, MAPE 10.0%", "eager (profiler attached): 1 points, MAPE 10.0%"
+        "graph: 1 point, MAPE 10.0%", "eager (profiler attached): 1 point, MAPE 10.0%"
     }  # fmt: skip
