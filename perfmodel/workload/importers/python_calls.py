@@ -52,7 +52,11 @@ def python_calls(stream: Stream) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.setprofile(before)
+        if before is None or callable(before):
+            sys.setprofile(before)
+        else:  # cProfile's object is not what set it
+            sys.setprofile(None)
+            before.enable()
 
 
 def counts(file: str) -> bool:

@@ -71,13 +71,18 @@ def _literals() -> Iterator[None]:
 
     Made on the meta device they would lose their values.
     """
-    make, renew = torch.tensor, torch.Tensor.new_tensor
+    make, renew, take = torch.tensor, torch.Tensor.new_tensor, torch.as_tensor
     read, write = torch.Tensor.__getitem__, torch.Tensor.__setitem__
 
     def tensor(data: Any, *, device: Any = None, **more: Any) -> torch.Tensor:
         if device is None or torch.device(device) != _META:
             return make(data, device=device, **more)
         return make(data, device="cpu", **more).to(_META)
+
+    def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> torch.Tensor:
+        if isinstance(data, torch.Tensor) or device is None or torch.device(device) != _META:
+            return take(data, dtype=dtype, device=device)
+        return take(data, dtype=dtype, device="cpu").to(_META)
 
     def new_tensor(self: torch.Tensor, data: Any, **more: Any) -> torch.Tensor:
         more.setdefault("dtype", self.dtype)
@@ -108,12 +113,12 @@ def _literals() -> Iterator[None]:
         plain = all(isinstance(number, int) for number in numbers)
         return make(numbers, device="cpu").to(_META) if plain and numbers else numbers
 
-    torch.tensor = tensor
+    torch.tensor, torch.as_tensor = tensor, as_tensor
     torch.Tensor.new_tensor = new_tensor
     torch.Tensor.__getitem__ = getitem
     torch.Tensor.__setitem__ = setitem
     try:
         yield
     finally:
-        torch.tensor, torch.Tensor.new_tensor = make, renew
+        torch.tensor, torch.Tensor.new_tensor, torch.as_tensor = make, renew, take
         torch.Tensor.__getitem__, torch.Tensor.__setitem__ = read, write
