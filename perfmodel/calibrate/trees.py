@@ -53,7 +53,11 @@ class Boosting:
 
 
 def fit_trees(
-    features: Floats, target: Floats, settings: Boosting, rng: np.random.Generator
+    features: Floats,
+    target: Floats,
+    settings: Boosting,
+    rng: np.random.Generator,
+    trust: Floats | None = None,
 ) -> Trees:
     """Grow trees that add up to ``target``.
 
@@ -67,6 +71,8 @@ def fit_trees(
         How they are grown.
     rng : numpy.random.Generator
         Draws the points and features that each tree sees.
+    trust : array, shape (N,), optional
+        Share of its draws, up to 1, that each point comes to; by default all.
     """
     count, width = features.shape
     edges = [_edges(features[:, column]) for column in range(width)]
@@ -86,6 +92,8 @@ def fit_trees(
         limit = settings.outlier * max(np.median(size_of), 0.3 * np.mean(size_of)) + 1e-12
         gradient = np.clip(residual, -limit, limit)
         sample = rng.choice(count, rows, replace=False)
+        if trust is not None:
+            sample = sample[rng.random(rows) < trust[sample]]
         chosen = np.sort(rng.choice(width, columns, replace=False))
         seen = [binned[column, sample].astype(np.int64) for column in chosen]
         drawn = gradient[sample]

@@ -24,6 +24,20 @@ def test_trees_learn_a_step():
     assert np.mean(np.abs(trees(fresh) - right)) < 0.1
 
 
+def test_points_of_little_trust_pull_less():
+    rng = np.random.default_rng(2)
+    x = rng.uniform(0.0, 1.0, (600, 2))
+    wrong = np.arange(600) >= 300
+    y = (x[:, 0] > 0.5) * 1.0 + wrong * 0.6
+    settings = Boosting(rounds=80, depth=3, rate=0.1, columns=1.0)
+    means = []
+    for trust in (None, np.where(wrong, 0.1, 1.0)):
+        trees = fit_trees(x, y, settings, np.random.default_rng(0), trust)
+        means.append(float(np.mean(trees(x) - (x[:, 0] > 0.5))))
+    assert 0.2 < means[0] < 0.4
+    assert means[1] < 0.6 * means[0]
+
+
 def test_the_smooth_learner_interpolates_and_ignores_noise_columns():
     rng = np.random.default_rng(0)
     x = rng.uniform(-2, 2, size=(250, 4))
