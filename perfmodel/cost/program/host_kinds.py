@@ -14,6 +14,8 @@ HOST_KINDS: Final = (
     "conv_grouped",
     "conv_beside",
     "gemm_grouped",
+    "number",
+    "copied",
     "extern_gemm",
     "extern_conv",
     "extern_conv_backward",
@@ -22,26 +24,33 @@ HOST_KINDS: Final = (
 """What a call is paid as: the lowering's classes, and parts of them with costs of their own."""
 
 
+COPIES: Final = ("_to_copy", "clone", "contiguous")
+BINARY: Final = ("add", "sub", "rsub", "mul", "div", "pow", "eq", "ne", "lt", "le", "gt", "ge")
+"""With one tensor among their operands, the other is a number."""
+
+
 def paid_as(kind: str, kernels: Sequence[Kernel]) -> str:
     """Of :data:`HOST_KINDS`: the class of a call, by the kernels that it launches.
 
     A batch norm has much Python around it; a convolution's backward is one call of the library for
     each gradient; groups of channels are copied or taken one after another by the library; a
-    product of groups prepares its problems on the device. Of what a generated wrapper calls,
-    products write into buffers of the wrapper; the others go through PyTorch's dispatcher.
+    product of groups prepares its problems on the device. A number among the operands becomes a
+    tensor of its own first; a copy that is no part of another operator takes its memory in one
+    dispatch and fills it in another. Of what a generated wrapper calls, products write into buffers
+    of the wrapper; the others go through PyTorch's dispatcher.
     """
     first = kernels[0].name if kernels else ""
     if kind == "extern":
         return _extern(kernels)
-    if kind == "norm" and "batch_norm" in first:
-        return "batch_norm"
-    if any(kernel.name.startswith("convolution_backward") for kernel in kernels):
-        return "conv_backward"
-    if kind == "conv" and any(_grouped(op) for kernel in kernels for op in kernel.ops):
-        return "conv_grouped"
-    if kind == "gemm" and "_grouped_mm" in first:
-        return "gemm_grouped"
-    return kind
+    parts = {
+        "batch_norm": kind == "norm" and "batch_norm" in first,
+        "conv_backward": any(one.name.startswith("convolution_backward") for one in kernels),
+        "conv_grouped": kind == "conv" and any(_grouped(op) for one in kernels for op in one.ops),
+        "gemm_grouped": kind == "gemm" and "_grouped_mm" in first,
+        "copied": kind == "copy" and first in COPIES,
+        "number": kind == "pointwise" and first in BINARY and len(kernels[0].reads) == 1,
+    }
+    return next((name for name, fits in parts.items() if fits), kind)
 
 
 def _extern(kernels: Sequence[Kernel]) -> str:

@@ -234,6 +234,11 @@ def test_a_call_is_paid_by_what_it_launches():
     assert seconds(host="conv", ops=(plain,)) == pytest.approx(c.host["conv"])
     assert seconds(host="conv", ops=(groups,)) == pytest.approx(c.host["conv_grouped"])
     assert seconds(host="norm", name="native_batch_norm") == pytest.approx(c.host["batch_norm"])
+    half = seconds(host="pointwise", name="mul", reads=((0, 8),))
+    both = seconds(host="pointwise", name="mul", reads=((0, 8), (1, 8)))
+    assert (half, both) == pytest.approx((c.host["number"], c.host["pointwise"]))
+    assert seconds(host="copy", name="_to_copy") == pytest.approx(c.host["copied"])
+    assert seconds(host="copy", name="copy_") == pytest.approx(c.host["copy"])
     more = seconds(host="sort", launches=5) - seconds(host="sort")
     assert more == pytest.approx(4 * c["more_launch"])
 
