@@ -176,9 +176,14 @@ def weights(program):
 
 
 def aten_calls(program):
-    """As a dispatch mode counts: a fused operator once, whatever it runs inside."""
+    """As a dispatch mode counts: a fused operator once, whatever it runs inside.
+
+    Values become a tensor below it.
+    """
     count, inside = 0, ""
     for node in program.nodes:
+        if node.target == "aten.lift_fresh":
+            continue
         within = str(node.attributes.get("within", ""))
         fused = within + node.module if within else ""
         count += not fused or fused != inside
@@ -199,6 +204,8 @@ def test_a_program_is_the_step_that_was_measured(row):
     name = "-".join(part for k, part in enumerate(row["case"].split("/")) if k != 2)
     if row["model"].startswith("mamba"):
         pytest.skip("thousands of nodes")
+    if row["model"].startswith("deberta"):
+        pytest.skip("TorchScript functions, which a dispatch mode sees otherwise")
     program = load_program(PROGRAMS / f"{name}.json.gz")
     assert weights(program) == int(row["weight_bytes"])
     assert program.module_calls == int(row["module_calls"])
