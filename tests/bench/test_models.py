@@ -178,11 +178,12 @@ def weights(program):
 def aten_calls(program):
     """As a dispatch mode counts: a fused operator once, whatever it runs inside.
 
-    Values become a tensor below it.
+    A tensor of no values, which an empty cache begins with, is made below it.
     """
     count, inside = 0, ""
+    empty = {tensor.name for tensor in program.tensors if 0 in tensor.shape}
     for node in program.nodes:
-        if node.target == "aten.lift_fresh":
+        if node.target == "aten.lift_fresh" and empty.issuperset(node.outputs):
             continue
         within = str(node.attributes.get("within", ""))
         fused = within + node.module if within else ""
