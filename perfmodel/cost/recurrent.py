@@ -7,8 +7,10 @@ as far as there is room for :math:`r`; what does not fit comes from the cache at
 
 .. math::
 
-    t_\text{cell} = \lceil \text{blocks} / U \rceil \left( t_p + \frac{\min(w, r)}{b_r}
+    t_\text{cell} = \lceil \text{blocks} / U \rceil \left( t_p + t_m + \frac{\min(w, r)}{b_r}
         + \max(0, w - r) \left(\frac{1}{b_s} + \frac{n}{b_a}\right) \right)
+
+where :math:`w` counts cells in whole rows of 32, and :math:`t_m` is paid on matrix units alone.
 
 All other cells are a product of the last state with the recurrent weights and a kernel for the
 gates. Cells of the :math:`L` layers and :math:`D` directions run beside each other:
@@ -19,6 +21,7 @@ gates. Cells of the :math:`L` layers and :math:`D` directions run beside each ot
         \left\lVert \frac{2 B G H^2}{\eta P}, \frac{w}{b_c} \right\rVert_p
         + \frac{e\, B G H}{b_g} \right)
 
+On matrix units a product whose rows do not start on 16 bytes takes a share :math:`o` longer.
 A sum has :math:`k = H` terms, in the backward pass :math:`k = G H`: few rows leave most units
 without work, and the rest walk along it. Products of whole sequences stand beside the
 :math:`T L D` cells of both: the inputs of every layer, and in the backward pass the gradients of
@@ -46,12 +49,14 @@ from perfmodel.workload.ops.recurrent import GATES
 
 COEFFICIENTS: Final = {
     "persist_seconds": "a step of a persistent kernel beside its arithmetic [s]",
+    "persist_matrix_seconds": "what a step on matrix units takes longer [s]",
     "persist_bytes_per_second": "rate at which a block goes through weights that it keeps [B/s]",
     "persist_room": "bytes of weights that a block can keep [B]",
     "spill_bytes_per_second": "rate at which a block reads the others again [B/s]",
     "spill_all_bytes_per_second": "rate at which all blocks together do [B/s]",
     "step_seconds": "a step's product and gates, where neither has much to do [s]",
     "depth_bytes_per_second": "rate at which a product walks along one row of its sum [B/s]",
+    "odd_share": "time that products of rows off 16 bytes take longer, as a share",
     "cache_bytes_per_second": "rate at which all units read a step's weights [B/s]",
     "gate_bytes_per_second": "rate at which gates are read and written [B/s]",
     "side_share": "time that cells beside each other save, as a share of the rest",
@@ -60,9 +65,13 @@ COEFFICIENTS: Final = {
     "floor_seconds": "start and end of the call [s]",
     "overlap_exponent": "how sharply arithmetic and memory overlap",
 }
+# Terms that older fits leave out.
+_WITHOUT: Final = {"persist_matrix_seconds": 0.0, "odd_share": 0.0}
 WIDEST: Final = MappingProxyType({"lstm": 192.0, "gru": 192.0, "rnn": 384.0})
 """Widest cells of persistent kernels; cuDNN has none for bf16."""
 WIDEST_BACK: Final = MappingProxyType(dict(WIDEST) | {"lstm": 128.0})
+ROWS: Final = 32.0
+"""Persistent kernels hold cells in whole rows of so many: 129 take as long as 160."""
 SEQUENCES: Final = 8.0
 """Sequences of a block on matrix units, which take fp16 in whole eights; others keep fp32."""
 _GATE_VALUES: Final = {"fwd": 2.0, "train": 3.0, "bwd": 5.0}
@@ -100,7 +109,7 @@ def recurrent_parts(
     coefficients : mapping
         Values of :data:`COEFFICIENTS`.
     """
-    c, s = coefficients, sizes
+    c, s = _WITHOUT | dict(coefficients), sizes
     gates, direction = float(GATES[words["kind"]]), words["direction"]
     batch, hidden = s["batch"], s["hidden"]
     each = s["layers"] * s["ways"]
@@ -110,11 +119,12 @@ def recurrent_parts(
     kept = persistent(words["kind"], direction, hidden, dtype)
 
     matrix = (batch % SEQUENCES == 0.0) & (dtype == "fp16")
-    held = gates * hidden**2 * np.where(matrix, 2.0, 4.0)
+    held = gates * (np.ceil(hidden / ROWS) * ROWS) ** 2 * np.where(matrix, 2.0, 4.0)
     blocks = np.where(matrix, batch / SEQUENCES, batch)
     room = np.minimum(held, c["persist_room"])
     crowd = np.minimum(blocks, device.units) / c["spill_all_bytes_per_second"]
-    step = c["persist_seconds"] + room / c["persist_bytes_per_second"]
+    step = c["persist_seconds"] + np.where(matrix, c["persist_matrix_seconds"], 0.0)
+    step += room / c["persist_bytes_per_second"]
     step += (held - room) * (1.0 / c["spill_bytes_per_second"] + crowd)
     one_kernel = np.ceil(blocks / device.units) * step
 
@@ -124,6 +134,8 @@ def recurrent_parts(
     depth = hidden * (gates if direction == "bwd" else 1.0) * element
     stepwise = c["step_seconds"] + depth / c["depth_bytes_per_second"]
     stepwise += moved + gate_bytes / c["gate_bytes_per_second"]
+    odd = (hidden * element % 16.0 > 0.0) & (dtype != "fp32")
+    stepwise *= np.where(odd, 1.0 + c["odd_share"], 1.0)
     stepwise /= 1.0 + c["side_share"] * 2.0 * (1.0 - 1.0 / each)
 
     in_steps = 2.0 * cells * batch * gates * hidden**2

@@ -61,3 +61,19 @@ def test_a_backward_pass_takes_longer_and_nothing_beats_the_bound():
         backward = price(Recurrent(50, 64, 512, hidden, 2, 2, "bf16", "lstm", "bwd"), H100)
         assert forward.seconds < backward.seconds
         assert forward.lower <= forward.seconds
+
+
+def test_persistent_kernels_hold_cells_in_whole_rows():
+    small, odd, full = (
+        _seconds(hidden=n, steps=512, width=64, dtype="tf32")[0] for n in (128, 129, 160)
+    )
+    assert odd > 1.2 * small
+    assert odd == pytest.approx(full, rel=0.05)
+
+
+def test_rows_off_16_bytes_wait_on_matrix_units_alone():
+    for dtype, least in (("bf16", 1.1), ("tf32", 1.1), ("fp32", 0.95)):
+        even, odd = (_seconds(hidden=n, steps=512, width=64, dtype=dtype)[0] for n in (512, 513))
+        assert odd > least * even
+        if dtype == "fp32":
+            assert odd < 1.05 * even
