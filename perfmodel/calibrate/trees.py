@@ -23,6 +23,8 @@ from perfmodel.cost.correction import Trees
 Floats = NDArray[np.float64]
 _BINS = 48
 _COUNT_STEP = 1e7
+# A residual's exponential weighs no more (and no less) than that of this.
+_STEEPEST = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,9 @@ class Boosting:
         Points' worth of pull toward zero in each leaf.
     outlier : float
         Residuals beyond this many medians pull no harder.
+    relative : float
+        How much harder what is overpriced pulls than what is underpriced: 1 follows the relative
+        error, which grows with the exponential of the residual, 0 the residual itself.
     """
 
     rounds: int = 800
@@ -50,6 +55,7 @@ class Boosting:
     columns: float = 0.35
     shrinkage: float = 2.0
     outlier: float = 3.0
+    relative: float = 0.0
 
 
 def fit_trees(
@@ -91,6 +97,9 @@ def fit_trees(
         size_of = np.abs(residual)
         limit = settings.outlier * max(np.median(size_of), 0.3 * np.mean(size_of)) + 1e-12
         gradient = np.clip(residual, -limit, limit)
+        if settings.relative > 0.0:
+            over = np.clip(-settings.relative * residual, -_STEEPEST, _STEEPEST)
+            gradient = gradient * np.exp(over)
         sample = rng.choice(count, rows, replace=False)
         if trust is not None:
             sample = sample[rng.random(rows) < trust[sample]]

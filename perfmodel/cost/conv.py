@@ -31,6 +31,7 @@ COEFFICIENTS = {
     "transpose_passes": "time of repacking against streaming the bytes that it copies",
     "transpose_floor_seconds": "start and end of the repacking kernels [s]",
     "winograd_gain": "how much faster 3 x 3, stride 1 runs where Winograd applies (1: not used)",
+    "vector_efficiency": "share of the vector peak of plain fp32 kernels, which TF32 may fall to",
     "gather_efficiency": "arithmetic rate of an implicit product against a plain one",
     "many_taps_efficiency": "rate of the kernels for more than 32 taps, against those for fewer",
 }

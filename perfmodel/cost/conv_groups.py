@@ -12,7 +12,10 @@ A matrix kernel serves groups whose channels :math:`w = c_i/g = c_o/g` are a pow
 - *direct*: a kernel on vector units a group, which takes it where it lies;
 - *product*: forward, one tap and step, the wider of the two channel counts of a group above 128
   and at most 256: a batch of products, which reads the groups where they lie;
-- *generic*: one kernel at a fixed number of operations a second (``generic_efficiency``).
+- *generic*: one kernel at a fixed number of operations a second (``generic_efficiency``); for
+  weight gradients every place of the output takes ``generic_place_cycles`` besides;
+- *native*: weight gradients channels last in half precision, of groups of 32 to 256 channels in
+  whole vectors and short sums (:data:`NATIVE_TERMS`): the kernel itself, without padding.
 
 **A search takes time by the host's clock.** It runs each form once, and a form of many kernels is
 then as slow as its launches:
@@ -41,8 +44,15 @@ COEFFICIENTS = {
     "pad_efficiency": "share of the memory peak at which such a copy streams",
     "slice_floor_seconds": "copies around the kernel of one group where groups run in turn [s]",
     "launch_seconds": "host time of one launch while a search tries a form [s]",
+    "generic_efficiency": "share of the vector peak that the generic kernel reaches",
+    "generic_floor_seconds": "start and end of the generic kernel, where it is another [s]",
+    "generic_place_cycles": "what a place of the output adds to a generic weight gradient [clocks]",
 }
 SMALLEST_GROUP, LARGEST_GROUP, LARGEST_PRODUCT = 4.0, 128.0, 256.0
+# Narrowest groups that a kernel for short weight gradients takes as they are, in steps of so many,
+# and the most terms of a sum, times taps: it was among the plans of 16 of 19 such searches with at
+# most so many, and of 2 of 54 with more.
+NATIVE_GROUP, _NATIVE_STEP, NATIVE_TERMS = 32.0, 8.0, 2400.0
 _LOADED = 2.0  # channels that the batch of products loads at once
 SLICED_LAUNCHES = 3.0
 Form = tuple[Parts, NDArray[np.bool_] | bool, Floats]
@@ -57,6 +67,15 @@ def is_product(sizes: Mapping[str, Floats]) -> NDArray[np.bool_]:
     alone = dict(sizes) | {"groups": np.ones_like(widest)}
     wide = (widest > LARGEST_GROUP) & (widest <= LARGEST_PRODUCT)
     return np.asarray(wide & even & is_point(alone))
+
+
+def is_native(sizes: Mapping[str, Floats]) -> NDArray[np.bool_]:
+    """Where a kernel takes a weight gradient of groups as they lie, channels last."""
+    c_in, c_out = sizes["c_in"] / sizes["groups"], sizes["c_out"] / sizes["groups"]
+    narrow, wide = np.minimum(c_in, c_out), np.maximum(c_in, c_out)
+    even = (c_in % _NATIVE_STEP == 0.0) & (c_out % _NATIVE_STEP == 0.0)
+    short = sizes["n"] * sizes["outputs"] * sizes["taps"] <= NATIVE_TERMS
+    return np.asarray(even & short & (narrow >= NATIVE_GROUP) & (wide <= LARGEST_PRODUCT))
 
 
 def group_width(c_in: Floats, c_out: Floats) -> Floats:
@@ -103,15 +122,23 @@ def pad_seconds(
     return np.asarray(kernels * coefficients["pad_floor_seconds"] + moved / rate)
 
 
-def generic_parts(flops: Floats, device: Device, coefficients: Mapping[str, float]) -> Parts:
-    """A kernel that does a fixed number of operations a second."""
+def generic_parts(
+    flops: Floats, places: Floats, device: Device, coefficients: Mapping[str, float]
+) -> Parts:
+    """A kernel that does a fixed number of operations a second.
+
+    ``places`` each take a time of their own: those of the output for a weight gradient, which are
+    summed one after another, else none.
+    """
+    c = coefficients
     none = np.zeros_like(flops)
+    arithmetic = flops / (device.vector * c["generic_efficiency"])
     return combine(
-        flops / (device.vector * coefficients["generic_efficiency"]),
+        arithmetic + places * c["generic_place_cycles"] / device.clock,
         none,
         none,
-        none + coefficients["floor_seconds"],
-        coefficients["overlap_exponent"],
+        none + c.get("generic_floor_seconds", c["floor_seconds"]),
+        c["overlap_exponent"],
     )
 
 

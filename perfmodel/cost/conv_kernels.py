@@ -22,6 +22,7 @@ from perfmodel.cost.conv_groups import (
     SLICED_LAUNCHES,
     Form,
     generic_parts,
+    is_native,
     is_product,
     pad_seconds,
     padded_groups,
@@ -43,6 +44,8 @@ CHANNEL_BLOCK = 32
 FULL = ("tf32", "fp32")
 # Channels of thin groups that a matrix kernel takes at once, with zeros between the groups.
 GROUP_BLOCK = 64
+# Channels that depth-wise kernels of full precision load at once.
+VECTOR = 4.0
 # Threads of a block of PyTorch's depth-wise kernels (DepthwiseConv2d.cu).
 DEPTHWISE_THREADS = 512.0
 
@@ -101,14 +104,12 @@ def depthwise_blocks(task: Task) -> tuple[Floats, Floats]:
     if direction == "wgrad" and task.words["layout"] == "nchw":
         rounds = np.ceil(s["n"] / 8.0) * (1.0 + np.ceil(s["outputs"] / 32.0))
         return s["c_in"] * s["taps"] * np.minimum(s["n"] / 8.0, 1.0), 512.0 * rounds
-    if direction == "wgrad" and task.family == "conv_depthwise":
+    if direction == "wgrad" and task.family == "conv_depthwise" and task.dtype not in FULL:
         # A block adds up 32 channels of one image, of 16 lines where the map is large.
         parts = np.maximum(1.0, np.floor(np.sqrt(s["outputs"]) / 16.0))
         blocks = np.ceil(s["c_in"] / 32.0) * s["n"] * parts
         return blocks, 32.0 * task.element * s["outputs"] / parts * (1.0 + s["taps"] / 30.0)
-    places = s["n"] * (
-        s["c_in"] * s["inputs"] if direction == "dgrad" else s["c_out"] * s["outputs"]
-    )
+    places = s["n"] * (s["c_out"] * s["outputs"] if direction == "fwd" else s["c_in"] * s["inputs"])
     return places / DEPTHWISE_THREADS, DEPTHWISE_THREADS * s["taps"] * task.element
 
 
@@ -124,13 +125,14 @@ def convolution(task: Task, device: Device, coefficients: Coefficients) -> Parts
     matrix = device.peak > device.vector
     if task.base.startswith("conv_depthwise"):
         rows, taken = depthwise_blocks(task)
+        taken = taken / np.where(_is_packed(task), coefficients["packed_gain"], 1.0)
         special = memory_parts(
             s["read"], s["written"], rows, s["flops"], device, coefficients, row_bytes=taken
         )
         if task.family == "conv_depthwise_native":
             return special
-        made = np.isin(s["side"], (3.0, 5.0, 7.0)) & (s["step"] <= 2.0)
-        return searched(special, made, s["flops"], device, coefficients)
+        generic = _generic(task, device, coefficients)
+        return searched(special, _is_made(task), generic.seconds, coefficients)
     if task.base.startswith("conv_grouped"):
         return _groups(task, device, coefficients)
     if matrix:
@@ -157,10 +159,17 @@ def _unaligned(task: Task, device: Device, coefficients: Coefficients) -> Parts:
     if odd.any():
         traffic = s["read"] * s["seen"] + s["written"]
         forms.append((direct_parts(conv_sizes(task), traffic, device, coefficients), odd))
+    if odd.any() and task.words["direction"] == "wgrad" and "generic_floor_seconds" in coefficients:
+        forms.append((_generic(task, device, coefficients), odd))
     if few.any():
         m, n, _, batch = conv_sizes(task)
         beside_taps = (m, n, FEW * s["taps"], batch)
         forms.append((_product(beside_taps, task, device, coefficients), few))
+    if task.dtype == "tf32" and "vector_efficiency" in coefficients:
+        # TF32 is allowed, not asked for: plain fp32 kernels, which copy nothing, are tried too.
+        slow = device.vector / device.peak * coefficients["vector_efficiency"]
+        units = dict(coefficients) | {"compute_efficiency": slow}
+        forms.append((_product(conv_sizes(task), task, device, units), True))
     if plain.any():
         sizes = point_sizes(s, task.words["direction"], task.words["layout"])
         product = (sizes["m"], sizes["n"], sizes["k"], sizes["batch"])
@@ -176,6 +185,44 @@ def tried_flops(task: Task) -> Floats:
     return np.asarray(task.sizes["flops"] * steps)
 
 
+def _generic(task: Task, device: Device, coefficients: Coefficients) -> Parts:
+    """The kernel that serves whatever no other does."""
+    s = task.sizes
+    summed = s["n"] * s["outputs"] if task.words["direction"] == "wgrad" else np.zeros_like(s["n"])
+    # Channels last, a depth-wise input gradient looks at those taps alone that it needs.
+    direct = task.base.startswith("conv_depthwise") and task.words["layout"] == "nhwc"
+    flops = s["flops"] if direct else tried_flops(task)
+    return generic_parts(flops, summed, device, coefficients)
+
+
+def _is_made(task: Task) -> NDArray[np.bool_]:
+    """Where a library has a depth-wise kernel beside its generic one, by what its searches tried.
+
+    Up to 7 taps a side (9 for input gradients) and steps of 1 and 2, one output a channel. Channels
+    first 3 and 5 taps a side, 32 channels or more, and step 1 for input gradients; for weight
+    gradients in full precision 3 and 5, and channels in whole vectors.
+    """
+    s = task.sizes
+    direction, first = task.words["direction"], task.words["layout"] == "nchw"
+    full = direction == "wgrad" and task.dtype in FULL
+    sides = (3.0, 5.0) if first or full else (1.0, 3.0, 5.0, 7.0)
+    if direction == "dgrad" and not first:
+        sides = (*sides, 9.0)
+    made = np.isin(s["side"], sides) & (s["c_in"] == s["c_out"])
+    made &= s["step"] <= (1.0 if first and direction == "dgrad" else 2.0)
+    if full:
+        made &= s["c_in"] % VECTOR == 0.0
+    return np.asarray(made & (s["c_in"] >= 32.0) if first else made)
+
+
+def _is_packed(task: Task) -> NDArray[np.bool_]:
+    """Where fp16 has a depth-wise kernel that takes two channels at once."""
+    s = task.sizes
+    serves = task.dtype == "fp16" and task.words["layout"] == "nhwc"
+    serves &= task.words["direction"] != "wgrad"
+    return np.asarray(np.isin(s["side"], (3.0, 5.0)) & (s["step"] == 1.0) & serves)
+
+
 def _groups(task: Task, device: Device, coefficients: Coefficients) -> Parts:
     """Groups in one kernel, padded where it needs that, one after another, or on vector units."""
     s = task.sizes
@@ -189,7 +236,7 @@ def _groups(task: Task, device: Device, coefficients: Coefficients) -> Parts:
     forms: list[Form] = [
         (times(sliced, groups), True, SLICED_LAUNCHES * groups),
         (times(direct, groups), True, groups),
-        (generic_parts(tried_flops(task), device, coefficients), True, np.zeros_like(groups)),
+        (_generic(task, device, coefficients), True, np.zeros_like(groups)),
     ]
     if device.peak > device.vector:
         padded, kernels, moved = padded_groups(s, task.element, task.words["direction"])
@@ -197,6 +244,10 @@ def _groups(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         copies = pad_seconds(kernels, moved, device, coefficients)
         narrow = padded["c_in"] / groups <= LARGEST_GROUP
         forms.append((later(wide, copies), narrow, kernels))
+        native = is_native(s) & (task.words["direction"] == "wgrad") & (task.element == 2.0)
+        native &= task.words["layout"] == "nhwc"
+        if native.any():
+            forms.append((wide, native, one["groups"]))
         plain = is_product(s) & (task.words["direction"] == "fwd")
         if plain.any():
             product = _product(conv_sizes(task), task, device, coefficients)
@@ -239,11 +290,14 @@ def _implicit(task: Task, device: Device, coefficients: Coefficients) -> Parts:
     moved, kernels = np.zeros_like(m), np.zeros_like(m)
     if matrix:
         moved, kernels = repacking(task)
-        if task.words["direction"] != "wgrad":
-            taken = s["c_in"] if task.words["direction"] == "fwd" else s["c_out"]
-            taken = taken / s["groups"]
-            rounded = np.ceil(taken / CHANNEL_BLOCK) * CHANNEL_BLOCK
-            k = k * np.where(plain > 0.0, 1.0, rounded / taken)
+        # A weight gradient has these channels, tap by tap, along its columns.
+        taken = s["c_out" if task.words["direction"] == "dgrad" else "c_in"] / s["groups"]
+        rounded = np.ceil(taken / CHANNEL_BLOCK) * CHANNEL_BLOCK
+        rounded = np.where(plain > 0.0, 1.0, rounded / taken)
+        if task.words["direction"] == "wgrad":
+            n = n * rounded
+        else:
+            k = k * rounded
     forms = [(m, n, k, batch)]
     at_least = None
     if task.words["direction"] == "dgrad":

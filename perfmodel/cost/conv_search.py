@@ -20,11 +20,10 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.cost.device import Device
 from perfmodel.cost.parts import Floats, Parts
 
 COEFFICIENTS = {
-    "generic_efficiency": "share of the vector peak that the generic kernel reaches",
+    "packed_gain": "how much faster a kernel takes its operands that works on pairs of channels",
     "search_lead_seconds": "how much sooner the generic kernel starts when it is tried [s]",
     "search_spread_seconds": "scatter of the time of one trial [s]",
 }
@@ -33,8 +32,7 @@ COEFFICIENTS = {
 def searched(
     special: Parts,
     serves: NDArray[np.bool_],
-    flops: Floats,
-    device: Device,
+    generic: Floats,
     c: Mapping[str, float],
 ) -> Parts:
     """What the search keeps; the time that chance adds counts to the floor.
@@ -45,14 +43,11 @@ def searched(
         Of the kernel made for the operator, arrays of shape (N,).
     serves : array of bool
         Where there is such a kernel; the generic one runs elsewhere.
-    flops : array
-        Arithmetic [FLOP].
-    device : Device
-        The chip.
+    generic : array
+        Time of the generic kernel [s].
     c : mapping
-        Values of :data:`COEFFICIENTS`, and ``floor_seconds``.
+        Values of :data:`COEFFICIENTS`.
     """
-    generic = c["floor_seconds"] + flops / (device.vector * c["generic_efficiency"])
     ahead = (generic - special.seconds - c["search_lead_seconds"]) / c["search_spread_seconds"]
     share = np.where(serves, 1.0 / (1.0 + np.exp(np.clip(ahead, -50.0, 50.0))), 1.0)
     seconds = special.seconds ** (1.0 - share) * generic**share

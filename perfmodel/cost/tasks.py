@@ -238,8 +238,7 @@ def _kernels(
         yield f"attention_{direction}-{rate}", ~decode
         yield f"attention_decode-{rate}", decode
     elif family == "conv3d":
-        # Passes of half precision have rows enough of their own.
-        yield f"conv3d{'_' + direction if rate == 'half' else ''}-{rate}", None
+        yield f"conv3d_{direction}-{rate}", None
     elif family == "conv2d":
         # A map of one place lies alike in both layouts.
         flat = (sizes["inputs"] == 1) & (sizes["outputs"] == 1) & (sizes["groups"] == 1)
@@ -274,13 +273,15 @@ def _convolutions(
     # Channels last, other forms serve few or uneven channels.
     odd &= (layout == "nhwc") & (direction != "dgrad") & (rate == "half")
     yield f"{POINT}_{direction}_{layout}-{rate}", point
-    # Plain fp32 kernels take either layout, and few are measured.
-    each = "" if dtype == "fp32" else f"_{direction}_{layout}"
+    # Plain fp32 kernels take either layout.
+    each = f"_{direction}" if dtype == "fp32" else f"_{direction}_{layout}"
     yield f"conv_grouped{each}-{rate}", grouped
     yield f"conv_odd_{direction}_{layout}-{rate}", other & odd
     yield f"conv_{direction}_{layout}-{rate}", other & ~odd
-    # PyTorch's own kernels serve channels-first maps, except in fp16, for which cuDNN has its own.
-    library = "-fp16" if layout == "nchw" and dtype == "fp16" else ""
+    # PyTorch's own kernels serve channels-first maps, except in fp16, for which cuDNN has its own;
+    # channels last it has one more for fp16 than for bf16, and others for full precision.
+    own = layout == "nchw" and dtype != "fp16"
+    library = f"-{dtype}" if rate == "half" and not own else ""
     yield f"conv_depthwise_{direction}_{layout}{library}", depthwise
 
 

@@ -38,6 +38,19 @@ def test_points_of_little_trust_pull_less():
     assert means[1] < 0.6 * means[0]
 
 
+def test_trees_that_follow_the_relative_error_lean_to_the_shorter_of_two_times():
+    rng = np.random.default_rng(0)
+    x = np.zeros((400, 1))
+    y = np.where(rng.uniform(size=400) < 0.5, 0.0, np.log(3.0))
+    plain, relative = (
+        fit_trees(x, y, Boosting(rounds=100, rate=0.1, relative=share), rng)(x[:1])[0]
+        for share in (0.0, 1.0)
+    )
+    missed = [np.mean(np.abs(np.expm1(guess - y))) for guess in (plain, relative)]
+    assert relative < plain
+    assert missed[1] < 0.8 * missed[0]
+
+
 def test_the_smooth_learner_interpolates_and_ignores_noise_columns():
     rng = np.random.default_rng(0)
     x = rng.uniform(-2, 2, size=(250, 4))

@@ -8,6 +8,7 @@ from perfmodel.cost.conv_forms import direct_parts, fastest, later, times
 from perfmodel.cost.conv_groups import (
     generic_parts,
     group_width,
+    is_native,
     is_product,
     pad_seconds,
     padded_groups,
@@ -122,9 +123,31 @@ def test_wide_groups_of_one_tap_are_a_batch_of_products():
 def test_a_generic_kernel_does_so_many_operations_a_second():
     _, (task,) = tasks_of(op_from_dict(GROUPED))
     device = task_device(task, H100)
-    c = {"generic_efficiency": 0.01, "floor_seconds": 2e-6, "overlap_exponent": 3.0}
-    flops = np.array([0.0, 0.01 * device.vector])
-    assert generic_parts(flops, device, c).seconds.tolist() == pytest.approx([2e-6, 1.0 + 2e-6])
+    c = {"generic_efficiency": 0.01, "generic_place_cycles": 5.0, "floor_seconds": 2e-6,
+         "overlap_exponent": 3.0}  # fmt: skip
+    flops = np.array([0.0, 0.01 * device.vector, 0.0])
+    places = np.array([0.0, 0.0, device.clock / 5.0])
+    found = generic_parts(flops, places, device, c).seconds
+    assert found.tolist() == pytest.approx([2e-6, 1.0 + 2e-6, 1.0 + 2e-6])
+    later_start = generic_parts(flops, places, device, c | {"generic_floor_seconds": 3e-6})
+    assert later_start.seconds[0] == pytest.approx(3e-6)
+
+
+def test_short_weight_gradients_of_wide_even_groups_need_no_copies():
+    even = sizes_of(POINT | {"n": 16, "c_in": 80, "c_out": 256, "h": 7, "w": 7, "groups": 2})
+    assert is_native(even).tolist() == [True]
+    for other in (
+        {"n": np.array([64.0])},  # more terms
+        {"taps": np.array([9.0])},
+        {"c_in": np.array([72.0])},  # no whole vectors
+        {"c_in": np.array([48.0])},  # narrow
+        {"c_out": np.array([640.0])},  # wide
+    ):
+        assert is_native(even | other).tolist() == [False]
+    record = POINT | {"n": 16, "c_in": 80, "c_out": 256, "h": 7, "w": 7, "groups": 2,
+                      "pass": "wgrad"}  # fmt: skip
+    last, first = (priced(record | {"layout": layout}).seconds[0] for layout in ("nhwc", "nchw"))
+    assert last < 0.5 * first
 
 
 def test_a_trial_counts_launches_by_the_clock_of_the_host():
@@ -163,14 +186,10 @@ def test_a_direct_convolution_takes_its_steps_however_few_outputs_there_are():
 
 
 def test_a_search_keeps_the_better_kernel_unless_both_are_short():
-    _, (task,) = tasks_of(op_from_dict(DEPTHWISE))
-    device = task_device(task, H100)
-    c = {"floor_seconds": 2e-6, "generic_efficiency": 0.005, "search_lead_seconds": 3e-6,
-         "search_spread_seconds": 1e-6}  # fmt: skip
-    rate = device.vector * c["generic_efficiency"]
+    c = {"search_lead_seconds": 3e-6, "search_spread_seconds": 1e-6}
     special = combine(*(np.full(3, v) for v in (0.0, 0.0, 0.0, 4e-6)), 2.0)
-    flops = np.array([5e-6, 1e-3, 5e-6]) * rate  # generic: 7 us, 1 ms, 7 us
-    found = searched(special, np.array([True, True, False]), flops, device, c)
+    generic = np.array([7e-6, 1e-3, 7e-6])
+    found = searched(special, np.array([True, True, False]), generic, c)
     assert found.choice[0] == pytest.approx(0.5)
     assert found.seconds[0] == pytest.approx((4e-6 * 7e-6) ** 0.5)
     assert found.seconds[1] == pytest.approx(4e-6)
@@ -224,7 +243,7 @@ def test_a_transform_serves_full_precision_where_it_is_faster():
     assert slow.seconds[0] == priced(layer, spectrum_floor_seconds=2.0).seconds[0]
 
 
-def test_passes_of_volumes_in_half_precision_are_kernels_of_their_own():
+def test_passes_of_volumes_are_kernels_of_their_own():
     volume = {"op": "conv3d", "n": 1, "c_in": 16, "d": 8, "h": 8, "w": 8, "c_out": 16, "kernel": 3,
               "stride": 1, "padding": 1, "layout": "nchw"}  # fmt: skip
     kernels = {
@@ -233,5 +252,6 @@ def test_passes_of_volumes_in_half_precision_are_kernels_of_their_own():
         for which in ("fwd", "dgrad")
     }
     assert kernels["bf16", "dgrad"].kernel == "conv3d_dgrad-half"
-    assert kernels["tf32", "dgrad"].kernel == kernels["tf32", "fwd"].kernel == "conv3d-tf32"
+    assert kernels["tf32", "dgrad"].kernel == "conv3d_dgrad-tf32"
+    assert kernels["tf32", "fwd"].kernel == "conv3d_fwd-tf32"
     assert {task.family for task in kernels.values()} == {"conv3d"}

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from perfmodel.calibrate.learn import EVEN_SHARES, SHARES, shares_of
-from perfmodel.cost.conv_kernels import depthwise_blocks, pointwise, repacking
+from perfmodel.cost.conv_kernels import convolution, depthwise_blocks, pointwise, repacking
+from perfmodel.cost.efficiency import load_coefficients
 from perfmodel.cost.gemm import MANY_SPLITS, SPLITS, gemm_parts
 from perfmodel.cost.mechanism import task_device
 from perfmodel.cost.tasks import Task, tasks_of
@@ -58,9 +59,11 @@ def task(record) -> Task:
         (CONV | {"c_in": 63, "pass": "wgrad"}, "conv_odd_wgrad_nhwc-half"),
         (CONV | {"c_in": 63, "pass": "dgrad"}, "conv_dgrad_nhwc-half"),
         (CONV | {"kernel": 3, "padding": 1, "groups": 2}, "conv_grouped_fwd_nhwc-half"),
-        (CONV | {"kernel": 3, "padding": 1, "groups": 2, "dtype": "fp32"}, "conv_grouped-fp32"),
+        (CONV | {"kernel": 3, "padding": 1, "groups": 2, "dtype": "fp32"}, "conv_grouped_fwd-fp32"),
         (CONV | {"groups": 2, "layout": "nchw", "pass": "wgrad"}, "conv_grouped_wgrad_nchw-half"),
-        (DEPTHWISE, "conv_depthwise_fwd_nhwc"),
+        (DEPTHWISE, "conv_depthwise_fwd_nhwc-bf16"),
+        (DEPTHWISE | {"dtype": "fp16"}, "conv_depthwise_fwd_nhwc-fp16"),
+        (DEPTHWISE | {"dtype": "tf32"}, "conv_depthwise_fwd_nhwc"),
         (DEPTHWISE | {"layout": "nchw"}, "conv_depthwise_fwd_nchw"),
         (DEPTHWISE | {"layout": "nchw", "dtype": "fp16"}, "conv_depthwise_fwd_nchw-fp16"),
     ],
@@ -121,3 +124,77 @@ def test_shares_favour_the_learner_that_is_right():
     assert tuple(shares_of(answers[::-1], truth)) == (0.0, 1.0)
     assert tuple(shares_of(answers[:, :20], truth[:20])) == EVEN_SHARES
     assert all(sum(shares) <= 1.0 for shares in SHARES)
+
+
+@pytest.mark.parametrize(
+    ("record", "made"),
+    [
+        (DEPTHWISE, True),
+        (DEPTHWISE | {"kernel": 9, "padding": 4}, False),
+        (DEPTHWISE | {"kernel": 9, "padding": 4, "pass": "dgrad"}, True),
+        (DEPTHWISE | {"kernel": 1, "padding": 0}, True),
+        (DEPTHWISE | {"c_out": 128}, False),
+        (DEPTHWISE | {"pass": "wgrad", "dtype": "fp32"}, True),
+        (
+            DEPTHWISE | {"pass": "wgrad", "dtype": "fp32", "c_in": 66, "c_out": 66, "groups": 66},
+            False,
+        ),
+        (DEPTHWISE | {"kernel": 7, "padding": 3, "pass": "wgrad"}, True),
+        (DEPTHWISE | {"kernel": 7, "padding": 3, "pass": "wgrad", "dtype": "tf32"}, False),
+        (DEPTHWISE | {"pass": "dgrad", "stride": 2}, True),
+        (DEPTHWISE | {"pass": "dgrad", "stride": 2, "layout": "nchw", "dtype": "fp16"}, False),
+        (DEPTHWISE | {"pass": "dgrad", "layout": "nchw", "dtype": "fp16"}, True),
+        (DEPTHWISE | {"kernel": 7, "padding": 3, "layout": "nchw", "dtype": "fp16"}, False),
+    ],
+)
+def test_which_depthwise_convolutions_have_a_kernel_made_for_them(record, made):
+    """One that has takes the time of its bytes, one that has not that of its operations."""
+    one = task(record)
+    device = task_device(one, load_accelerator("h100-sxm5-80gb"))
+    c = load_coefficients("hopper").of(one.kernel) | {"search_spread_seconds": 1e-9}
+    slow, quick = (
+        convolution(one, device, c | {"generic_efficiency": share}).seconds[0]
+        for share in (1e-4, 1e-3)
+    )
+    assert (slow == quick) == made
+
+
+def test_fp16_works_on_pairs_of_channels_where_it_has_such_a_kernel():
+    device = task_device(task(DEPTHWISE), load_accelerator("h100-sxm5-80gb"))
+    big = DEPTHWISE | {"n": 512, "c_in": 512, "c_out": 512, "groups": 512, "kernel": 5,
+                       "padding": 2}  # fmt: skip
+    for record, gains in (
+        (big | {"dtype": "fp16"}, True),
+        (big, False),
+        (big | {"dtype": "fp16", "stride": 2}, False),
+        (big | {"dtype": "fp16", "pass": "wgrad"}, False),
+    ):
+        one = task(record)
+        c = load_coefficients("hopper").of(one.kernel)
+        plain, packed = (
+            convolution(one, device, c | {"packed_gain": gain}).seconds[0] for gain in (1.0, 3.0)
+        )
+        assert (packed < plain) == gains
+
+
+def test_tf32_may_fall_to_kernels_of_full_precision():
+    few = CONV | {"dtype": "tf32", "layout": "nchw", "n": 256, "c_in": 4, "c_out": 4, "stride": 2}
+    one = task(few)
+    device = task_device(one, load_accelerator("h100-sxm5-80gb"))
+    c = load_coefficients("hopper").of(one.kernel)
+    with_, without = (
+        convolution(one, device, values).seconds[0]
+        for values in (c, {name: c[name] for name in c if name != "vector_efficiency"})
+    )
+    assert with_ < without
+
+
+def test_weight_gradients_round_the_channels_of_a_tap_up():
+    wide = CONV | {"kernel": 3, "padding": 1, "pass": "wgrad", "dtype": "bf16", "n": 256}
+    device = task_device(task(wide), load_accelerator("h100-sxm5-80gb"))
+    c = load_coefficients("hopper").of("conv_wgrad_nhwc-half")
+    few, block, more = (
+        convolution(task(wide | {"c_in": channels}), device, c).compute[0]
+        for channels in (16, 32, 48)
+    )
+    assert few == block < more
