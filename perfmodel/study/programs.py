@@ -16,6 +16,7 @@ from typing import Any, Final
 from perfmodel.calibrate.programs import (
     Measured,
     ModelRow,
+    assumed_paces,
     issue_pace,
     program_path,
     read_model_rows,
@@ -31,7 +32,7 @@ from perfmodel.cost.program.memory import library_workspace, replay
 from perfmodel.cost.program.step import Prepared, prepare, step
 from perfmodel.errors import PerfmodelError, WorkloadError
 from perfmodel.hardware import Accelerator, Cluster, load
-from perfmodel.study.scores import Score, groups, half, score
+from perfmodel.study.scores import TUNE, Score, groups, half, score
 from perfmodel.workload.lowering.lower import lower
 from perfmodel.workload.program import Program, load_program
 from perfmodel.workload.stack import Stack, load_stack
@@ -67,7 +68,8 @@ class Record:
         Time of one step in a steady stream; predicted for the pace of the host where a probe
         tells it [s].
     unprobed_s : float
-        The same prediction for a host of unknown pace [s].
+        The same prediction for a host of unknown pace: of a run that the assumed pace was taken
+        from, with the pace that the other runs give [s].
     low_s, high_s : float
         The interval of the prediction [s].
     host_s, device_s : float
@@ -262,15 +264,37 @@ def records(
     coefficients: ProgramCoefficients | None = None,
 ) -> list[Record]:
     """A prediction for every case."""
+    cases = list(cases)
     c = program_coefficients(accelerator) if coefficients is None else coefficients
+    others = elsewhere(cases, c) if c.device == accelerator.name.lower() else {}
     workspace = library_workspace(accelerator)
-    return [_record(one.row, one.prepared, c, workspace) for one in cases]
+    return [
+        _record(one.row, one.prepared, c, others.get(one.row.run, c), workspace) for one in cases
+    ]
 
 
-def _record(row: ModelRow, prepared: Prepared, c: ProgramCoefficients, workspace: int) -> Record:
+def elsewhere(cases: Sequence[Measured], c: ProgramCoefficients) -> dict[str, ProgramCoefficients]:
+    """For each run that a fit reads, the coefficients with the assumed paces of its other runs."""
+    read = [one for one in cases if part_of(one.row) == TUNE]
+    return {
+        run: replace(
+            c,
+            scalars=dict(c.scalars) | assumed_paces([one for one in read if one.row.run != run], c),
+        )
+        for run in sorted({one.row.run for one in cases if part_of(one.row) != UNREAD})
+    }
+
+
+def _record(
+    row: ModelRow,
+    prepared: Prepared,
+    c: ProgramCoefficients,
+    other: ProgramCoefficients,
+    workspace: int,
+) -> Record:
     pace = row_pace(row, c)
-    done = step(prepared, c, pace=pace, profiler=row.after_profiler)
-    usual = step(prepared, c, profiler=row.after_profiler) if pace is not None else done
+    unknown = step(prepared, other, profiler=row.after_profiler)
+    done = unknown if pace is None else step(prepared, c, pace=pace, profiler=row.after_profiler)
     issuing = None if prepared.lowered.graph else issue_pace(row, c)
     issued = None
     if issuing is not None:  # with what the host waits where the queue is full
@@ -285,7 +309,7 @@ def _record(row: ModelRow, prepared: Prepared, c: ProgramCoefficients, workspace
     return replace(
         blank,
         predicted_s=done.seconds,
-        unprobed_s=usual.seconds,
+        unprobed_s=unknown.seconds,
         host_pace=pace,
         issue_pace=issuing,
         issued_s=issued,

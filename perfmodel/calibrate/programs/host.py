@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from perfmodel.calibrate.programs.least import LIMITS, fit_values
 from perfmodel.calibrate.programs.measured import Measured
-from perfmodel.calibrate.programs.rows import ModelRow
+from perfmodel.calibrate.programs.rows import HOSTED, ModelRow
 from perfmodel.cost.parts import Floats
 from perfmodel.cost.program.coefficients import ProgramCoefficients
 from perfmodel.cost.program.host import (
@@ -67,7 +67,9 @@ def fit_host(cases: Sequence[Measured], start: ProgramCoefficients) -> ProgramCo
     fitted = _fit_calls(sums, start, start["probe_call"] / before)
     attached = [one for one in cases if one.row.after_profiler]
     fitted = _fit_profiler([x for one in attached for x in _host_sums(one, fitted)], fitted)
-    return replace(fitted, scalars=dict(fitted.scalars) | _usual(cases, fitted))
+    own = {word: fitted[word] / fitted["usual_pace"] for word in PACES}
+    own |= {f"{word}_compiled": value for word, value in own.items()}
+    return replace(fitted, scalars=dict(fitted.scalars) | own | assumed_paces(cases, fitted))
 
 
 def _telling(cases: Sequence[Measured], c: ProgramCoefficients) -> list[Measured]:
@@ -280,27 +282,28 @@ def _places(names: Sequence[str], chosen: NDArray[np.bool_]) -> list[NDArray[np.
     return [np.array(places) for places in found.values()]
 
 
-def _usual(cases: Sequence[Measured], c: ProgramCoefficients) -> dict[str, float]:
-    """The pace to assume, from rows without a profiler, and the paces of one in twenty.
+def assumed_paces(cases: Sequence[Measured], c: ProgramCoefficients) -> dict[str, float]:
+    """The paces to assume where nobody probes, from rows without a profiler; none if they are few.
 
     Eager and compiled processes apart, where both were probed often enough. Assumed is the pace
     that lies closest to the measured ones in relative terms: it makes the sum of |assumed / p - 1|
     least, so it is their median with weights 1 / p. Runs count alike, however many rows they have:
-    a run is one host at one time, and another run will be another.
+    a run is one host at one time, and another run will be another. Beside it stand the paces that
+    one row in twenty lies beyond.
     """
     paces = [
         (one.row.run, one.row.mode == "compiled", row_pace(one.row, c))
         for one in cases
-        if not one.row.after_profiler
+        if not one.row.after_profiler and one.row.mode in HOSTED
     ]
     known = [(run, compiled, pace) for run, compiled, pace in paces if pace is not None]
-    found = {word: c[word] / c["usual_pace"] for word in PACES}
-    if len(known) >= FEWEST_PROBES:
-        found = _middle([(run, pace) for run, _, pace in known])
+    if len(known) < FEWEST_PROBES:
+        return {}
+    every = _middle([(run, pace) for run, _, pace in known])
     sides = {}
     for compiled in (False, True):
         mine = [(run, pace) for run, own, pace in known if own is compiled]
-        sides[compiled] = _middle(mine) if len(mine) >= FEWEST_PROBES else found
+        sides[compiled] = _middle(mine) if len(mine) >= FEWEST_PROBES else every
     return sides[False] | {f"{word}_compiled": value for word, value in sides[True].items()}
 
 
