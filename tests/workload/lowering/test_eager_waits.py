@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from pathlib import Path
 
 import pytest
 
 from perfmodel.workload.lowering import lower
+from perfmodel.workload.lowering.device import H100
+from perfmodel.workload.lowering.eager.channels import channel_work
 from perfmodel.workload.lowering.eager.columns import row_work
 from perfmodel.workload.lowering.eager.group_norm import moments_work
 from perfmodel.workload.lowering.stream import OFFSETS, TURNED
+from perfmodel.workload.program import Tensor
 from perfmodel.workload.stack import load_stack
 
 _spec = importlib.util.spec_from_file_location("recipes", Path(__file__).with_name("recipes.py"))
@@ -142,3 +146,87 @@ def test_neighbours_are_gathered_faster_than_slices():
 def test_a_line_is_resampled_by_few_threads():
     tensors = {"x": ((1, 64, 27),), "y": ((1, 64, 27),)}
     assert flops(tensors, ("upsample_linear1d", "x", "y")) / PICOSECOND * 1e-6 > 4.0
+
+
+@pytest.mark.parametrize(
+    ("shape", "passes", "microseconds"),
+    [((4, 64, 16, 56, 56), 1, 156.5), ((4, 128, 8, 28, 28), 1, 14.9),
+     ((4, 64, 16, 56, 56), 2, 362.6), ((4, 128, 8, 28, 28), 2, 34.5),
+     ((16, 48, 112, 112), 2, 358.3), ((4, 256, 4, 14, 14), 2, 8.1)],
+)  # fmt: skip
+def test_a_block_goes_through_each_channel(shape, passes, microseconds):
+    x = Tensor("x", shape, "bf16", "activation", 0)
+    moved = 2 * passes * math.prod(shape)
+    found = channel_work(x, moved, H100, passes=passes) / PICOSECOND * 1e-6
+    assert found + 1.4 == pytest.approx(microseconds, rel=0.25)
+
+
+def test_many_channels_are_bound_by_their_elements():
+    x = Tensor("x", (64, 2048, 28, 28), "bf16", "activation", 0)
+    many = channel_work(x, 1 << 30, H100)
+    assert many >= 14 * math.prod(x.shape)
+
+
+def test_training_of_images_channels_first_has_one_kernel_for_its_gradient():
+    tensors = {
+        "g": ((8, 64, 28, 28),), "x": ((8, 64, 28, 28),), "w": ((64,), "fp32"),
+        "m": ((64,), "fp32"), "v": ((64,), "fp32"), "s": ((64,), "fp32"), "r": ((64,), "fp32"),
+        "y": ((8, 64, 28, 28),), "a": ((64,), "fp32"), "b": ((64,), "fp32"),
+    }  # fmt: skip
+    node = ("native_batch_norm_backward", "gxwmvsr", "yab", {"train": True})
+    (kernel,) = kernels(tensors, node)
+    assert kernel.name == "native_batch_norm_backward: channels"
+
+
+def test_whole_rows_are_picked_a_block_each():
+    def work(width):
+        tensors = {"x": ((32768, width),), "i": ((524288,), "int64"), "y": ((524288, width),)}
+        return kernels(tensors, ("index", "xi", "y"))[-1]
+
+    assert work(8).name == work(256).name == "index: rows"
+    assert work(8).flops / PICOSECOND * 1e-6 == pytest.approx(316.5, rel=0.02)
+    assert work(7).name == "index"
+    tensors = {"t": ((32, 8),), "i": ((262144,), "int64"), "y": ((262144, 8),)}
+    found = flops(tensors, ("embedding", "ti", "y"))
+    assert found / PICOSECOND * 1e-6 == pytest.approx(159.0, rel=0.02)
+
+
+def test_an_expanded_operand_turns_nothing():
+    tensors = {
+        "s": ((1, 512, 1),), "x": ((1, 512, 2048), "bf16", "view of s", "strided"),
+        "y": ((1, 512, 2048),),
+    }  # fmt: skip
+    each = flops(tensors, ("expand", "s", "x"), ("div", "x", "y", {"other": 2048}))
+    assert each / (512 * 2048) == pytest.approx(4 + OFFSETS, rel=0.05)
+
+
+def test_gradients_of_norms_copy_turned_operands():
+    tensors = {
+        "c": ((16, 768, 256),), "x": ((16, 256, 768), "bf16", "view of c", "strided"),
+        "g": ((16, 256, 768),), "m": ((16, 256, 1), "fp32"), "r": ((16, 256, 1), "fp32"),
+        "y": ((16, 256, 768),),
+    }  # fmt: skip
+    nodes = (
+        ("transpose", "c", "x", {"dim0": 1, "dim1": 2}),
+        ("native_layer_norm_backward", "gxmr", "y",
+         {"normalized_shape": [768], "output_mask": [True, False, False]}),
+    )  # fmt: skip
+    copied = kernels(tensors, *nodes)[0]
+    assert copied.name == "contiguous"
+    assert copied.flops == pytest.approx(TURNED * 16 * 256 * 768, rel=0.02)
+
+
+def test_few_rows_are_shared_by_many_warps():
+    assert row_work(8, 36864) < 0.2 * row_work(8192, 36864)
+
+
+def test_windows_and_copies_of_pixels_cost_by_their_layout():
+    def each(op, layout):
+        tensors = {"x": ((16, 64, 28, 28), "bf16", "input", layout),
+                   "y": ((16, 64, 56, 56), "bf16", "activation", layout)}  # fmt: skip
+        return flops(tensors, (op, "x", "y")) / (16 * 64 * 56 * 56)
+
+    assert each("upsample_nearest2d", "channels_last") > 5 * each(
+        "upsample_nearest2d", "contiguous"
+    )
+    assert each("avg_pool2d", "channels_last") > 1.5 * each("avg_pool2d", "contiguous")

@@ -66,7 +66,9 @@ def row_work(rows: int, cols: int, device: Device = H100) -> float:
     True
     """
     turns = rows * _WARP / (device.units * device.threads)
-    loads = -(-cols // _LOADED)
+    # few rows: more warps, then blocks, share one
+    shared = max(1, min(int(1 / turns), cols // (_WARP * _FEWEST)))
+    loads = -(-cols // (_LOADED * shared))
     begin, turn = (one + more * loads for one, more in (_ROW_BEGIN, _ROW_TURN))
     return begin + turns * turn
 

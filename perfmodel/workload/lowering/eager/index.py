@@ -14,6 +14,9 @@ from perfmodel.workload.op import Embedding, Fused, Op, ScatterAdd, TopK
 SORTED_ABOVE: Final = 3072
 _RADIX_BITS = 8
 _DIVISIONS = 50.0  # operations an element whose place is worked out axis by axis: 7 ps on an H100
+_BLOCK = 4140.0  # operations in which a device starts a block: 0.60 ns on an H100
+_LINE = 16  # bytes of a row that a thread copies
+_NARROW, _MANY = 256, 4096  # bytes of a row and rows for which nothing but that counts
 _NEIGHBOURS = 30.0  # the same along the axis on which elements follow each other: 4.3 ps
 
 
@@ -24,9 +27,13 @@ def lookup(site: Site) -> Work:
     if tokens == 0:
         return Work("index")
     vocab, dim = table.shape[0], numel(table.shape[1:])
-    op = Embedding(tokens, max(1, vocab), max(1, dim), _float(table.dtype))
+    op: Op = Embedding(tokens, max(1, vocab), max(1, dim), _float(table.dtype))
     out = site.outputs[0]
     touched = min(site.bytes(table), site.bytes(out))
+    row = dim * item_bytes(table.dtype)
+    if row % _LINE == 0 and row <= _NARROW and tokens >= _MANY:  # blocks begin no faster
+        read = site.bytes(index) + touched
+        op = stream("embedding", max(1, numel(out.shape)), read, site.bytes(out), _BLOCK * tokens)
     kernel = site.kernel("index", op, reads=(index,), extra_reads=((table.storage, touched),))
     return Work("index", (kernel,))
 
@@ -80,10 +87,28 @@ def gather(site: Site) -> Work:
         last = int(site.attribute("dim", 0)) % len(out.shape) == len(out.shape) - 1
         each = _NEIGHBOURS if last else each
     written = sum(site.bytes(tensor) for tensor in site.outputs)
-    op = stream(site.name, elements, read, written, each * elements)
-    kernel = site.kernel("index", op, reads=indices, extra_reads=((source.storage, touched),))
+    work = each * elements
+    name = ""
+    if _takes_rows(site):  # a block a row (ATen/native/cuda/IndexKernelUtils.cu)
+        work, name = _BLOCK * numel(indices[0].shape), "index: rows"
+    op = stream(site.name, elements, read, written, work)
+    kernel = site.kernel(
+        "index", op, name=name, reads=indices, extra_reads=((source.storage, touched),)
+    )
     host = "sync" if site.name == "masked_select" else "index"
     return Work(host, (kernel,))
+
+
+def _takes_rows(site: Site) -> bool:
+    """Whether one index picks whole rows, of as many bytes as threads copy at once."""
+    source, indices = site.inputs[0], site.inputs[1:]
+    if site.name != "index" or len(indices) != 1 or source.layout != "contiguous":
+        return False
+    if indices[0].dtype in ("bool", "uint8") or not source.shape:
+        return False
+    row = numel(source.shape[1:])
+    first = numel(site.outputs[0].shape) == numel(indices[0].shape) * row
+    return first and row * item_bytes(source.dtype) % _LINE == 0
 
 
 def scatter(site: Site) -> Work:

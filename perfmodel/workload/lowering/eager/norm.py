@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from perfmodel.workload.lowering.device import Device
+from perfmodel.workload.lowering.eager.channels import channel_work
 from perfmodel.workload.lowering.kernel import Kernel
 from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel
 from perfmodel.workload.lowering.stream import OFFSETS, TURNED, stream
@@ -125,10 +126,13 @@ def batch_norm(site: Site) -> Work:
     if x.layout == "channels_last":
         few = _waiting(x, size, site.device, together=True)
         statistics = stream("moments", elements, size + few, 0, 3.0 * elements)
+    apart = x.layout == "contiguous" and len(x.shape) > 2
+    if apart:
+        statistics = stream("moments", elements, size, 0, channel_work(x, size, site.device))
     first = site.kernel(
         "reduction",
         statistics,
-        name=f"{site.name}: moments",
+        name=f"{site.name}: {'channels' if apart else 'moments'}",
         reads=(x,),
         writes=site.outputs[1:3],
         launches=3 if x.layout == "channels_last" else 2,  # semaphores, sums, running statistics
@@ -211,6 +215,11 @@ def batch_norm_backward(site: Site) -> Work:
             read += _waiting(x, read + site.bytes(out), site.device)
             sums = stream("channel sums", elements, read, 0, 4.0 * elements)
         return Work("norm", (site.kernel("norm", (sums, apply), host="norm"),))
+    if x.layout == "contiguous" and len(x.shape) > 2:
+        work = channel_work(x, read, site.device, passes=2)
+        op = stream("batch_norm_backward", elements, read, site.bytes(out), work)
+        name = f"{site.name}: channels"
+        return Work("composite", (site.kernel("norm", op, name=name, host="norm"),))
     if x.layout == "channels_last":
         few = _waiting(x, read, site.device, together=True, rate=_GRADIENT_CYCLE)
         sums = stream("channel sums", elements, read + few, 0, 4.0 * elements)

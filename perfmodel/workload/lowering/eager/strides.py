@@ -8,12 +8,14 @@ Where that cannot be told, nothing is claimed.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Final
 
 from perfmodel.workload.lowering.eager.names import group_of
 from perfmodel.workload.program import Node, Program, Tensor
 
 _KEEPING: Final = ("slice", "alias", "detach", "expand", "expand_as", "split", "split_with_sizes")
+_ROWS: Final = "contiguous"
 _ITERATED: Final = ("pointwise", "cast")
 
 
@@ -40,10 +42,10 @@ def follow(program: Program) -> tuple[frozenset[int], Axes]:
             along = {axis_of(t, axes) for t in whole if t.shape}
             if len(along) > 1 and None not in along:
                 found.add(place)
-        elif group == "layer_norm":
-            along_x = axis_of(inputs[0], axes)
-            if along_x not in (None, len(inputs[0].shape) - 1):
-                found.add(place)
+        elif group in ("layer_norm", "norm_backward"):
+            for x in inputs[: 1 if group == "layer_norm" else 2]:
+                if axis_of(x, axes) not in (None, axis_of(replace(x, layout=_ROWS), {})):
+                    found.add(place)
     return frozenset(found), axes
 
 
@@ -78,8 +80,8 @@ def _axis_out(
     if group in _ITERATED:  # the order of the first operand of full size
         whole = [tensor for tensor in inputs if tensor.shape == output.shape]
         return axis_of(whole[0], axes) if whole else None
-    if before is None:
-        return None
+    if before is None or (name.startswith("expand") and output.shape != source.shape):
+        return None  # an expanded operand is read again, wherever its elements lie
     if name in ("view", "reshape", "_unsafe_view"):
         return _viewed(before, source.shape, output.shape)
     return _moved(before, rank, len(output.shape), node, name)
