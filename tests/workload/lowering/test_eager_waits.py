@@ -14,7 +14,7 @@ from perfmodel.workload.lowering.eager.channels import channel_work
 from perfmodel.workload.lowering.eager.columns import row_work
 from perfmodel.workload.lowering.eager.group_norm import moments_work
 from perfmodel.workload.lowering.stream import OFFSETS, TURNED
-from perfmodel.workload.program import Tensor
+from perfmodel.workload.program import Node, Program, Tensor
 from perfmodel.workload.stack import load_stack
 
 _spec = importlib.util.spec_from_file_location("recipes", Path(__file__).with_name("recipes.py"))
@@ -230,3 +230,18 @@ def test_windows_and_copies_of_pixels_cost_by_their_layout():
         "upsample_nearest2d", "contiguous"
     )
     assert each("avg_pool2d", "channels_last") > 1.5 * each("avg_pool2d", "contiguous")
+
+
+def test_the_host_waits_for_copies_of_its_own_tensors():
+    x = Tensor("x", (27, 64), "bf16", "parameter", 0)
+    i = Tensor("i", (14, 14), "int64", "constant", 1, host=True)
+    y = Tensor("y", (14, 14, 64), "bf16", "activation", 2)
+    node = Node("n", "aten.index", ("x", "i"), ("y",), {}, "forward")
+    made = Program("p", (x, i, y), (node,), ("x",), ("y",), "json", 1, (3456, 1568, 25088))
+    found = lower(made, EAGER)
+    assert found.calls[0].kind == "sync"
+    assert [kernel.kind for kernel in found.kernels] == ["copy", "index"]
+    up = Node("n", "aten._to_copy", ("i",), ("z",), {}, "forward")
+    z = Tensor("z", (14, 14), "int64", "activation", 2)
+    made = Program("p", (i, i, z)[1:], (up,), (), ("z",), "json", 1, (3456, 1568, 1568))
+    assert lower(made, EAGER).calls[0].kind == "sync"

@@ -31,6 +31,10 @@ def cast(site: Site) -> Work:
     if site.name == "_to_copy" and device == "cpu":
         op = Copy(max(1, read), _ROUTES["cpu"])
         return Work("sync", (site.kernel("copy", op, reads=(source,), writes=(out,)),))
+    if source.host and not out.host:
+        up = Copy(max(1, written), _ROUTES["cuda"])
+        host = "copy" if site.attribute("non_blocking", False) else "sync"
+        return Work(host, (site.kernel("copy", up, reads=(), writes=(out,), host="copy"),))
     same = source.dtype == out.dtype
     plain = same and source.layout == out.layout != "strided"
     width = item_bytes(out.dtype)

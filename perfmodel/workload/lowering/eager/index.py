@@ -8,7 +8,7 @@ from typing import Final
 from perfmodel.workload.lowering.kernel import Kernel
 from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel
 from perfmodel.workload.lowering.stream import map_op, stream
-from perfmodel.workload.op import Embedding, Fused, Op, ScatterAdd, TopK
+from perfmodel.workload.op import Copy, Embedding, Fused, Op, ScatterAdd, TopK
 
 # Above this many indices PyTorch sorts them first (ATen/native/cuda/Embedding.cu).
 SORTED_ABOVE: Final = 3072
@@ -95,8 +95,13 @@ def gather(site: Site) -> Work:
     kernel = site.kernel(
         "index", op, name=name, reads=indices, extra_reads=((source.storage, touched),)
     )
-    host = "sync" if site.name == "masked_select" else "index"
-    return Work(host, (kernel,))
+    waits = site.name == "masked_select"
+    above = [tensor for tensor in indices if tensor.host] if not out.host else []
+    if above:  # indices in host memory are copied first, and the host waits for that
+        copies = (Copy(max(1, site.bytes(t)), "host_to_device") for t in above)
+        up = tuple(site.kernel("copy", op, name="copy_", reads=(), writes=()) for op in copies)
+        return Work("sync", (*up, kernel))
+    return Work("sync" if waits else "index", (kernel,))
 
 
 def _takes_rows(site: Site) -> bool:
