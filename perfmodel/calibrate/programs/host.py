@@ -165,7 +165,8 @@ def _fit_calls(
 def _common(sums: Sequence[_HostSum]) -> list[str]:
     """Classes of calls that two rows have at least."""
     width = len(HOST_KINDS)
-    both = np.array([one.counts[:width] + one.behind[width : 2 * width] for one in sums])
+    every = [one.counts + one.behind for one in sums]
+    both = np.array([one[:width] + one[width : 2 * width] for one in every])
     return [kind for k, kind in enumerate(HOST_KINDS) if np.count_nonzero(both[:, k]) >= 2]
 
 

@@ -23,6 +23,7 @@ made of; a loop over one call suffers less from a shared core: :math:`\gamma > 1
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +64,7 @@ class HostWork:
     launches : array, shape (calls,)
         Kernels that each call launches.
     behind : bool array, shape (calls,)
-        Calls of the thread that runs the backward pass.
+        Calls of the thread that runs the backward pass, layers that run again there among them.
     """
 
     before: NDArray[np.intp]
@@ -163,8 +164,15 @@ def host_work(lowered: Lowered) -> HostWork:
         counts[eager, place["python_call"]] = python / len(eager)
     if lowered.graph:
         launches[:] = counts[:, place["more_launch"]] = 0.0  # one replay
-    behind = np.array([call.phase == "backward" for call in calls], dtype=bool)
-    return HostWork(before, counts, waits, launches, behind)
+    return HostWork(before, counts, waits, launches, _behind([call.phase for call in calls]))
+
+
+def _behind(phases: Sequence[str]) -> NDArray[np.bool_]:
+    """Calls of the backward pass's thread: layers that run again do so in there."""
+    backward = np.array([phase == "backward" for phase in phases], dtype=bool)
+    begun = np.logical_or.accumulate(backward)
+    goes_on = np.logical_or.accumulate(backward[::-1])[::-1]
+    return np.asarray(begun & goes_on)
 
 
 def call_seconds(
