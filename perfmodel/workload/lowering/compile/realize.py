@@ -35,8 +35,11 @@ TWICE: Final = frozenset(
 )
 """Steps that are decomposed into several, of which more than one takes the operand."""
 
-COUNTED: Final = MappingProxyType({"batch_norm": 24, "cat": 6})
+COUNTED: Final = MappingProxyType({"batch_norm": 24, "cat": 6, "sin": 4, "cos": 4})
 """Steps that are expressions of many operations, loads and constants and casts counted."""
+
+ANGLES: Final = frozenset(["sin", "cos"])
+"""Steps that take long, and that rotary embeddings compute for every head."""
 
 WRAPPED: Final = frozenset(["roll", "unpadded", "pad"])
 """Steps that begin again in the middle of an axis, or copy to or from padded memory: no loop
@@ -103,6 +106,7 @@ class _Loop:
 
     steps: list[str]
     nodes: list[int]
+    total: int = 0
     leaves: dict[tuple[int, tuple[int, ...]], int] = field(default_factory=dict)
     seen: set[tuple[int, tuple[int, ...]]] = field(default_factory=set)
 
@@ -263,8 +267,8 @@ class Realizer:
             numel = across.numel
         if value.kind == "reduce":
             reduced = max(1, self.graph.values[value.inputs[0]].numel // max(1, numel))
-        loop = _Loop([value.name], [value.node])
         total = across.numel * reduced
+        loop = _Loop([value.name], [value.node], total)
         points = samples(total)
         work = float(value.operations * numel * reduced)
         if value.kind == "reduce":
@@ -380,8 +384,10 @@ class Realizer:
         loop.seen.add(again)
         loop.steps.append(value.name)
         loop.nodes.append(value.node)
-        work = float(value.operations * count)
-        inside = _Loop([], [], seen=loop.seen) if value.name in WRAPPED else loop
+        # what is computed in place is computed for every element, however often it is the same
+        every = max(count, loop.total) if value.name in ANGLES else count
+        work = float(value.operations * every)
+        inside = _Loop([], [], loop.total, seen=loop.seen) if value.name in WRAPPED else loop
         for operand in value.inputs:
             work += self._operand(value, operand, points, inside, count)
         if inside is not loop:

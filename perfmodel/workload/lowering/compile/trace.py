@@ -20,7 +20,7 @@ from perfmodel.workload.lowering.compile.graph import Graph, Value
 from perfmodel.workload.lowering.compile.names import Names
 from perfmodel.workload.lowering.compile.padding import fits, padded, room
 from perfmodel.workload.lowering.compile.places import follow
-from perfmodel.workload.lowering.compile.realize import base_of
+from perfmodel.workload.lowering.compile.realize import ANGLES, base_of
 from perfmodel.workload.lowering.compile.views import view_value
 from perfmodel.workload.lowering.eager.conv import convolution_backward
 from perfmodel.workload.lowering.eager.gemm import is_odd_transposed
@@ -33,6 +33,8 @@ from perfmodel.workload.program import Program, Tensor
 
 _MAPS = ("pointwise", "cast", "move", "join", "view_gradient", "lookup", "gather")
 _RANDOM = 30  # ten rounds of Philox
+_ANGLE = 19
+"""Operations of a sine or cosine: rotary embeddings compute them for every element (profiled)."""
 _INTERPOLATION = ("bilinear", "bicubic", "linear1d", "trilinear", "grid_sampler")
 
 
@@ -242,6 +244,7 @@ def _map(graph: Graph, site: Site, args: list[int]) -> list[int]:
         args = args[1:2]
     group = group_of(site.name)
     each = flops_each(site.name, site.attribute("exponent")) if "pointwise" in group else 0
+    each = _ANGLE if name in ANGLES else each
     numbers = repr(sorted(site.node.attributes.items(), key=str))
     return [
         graph.map(name, args, t.shape, t.dtype, each, arguments=(numbers, place))
