@@ -32,7 +32,7 @@ from perfmodel.cost.program.memory import library_workspace, replay
 from perfmodel.cost.program.step import Prepared, prepare, step
 from perfmodel.errors import PerfmodelError, WorkloadError
 from perfmodel.hardware import Accelerator, Cluster, load
-from perfmodel.study.scores import TUNE, Score, groups, half, score
+from perfmodel.study.scores import Score, groups, half, score
 from perfmodel.workload.lowering.lower import lower
 from perfmodel.workload.program import Program, load_program
 from perfmodel.workload.stack import Stack, load_stack
@@ -275,14 +275,10 @@ def records(
 
 def elsewhere(cases: Sequence[Measured], c: ProgramCoefficients) -> dict[str, ProgramCoefficients]:
     """For each run that a fit reads, the coefficients with the assumed paces of its other runs."""
-    read = [one for one in cases if part_of(one.row) == TUNE]
-    return {
-        run: replace(
-            c,
-            scalars=dict(c.scalars) | assumed_paces([one for one in read if one.row.run != run], c),
-        )
-        for run in sorted({one.row.run for one in cases if part_of(one.row) != UNREAD})
-    }
+    read = [one for one in cases if part_of(one.row) != UNREAD]
+    runs = sorted({one.row.run for one in read})
+    paces = {run: assumed_paces([one for one in read if one.row.run != run], c) for run in runs}
+    return {run: replace(c, scalars=dict(c.scalars) | found) for run, found in paces.items()}
 
 
 def _record(

@@ -18,7 +18,14 @@ from perfmodel.cost.efficiency import efficiency_folder
 from perfmodel.cost.program.coefficients import ProgramCoefficients, load_program_coefficients
 from perfmodel.errors import PerfmodelError
 from perfmodel.hardware import Accelerator, load_accelerator
-from perfmodel.study.programs import Record, measured_cases, part_of, records, time_scores
+from perfmodel.study.programs import (
+    UNREAD,
+    Record,
+    measured_cases,
+    part_of,
+    records,
+    time_scores,
+)
 from perfmodel.study.scores import REPORT, TUNE, Score
 
 
@@ -27,7 +34,8 @@ def fit_and_score(
 ) -> tuple[ProgramCoefficients, list[Record]]:
     """Coefficients from the tuning half, and records of all cases with them."""
     tuning = [one for one in cases if part_of(one.row) == TUNE]
-    fitted = fit_programs(tuning, start, device=accelerator.name.lower())
+    hosts = [one for one in cases if part_of(one.row) != UNREAD]
+    fitted = fit_programs(tuning, start, device=accelerator.name.lower(), hosts=hosts)
     return fitted, records(cases, accelerator, coefficients=fitted)
 
 

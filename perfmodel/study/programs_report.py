@@ -94,7 +94,7 @@ def markdown(
         lines += _unread([one for one in rows if one.split == UNREAD])
         lines += ["Step time, models that no fit read (rows with a probe: at its pace):", ""]
         lines += _table("step", time_scores(report, purpose))
-        lines += ["The same for a host of unknown pace:", ""]
+        lines += ["The same for a host of unknown pace, that which the other runs give:", ""]
         lines += _table("step", time_scores(blind(report), purpose))
         lines += ["At the pace of the probe, by which side held the measured step up:", ""]
         lines += _table("step", time_scores(report, bounded))
@@ -150,7 +150,7 @@ def _unread(rows: Sequence[Record]) -> list[str]:
         "and that were not measured before the model was done (rows with a probe: at its pace):",
         "",
         *_table("step", time_scores(rows, purpose)),
-        "The same for a host of unknown pace:",
+        "The same for a host of unknown pace, that which the other runs give:",
         "",
         *_table("step", time_scores(blind(rows), purpose)),
         "Its largest errors:",

@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.calibrate.programs.host import fit_host, row_pace
+from perfmodel.calibrate.programs.host import assumed_paces, fit_host, row_pace
 from perfmodel.calibrate.programs.joined import join
 from perfmodel.calibrate.programs.least import LIMITS, fit_values
 from perfmodel.calibrate.programs.measured import Measured
@@ -39,7 +39,11 @@ FEWEST_ROWS: Final = 6
 
 
 def fit_programs(
-    cases: Sequence[Measured], start: ProgramCoefficients, *, device: str
+    cases: Sequence[Measured],
+    start: ProgramCoefficients,
+    *,
+    device: str,
+    hosts: Sequence[Measured] = (),
 ) -> ProgramCoefficients:
     """Coefficients that bring predicted steps closest to measured ones.
 
@@ -51,9 +55,13 @@ def fit_programs(
         Where to begin.
     device : str
         Name that the result carries.
+    hosts : sequence of Measured
+        Rows whose probes tell what paces hosts have, and of which nothing else is read; by default
+        those of `cases`.
     """
     found = fit_device(cases, start)
     found = fit_host([one for one in cases if one.prepared.mode != "graph"], found)
+    found = replace(found, scalars=dict(found.scalars) | assumed_paces(hosts, found))
     found = fit_gap([one for one in cases if one.prepared.mode != "graph"], found)
     return replace(found, interval=fit_interval(cases, found), device=device)
 
