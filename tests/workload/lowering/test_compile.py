@@ -380,3 +380,24 @@ def test_what_attention_saves_is_made_in_full_and_copied_for_it():
     assert next(k.name.split("+") for k in inference) == ["copy", "add"]
     assert made == ["add"]
     assert copied == ["copy"]
+
+
+def test_a_weight_norm_is_generated_code():
+    tensors = {"v": ((768, 48, 128),), "g": ((1, 1, 128),), "w": ((768, 48, 128),),
+               "n": ((1, 1, 128), "fp32")}  # fmt: skip
+    nodes = [("_weight_norm_interface", "vg", "wn", {"dim": 2})]
+    found = lower(program(tensors, nodes, "w"), COMPILED).kernels
+    assert {kernel.host for kernel in found} == {"triton"}
+    assert found[-1].bytes_written == 2 * 768 * 48 * 128
+
+
+def test_angles_are_computed_for_every_element_of_a_loop():
+    def work(op):
+        tensors = {"a": ((1, 512, 64), "fp32", "input"), "s": ((1, 512, 64), "fp32"),
+                   "x": ((8, 512, 64), "fp32", "input"), "y": ((8, 512, 64), "fp32")}  # fmt: skip
+        (kernel,) = lower(
+            program(tensors, [(op, "a", "s"), ("mul", "xs", "y")], "y"), COMPILED
+        ).kernels
+        return kernel.flops
+
+    assert work("sin") > 8 * work("exp")

@@ -165,6 +165,20 @@ def group_norm_backward(graph: Graph, site: Site, args: Sequence[int]) -> Values
     return (out, *rest)
 
 
+def weight_norm(graph: Graph, site: Site, args: Sequence[int]) -> Values:
+    """Lengths over all axes but one, and the weight over its length times another."""
+    weight, length = args[:2]
+    value = graph.values[weight]
+    wide, kept = compute_dtype(value.dtype), int(site.attribute("dim", 0)) % len(value.shape)
+    over = [axis for axis in range(len(value.shape)) if axis != kept]
+    total = graph.reduce("norm", weight, over, wide, keepdim=True, operations=2)
+    shape = graph.values[total].shape
+    norm = graph.map("finish", (total,), shape, wide, 2)
+    scale = graph.map("div", (graph.view(length, shape), norm), shape, wide, 1)
+    out = graph.map("mul", (weight, scale), value.shape, site.outputs[0].dtype, 1)
+    return out, graph.view(norm, site.outputs[1].shape)
+
+
 def softmax(graph: Graph, site: Site, args: Sequence[int]) -> Values:
     """Largest entry, sum of exponentials, quotient."""
     x = args[0]

@@ -364,6 +364,7 @@ _RULES: Final[Mapping[str, Callable[[Graph, Site, list[int]], Sequence[int]]]] =
         "group_norm": parts.group_norm,
         "group_norm_backward": parts.group_norm_backward,
         "softmax": parts.softmax,
+        "weight_norm": parts.weight_norm,
         "safe_softmax": parts.softmax,
         "softmax_backward": parts.softmax_backward,
         "nll": parts.nll,
