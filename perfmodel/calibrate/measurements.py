@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from perfmodel.calibrate.labels import check_words, same_chip
 from perfmodel.errors import CalibrationError
 from perfmodel.workload.op import FAMILIES
 
@@ -117,9 +118,11 @@ def load_measurements(folder: str | Path, device: str) -> Measurements:
 
 
 def _other_table(data: bytes) -> bool:
-    """Whether a file has a proper header of names, none of which is ``op``."""
-    names = data.split(b"\n", 1)[0].decode("utf-8", "replace").strip().split(",")
-    return "op" not in names and all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in names)
+    """Whether a file has a proper header of names, none of an operator's time on a device."""
+    names = data.split(b"\n", 1)[0].decode("utf-8-sig", "replace").strip().split(",")
+    if "op" in names or {"device", "latency_us"} <= set(names):
+        return False
+    return all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in names)
 
 
 def _check_sidecar(path: Path, data: bytes) -> None:
@@ -170,7 +173,7 @@ def _read_file(
     path: Path, data: bytes, device: str, rows: list[Row], refused: list[tuple[str, str]]
 ) -> None:
     try:
-        text = data.decode("utf-8")
+        text = data.decode("utf-8-sig")
         lines = list(csv.reader(io.StringIO(text), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise CalibrationError(
@@ -202,7 +205,7 @@ def _read_file(
 def _row(
     where: str, cells: dict[str, str], device: str, refused: list[tuple[str, str]]
 ) -> Row | None:
-    if not _same_chip(cells["device"], device):
+    if not same_chip(cells["device"], device):
         raise CalibrationError(
             f"{where}: device",
             cells["device"],
@@ -222,7 +225,16 @@ def _row(
         )
     raw = {name: _cell(where, name, text) for name, text in cells.items()
            if text != "" and name not in ABOUT_RUN}  # fmt: skip
-    record, reason = to_record(raw)
+    try:
+        check_words(where, raw)
+        record, reason = to_record(raw)
+    except KeyError as absent:
+        raise CalibrationError(
+            where,
+            f"<{raw['op']} without {absent.args[0]}>",
+            "every size and word that the operator was measured with",
+            repair="restore the column or the cell",
+        ) from None
     if record is None:
         refused.append((where, reason))
         return None
@@ -237,13 +249,6 @@ def _row(
         _optional(f"{where}: power_w", cells.get("power_w", "")),
         (_optional(f"{where}: clock_mhz", cells.get("clock_mhz", "")) or 0.0) * 1e6 or None,
     )
-
-
-def _same_chip(said: str, device: str) -> bool:
-    """Whether a driver's device name and a description's name share the chip, such as H100."""
-    chips = re.findall(r"[a-z]{1,3}\d{2,4}[a-z]{0,2}", said.lower().replace(" ", "-"))
-    known = device.lower().split("-")
-    return device.lower() == said.lower() or any(chip in known for chip in chips)
 
 
 def _cell(where: str, name: str, text: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -73,6 +74,8 @@ def calibrate(
     typer.echo(package.markdown(scores, "held-out operators"))
     for mode, (count, error) in models.items():
         typer.echo(f"whole models, {mode}: {count} held-out rows, {error:.1%}")
+    for reason, count in Counter(reason for _, reason in result.refused).most_common():
+        typer.echo(f"left out: {count} ({reason})")
     typer.echo(f"{len(result.refused)} rows refused, files in {result.folder}")
 
 

@@ -1,6 +1,7 @@
 """Calibration end to end on synthetic rows, and the rows it must refuse."""
 
 import csv
+import hashlib
 import shutil
 
 import numpy as np
@@ -132,6 +133,33 @@ def _no_sidecar(path):
     path.with_suffix(".toml").unlink()
 
 
+def _bare_header(*renamed):
+    def damage(path):
+        head, _, rest = path.read_text().partition("\n")
+        for one, other in renamed:
+            head = head.replace(one, other)
+        path.write_text(f"{head}\n{rest}")
+        seal(path)
+
+    return damage
+
+
+def _header_again(path):
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:5], lines[0], *lines[5:]]) + "\n")
+    seal(path)
+
+
+def _sidecar_of_another(path):
+    path.with_suffix(".toml").write_text('rows = 3\nsha256 = "00"\n')
+
+
+def _utf16(path):
+    data = path.read_text().encode("utf-16")
+    path.write_bytes(data)
+    path.with_suffix(".toml").write_text(f'sha256 = "{hashlib.sha256(data).hexdigest()}"\n')
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -139,7 +167,10 @@ def _no_sidecar(path):
         _no_sidecar, _change(latency_us="nan"), _change(latency_us="-1"), _change(m="nan"),
         _change(latency_us="0.001", p10_us="0.001", p90_us="0.001"), _change(latency_us=""),
         _change(device="NVIDIA A100-SXM4-80GB"), _change(dtype="bf61"), _change(m="0"),
-        _change(p10_us="1e9"),
+        _change(p10_us="1e9"), _header_again, _sidecar_of_another, _utf16, _change(dtype=""),
+        _change(op="gem"), _change(op=""), _change(latency_us="5 us"), _bare_header(("dtype", "mood")),
+        _bare_header(("op,", "operator,")), _bare_header(("latency_us", "latency_ms")),
+        _bare_header((",m,", ",rows_of_a,")), _change(device="NVIDIA H100 PCIe"),
     ],
 )  # fmt: skip
 def test_damage_is_an_error_and_changes_nothing(folder, out, damage):
