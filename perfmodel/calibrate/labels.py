@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Any, Final
 
 from perfmodel.errors import CalibrationError, nearest_name
@@ -11,7 +12,7 @@ from perfmodel.workload.op import FAMILIES
 
 ROUTED: Final = ("host", "chain", "memcpy")
 """Measured under names that are no family of operators."""
-WORDS: Final = ("dtype", "kind", "layout")
+WORDS: Final[tuple[str, ...]] = ("dtype", "kind", "layout")
 IMPLIED: Final = {("adamw", "dtype"), ("sgd", "dtype"), ("fft", "dtype")}
 FORMS: Final = ("pcie", "sxm", "nvl", "oam")
 
@@ -37,7 +38,8 @@ def check_words(where: str, raw: Mapping[str, Any]) -> None:
             nearest=nearest_name(op, names),
             repair="restore the name",
         )
-    needed = [] if known is None else [word for word in WORDS if word in known.__slots__]
+    held = [] if known is None else [field.name for field in fields(known)]  # type: ignore[arg-type]
+    needed = [word for word in WORDS if word in held]
     needed += ["pass"] if op.startswith("conv") else []
     for word in needed:
         if word not in raw and (op, word) not in IMPLIED:
@@ -60,9 +62,7 @@ def same_chip(said: str, device: str) -> bool:
     pairs = [(_form(words), _form(known))]
     if not any(chip.startswith(("gh", "gb")) for chip in shared):  # named after the host's memory
         pairs.append((_capacity(words), _capacity(known)))
-    return bool(shared) and all(
-        one is None or other is None or one == other for one, other in pairs
-    )
+    return bool(shared) and all(None in pair or pair[0] == pair[1] for pair in pairs)
 
 
 def _form(words: Iterable[str]) -> str | None:
