@@ -37,6 +37,8 @@ from perfmodel.study.scores import REPORT, TUNE, Score
 
 CHIPS: Final = ("h100-sxm5-80gb", "h200-sxm-141gb")
 WORDS: Final = "## What is behind the errors"
+KINDS: Final = f"{UNREAD}-kinds"
+"""Begins the names of the runs of models that are like none of another run."""
 PICTURES: Final = MappingProxyType(
     {
         "../pictures/programs-held-out.svg": "Predicted against measured",
@@ -142,12 +144,26 @@ def _table(name: str, scores: Mapping[str, Score]) -> list[str]:
 
 
 def _unread(rows: Sequence[Record]) -> list[str]:
-    """The check: networks, shapes and modes that nobody looked at before the last fit."""
+    """The checks: rows that nobody looked at before the last fit, and kinds of models of no run."""
+    kinds = [one for one in rows if one.run.startswith(KINDS)]
+    known = [one for one in rows if not one.run.startswith(KINDS)]
+    lines = [
+        "A check, in runs of its own: networks, batch sizes and modes that no fit of any kind read",
+        "and that were not measured before the model was done (rows with a probe: at its pace):",
+    ]
+    more = [
+        "A check of kinds of models that no other run had (`unread-kinds*`): no row of it is fitted,",
+        "and it was first predicted when nobody had looked at it:",
+    ]
+    return [*_check(known, lines), *_check(kinds, more)]
+
+
+def _check(rows: Sequence[Record], said: Sequence[str]) -> list[str]:
+    """Rows that no fit reads, at the pace of their host and of others; nothing without rows."""
     if not rows:
         return []
     return [
-        "A check, in runs of its own: networks, batch sizes and modes that no fit of any kind read",
-        "and that were not measured before the model was done (rows with a probe: at its pace):",
+        *said,
         "",
         *_table("step", time_scores(rows, purpose)),
         "The same for a host of unknown pace, that which the other runs give:",
