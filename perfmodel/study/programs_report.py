@@ -152,7 +152,7 @@ def _unread(rows: Sequence[Record]) -> list[str]:
         "and that were not measured before the model was done (rows with a probe: at its pace):",
     ]
     more = [
-        "A check of kinds of models that no other run had (`unread-kinds*`): no row of it is fitted,",
+        "A check of kinds of models in no other run (`unread-kinds*`): no row of it is fitted,",
         "and it was first predicted when nobody had looked at it:",
     ]
     return [*_check(known, lines), *_check(kinds, more)]
