@@ -12,10 +12,10 @@ from perfmodel.cost.conv_algorithms import ALGORITHMS, algorithm, obstacle
 from perfmodel.cost.conv_passes import sizes_of
 from perfmodel.cost.conv_transform_passes import fft_passes
 from perfmodel.errors import WorkloadError
-from perfmodel.workload import conv_reference as ref
-from perfmodel.workload import conv_transforms as tra
 from perfmodel.workload.ops.conv import Conv2d
 from perfmodel.workload.winograd import F2, F4
+from tests.oracles import conv_reference as ref
+from tests.oracles import conv_transforms as tra
 
 STEP_1 = [
     (1, 2, 7, 6, 3, 3, 1),

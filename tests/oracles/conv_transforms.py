@@ -1,7 +1,7 @@
 """Winograd's and Fourier's convolutions in NumPy, forward and weight gradient.
 
 Input gradients are forward convolutions of the output gradient with turned filters:
-:func:`perfmodel.workload.conv_reference.as_forward_dgrad`.
+:func:`tests.oracles.conv_reference.as_forward_dgrad`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel.workload.conv_reference import Array, Ledger, matmul, pad, zeros
 from perfmodel.workload.winograd import Winograd
+from tests.oracles.conv_reference import Array, Ledger, matmul, pad, zeros
 
 
 def winograd(x: Array, weight: Array, padding: int, f: Winograd, ledger: Ledger) -> Array:
