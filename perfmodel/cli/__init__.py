@@ -7,7 +7,7 @@ for an answer, 2 for bad input, 3 for "it does not fit".
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -16,6 +16,7 @@ from perfmodel.cli import (
     conv,
     graph,
     inference,
+    models,
     operators,
     simulate,
     specs,
@@ -33,8 +34,36 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="How fast, how big and how costly a machine-learning workload will be, and what to do.",
 )
-for group in (specs, operators, training, inference, graph, conv, simulate, calibrate, validate):
+for group in (
+    specs,
+    models,
+    operators,
+    training,
+    inference,
+    graph,
+    conv,
+    simulate,
+    calibrate,
+    validate,
+):
     group.register(app)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from perfmodel import __version__
+
+        typer.echo(f"perfmodel {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it and stop.")
+    ] = False,
+) -> None:
+    """What stands before the verb; :func:`_version` has seen to it."""
 
 
 def main() -> None:

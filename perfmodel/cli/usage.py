@@ -32,12 +32,13 @@ def told(error: Any) -> UsageError:
         for name in param.opts
         if name.startswith("--")
     ]
+    known = options if " --" in message else verbs or options
     unknown = re.match(r"No such (?:command|option):? '?([^']*)", message)
     return UsageError(
         place,
         unknown[1] if unknown else f"<{message}>",
-        ", ".join(verbs or options) or "what its help lists",
-        nearest=nearest_name(unknown[1], verbs or options) if unknown else None,
+        ", ".join(known) or "what its help lists",
+        nearest=nearest_name(unknown[1], known) if unknown else None,
         repair=f"see `{place} --help`",
     )
 

@@ -267,7 +267,7 @@ def load_model(name_or_path: str | Path) -> ModelConfig:
             text,
             "a bundled name, or the path of a Hugging Face config.json",
             nearest=nearest_name(text, names),
-            repair=f"give a path, or one of {', '.join(names)}",
+            repair="give a path, or a name that `perfmodel models` lists",
         )
     config = _read_json(path)
     name = path.parent.name if path.name == "config.json" else path.stem

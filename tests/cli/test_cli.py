@@ -108,6 +108,28 @@ def test_plan_exports_a_launch(perfmodel, dialect):
     assert len(json.loads(out)["export"]) > 40
 
 
+def test_models_lists_and_shows_what_is_read(perfmodel, tmp_path):
+    rows = {row["name"]: row for row in json.loads(perfmodel("models", "--json")[1])}
+    assert {"gpt3-175b", "llama-3-8b", "llama-3-70b"} <= rows.keys()
+    assert rows["llama-3-8b"]["parameters"] == 8_030_261_248
+    code, out, _ = perfmodel("models", "deepseek-v3")
+    assert code == 0
+    assert "58 of 61" in out
+    config = tmp_path / "config.json"
+    config.write_text(
+        '{"model_type": "gpt2", "n_layer": 2, "n_embd": 64, "n_head": 2, "vocab_size": 100}'
+    )
+    shape = json.loads(perfmodel("models", config, "--json")[1])
+    assert (shape["layers"], shape["hidden"], shape["heads"]) == (2, 64, 2)
+    code, out, _ = perfmodel("models", "lama-3-8b", "--json")
+    assert (code, json.loads(out)["nearest"]) == (2, "llama-3-8b")
+
+
+def test_the_version_is_told(perfmodel):
+    assert perfmodel("--version")[:2] == (0, f"perfmodel {package.__version__}\n")
+    assert "--version" in perfmodel("--versio")[2]
+
+
 def test_specs_lists_and_shows_with_sources(perfmodel):
     code, out, _ = perfmodel("specs", "--json")
     assert code == 0
