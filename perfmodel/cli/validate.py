@@ -33,6 +33,13 @@ def validate(
             "the chip on which the operators of --ops were measured",
             repair="add --on, for example --on h100-sxm5-80gb",
         )
+    if on is not None and ops is None:
+        raise CalibrationError(
+            "validate: --on",
+            on,
+            "--ops FILE.jsonl beside it: training rows name their own chips",
+            repair="name the measured operators with --ops, or leave --on out",
+        )
     documents: dict[str, Any] = {}
     texts: list[str] = []
     for part in accuracy.parts(training=training, ops=ops, on=on):

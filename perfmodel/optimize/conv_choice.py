@@ -32,6 +32,7 @@ from perfmodel.errors import Infeasible, WorkloadError
 from perfmodel.hardware import Accelerator
 from perfmodel.optimize.milp import Program, solve
 from perfmodel.workload.convnet import Convnet, Setting, conv_op
+from perfmodel.workload.ops.base import check_choice
 from perfmodel.workload.ops.conv import Conv2d
 from perfmodel.workload.ops.streams import Fused
 
@@ -166,10 +167,12 @@ def choose(
     Raises
     ------
     WorkloadError
-        If the network has three-dimensional convolutions.
+        If the network has three-dimensional convolutions, or the layout is none.
     Infeasible
         If the solver proves that nothing fits, which the direct algorithm rules out.
     """
+    check_choice(input_layout, LAYOUTS, "conv choice: input_layout")
+    start = LAYOUTS.index(input_layout)
     by_node: dict[int, tuple[Option, ...]] = {}
     known: dict[Conv2d, tuple[Option, ...]] = {}
     for place, node in enumerate(net.nodes):
@@ -193,7 +196,6 @@ def choose(
     transform = np.array(
         [_transform(net, place, setting, accelerator) for place in range(len(net.nodes))]
     )
-    start = LAYOUTS.index(input_layout)
     labels, bound = _cut(net, costs, transform, start)
     alone = {place: _fastest(options) for place, options in by_node.items()}
     greedy = _follow(net, {place: LAYOUTS.index(one.layout) for place, one in alone.items()}, start)

@@ -9,7 +9,7 @@ operators that calibration never reads, whole models (the half that no fit read)
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from perfmodel.errors import CalibrationError, WorkloadError
-from perfmodel.study.operators import MEASURED_KEYS, price_records
+from perfmodel.study.operators import MEASURED_KEYS, one_operator, price_records
 from perfmodel.study.scores import score
-from perfmodel.workload.op import op_from_dict, records_from_jsonl
+from perfmodel.workload.op import records_from_jsonl
 
 Floats = npt.NDArray[np.float64]
 _HEADER: Final = "| {} | rows | MAPE | median | p90 | worst | bias | in 90 % interval |"
@@ -112,6 +112,10 @@ def own_operators(path: Path, on: str) -> Part:
         records.append({"row": identity} | ({"refused": reason} if reason else {}))
         if not reason:
             rows.append((where, row))
+    if not records:
+        raise WorkloadError(
+            str(path), "<no operator>", "one JSON object a line", repair="write at least one line"
+        )
     series: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     kept = [record for record in records if "refused" not in record]
     prices = price_records(rows, on, ignored=MEASURED_KEYS)
@@ -128,7 +132,7 @@ def own_operators(path: Path, on: str) -> Part:
     return Part(
         "operators",
         {"on": on, "records": records, "scores": table},
-        _table(f"measured on {on}", table),
+        "\n".join([_table(f"measured on {on}", table), *_refusals(records)]),
         {name: _column(series[name], "measured_us") for name in table},
         {name: _column(series[name], "predicted_us") for name in table},
     )
@@ -256,6 +260,19 @@ def collectives_part(folder: Path) -> Part:
     return Part("collectives", document, title + markdown(sections))
 
 
+def _refusals(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for every row that was left out, at most twenty."""
+    lines = [
+        f"- {record['row']}: {' '.join(record['refused'].split())}"
+        for record in records
+        if "refused" in record
+    ]
+    if not lines:
+        return []
+    more = [f"- and {len(lines) - 20} more"] if len(lines) > 20 else []
+    return ["", f"{len(lines)} of {len(records)} rows were refused:", "", *lines[:20], *more]
+
+
 def _fault(row: Any, where: str) -> str:
     """Why a row cannot be scored; empty if it can."""
     if not isinstance(row, dict):
@@ -264,7 +281,7 @@ def _fault(row: Any, where: str) -> str:
     if not isinstance(latency, int | float) or isinstance(latency, bool) or not 0 < latency < 1e12:
         return "no latency_us above zero"
     try:
-        op_from_dict({k: v for k, v in row.items() if k not in MEASURED_KEYS}, where=where)
+        one_operator(where, row, MEASURED_KEYS)
     except WorkloadError as error:
         return str(error)
     return ""

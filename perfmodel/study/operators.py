@@ -52,7 +52,7 @@ def price_records(
         If a record does not describe one operator, or a collective is asked of a bare accelerator.
     """
     target = load(hardware) if isinstance(hardware, str | Path) else hardware
-    operators = [_operator(where, record, ignored) for where, record in records]
+    operators = [one_operator(where, record, ignored) for where, record in records]
     rows: list[dict[str, Any]] = [dict(record) for _, record in records]
     for places, op in stacked(operators):
         columns = _collective(op, hardware) if isinstance(op, Collective) else _kernel(op, target)
@@ -82,7 +82,8 @@ def _draw(op: Op, target: Accelerator | Cluster | Link, seconds: Any) -> Draw | 
     return draw(op, accelerator, seconds=seconds)
 
 
-def _operator(where: str, record: Any, ignored: Collection[str]) -> Op:
+def one_operator(where: str, record: Any, ignored: Collection[str]) -> Op:
+    """The operator of a record, whose sizes have to be single numbers."""
     if isinstance(record, dict):
         record = {key: value for key, value in record.items() if key not in ignored}
     op = op_from_dict(record, where=where)

@@ -108,6 +108,21 @@ def test_plan_exports_a_launch(perfmodel, dialect):
     assert len(json.loads(out)["export"]) > 40
 
 
+@pytest.mark.parametrize("content", ["", "[]\n", '{"op": "gemm", "m": 8, "n": 8, "k": 8}\n'])
+def test_validate_says_why_it_left_a_row_out(perfmodel, tmp_path, content):
+    source = tmp_path / "measured.jsonl"
+    source.write_text(content)
+    code, out, err = perfmodel("validate", "--ops", source, "--on", "h100-sxm5-80gb")
+    assert code == (0 if content else 2)
+    assert ("1 of 1 rows were refused" in out) if content else ("no operator" in err)
+    array = '{"op": "gemm", "m": [8, 9], "n": 8, "k": 8, "latency_us": 5}\n'
+    source.write_text(array)
+    code, out, _ = perfmodel("validate", "--ops", source, "--on", "h100-sxm5-80gb", "--json")
+    assert code == 0
+    assert "one operator" in json.loads(out)["records"][0]["refused"]
+    assert perfmodel("validate", "--on", "h100-sxm5-80gb")[0] == 2
+
+
 def test_models_lists_and_shows_what_is_read(perfmodel, tmp_path):
     rows = {row["name"]: row for row in json.loads(perfmodel("models", "--json")[1])}
     assert {"gpt3-175b", "llama-3-8b", "llama-3-70b"} <= rows.keys()

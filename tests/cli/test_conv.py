@@ -95,3 +95,8 @@ def test_tables_for_people() -> None:
         result = CliRunner().invoke(conv, arguments, catch_exceptions=False)
         assert result.exit_code == 0
         assert "us" in result.stdout or "ms" in result.stdout
+
+
+def test_a_layout_that_is_none_is_told() -> None:
+    with pytest.raises(WorkloadError, match="Nearest: nhwc"):
+        ask("choose", "resnet18", *CHIP, "--input-layout", "nhcw")
