@@ -14,10 +14,19 @@ from perfmodel.report.style import save
 from perfmodel.study.accuracy import Part, data_folder
 
 
+def _illustrated(part: Part) -> str:
+    """The page with its scatter below the title and the first paragraph."""
+    if not part.measured or not part.markdown.startswith("# "):
+        return part.markdown
+    title, first, rest = part.markdown.split("\n\n", 2)
+    picture = f"![Predicted against measured step times]({part.name}.svg)"
+    return "\n\n".join([title, first, picture, rest])
+
+
 def write_part(part: Part, folder: Path) -> list[Path]:
     """Write ``NAME.md``, ``NAME.json`` and ``NAME.svg``; returns the paths."""
     paths = [
-        write_text(folder / f"{part.name}.md", part.markdown + "\n"),
+        write_text(folder / f"{part.name}.md", _illustrated(part) + "\n"),
         write_text(folder / f"{part.name}.json", json.dumps(part.document, indent=1, default=str)),
     ]
     if part.measured:

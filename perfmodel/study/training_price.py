@@ -192,5 +192,5 @@ def _scoped(case: TrainingCase, table: PlanTable, batches: Any) -> Any:
 
 def family_of(row: Row) -> str:
     """A word for the model's family: ``gpt``, ``llama``, ``mpt``, ``bert`` ..."""
-    found = re.match(r"[a-z]+(?:-oss)?", row.lower("model"))
-    return found[0] if found else row.lower("arch") or "unnamed"
+    found = re.match(r"t5|mt-nlg|[a-z]+(?:-oss)?", row.lower("model"))
+    return found[0] if found else row.lower("arch").removeprefix("cnn ") or "unnamed"

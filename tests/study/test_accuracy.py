@@ -5,6 +5,7 @@ import json
 import pytest
 
 from perfmodel.errors import WorkloadError
+from perfmodel.report.accuracy import write_part
 from perfmodel.study import accuracy
 from perfmodel.study.operators import price_records
 
@@ -35,6 +36,16 @@ def test_own_rows_are_scored_or_refused_in_order(measured):
     assert score["mape"] == pytest.approx(0.5)
     assert score["bias"] == pytest.approx(-0.5)
     assert "gemm bf16" in part.markdown
+
+
+def test_a_page_shows_its_scatter_below_the_first_paragraph(tmp_path):
+    part = accuracy.Part("own", {}, "# Own\n\nFirst.\n\nMore.\n\nEnd.", {"a": [1.0]}, {"a": [1.1]})
+    write_part(part, tmp_path)
+    picture = "![Predicted against measured step times](own.svg)"
+    assert (tmp_path / "own.md").read_text().split("\n\n")[:4] == [
+        "# Own", "First.", picture, "More.",
+    ]  # fmt: skip
+    assert (tmp_path / "own.svg").is_file()
 
 
 def test_missing_files_are_errors(tmp_path):
