@@ -54,7 +54,7 @@ def same_chip(said: str, device: str) -> bool:
     contradicts nothing.
     """
     words = said.lower().replace(" ", "-").split("-")
-    known = device.lower().split("-")
+    known = device.lower().replace(" ", "-").split("-")
     if words == known:
         return True
     chips = re.findall(r"[a-z]{1,3}\d{2,4}[a-z]{0,2}", "-".join(words))

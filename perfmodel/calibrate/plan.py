@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import shlex
+
 from perfmodel.hardware import Accelerator
 
 
-def measurement_plan(accelerator: Accelerator) -> str:
-    """Commands that measure a chip and calibrate on it, as text for the terminal."""
+def measurement_plan(accelerator: Accelerator, device: str | None = None) -> str:
+    """Commands that measure a chip and calibrate on it, as text for the terminal.
+
+    Parameters
+    ----------
+    accelerator : Accelerator
+        The chip.
+    device : str, optional
+        How the user names it: by name (the default) or by the path of its file.
+    """
     name = accelerator.name.lower()
+    folder = name.replace(" ", "-")
+    named = shlex.quote(name if device is None else device)
     return "\n".join(
         [
             f"To calibrate {name}, on a machine that has one (PyTorch and NumPy suffice there):",
@@ -20,9 +32,9 @@ def measurement_plan(accelerator: Accelerator) -> str:
             "ten minutes give coefficients, thirty minutes (6,000 operators) a full correction.",
             "Then, anywhere:",
             "",
-            f"  perfmodel calibrate validate/measurements/{name} --device {name}",
+            f"  perfmodel calibrate validate/measurements/{folder} --device {named}",
             "",
             "Shapes that no fit has seen judge the result: repeat with --seed 2 and run",
-            f"  perfmodel validate --ops FILE.jsonl --on {name}",
+            f"  perfmodel validate --ops FILE.jsonl --on {named}",
         ]
     )

@@ -37,7 +37,7 @@ def calibrate(
     if plan:
         from perfmodel.hardware import load_accelerator
 
-        text = package.measurement_plan(load_accelerator(device))
+        text = package.measurement_plan(load_accelerator(device), device)
         if json:
             emit({"device": device, "plan": text})
         else:

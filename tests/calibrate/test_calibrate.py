@@ -220,3 +220,5 @@ def test_a_users_rows_are_scored():
 
 def test_the_plan_names_the_commands():
     assert "perfmodel calibrate validate/measurements/h100-sxm5-80gb" in measurement_plan(H100)
+    own = measurement_plan(H100.model_copy(update={"name": "My H100"}), "my chip.toml")
+    assert "measurements/my-h100 --device 'my chip.toml'" in own

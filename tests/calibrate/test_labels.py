@@ -23,6 +23,7 @@ from tests.calibrate.conftest import seal
         ("AMD Instinct MI300X", "mi300x"),
         ("Tesla V100-SXM2-16GB", "v100-sxm2-16gb"),
         ("h100-sxm5-80gb", "h100-sxm5-80gb"),
+        ("NVIDIA H100 80GB HBM3", "my h100"),
     ],
 )
 def test_a_driver_and_a_description_name_the_same_chip(said, device):
