@@ -332,7 +332,7 @@ def pace_class(kernel: Kernel, base: str) -> tuple[str, ...]:
             name = "adamw half"  # calibrated with fp32 states, which it takes in longer vectors
         backward = kernel.phase == "backward" and base.startswith("gemm")
         return (name, f"{name} backward") if backward else (name,)
-    if kernel.host in ("triton", "extern"):
+    if kernel.host == "triton":  # what generated code calls beside is PyTorch's own
         return (f"triton {kernel.kind}",)
     if kernel.name in ONE_BLOCK:  # neither a sum's rate nor a scatter's
         return (kernel.name,)
