@@ -7,6 +7,8 @@ seconds. The names are stored with a correction and compared when it is read.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -91,7 +93,12 @@ def extent(task: Task) -> dict[str, Floats]:
         skip = ("flops", "read", "written", "operations", "padding", "momentum")
         names = tuple(name for name in s if name not in skip)
     found = {name: np.log2(np.maximum(s[name], 1.0)) for name in names if name in s}
-    return found | {"flops": np.log2(s["flops"] + 1.0), "moved": np.log2(s["read"] + s["written"])}
+    return found | {"flops": np.log2(s["flops"] + 1.0), "moved": _log_bytes(s)}
+
+
+def _log_bytes(sizes: Mapping[str, Floats]) -> Floats:
+    """Base-2 logarithm of the bytes moved; a pass may move none."""
+    return np.asarray(np.log2(np.maximum(sizes["read"] + sizes["written"], 1.0)))
 
 
 def _evenness(value: Floats, largest: int = 512) -> Floats:

@@ -100,3 +100,9 @@ def test_tables_for_people() -> None:
 def test_a_layout_that_is_none_is_told() -> None:
     with pytest.raises(WorkloadError, match="Nearest: nhwc"):
         ask("choose", "resnet18", *CHIP, "--input-layout", "nhcw")
+
+
+def test_no_image_is_no_batch_and_a_small_one_moves_what_it_must() -> None:
+    with pytest.raises(WorkloadError, match="batch"):
+        ask("net", "resnet18", *CHIP, "--batch-size", "0")
+    assert ask("choose", "resnet18", "--on", "h100-sxm5-80gb", "--image-size", "7")

@@ -14,7 +14,7 @@ from typing import Final
 from perfmodel.workload.convnets.build import Convnet, Node
 from perfmodel.workload.dtype import bytes_per_element
 from perfmodel.workload.layer import Call
-from perfmodel.workload.ops.base import Op, check_choice
+from perfmodel.workload.ops.base import Op, check_choice, checked_size
 from perfmodel.workload.ops.conv import Conv2d, Conv3d
 from perfmodel.workload.ops.dense import Gemm
 from perfmodel.workload.ops.rowwise import LayerNorm
@@ -58,6 +58,7 @@ class Setting:
     training: bool = False
 
     def __post_init__(self) -> None:
+        checked_size(self.batch, "convnet: batch")
         check_choice(self.fusion, FUSIONS, "convnet: fusion")
         check_choice(self.layout, ("nhwc", "nchw"), "convnet: layout")
         bytes_per_element(self.dtype, where="convnet: dtype")
