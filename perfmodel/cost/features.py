@@ -7,8 +7,6 @@ seconds. The names are stored with a correction and compared when it is read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -93,12 +91,8 @@ def extent(task: Task) -> dict[str, Floats]:
         skip = ("flops", "read", "written", "operations", "padding", "momentum")
         names = tuple(name for name in s if name not in skip)
     found = {name: np.log2(np.maximum(s[name], 1.0)) for name in names if name in s}
-    return found | {"flops": np.log2(s["flops"] + 1.0), "moved": _log_bytes(s)}
-
-
-def _log_bytes(sizes: Mapping[str, Floats]) -> Floats:
-    """Base-2 logarithm of the bytes moved; a pass may move none."""
-    return np.asarray(np.log2(np.maximum(sizes["read"] + sizes["written"], 1.0)))
+    moved = np.maximum(s["read"] + s["written"], 1.0)  # a pass may move nothing
+    return found | {"flops": np.log2(s["flops"] + 1.0), "moved": np.log2(moved)}
 
 
 def _evenness(value: Floats, largest: int = 512) -> Floats:
@@ -238,7 +232,7 @@ def _rows(task: Task, device: Device, parts: Parts, columns: _Columns) -> None:
         columns.add("beside", np.minimum(s["layers"] * s["ways"], 2.0), smooth=True)
     if task.base.startswith("fourier"):
         _fourier(task, columns)
-    moved = s["read"] + s["written"]
+    moved = np.maximum(s["read"] + s["written"], 1.0)  # a pass may move nothing
     columns.add("log_moved", np.log2(moved))
     columns.add("waves_moved", np.log2(moved / (device.units * 2048 * 16)))
 
