@@ -28,4 +28,4 @@ def test_the_example_of_a_module(monkeypatch, capsys):
     pytest.importorskip("torch")
     block = PAGE.read_text().split("## A module of one's own")[1].split("```python\n")[1]
     exec(block.split("```")[0], {})
-    assert capsys.readouterr().out.count("\n") == 2
+    assert capsys.readouterr().out.count("\n") == 4

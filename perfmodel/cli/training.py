@@ -218,6 +218,12 @@ def plan(
             for one in result.plans
         ],
     )
+    if len(result.plans) > 1:
+        from perfmodel.optimize.search import TIE
+
+        typer.echo(
+            f"steps within {TIE:.1%} count as equal: of those the simplest plan stands first"
+        )
     if run is not None:
         typer.echo("\nthe first of them, " + run.explain())
     if export is not None:
