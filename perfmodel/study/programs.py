@@ -17,6 +17,7 @@ from perfmodel.calibrate.programs import (
     Measured,
     ModelRow,
     assumed_paces,
+    hosts_of,
     issue_pace,
     program_path,
     read_model_rows,
@@ -50,7 +51,6 @@ FAMILIES: Final = {
 PLAIN: Final = ("eager", "compiled")
 """Modes whose allocator was watched during steps; a captured one allocates while it is captured."""
 
-
 UNREAD: Final = "unread"
 """Begins the names of runs that no fit reads, whatever models are in them: a check of the whole."""
 
@@ -68,8 +68,8 @@ class Record:
         Time of one step in a steady stream; predicted for the pace of the host where a probe
         tells it [s].
     unprobed_s : float
-        The same prediction for a host of unknown pace: of a run that the assumed pace was taken
-        from, with the pace that the other runs give [s].
+        The same prediction for a host of unknown pace: of a host that the assumed pace was taken
+        from, with the pace that the other hosts give [s].
     low_s, high_s : float
         The interval of the prediction [s].
     host_s, device_s : float
@@ -274,11 +274,13 @@ def records(
 
 
 def elsewhere(cases: Sequence[Measured], c: ProgramCoefficients) -> dict[str, ProgramCoefficients]:
-    """For each run that a fit reads, the coefficients with the assumed paces of its other runs."""
+    """For each run that a fit reads, the coefficients with the assumed paces of other hosts."""
     read = [one for one in cases if part_of(one.row) != UNREAD]
-    runs = sorted({one.row.run for one in read})
-    paces = {run: assumed_paces([one for one in read if one.row.run != run], c) for run in runs}
-    return {run: replace(c, scalars=dict(c.scalars) | found) for run, found in paces.items()}
+    hosts, found = hosts_of([one.row for one in read]), {}
+    for host in set(hosts.values()):
+        paces = assumed_paces([one for one in read if hosts[one.row.run] != host], c)
+        found[host] = replace(c, scalars=dict(c.scalars) | paces)
+    return {run: found[host] for run, host in hosts.items()}
 
 
 def _record(

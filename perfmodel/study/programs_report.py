@@ -96,7 +96,7 @@ def markdown(
         lines += _unread([one for one in rows if one.split == UNREAD])
         lines += ["Step time, models that no fit read (rows with a probe: at its pace):", ""]
         lines += _table("step", time_scores(report, purpose))
-        lines += ["The same for a host of unknown pace, that which the other runs give:", ""]
+        lines += ["The same for a host of unknown pace, that which other hosts give:", ""]
         lines += _table("step", time_scores(blind(report), purpose))
         lines += ["At the pace of the probe, by which side held the measured step up:", ""]
         lines += _table("step", time_scores(report, bounded))
@@ -166,7 +166,7 @@ def _check(rows: Sequence[Record], said: Sequence[str]) -> list[str]:
         *said,
         "",
         *_table("step", time_scores(rows, purpose)),
-        "The same for a host of unknown pace, that which the other runs give:",
+        "The same for a host of unknown pace, that which other hosts give:",
         "",
         *_table("step", time_scores(blind(rows), purpose)),
         "Its largest errors:",

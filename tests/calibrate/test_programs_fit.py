@@ -9,6 +9,7 @@ from perfmodel.calibrate.programs import (
     Measured,
     ModelRow,
     fit_programs,
+    hosts_of,
     issue_pace,
     row_pace,
     write_program_file,
@@ -251,7 +252,7 @@ def test_programs_behind_each_other_take_what_they_take_alone(cases):
     assert joined.priced.count == sum(one.prepared.priced.count for one in some)
 
 
-def test_the_assumed_pace_counts_runs_and_not_rows():
+def test_the_assumed_pace_counts_hosts_and_not_rows():
     rng = np.random.default_rng(3)
     fast = [probed(3 * number, rng, TRUTH) for number in range(30)]
 
@@ -264,3 +265,10 @@ def test_the_assumed_pace_counts_runs_and_not_rows():
     fitted = fit_programs([*many, *few], START, device="h100-sxm5-80gb")
     assert fitted["usual_pace"] == pytest.approx(130e-6 / fitted["probe_block"])
     assert fitted["usual_pace_compiled"] == fitted["usual_pace"]
+
+
+def test_runs_close_in_time_are_on_one_host():
+    row = measured(0, False).row
+    times = {"a": 0.0, "b": 800.0, "c": 1600.0, "d": 9000.0, "e": None, "f": None}
+    rows = [replace(row, run=run, began=time) for run, time in times.items()]
+    assert hosts_of(rows) == {"a": "a", "b": "a", "c": "a", "d": "d", "e": "e", "f": "f"}

@@ -1,7 +1,7 @@
 """Coefficients of whole programs from measured models."""
 
 from perfmodel.calibrate.programs.fit import fit_programs
-from perfmodel.calibrate.programs.host import assumed_paces, issue_pace, row_pace
+from perfmodel.calibrate.programs.host import assumed_paces, hosts_of, issue_pace, row_pace
 from perfmodel.calibrate.programs.measured import Measured
 from perfmodel.calibrate.programs.rows import ModelRow, program_path, read_model_rows
 from perfmodel.calibrate.programs.store import write_program_file
@@ -11,6 +11,7 @@ __all__ = [
     "ModelRow",
     "assumed_paces",
     "fit_programs",
+    "hosts_of",
     "issue_pace",
     "program_path",
     "read_model_rows",

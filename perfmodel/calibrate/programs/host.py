@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final, Literal
 
 import numpy as np
@@ -46,6 +47,8 @@ BUSY: Final = 0.9
 """and if its kernels take less than this share."""
 PACES: Final = ("fast_pace", "usual_pace", "slow_pace")
 """And the same with ``_compiled`` behind, for processes that compiled."""
+SAME_HOST: Final = 900.0
+"""Runs that begin this soon after another are on its machine [s]."""
 SUDDEN: Final = 1.5
 """Two probes around a stream that lie further from the nine before it caught a moment."""
 
@@ -288,12 +291,12 @@ def assumed_paces(cases: Sequence[Measured], c: ProgramCoefficients) -> dict[str
 
     Eager and compiled processes apart, where both were probed often enough. Assumed is the pace
     that lies closest to the measured ones in relative terms: it makes the sum of |assumed / p - 1|
-    least, so it is their median with weights 1 / p. Runs count alike, however many rows they have:
-    a run is one host at one time, and another run will be another. Beside it stand the paces that
-    one row in twenty lies beyond.
+    least, so it is their median with weights 1 / p. Hosts count alike, however many rows they have:
+    the next host will be another. Beside it stand the paces that one row in twenty lies beyond.
     """
+    hosts = hosts_of([one.row for one in cases])
     paces = [
-        (one.row.run, one.row.mode == "compiled", row_pace(one.row, c))
+        (hosts[one.row.run], one.row.mode == "compiled", row_pace(one.row, c))
         for one in cases
         if not one.row.after_profiler and one.row.mode in HOSTED
     ]
@@ -308,8 +311,22 @@ def assumed_paces(cases: Sequence[Measured], c: ProgramCoefficients) -> dict[str
     return sides[False] | {f"{word}_compiled": value for word, value in sides[True].items()}
 
 
+def hosts_of(rows: Sequence[ModelRow]) -> dict[str, str]:
+    """Run -> its host, by the first of its runs: runs close in time were on one machine.
+
+    A run of unknown time is a host of its own.
+    """
+    began = {row.run: row.began for row in rows}
+    hosts = {run: run for run in began}
+    dated = sorted((time, run) for run, time in began.items() if time is not None)
+    for (before, one), (after, other) in pairwise(dated):
+        if after - before <= SAME_HOST:
+            hosts[other] = hosts[one]
+    return hosts
+
+
 def _middle(paces: Sequence[tuple[str, float]]) -> dict[str, float]:
-    """Values of :data:`PACES` from paces of runs, each run with a weight of 1."""
+    """Values of :data:`PACES` from paces of hosts, each host with a weight of 1."""
     rows: dict[str, int] = {}
     for run, _ in paces:
         rows[run] = rows.get(run, 0) + 1

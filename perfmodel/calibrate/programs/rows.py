@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import gzip
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +24,8 @@ STACKS: Final = {
 HOSTED: Final = ("eager", "compiled")
 """Modes in which the host issues every kernel."""
 TABLE: Final = "cases.csv"
+ABOUT: Final = "about.toml"
+"""The sidecar of a table."""
 KERNEL_TABLE: Final = "kernels.csv.gz"
 OWN_PROGRAMS: Final = {
     "graph": ("-captured",),
@@ -69,6 +73,8 @@ class ModelRow:
     superseded : bool
         Whether another row of the same case stands for it: of two rows with a host in them, the one
         without a profiler, then the one with a probe, then the later one.
+    began : float or None
+        When the run began, by the table's sidecar [s since 1970].
     """
 
     case: str
@@ -96,6 +102,7 @@ class ModelRow:
     probe_block_s: float | None = None
     stream_block_s: float | None = None
     superseded: bool = False
+    began: float | None = None
 
     @property
     def recorded(self) -> str:
@@ -196,7 +203,7 @@ def _run(path: Path, folder: Path) -> str:
 
 
 def _rows(path: Path, run: str) -> Iterator[ModelRow]:
-    attached = False
+    attached, began = False, _began(path.with_name(ABOUT))
     with path.open(encoding="utf-8", newline="") as handle:
         for number, record in enumerate(csv.DictReader(handle), start=2):
             # Compiled steps run in processes of their own; the others in one, in this order.
@@ -206,7 +213,7 @@ def _rows(path: Path, run: str) -> Iterator[ModelRow]:
             if not record.get("step_us") or record.get("mode") not in STACKS:
                 continue
             try:
-                yield _row(record, run, before)
+                yield replace(_row(record, run, before), began=began)
             except (KeyError, ValueError) as error:
                 raise CalibrationError(
                     f"{path}:{number}",
@@ -214,6 +221,15 @@ def _rows(path: Path, run: str) -> Iterator[ModelRow]:
                     "the columns that validate/bench/models writes",
                     repair="measure the row again",
                 ) from None
+
+
+def _began(about: Path) -> float | None:
+    """When a run began; None where no sidecar tells."""
+    if not about.is_file():
+        return None
+    with about.open("rb") as handle:
+        date = tomllib.load(handle).get("date")
+    return datetime.fromisoformat(date).timestamp() if isinstance(date, str) else None
 
 
 def read_kernel_rows(folder: Path) -> Iterator[KernelRow]:
