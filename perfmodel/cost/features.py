@@ -97,7 +97,7 @@ def extent(task: Task) -> dict[str, Floats]:
 
 def _evenness(value: Floats, largest: int = 512) -> Floats:
     """Base-2 logarithm of the largest power of two, up to ``largest``, that divides ``value``."""
-    whole = np.maximum(value, 1.0).astype(np.int64)
+    whole = np.clip(value, 1.0, 2.0**53).astype(np.int64)  # above, float64 holds even ones only
     return np.asarray(np.log2(np.minimum(whole & -whole, largest).astype(float)))
 
 
