@@ -27,6 +27,8 @@ DRIVER_BYTES: Final = 700 * 2**20
 """What context, kernels and libraries take of a device beside the allocator's segments [B]: about
 0.5 to 0.8 GiB on current NVIDIA devices (PyTorch documentation, "CUDA semantics")."""
 _LARGEST_KERNELS: Final = 3
+_LEAST_IDLE: Final = 1e-12
+"""Below it a difference of sums is rounding [s]."""
 
 
 def estimate_lowered(
@@ -72,7 +74,8 @@ def estimate_lowered(
     except Infeasible:
         memory, fits = replay(lowered, workspace=workspace), False
     table = _table(lowered, prepared.priced, done)
-    idle = max(done.seconds - done.device, 0.0)
+    idle = done.seconds - done.device
+    idle = idle if idle > _LEAST_IDLE else 0.0
     return ProgramEstimate(
         program=lowered.program,
         accelerator=accelerator.name,
@@ -159,7 +162,7 @@ def _tree(
     if gaps > 0.0:
         parts.append(leaf("gaps between kernels", gaps, bound="launch", calibrated=own))
     idle = done.seconds - done.device
-    if idle > 1e-12:
+    if idle > _LEAST_IDLE:
         parts.append(_waiting(prepared, done, idle, own))
     whole = total(f"{lowered.program} on {accelerator.name}", parts)
     width = c.interval.get(prepared.mode, UNFITTED_WIDTH) * (1.0 if own else SIBLING_WIDTH)
@@ -194,7 +197,8 @@ def _kinds(table: KernelTable, done: Step, members: list[int]) -> list[Estimate]
         shown, rest = leaves[:_LARGEST_KERNELS], leaves[_LARGEST_KERNELS:]
         if len(rest) > 1:
             rest = [replace(total(f"{len(rest)} more", rest), parts=(), relation="leaf")]
-        found.append(total(f"{kind} ({len(mine)} kernels)", [*shown, *rest]))
+        many = "kernel" if len(mine) == 1 else "kernels"
+        found.append(total(f"{kind} ({len(mine)} {many})", [*shown, *rest]))
     return sorted(found, key=lambda one: -one.seconds)
 
 

@@ -161,11 +161,11 @@ class ProgramEstimate:
             f" idle {format_seconds(self.idle_seconds)} ({self.launch_bound:.0%})"
         )
         lines.append(
-            f"memory: {self.peak_allocated / 2**30:.3f} GiB allocated,"
-            f" {self.peak_reserved / 2**30:.3f} GiB reserved"
+            f"memory: {_binary(self.peak_allocated)} allocated,"
+            f" {_binary(self.peak_reserved)} reserved"
             + ("" if self.fits else ": more than the device has")
         )
-        lines += [f"  {role}: {size / 2**30:.3f} GiB" for role, size in self._at_peak()]
+        lines += [f"  {role}: {_binary(size)}" for role, size in self._at_peak()]
         lines += [
             f"unknown operator {one.name} ({one.count} calls):"
             f" {format_seconds(one.low)} .. {format_seconds(one.high)}"
@@ -211,3 +211,11 @@ class ProgramEstimate:
 
     def _at_peak(self) -> list[tuple[str, int]]:
         return sorted(self.memory.at_peak.items(), key=lambda item: -item[1])
+
+
+def _binary(size: float) -> str:
+    """Bytes in GiB, below a tenth of one in MiB, below a tenth of that in KiB."""
+    for unit, power in (("GiB", 30), ("MiB", 20)):
+        if size >= 0.1 * 2**power:
+            return f"{size / 2**power:.3f} {unit}"
+    return f"{size / 2**10:.3f} KiB"

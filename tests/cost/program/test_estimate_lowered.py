@@ -112,7 +112,8 @@ def test_a_step_is_the_sum_of_its_parts():
     assert parts == pytest.approx(found.seconds)
     text = found.explain()
     assert "device waits for the host" in text
-    assert "GiB allocated" in text
+    assert "iB allocated" in text
+    assert "0.000" not in text
     record = json.loads(json.dumps(found.to_dict()))
     assert record["latency_s"] == found.seconds
     assert len(record["kernels"]) == 16
