@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from perfmodel.calibrate.learn import FOLDS
 from perfmodel.calibrate.measurements import Row
 from perfmodel.cost.mechanism import task_device
 from perfmodel.cost.parts import Floats
-from perfmodel.cost.power import PowerShares, power_share, rates
+from perfmodel.cost.power import SHARES, PowerShares, power_share, rates
 from perfmodel.cost.tasks import tasks_of
 from perfmodel.files import write_text
 from perfmodel.hardware import Accelerator
@@ -37,6 +37,8 @@ class PowerRows:
         Achieved over peak rates.
     share : array
         Board power over design power.
+    seconds : array
+        Time of the operator [s].
     fold : array of int
         Part of the split.
     families : tuple of str
@@ -46,6 +48,7 @@ class PowerRows:
     arithmetic: Floats
     memory: Floats
     share: Floats
+    seconds: Floats
     fold: np.ndarray[tuple[int], np.dtype[np.intp]]
     families: tuple[str, ...]
 
@@ -61,7 +64,7 @@ class PowerFit:
 
 def power_rows(rows: Sequence[Row], accelerator: Accelerator) -> PowerRows:
     """The rows whose power was read; none where the design power is unknown."""
-    arithmetic, memory, share, fold, families = [], [], [], [], []
+    arithmetic, memory, share, seconds, fold, families = [], [], [], [], [], []
     for row in rows:
         if row.power is None or accelerator.tdp is None or row.record["op"] in WAITING:
             continue
@@ -70,10 +73,11 @@ def power_rows(rows: Sequence[Row], accelerator: Accelerator) -> PowerRows:
         arithmetic.append(float(achieved[0][0]))
         memory.append(float(achieved[1][0]))
         share.append(row.power / accelerator.tdp)
+        seconds.append(row.seconds)
         fold.append(row.fold(FOLDS))
         families.append(str(row.record["op"]))
     return PowerRows(
-        np.asarray(arithmetic), np.asarray(memory), np.asarray(share),
+        np.asarray(arithmetic), np.asarray(memory), np.asarray(share), np.asarray(seconds),
         np.asarray(fold, dtype=np.intp), tuple(families),
     )  # fmt: skip
 
@@ -89,7 +93,8 @@ def fit_power(rows: Sequence[Row], accelerator: Accelerator) -> PowerFit | None:
         if away.any():
             shares = _fit(known, ~away)
             held_out[away] = power_share(known.arithmetic[away], known.memory[away], shares)
-    return PowerFit(_fit(known, np.full(known.share.size, True)), known, held_out)
+    shares = _fit(known, np.full(known.share.size, True))
+    return PowerFit(replace(shares, shortest=float(known.seconds.min())), known, held_out)
 
 
 def _fit(rows: PowerRows, chosen: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> PowerShares:
@@ -113,7 +118,10 @@ def write_power(path: Path, device: str, fit: PowerFit) -> None:
         f"rows = {fit.rows.share.size}",
         "",
         "[shares]  # of the design power",
-        *(f"{f.name} = {getattr(fit.shares, f.name):.4g}" for f in fields(PowerShares)),
+        *(f"{name} = {getattr(fit.shares, name):.4g}" for name in SHARES),
+        "",
+        "[range]  # shortest operator whose power was read [s]",
+        f"shortest_s = {fit.shares.shortest:.4g}",
         "",
         f"[held_out]  # {FOLDS} folds by a hash of the operator",
         f"mape = {error.mean():.3g}",

@@ -59,8 +59,9 @@ def ops(
 def _line(row: dict[str, Any], unread: frozenset[str]) -> list[str]:
     prices = {
         "latency_us", "lower_us", "low_us", "high_us", "bound", "calibrated", "board_w",
-        "energy_mj",
+        "energy_mj", "board_calibrated",
     }  # fmt: skip
+    about = "" if row.get("board_calibrated") else "~"
     sizes = " ".join(
         f"{key}={value}" for key, value in row.items() if key not in prices | unread and key != "op"
     )
@@ -70,7 +71,7 @@ def _line(row: dict[str, Any], unread: frozenset[str]) -> list[str]:
         f"{row['lower_us']:.2f} us",
         f"{row['low_us']:.2f} .. {row['high_us']:.2f}",
         row["bound"],
-        f"{row['board_w']:.0f} W" if "board_w" in row else "",
-        f"{row['energy_mj']:.4g} mJ" if "board_w" in row else "",
+        f"{about}{row['board_w']:.0f} W" if "board_w" in row else "",
+        f"{about}{row['energy_mj']:.4g} mJ" if "board_w" in row else "",
         "yes" if row["calibrated"] else "no",
     ]

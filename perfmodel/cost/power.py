@@ -2,13 +2,15 @@ r"""Board power and energy of an operator while it runs, from measured shares of
 
 .. math::
 
-    P = P_{TDP}\,\left(c^{-8} + s^{-8}\right)^{-1/8},
+    P = P_{TDP}\,\min(c, s),
     \qquad s = r + m\,\frac{B}{t\,W} + a\,\frac{F}{t\,P_k}, \qquad E = P\,t
 
 A chip that runs anything at all draws a large share ``r`` of its design power: clocks are up and
 every unit holds waves. Traffic at the full rate ``W`` of device memory adds ``m``, arithmetic at
-the peak of its format adds ``a``, and the power limit ends the sum at ``c`` with a rounded corner,
-a little above one because the limit acts on an average over longer than the meter does.
+the peak of its format adds ``a``, and the power limit ends the sum at ``c``, a little above one
+because the limit acts on an average over longer than the meter does. Operators shorter than any
+whose power was read may leave most units idle and draw less than ``r``: there the answer is an
+upper estimate, and not a calibrated one.
 
 What a unit does without moving operands or multiplying (address arithmetic, waiting with many warps
 in flight) is not seen by the formula and is what most of its error comes from.
@@ -17,12 +19,13 @@ in flight) is not seen by the formula and is what most of its error comes from.
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.cost.device import Device
 from perfmodel.cost.efficiency import efficiency_folder
@@ -35,7 +38,7 @@ from perfmodel.hardware import Accelerator
 from perfmodel.workload.op import Op
 
 POWER_FILE = "power.toml"
-_CORNER = 8.0
+SHARES = ("running", "memory", "arithmetic", "ceiling")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +53,15 @@ class PowerShares:
         Added by traffic at the full rate of device memory, and by arithmetic at its peak.
     ceiling : float
         Where the power limit ends the sum.
+    shortest : float
+        Shortest operator whose power was read [s].
     """
 
     running: float
     memory: float
     arithmetic: float
     ceiling: float
+    shortest: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +74,13 @@ class Draw:
         Board power of one device while the operator runs back to back [W].
     joules : array
         Energy of one call [J].
-    calibrated : bool
-        Whether power was measured on this chip.
+    calibrated : array of bool
+        Whether power was read on this chip, of operators that took no longer.
     """
 
     watts: Floats
     joules: Floats
-    calibrated: bool
+    calibrated: NDArray[np.bool_]
 
 
 def power_share(arithmetic: Floats, memory: Floats, shares: PowerShares) -> Floats:
@@ -132,7 +138,7 @@ def draw(op: Op, accelerator: Accelerator, *, seconds: Floats | None = None) -> 
         spent = time.reshape(-1)[task.places]
         watts[task.places] = accelerator.tdp * power_share(*rates(task, device, spent), shares)
     watts = watts.reshape(shape)
-    return Draw(watts, watts * time, own)
+    return Draw(watts, watts * time, np.asarray(own & (time >= shares.shortest)))
 
 
 def shares_of(accelerator: Accelerator) -> tuple[PowerShares, bool]:
@@ -164,19 +170,18 @@ def load_shares(device: str, folder: Path) -> tuple[PowerShares, bool]:
 
 
 def read_shares(path: Path) -> PowerShares:
-    """The four shares of a file that `perfmodel calibrate` wrote."""
-    table = _table(path).get("shares", {})
-    names = [field.name for field in fields(PowerShares)]
-    for name in names:
-        value = table.get(name)
+    """The four shares of a file that `perfmodel calibrate` wrote, and where they hold."""
+    whole = _table(path)
+    table, shortest = whole.get("shares", {}), whole.get("range", {}).get("shortest_s", 0.0)
+    for name, value in [*((name, table.get(name)) for name in SHARES), ("shortest_s", shortest)]:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0.0:
             raise CalibrationError(
-                f"{path.name}: shares.{name}",
+                f"{path.name}: shares.{name}" if name in SHARES else f"{path.name}: range.{name}",
                 value,
-                "a share of the design power, 0 or more",
+                "a share of the design power, or a time, 0 or more",
                 repair="run `perfmodel calibrate` again, or restore the file",
             )
-    return PowerShares(**{name: float(table[name]) for name in names})
+    return PowerShares(**{name: float(table[name]) for name in SHARES}, shortest=float(shortest))
 
 
 def _table(path: Path) -> dict[str, Any]:

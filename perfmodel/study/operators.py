@@ -43,8 +43,8 @@ def price_records(
     -------
     list of dict
         The input keys plus ``latency_us lower_us low_us high_us bound calibrated``, and of a kernel
-        on a chip of known design power ``board_w energy_mj``: power while it runs back to back [W],
-        energy of one call [mJ].
+        on a chip of known design power ``board_w energy_mj board_calibrated``: power while it runs
+        back to back [W], energy of one call [mJ], whether power was read there of any as short.
 
     Raises
     ------
@@ -71,6 +71,7 @@ def price_records(
                 rows[place] |= {
                     "board_w": float(drawn.watts[i]),
                     "energy_mj": float(drawn.joules[i]) * 1e3,
+                    "board_calibrated": bool(drawn.calibrated[i]),
                 }
     return rows
 

@@ -29,10 +29,14 @@ def test_share_grows_with_either_rate_and_ends_at_the_ceiling() -> None:
 def test_energy_is_power_times_time_in_the_shape_of_the_operator() -> None:
     found = draw(Gemm(np.array([64, 8192]), 8192, 8192), H100)
     assert found.watts.shape == (2,)
-    assert found.calibrated
+    assert found.calibrated.all()
     assert found.watts[0] < found.watts[1]
     given = draw(Elementwise("add", 1 << 28), H100, seconds=np.asarray(1e-3))
     assert given.joules == pytest.approx(given.watts * 1e-3)
+
+
+def test_an_operator_shorter_than_any_that_was_read_is_said_to_be() -> None:
+    assert not draw(Gemm(16, 64, 64), H100).calibrated
 
 
 def test_a_chip_without_readings_uses_the_shares_of_another_and_says_so() -> None:
@@ -56,6 +60,7 @@ def test_held_out_readings_are_nearer_than_the_design_power(tmp_path: Path) -> N
     shares, own = load_shares("chip", tmp_path)
     assert own
     assert shares.running == pytest.approx(fit.shares.running, rel=1e-3)
+    assert shares.shortest == pytest.approx(fit.rows.seconds.min(), rel=1e-3)
 
 
 def test_a_file_without_a_share_is_named(tmp_path: Path) -> None:
