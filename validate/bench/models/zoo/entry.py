@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,3 +24,24 @@ class Entry:
 
     build: Callable[[bool], Any]
     inputs: Callable[[int, int, Any, bool], tuple[tuple[Any, ...], dict[str, Any]]]
+
+
+def of_tokens(
+    shapes: Mapping[str, Any], tiny: Any, module: Callable[[Any], Any]
+) -> dict[str, Entry]:
+    """Entries of models that take token ids below the ``vocab`` of their shape."""
+
+    def build(name: str, small: bool) -> Any:
+        return module(tiny if small else shapes[name])
+
+    def inputs(
+        name: str, batch: int, seq: int, dtype: Any, small: bool
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        del dtype
+        vocab = (tiny if small else shapes[name]).vocab
+        return (torch.randint(0, vocab, (batch, seq)),), {}
+
+    return {
+        name: Entry(functools.partial(build, name), functools.partial(inputs, name))
+        for name in shapes
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from validate.bench.models.zoo.entry import Entry
+from validate.bench.models.zoo.entry import of_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,19 +130,4 @@ class Llama(nn.Module):
                 for _ in range(self.s.layers)]  # fmt: skip
 
 
-def _build(name: str, tiny: bool) -> Llama:
-    return Llama(TINY if tiny else SHAPES[name])
-
-
-def _inputs(
-    name: str, batch: int, seq: int, dtype: Any, tiny: bool
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    del dtype
-    vocab = (TINY if tiny else SHAPES[name]).vocab
-    return (torch.randint(0, vocab, (batch, seq)),), {}
-
-
-ENTRIES = {
-    name: Entry(functools.partial(_build, name), functools.partial(_inputs, name))
-    for name in SHAPES
-}
+ENTRIES = of_tokens(SHAPES, TINY, Llama)
