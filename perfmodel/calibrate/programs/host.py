@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -327,9 +328,7 @@ def hosts_of(rows: Sequence[ModelRow]) -> dict[str, str]:
 
 def _middle(paces: Sequence[tuple[str, float]]) -> dict[str, float]:
     """Values of :data:`PACES` from paces of hosts, each host with a weight of 1."""
-    rows: dict[str, int] = {}
-    for run, _ in paces:
-        rows[run] = rows.get(run, 0) + 1
+    rows = Counter(run for run, _ in paces)
     known = np.array([pace for _, pace in paces])
     share = np.array([1.0 / rows[run] for run, _ in paces])
     order = np.argsort(known)

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -206,10 +207,16 @@ def call_seconds(
 def paced(counts: Floats, pace: Floats, coefficients: ProgramCoefficients) -> Floats:
     """Host time of counts of :func:`columns`, (n, columns), in threads of paces (n,): (n,) [s]."""
     costs = column_seconds(coefficients)
-    generated = {f"{side} {kind}" for side in ("forward", "backward") for kind in COMPILED}
-    inside = np.array([one in generated or one in OF_GENERATED_CODE for one in columns()])
+    inside = _of_generated_code()
     plain, written = counts @ np.where(inside, 0.0, costs), counts @ np.where(inside, costs, 0.0)
     return np.asarray(pace * plain + pace ** coefficients["compiled_power"] * written)
+
+
+@lru_cache(maxsize=1)
+def _of_generated_code() -> NDArray[np.bool_]:
+    """Which of :func:`columns` generated code spends."""
+    calls = {f"{side} {kind}" for side in ("forward", "backward") for kind in COMPILED}
+    return np.array([one in calls or one in OF_GENERATED_CODE for one in columns()])
 
 
 def assumed_pace(mode: str, coefficients: ProgramCoefficients, word: str = "usual") -> float:

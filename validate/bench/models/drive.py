@@ -221,7 +221,6 @@ def _prepared(
             working = []
             for case in waiting:
                 print(f"no time for {case.key}", flush=True)
-            for case in waiting:
                 members.remove(case)
             waiting = []
     return ready

@@ -26,6 +26,14 @@ class Entry:
     inputs: Callable[[int, int, Any, bool], tuple[tuple[Any, ...], dict[str, Any]]]
 
 
+def tokens(
+    vocab: int, batch: int, seq: int, dtype: Any, tiny: bool
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Random token ids below `vocab`, (batch, seq)."""
+    del dtype, tiny
+    return (torch.randint(0, vocab, (batch, seq)),), {}
+
+
 def of_tokens(
     shapes: Mapping[str, Any], tiny: Any, module: Callable[[Any], Any]
 ) -> dict[str, Entry]:
@@ -37,9 +45,7 @@ def of_tokens(
     def inputs(
         name: str, batch: int, seq: int, dtype: Any, small: bool
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        del dtype
-        vocab = (tiny if small else shapes[name]).vocab
-        return (torch.randint(0, vocab, (batch, seq)),), {}
+        return tokens((tiny if small else shapes[name]).vocab, batch, seq, dtype, small)
 
     return {
         name: Entry(functools.partial(build, name), functools.partial(inputs, name))

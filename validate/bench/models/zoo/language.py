@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from validate.bench.models.zoo.entry import Entry
+from validate.bench.models.zoo.entry import Entry, tokens
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -164,11 +164,6 @@ def _qwen(tiny: bool) -> Any:
     return Qwen2ForCausalLM(config)
 
 
-def _tokens(vocab: int, batch: int, seq: int, dtype: Any, tiny: bool) -> Inputs:
-    del dtype, tiny
-    return (torch.randint(0, vocab, (batch, seq)),), {}
-
-
 def _pair(batch: int, seq: int, dtype: Any, tiny: bool) -> Inputs:
     del dtype, tiny
     ids, out = torch.randint(0, 32000, (batch, seq)), torch.randint(0, 32000, (batch, seq // 4))
@@ -197,7 +192,7 @@ def _entry(build: Callable[[bool], Any], vocab: int) -> Entry:
         plain_masks()
         return build(tiny)
 
-    return Entry(unmasked, functools.partial(_tokens, vocab))
+    return Entry(unmasked, functools.partial(tokens, vocab))
 
 
 ENTRIES = {

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from validate.bench.models.zoo import diffusion, operators
-from validate.bench.models.zoo.entry import Entry
+from validate.bench.models.zoo.entry import Entry, tokens
 from validate.bench.models.zoo.language import plain_masks
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
@@ -137,11 +137,6 @@ def _olmo2(tiny: bool) -> Any:
     return Olmo2ForCausalLM(config)
 
 
-def _tokens(vocab: int, batch: int, seq: int, dtype: Any, tiny: bool) -> Inputs:
-    del dtype, tiny
-    return (torch.randint(0, vocab, (batch, seq)),), {}
-
-
 def _image(side: int, batch: int, seq: int, dtype: Any, tiny: bool) -> Inputs:
     del seq, tiny
     return (torch.randn(batch, 3, side, side).to(dtype),), {}
@@ -198,18 +193,18 @@ def _plain(build: Any, tiny: bool) -> Any:
 
 def _entries() -> dict[str, Entry]:
     table = {
-        "deberta_v3_base": Entry(_deberta, functools.partial(_tokens, 128000)),
-        "albert_base": Entry(functools.partial(_plain, _albert), functools.partial(_tokens, 30000)),
-        "gemma3_1b": Entry(functools.partial(_plain, _gemma3), functools.partial(_tokens, 262000)),
-        "olmo2_1b": Entry(functools.partial(_plain, _olmo2), functools.partial(_tokens, 100000)),
-        "mamba2_130m": Entry(_mamba2, functools.partial(_tokens, 50000)),
+        "deberta_v3_base": Entry(_deberta, functools.partial(tokens, 128000)),
+        "albert_base": Entry(functools.partial(_plain, _albert), functools.partial(tokens, 30000)),
+        "gemma3_1b": Entry(functools.partial(_plain, _gemma3), functools.partial(tokens, 262000)),
+        "olmo2_1b": Entry(functools.partial(_plain, _olmo2), functools.partial(tokens, 100000)),
+        "mamba2_130m": Entry(_mamba2, functools.partial(tokens, 50000)),
         "phi_decode": Entry(functools.partial(_plain, _phi), functools.partial(_past, 24, 32, 64)),
         "wav2vec2_base": Entry(_wav2vec2, _sound),
         "sam_encoder": Entry(_sam, functools.partial(_image, 1024)),
         "latent_unet": Entry(diffusion.LatentUNet, _latents),
         "dit_b": Entry(diffusion.DiT, _labelled),
         "fno2d": Entry(operators.Fno2d, _field),
-        "hyena": Entry(operators.Hyena, functools.partial(_tokens, 50000)),
+        "hyena": Entry(operators.Hyena, functools.partial(tokens, 50000)),
         "gat": Entry(operators.Gat, _graph),
     }
     for name, side in _SIDES.items():
