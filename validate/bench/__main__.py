@@ -39,6 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument(
         "--processes", type=int, default=1, help="workers that load kernels together, time in turn"
     )
+    measure.add_argument(
+        "--relay", action="store_true", help="the workers have the device in turn (needs cc)"
+    )
     names = commands.add_parser("names", help="names of the kernels of one call, by the profiler")
     names.add_argument("--plan", type=Path, nargs="*", default=[])
     names.add_argument("--measured", type=Path, help="folder of tables; their operators follow")
@@ -100,11 +103,12 @@ def main(argv: list[str] | None = None) -> int:
         print(plan.describe(entries))
         return 0
     if args.command == "measure":
-        from validate.bench import runner, turns
+        from validate.bench import relay, runner, turns
 
         measured = runner.run
         if args.processes > 1:
-            measured = functools.partial(turns.run, processes=args.processes)
+            shared = relay.run if args.relay else turns.run
+            measured = functools.partial(shared, processes=args.processes)
         tally = measured(
             runner.load_plan(args.plan),
             args.out,

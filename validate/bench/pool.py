@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -44,12 +46,20 @@ class Pool:
         Footprint that the input sets of one operator reach together.
     chunk_bytes
         Least size of a chunk; by default 1 GiB, on a processor 8 MiB.
+    filling
+        Context in which a chunk is filled: what else holds the device then waits.
     """
 
     def __init__(
-        self, device: str, target_bytes: float, max_sets: int = 48, chunk_bytes: int | None = None
+        self,
+        device: str,
+        target_bytes: float,
+        max_sets: int = 48,
+        chunk_bytes: int | None = None,
+        filling: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
     ) -> None:
         self.device = device
+        self.filling = filling
         self.target_bytes = target_bytes
         self.max_sets = max_sets
         self.chunk_bytes = chunk_bytes or (1 << 30 if device == "cuda" else 1 << 23)
@@ -81,7 +91,8 @@ class Pool:
                 break
         else:
             least = self.chunk_bytes // kind.itemsize
-            chunk = [_fill(kind, max(least, need), self.device), 0]
+            with self.filling():
+                chunk = [_fill(kind, max(least, need), self.device), 0]
             chunks.append(chunk)
         start = chunk[1]
         chunk[1] += need

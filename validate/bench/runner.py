@@ -50,6 +50,7 @@ class Worker:
     facts: dict[str, Any] = field(default_factory=dict)
     command: list[str] | None = None
     searches: Path | None = None
+    variables: dict[str, str] = field(default_factory=dict)
     _answers: Any = None
 
     def start(self) -> None:
@@ -65,7 +66,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env=os.environ | logs,
+                env=os.environ | logs | self.variables,
             )
         answers: queue.Queue[str | None] = queue.Queue()
         self._answers = answers
@@ -197,25 +198,35 @@ class Run:
             _fail(self.out, op, f"needs more than {self.limit_bytes:.3g} bytes", self.tally)
             return True
         start = time.monotonic()
-        try:
-            answer = self.worker.ask(op, power, min(self._limit(op), max(self.left, 1.0)))
-        except WorkerDied as died:
-            if self.left < 1.0:
-                return False
-            answer = {"error": f"WorkerDied: {died}", "fatal": True}
-        stratum = ops.strata(op)
-        self.spent[stratum] += time.monotonic() - start
-        if "ok" in answer:
-            self.streak[stratum] = 0
-            _keep(self.out, op, answer, self.worker.facts["device"], self.tally)
-        else:
-            self.streak[stratum] += 3 if "fatal" in answer else 1
-            _fail(self.out, op, answer["error"], self.tally)
+        answer = self.ask(self.worker, op, power)
+        if answer is None:
+            return False
+        self.note(self.worker, op, answer, time.monotonic() - start)
         if "fatal" in answer:
             self.worker.stop()
-            self.tally.restarts += 1
             self.worker.start()
         return True
+
+    def ask(self, worker: Worker, op: ops.Op, power: bool) -> dict[str, Any] | None:
+        """What a worker answers, or how it died of it; None when the time ran out over it."""
+        try:
+            return worker.ask(op, power, min(self._limit(op), max(self.left, 1.0)))
+        except WorkerDied as died:
+            if self.left < 1.0:
+                return None
+            return {"error": f"WorkerDied: {died}", "fatal": True}
+
+    def note(self, worker: Worker, op: ops.Op, answer: dict[str, Any], took: float) -> None:
+        """Keep what was measured, or why it was not."""
+        stratum = ops.strata(op)
+        self.spent[stratum] += took
+        if "ok" in answer:
+            self.streak[stratum] = 0
+            _keep(self.out, op, answer, worker.facts["device"], self.tally)
+            return
+        self.streak[stratum] += 3 if "fatal" in answer else 1
+        self.tally.restarts += "fatal" in answer
+        _fail(self.out, op, answer["error"], self.tally)
 
     def _limit(self, op: ops.Op) -> float:
         compiled = op["op"] == "chain" or op.get("kind") == "compiled_chain"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
@@ -19,6 +20,7 @@ from validate.bench import ops, search_log
 from validate.bench.families import attention, conv, flat, gemm, host, misc, recurrent, rows
 from validate.bench.pool import Pool
 from validate.bench.timing import Call, CpuClock, CudaClock, Timing, clock_for
+from validate.bench.turn_lock import Turn
 
 MAKERS: dict[str, Callable[[ops.Op, Pool], list[Call]]] = {
     "gemm": gemm.make,
@@ -45,7 +47,7 @@ MAKERS: dict[str, Callable[[ops.Op, Pool], list[Call]]] = {
     "memcpy": misc.make_memcpy,
 }
 REPLY = "@@"
-_RESERVED_LIMIT = 30 << 30
+_RESERVED_LIMIT, _RESERVED_IN_TURN = 30 << 30, 44 << 30  # bytes of all processes together
 
 
 def facts(device: str) -> dict[str, Any]:
@@ -81,13 +83,16 @@ class Session:
     """State that outlives an operator: clock, random pool, strata whose capture failed."""
 
     def __init__(self, device: str, processes: int = 1) -> None:
-        self.device = device
-        self.reserved_limit = _RESERVED_LIMIT // processes
+        self.device, self.turn = device, Turn()
+        limit = _RESERVED_IN_TURN if self.turn.shared else _RESERVED_LIMIT
+        self.reserved_limit = limit // processes
         self.side = ThreadPoolExecutor(1)  # one thread: PyTorch keeps plans by thread
         self.clock: CpuClock | CudaClock = clock_for(device)
         chunk = None if processes == 1 else 1 << 29
-        cuda = device == "cuda"
-        self.pool = Pool(device, 400e6, chunk_bytes=chunk) if cuda else Pool(device, 4e6, 4)
+        if device == "cuda":
+            self.pool = Pool(device, 400e6, chunk_bytes=chunk, filling=self._alone)
+        else:
+            self.pool = Pool(device, 4e6, 4)
         self.no_graph: Counter[str] = Counter()
 
     def measure(self, op: ops.Op, power: bool) -> Timing:
@@ -100,10 +105,42 @@ class Session:
         pageable = op["op"] == "memcpy" and op["kind"] != "d2d" and not op.get("pinned", False)
         calls = MAKERS[op["op"]](op, self.pool)
         graph = not pageable and self.no_graph[stratum] < 2
+        if self.turn.shared:  # what a first call builds needs no device until it executes
+            calls[0]()
+            self.turn.take()
         timing = self.clock.measure(calls, power=power, graph=graph)
         if graph and timing.mode == "eager":
             self.no_graph[stratum] += 1
         return timing
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Work on the device that no other process's timing overlaps."""
+        if not self.turn.shared:
+            yield
+            return
+        self.turn.take()
+        try:
+            yield
+            torch.cuda.synchronize()
+        finally:
+            self.turn.release()
+
+    def check_turn(self) -> None:
+        """Whether cuDNN's executions wait for their turn here.
+
+        Raises
+        ------
+        RuntimeError
+            When they pass by the library.
+        """
+        if self.turn.shared and self.device == "cuda":
+            image = torch.zeros(1, 8, 8, 8, device="cuda", dtype=torch.float16)
+            torch.conv2d(image, torch.zeros(8, 8, 3, 3, device="cuda", dtype=torch.float16))
+            torch.cuda.synchronize()
+            self.turn.release()
+            if not self.turn.executed:
+                raise RuntimeError("cuDNN's executions do not pass through turn_lock.c")
 
     def warm(self, op: ops.Op) -> None:
         """Load the kernels that an operator's first call will try; none is kept or timed.
@@ -158,6 +195,7 @@ def serve(device: str, processes: int = 1) -> None:
         torch.set_num_threads(1)
     session, log = Session(device, processes), search_log.SearchLog.from_environment()
     session.clock.spin_up()
+    session.check_turn()
     gc.collect()
     gc.freeze()  # what is loaded by now need not be looked at again
     _say(out, {"ready": facts(device)})
@@ -185,6 +223,9 @@ def serve(device: str, processes: int = 1) -> None:
                 (torch.ones(8, device="cuda") + 1).sum().item()
         except Exception as error:
             answer["fatal"] = f"{type(error).__name__}: {error}"[:200]
+        session.turn.release()
+        if session.turn.shared:
+            answer["turn"] = session.turn.seconds()
         _say(out, answer)
         if "fatal" in answer:
             os._exit(3)
