@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from validate.bench.models import cases, cases_more, drive, state
+from validate.bench.models import cases, cases_fresh, cases_more, drive, state
 
 
 def test_counters_tell_what_a_stream_took():
@@ -50,6 +50,27 @@ def test_later_cases_are_new_and_each_has_its_own_key():
     before = {case.model for case in [*cases.eager(), *cases.compiled()]}
     assert not before & {case.model for case in later}
     assert {case.mode for case in cases_more.compiled()} == {"compiled"}
+
+
+def test_the_fresh_draw_holds_no_model_of_another_run():
+    fresh = [*cases_fresh.eager(), *cases_fresh.compiled()]
+    keys = [case.key for case in fresh]
+    assert len(set(keys)) == len(keys)
+    others = [*cases.eager(), *cases.compiled(), *cases_more.eager(), *cases_more.compiled()]
+    assert not {case.model for case in others} & {case.model for case in fresh}
+    assert {case.mode for case in cases_fresh.compiled()} == {"compiled"}
+
+
+def test_the_probe_runs_inside_a_backward_pass():
+    torch = pytest.importorskip("torch")
+    seen = []
+
+    def probe():
+        seen.append(torch.is_grad_enabled())
+        return (1.0, 2.0, 3.0)
+
+    assert state.in_backward(probe, "cpu") == (1.0, 2.0, 3.0)
+    assert seen == [False]
 
 
 def test_rounds_hold_what_the_memory_holds():

@@ -67,7 +67,7 @@ def _preload() -> dict[str, str]:
             print(f"{name}: {error}", file=sys.stderr)
     for kind in ("bert", "gpt2", "t5", "whisper", "clip", "segformer", "mamba", "mixtral",
                  "qwen3_moe", "llama", "roberta", "distilbert", "gpt_neox", "opt",
-                 "qwen2"):  # fmt: skip
+                 "qwen2", "qwen3", "mistral", "bloom", "electra", "bart"):  # fmt: skip
         try:
             importlib.import_module(f"transformers.models.{kind}.modeling_{kind}")
         except Exception as error:
@@ -86,12 +86,12 @@ def main(argv: list[str] | None = None) -> int:
         return trace.main(given[1:])
     options = _arguments(given)
     from validate.bench import nvml
-    from validate.bench.models import cases, cases_more, drive, files
+    from validate.bench.models import cases, cases_fresh, cases_more, drive, files
 
     parts = options.part.split(",")
     plan = {
-        "full": lambda: [*cases.eager(), *cases_more.eager(), *cases.compiled(),
-                         *cases_more.compiled()],
+        "full": lambda: [*cases.eager(), *cases_more.eager(), *cases_fresh.eager(),
+                         *cases.compiled(), *cases_more.compiled(), *cases_fresh.compiled()],
         "h200": cases.h200, "clean": cases.clean,
     }[options.preset]()  # fmt: skip
     skipped: set[str] = set()

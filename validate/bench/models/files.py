@@ -27,6 +27,8 @@ RESULTS = (
     "probe_first_block_us", "probe_last_block_us", "host_nogc_us", "guard_us", "graphs",
     "cpu_own", "cpu_all", "waits", "preempted", "faults", "moves", "core", "cores",
     "gc_young", "gc_middle", "gc_old", "walk_ns", "walk_last_ns", "pieces_us", "pieces_block_us",
+    "forward_host_us", "backward_host_us", "optimizer_host_us",
+    "backward_probe_call_us", "backward_probe_add_ns", "backward_probe_block_us",
 )  # fmt: skip
 _OWN = tuple(n for n in NAMES if n not in ("profile", "kineto", "gb"))
 COLUMNS = ("case", *_OWN, *RESULTS)

@@ -190,14 +190,19 @@ def timing(device: CpuDevice, step: Step, tiny: bool = False) -> dict[str, Any]:
     rough = max(time.perf_counter() - begin, 1e-6)
     singles = 1 if tiny else (SINGLES if rough < 0.1 else 4)
     host, latency, pace = [], [], []
+    behind: list[tuple[float, float, float]] = []
+    phases: list[tuple[float, ...]] = []
     for _ in range(singles):
         pace.append(device.probe())
         device.sync()
         begin = time.perf_counter()
-        step()
+        marks = step()
         host.append(time.perf_counter() - begin)
         device.sync()
         latency.append(time.perf_counter() - begin)
+        if _stamps(marks):  # a training step
+            phases.append(tuple(np.diff(marks)))
+            behind.append(state.in_backward(device.probe, "cuda" if device.cuda else "cpu"))
     groups, per = plan(float(np.median(latency)), tiny)
     walked = [state.walk()]
     around, samples, walls = [device.probe()], [], []
@@ -218,7 +223,12 @@ def timing(device: CpuDevice, step: Step, tiny: bool = False) -> dict[str, Any]:
         "steps_per_group": per,
         "wall_us": float(np.mean(walls)) * 1e6,
     }
-    for name, probes in (("probe", pace), ("stream_probe", around)):
+    if phases:
+        parts = np.median(np.asarray(phases), axis=0) * 1e6
+        names = ("forward_host_us", "backward_host_us", "optimizer_host_us")
+        row |= dict(zip(names, map(float, parts), strict=True))
+    probed = [("probe", pace), ("stream_probe", around)]
+    for name, probes in probed + ([("backward_probe", behind)] if behind else []):
         called, added, mixed = np.median(np.asarray(probes), axis=0)
         row |= {
             f"{name}_call_us": float(called * 1e6),
@@ -235,6 +245,11 @@ def timing(device: CpuDevice, step: Step, tiny: bool = False) -> dict[str, Any]:
     row["host_nogc_us"] = state.uncollected(step, device.sync, singles) * 1e6
     row |= _spread(samples, "step") | _spread(latency, "latency") | _spread(host, "host")
     return row | device.board()
+
+
+def _stamps(result: Any) -> bool:
+    """Whether a step gave the times at which its phases began and ended."""
+    return isinstance(result, list) and all(isinstance(one, float) for one in result)
 
 
 class _Counter(TorchDispatchMode):

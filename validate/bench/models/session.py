@@ -185,11 +185,16 @@ class Session:
         self.device.clean()
 
         def train() -> Any:
+            marks = [time.perf_counter()]
             with torch.autocast(self.name, dtype=compute, enabled=case.autocast):
                 value = loss(zoo.logits(model(*args, **kwargs)))
+            marks.append(time.perf_counter())
             value.backward()
+            marks.append(time.perf_counter())
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            marks.append(time.perf_counter())
+            return marks
 
         return train
 

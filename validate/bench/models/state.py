@@ -146,3 +146,24 @@ def guards(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[st
                 found["guard_us"] = (time.perf_counter() - begin) / GUARD_CHECKS * 1e6
                 break
     return found
+
+
+def in_backward(probe: Callable[[], tuple[float, float, float]], device: str) -> Any:
+    """What `probe` finds in the thread in which the backward pass of a device runs."""
+    import torch
+
+    class Probed(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, value: Any) -> Any:
+            return value * 1
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Any) -> Any:
+            with torch.no_grad():
+                found.append(probe())
+            return gradient
+
+    found: list[tuple[float, float, float]] = []
+    start = torch.zeros(1, device=device, requires_grad=True)
+    Probed.apply(start).sum().backward()
+    return found[0]

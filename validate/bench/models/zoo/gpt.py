@@ -30,6 +30,8 @@ SHAPES = {
     "gpt_774m": Shape(36, 1280, 20),
     "gpt_1558m": Shape(48, 1600, 25),
     "gpt_wide": Shape(10, 2048, 16),
+    "gpt_80m": Shape(8, 640, 10),
+    "gpt_27b": Shape(32, 2560, 32),
 }
 TINY = Shape(2, 128, 4, 1000, 64)
 

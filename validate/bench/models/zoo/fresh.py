@@ -1,0 +1,162 @@
+"""Usual models that no earlier run held: another draw for a check."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+
+from validate.bench.models.zoo.entry import Entry, tokens
+from validate.bench.models.zoo.language import plain_masks
+from validate.bench.models.zoo.wide import Step
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+# architecture, what its configuration is given, and the depth that a dry run keeps
+_TEXT: dict[str, tuple[str, dict[str, Any]]] = {
+    "bloom_560m": ("BloomForCausalLM", {
+        "vocab_size": 50304, "hidden_size": 1024, "n_layer": 24, "n_head": 16,
+        "use_cache": False}),
+    "falcon_small": ("FalconForCausalLM", {
+        "vocab_size": 50304, "hidden_size": 1024, "num_hidden_layers": 16,
+        "num_attention_heads": 16, "use_cache": False}),
+    "mistral_small": ("MistralForCausalLM", {
+        "vocab_size": 32000, "hidden_size": 1024, "intermediate_size": 3584,
+        "num_hidden_layers": 20, "num_attention_heads": 16, "num_key_value_heads": 8,
+        "use_cache": False}),
+    "stablelm_small": ("StableLmForCausalLM", {
+        "vocab_size": 50304, "hidden_size": 1024, "intermediate_size": 2816,
+        "num_hidden_layers": 16, "num_attention_heads": 16, "num_key_value_heads": 16,
+        "use_cache": False}),
+    "qwen3_06b": ("Qwen3ForCausalLM", {
+        "vocab_size": 151936, "hidden_size": 1024, "intermediate_size": 3072,
+        "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8,
+        "head_dim": 128, "tie_word_embeddings": True, "use_cache": False}),
+    "gpt_neo_125m": ("GPTNeoForCausalLM", {
+        "hidden_size": 768, "num_layers": 12, "num_heads": 12, "use_cache": False,
+        "attention_types": [[["global", "local"], 6]]}),
+    "electra_base": ("ElectraModel", {
+        "vocab_size": 30522, "hidden_size": 768, "embedding_size": 768, "num_hidden_layers": 12,
+        "num_attention_heads": 12, "intermediate_size": 3072}),
+    "mpnet_base": ("MPNetModel", {"num_hidden_layers": 12}),
+}  # fmt: skip
+_TINY = {
+    "BloomForCausalLM": {"n_layer": 2},
+    "GPTNeoForCausalLM": {"num_layers": 2, "attention_types": [[["global", "local"], 1]]},
+}
+_PIXELS: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "beit_base": ("BeitForImageClassification", 224, {}),
+    "dinov2_base_hf": ("Dinov2Model", 224, {"image_size": 224}),
+    "deit_base_hf": ("DeiTForImageClassification", 224, {}),
+    "yolos_small": ("YolosModel", 512, {
+        "hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536,
+        "image_size": [512, 512]}),
+    "poolformer_s12": ("PoolFormerForImageClassification", 224, {}),
+    "cvt_13": ("CvtForImageClassification", 224, {}),
+    "mobilevit_small": ("MobileViTForImageClassification", 256, {}),
+}  # fmt: skip
+_TIMM = {
+    "convnextv2_tiny": 224, "cait_xxs24_224": 224, "twins_pcpvt_small": 224, "ghostnet_100": 224,
+    "seresnet50": 224, "res2net50_26w_4s": 224, "repvgg_a2": 224, "mobilenetv4_conv_small": 256,
+    "cspdarknet53": 256, "efficientformer_l1": 224,
+}  # fmt: skip
+_TORCHVISION = {"swin_v2_t": 256, "vgg13_bn": 224, "resnext101_64x4d": 224, "densenet161": 224}
+
+
+def _transformers(name: str, options: dict[str, Any], tiny: bool) -> Any:
+    import transformers
+
+    plain_masks()
+    made = getattr(transformers, name)
+    small = _TINY.get(name, {"num_hidden_layers": 2}) if tiny else {}
+    return made(made.config_class(**(options | small)))
+
+
+def _pixel_model(name: str, options: dict[str, Any], tiny: bool) -> Any:
+    import transformers
+
+    del tiny
+    made = getattr(transformers, name)
+    return made(made.config_class(**options))
+
+
+def _bart(tiny: bool) -> Any:
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    layers = 2 if tiny else 6
+    config = BartConfig(
+        vocab_size=50265, d_model=768, encoder_layers=layers, decoder_layers=layers,
+        encoder_attention_heads=12, decoder_attention_heads=12, encoder_ffn_dim=3072,
+        decoder_ffn_dim=3072, use_cache=False,
+    )  # fmt: skip
+    return BartForConditionalGeneration(config)
+
+
+def _qwen3_step(tiny: bool) -> Any:
+    options = _TEXT["qwen3_06b"][1] | {"use_cache": True}
+    return Step(_transformers("Qwen3ForCausalLM", options, tiny), 2 if tiny else 28, 8, 128)
+
+
+def _mistral_step(tiny: bool) -> Any:
+    options = _TEXT["mistral_small"][1] | {"use_cache": True}
+    return Step(_transformers("MistralForCausalLM", options, tiny), 2 if tiny else 20, 8, 64)
+
+
+def _past(
+    layers: int, heads: int, dim: int, batch: int, seq: int, dtype: Any, tiny: bool
+) -> Inputs:
+    layers = 2 if tiny else layers
+    keys = torch.randn(layers, batch, heads, seq, dim).to(dtype)
+    values = torch.randn(layers, batch, heads, seq, dim).to(dtype)
+    return (torch.randint(0, 30000, (batch, 1)), keys, values), {}
+
+
+def _pair(batch: int, seq: int, dtype: Any, tiny: bool) -> Inputs:
+    del dtype, tiny
+    ids = torch.randint(3, 50000, (batch, seq))
+    out = torch.randint(3, 50000, (batch, seq // 2))
+    return (), {"input_ids": ids, "decoder_input_ids": out}
+
+
+def _image(side: int, batch: int, seq: int, dtype: Any, tiny: bool) -> Inputs:
+    del seq, tiny
+    return (torch.randn(batch, 3, side, side).to(dtype),), {}
+
+
+def _timm(name: str, tiny: bool) -> Any:
+    import timm
+
+    del tiny
+    return timm.create_model(name, pretrained=False)
+
+
+def _torchvision(name: str, tiny: bool) -> Any:
+    from torchvision import models
+
+    del tiny
+    return getattr(models, name)(weights=None)
+
+
+def _entries() -> dict[str, Entry]:
+    table = {
+        "bart_base": Entry(_bart, _pair),
+        "qwen3_decode": Entry(_qwen3_step, functools.partial(_past, 28, 8, 128)),
+        "mistral_decode": Entry(_mistral_step, functools.partial(_past, 20, 8, 64)),
+    }
+    for name, (made, options) in _TEXT.items():
+        build = functools.partial(_transformers, made, options)
+        table[name] = Entry(build, functools.partial(tokens, 30000))
+    for name, (made, side, options) in _PIXELS.items():
+        build = functools.partial(_pixel_model, made, options)
+        table[name] = Entry(build, functools.partial(_image, side))
+    for sides, maker in ((_TIMM, _timm), (_TORCHVISION, _torchvision)):
+        for name, side in sides.items():
+            table[name] = Entry(
+                functools.partial(maker, name), functools.partial(_image, side)
+            )  # fmt: skip
+    return table
+
+
+ENTRIES = _entries()
+TEXT = (*_TEXT, "bart_base", "qwen3_decode", "mistral_decode")
+"""Models that may run other operators where a stream is captured or compiled."""
