@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from types import MappingProxyType
 from typing import Any, Final
 
 from perfmodel.errors import CalibrationError, nearest_name
@@ -14,6 +15,30 @@ ROUTED: Final = ("host", "chain", "memcpy")
 """Measured under names that are no family of operators."""
 WORDS: Final[tuple[str, ...]] = ("dtype", "kind", "layout")
 IMPLIED: Final = {("adamw", "dtype"), ("sgd", "dtype"), ("fft", "dtype")}
+NEEDED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "attention": ("causal",),
+        "conv2d": ("pass", "stride", "padding", "groups"),
+        "conv3d": ("pass", "stride", "padding"),
+        "chain": ("kind", "dtype"),
+        "memcpy": ("kind", "bytes"),
+        "spmm": ("kind", "density"),
+    }
+)
+"""What a measured row says although an operator has a default for it."""
+KINDS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "chain": r"[a-z][a-z0-9_]*",
+        "memcpy": "d2d|h2d|d2h",
+        "permute": "gather|scatter",
+        "spmm": "csr|2:4",
+    }
+)
+"""Words that no operator has and no operator therefore checks."""
+PARTED: Final[Mapping[str, str]] = MappingProxyType(
+    {"gemm": "batched_gemm", "attention": "attention_", "conv2d": "conv2d_"}
+)
+"""Operators whose tables are named after a part of them, ``attention_bwd``."""
 FORMS: Final = ("pcie", "sxm", "nvl", "oam")
 
 
@@ -40,10 +65,70 @@ def check_words(where: str, raw: Mapping[str, Any]) -> None:
         )
     held = [] if known is None else [field.name for field in fields(known)]  # type: ignore[arg-type]
     needed = [word for word in WORDS if word in held]
-    needed += ["pass"] if op.startswith("conv") else []
-    for word in needed:
+    for word in (*needed, *NEEDED.get(op, ())):
         if word not in raw and (op, word) not in IMPLIED:
             raise KeyError(word)
+    kind = str(raw.get("kind", ""))
+    if op == "memcpy" and kind != "d2d" and "pinned" not in raw:
+        raise KeyError("pinned")
+    if op in KINDS and not re.fullmatch(KINDS[op], kind):
+        raise CalibrationError(
+            f"{where}: kind",
+            kind,
+            "the name of a chain" if op == "chain" else KINDS[op].replace("|", ", "),
+            repair="restore the word",
+        )
+    if op == "spmm" and not 0.0 < float(raw["density"]) <= 1.0:
+        raise CalibrationError(
+            f"{where}: density",
+            raw["density"],
+            "a share above 0 and up to 1",
+            repair="restore the number",
+        )
+
+
+def check_table(table: str, where: str, raw: Mapping[str, Any]) -> None:
+    """A table that is named after an operator, or a part of one, holds nothing else.
+
+    A column that was lost (``pass``, ``groups``, ``batch``) or a file under another's name shows
+    here: its rows are of another part than its name says. Tables of other names hold anything.
+
+    Parameters
+    ----------
+    table : str
+        Name of the file without its ending; ``-2`` at its end numbers a run.
+    where : str
+        Named in the error.
+    raw : mapping
+        The row's operator, as it was measured.
+
+    Raises
+    ------
+    CalibrationError
+        If the row is of another operator.
+    """
+    stem = re.sub(r"-\d+$", "", table)
+    op = str(raw.get("op", ""))
+    part = _part_of(op, raw)
+    whole = stem in FAMILIES or stem in ROUTED
+    parted = any(stem.startswith(prefix) for prefix in PARTED.values())
+    if (whole and stem != op) or (parted and not whole and stem != part):
+        raise CalibrationError(
+            where,
+            f"<a row of {part}>",
+            f"rows of {stem}, after which the table is named",
+            repair="restore the column that tells them apart (pass, groups, batch), or the name",
+        )
+
+
+def _part_of(op: str, raw: Mapping[str, Any]) -> str:
+    if op == "gemm" and raw.get("batch", 1) > 1:
+        return "batched_gemm"
+    if op == "attention" and raw.get("pass", "fwd") == "fwd":
+        return "attention_decode" if raw.get("q_len") == 1 else "attention_fwd"
+    if op == "conv2d" and raw["groups"] > 1:
+        return "conv2d_depthwise" if raw["groups"] == raw.get("c_in") else "conv2d_grouped"
+    return f"{op}_{raw['pass']}" if op in ("attention", "conv2d") else op
 
 
 def same_chip(said: str, device: str) -> bool:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from perfmodel.calibrate.labels import check_words, same_chip
+from perfmodel.calibrate.labels import check_table, check_words, same_chip
 from perfmodel.errors import CalibrationError
 from perfmodel.workload.op import FAMILIES
 
@@ -28,6 +28,9 @@ TEXT = {"op", "kind", "dtype", "pass", "layout", "trans", "route", "device", "mo
         "note"}  # fmt: skip
 FLAGS = {"causal", "pinned", "momentum"}
 REQUIRED = ("op", "device", "latency_us")
+_TELLING = 2
+MOST_POWER, MOST_CLOCK = 1e4, 1e4  # of any board [W], [MHz]
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 ABOUT_RUN = {"family", "device", "latency_us", "p10_us", "p90_us", "mode", "calls", "replays",
              "sets", "power_w", "clock_mhz", "temp_c", "note"}  # fmt: skip
 
@@ -118,9 +121,9 @@ def load_measurements(folder: str | Path, device: str) -> Measurements:
 
 
 def _other_table(data: bytes) -> bool:
-    """Whether a file has a proper header of names, none of an operator's time on a device."""
+    """Whether a file has a proper header of names, few of which a table of operators has."""
     names = data.split(b"\n", 1)[0].decode("utf-8-sig", "replace").strip().split(",")
-    if "op" in names or {"device", "latency_us"} <= set(names):
+    if "op" in names or len(ABOUT_RUN & set(names)) >= _TELLING:
         return False
     return all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in names)
 
@@ -227,6 +230,7 @@ def _row(
            if text != "" and name not in ABOUT_RUN}  # fmt: skip
     try:
         check_words(where, raw)
+        check_table(where.rpartition(":")[0].removesuffix(".csv"), where, raw)
         record, reason = to_record(raw)
     except KeyError as absent:
         raise CalibrationError(
@@ -246,8 +250,9 @@ def _row(
         cells.get("mode", "graph") or "graph",
         json.dumps(record, sort_keys=True),
         where,
-        _optional(f"{where}: power_w", cells.get("power_w", "")),
-        (_optional(f"{where}: clock_mhz", cells.get("clock_mhz", "")) or 0.0) * 1e6 or None,
+        _optional(f"{where}: power_w", cells.get("power_w", ""), MOST_POWER),
+        (_optional(f"{where}: clock_mhz", cells.get("clock_mhz", ""), MOST_CLOCK) or 0.0) * 1e6
+        or None,
     )
 
 
@@ -265,10 +270,7 @@ def _cell(where: str, name: str, text: str) -> Any:
 
 
 def _number(where: str, text: str, *, positive: bool = False) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = float(text) if _NUMBER.fullmatch(text.strip()) else math.nan
     if not math.isfinite(value) or (positive and value <= 0):
         raise CalibrationError(
             where,
@@ -279,8 +281,13 @@ def _number(where: str, text: str, *, positive: bool = False) -> float:
     return value
 
 
-def _optional(where: str, text: str) -> float | None:
-    return None if text == "" else _number(where, text, positive=True)
+def _optional(where: str, text: str, most: float) -> float | None:
+    value = None if text == "" else _number(where, text, positive=True)
+    if value is not None and value > most:
+        raise CalibrationError(
+            where, text, f"at most {most:g}", repair="check the unit, or leave the cell empty"
+        )
+    return value
 
 
 def _no_twins(rows: Iterable[Row]) -> None:

@@ -15,13 +15,17 @@ import gzip
 import hashlib
 import io
 import json
+import math
 import tomllib
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.calibrate.labels import same_chip
 from perfmodel.calibrate.measurements import ABOUT_RUN, FLAGS, TEXT, Row, to_record
 from perfmodel.calibrate.samples import Samples
 from perfmodel.calibrate.trees import Boosting, fit_trees
@@ -35,37 +39,53 @@ _BESIDE = ABOUT_RUN | {
     "call", "position", "name", "grid", "block", "registers", "shared", "duration_us",
 }  # fmt: skip
 _OPERATORS = {"gemm"}
+Rows: TypeAlias = Iterable[Row]
 # Operators with both that tell a median, and how it differs with their sizes.
 _FEWEST_WITH_BOTH, _FEWEST_FOR_SHAPE = 10, 60
 _OFFSET = Boosting(rounds=300, depth=4)
 _PROFILED_TRUST = 0.5
 
 
-def load_profiled(folder: str | Path) -> tuple[Row, ...]:
+def load_profiled(folder: str | Path, device: str | None = None) -> tuple[Row, ...]:
     """Products whose kernels' names and durations stand in ``folder/kernels``, and those that were
     timed in passing, in ``folder/quick``; each in order of keys.
+
+    Parameters
+    ----------
+    folder : path
+        Measurements of one device.
+    device : str, optional
+        Name of the chip's description; where a sidecar names its device, it must be that one.
 
     Raises
     ------
     CalibrationError
-        If a table disagrees with its sidecar.
+        If a table disagrees with its sidecar, is of another chip, or holds what is no time.
     """
-    profiled = _first_of_each(Path(folder) / FOLDER, _profiled_rows)
-    return (*profiled, *_first_of_each(Path(folder) / QUICK_FOLDER, _quick_rows))
+    profiled = _first_of_each(Path(folder) / FOLDER, device, _profiled_rows)
+    return (*profiled, *_first_of_each(Path(folder) / QUICK_FOLDER, device, _quick_rows))
 
 
-def _first_of_each(folder: Path, rows_of: Callable[[Path], Iterable[Row]]) -> list[Row]:
+def _first_of_each(
+    folder: Path, device: str | None, rows_of: Callable[[Iterable[dict[str, str]], Path], Rows]
+) -> list[Row]:
     found: dict[str, Row] = {}
     for path in sorted(folder.glob("*.csv.gz")):
-        for row in rows_of(path):
-            found.setdefault(row.key, row)
+        try:
+            for row in rows_of(_cells_of(path, device), path):
+                found.setdefault(row.key, row)
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
+            raise _damaged(path, repr(error)) from None
     return [found[key] for key in sorted(found)]
 
 
-def _cells_of(path: Path) -> Iterable[dict[str, str]]:
+def _cells_of(path: Path, device: str | None) -> Iterable[dict[str, str]]:
     data = path.read_bytes()
     about = path.with_name(path.name.split(".")[0] + ".toml")
-    said = tomllib.loads(about.read_text(encoding="utf-8")) if about.is_file() else {}
+    try:
+        said = tomllib.loads(about.read_text(encoding="utf-8")) if about.is_file() else {}
+    except ValueError as error:
+        raise _damaged(about, error) from None
     if said.get("sha256") != hashlib.sha256(data).hexdigest():
         raise CalibrationError(
             path.name,
@@ -73,22 +93,55 @@ def _cells_of(path: Path) -> Iterable[dict[str, str]]:
             f"{about.name} beside it, with the table's sha256",
             repair="restore both files, or measure the operators again",
         )
-    yield from csv.DictReader(io.StringIO(gzip.decompress(data).decode("utf-8")))
+    said_of = said.get("library", {}).get("device") if device is not None else None
+    if said_of is not None and not same_chip(str(said_of), str(device)):
+        raise CalibrationError(
+            f"{about.name}: library.device",
+            said_of,
+            f"the chip that is being calibrated, {device}",
+            repair="move the table and its sidecar to the folder of the device they are of",
+        )
+    try:
+        text = gzip.decompress(data).decode("utf-8")
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise _damaged(path, error) from None
+    for number, cells in enumerate(csv.DictReader(io.StringIO(text)), start=2):
+        if None in cells or None in cells.values():
+            message = f"line {number} has more or fewer cells than the header"
+            raise ValueError(message)
+        yield cells
 
 
-def _quick_rows(path: Path) -> Iterable[Row]:
-    for cells in _cells_of(path):
+def _damaged(path: Path, error: object) -> CalibrationError:
+    return CalibrationError(
+        path.name,
+        f"<{error}>",
+        "a table or sidecar as the harness wrote it",
+        repair="restore the file, or measure the operators again",
+    )
+
+
+def _seconds(text: str) -> float:
+    value = float(text) * 1e-6
+    if not 0.0 < value < math.inf:
+        message = f"{text} us, which is no time"
+        raise ValueError(message)
+    return value
+
+
+def _quick_rows(table: Iterable[dict[str, str]], path: Path) -> Rows:
+    for cells in table:
         if cells["op"] in _OPERATORS:
-            seconds = float(cells["latency_us"]) * 1e-6
+            seconds = _seconds(cells["latency_us"])
             yield from _row_of(_operator(cells), seconds, QUICK_MODE, path)
 
 
-def _profiled_rows(path: Path) -> Iterable[Row]:
+def _profiled_rows(table: Iterable[dict[str, str]], path: Path) -> Rows:
     spent: dict[tuple[tuple[str, str], ...], float] = {}
-    for cells in _cells_of(path):
+    for cells in table:
         if cells["op"] in _OPERATORS and cells["call"] == "call":
             op = _operator(cells)
-            spent[op] = spent.get(op, 0.0) + float(cells["duration_us"]) * 1e-6
+            spent[op] = spent.get(op, 0.0) + _seconds(cells["duration_us"])
     for op, seconds in spent.items():
         yield from _row_of(op, seconds, MODE, path)
 
@@ -97,9 +150,7 @@ def _operator(cells: dict[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple((name, text) for name, text in cells.items() if text and name not in _BESIDE)
 
 
-def _row_of(
-    op: tuple[tuple[str, str], ...], seconds: float, mode: str, path: Path
-) -> Iterable[Row]:
+def _row_of(op: tuple[tuple[str, str], ...], seconds: float, mode: str, path: Path) -> Rows:
     record, _ = to_record({name: _value(name, text) for name, text in op})
     if record is not None and seconds > 0.0:
         key = json.dumps(record, sort_keys=True)

@@ -116,7 +116,7 @@ def calibrate(
     if support is not None:
         sibling = load_accelerator(support[1])
         siblings = samples_of(load_measurements(support[0], sibling.name.lower()).rows, sibling)
-    profiled = samples_of(load_profiled(folder), accelerator)
+    profiled = samples_of(load_profiled(folder, name), accelerator)
     target = efficiency_folder() if out is None else Path(out)
     # Before the fits, which take long: a place that cannot be written ends them.
     target.mkdir(parents=True, exist_ok=True)

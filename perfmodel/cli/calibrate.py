@@ -50,6 +50,8 @@ def calibrate(
             "a folder of CSV files with TOML sidecars",
             repair="name the folder, or ask with --plan what to measure",
         )
+    if out is None:
+        _check_models(folder, device)
     result = package.calibrate(
         folder,
         device,
@@ -77,6 +79,15 @@ def calibrate(
     for reason, count in Counter(reason for _, reason in result.refused).most_common():
         typer.echo(f"left out: {count} ({reason})")
     typer.echo(f"{len(result.refused)} rows refused, files in {result.folder}")
+
+
+def _check_models(folder: Path, device: str) -> None:
+    """Refuse damaged tables of whole models before the kernels' files are replaced."""
+    from perfmodel.calibrate.programs.sound import check_models
+    from perfmodel.hardware import load_accelerator
+
+    if (folder / "models").is_dir():
+        check_models(folder / "models", load_accelerator(device).name.lower())
 
 
 def _models(folder: Path, device: str, programs: Path | None) -> dict[str, tuple[int, float]]:

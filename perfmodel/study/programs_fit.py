@@ -14,6 +14,7 @@ from pathlib import Path
 
 from perfmodel.calibrate.programs import Measured, fit_programs, write_program_file
 from perfmodel.calibrate.programs.rows import tables
+from perfmodel.calibrate.programs.sound import check_models
 from perfmodel.cost.efficiency import efficiency_folder
 from perfmodel.cost.program.coefficients import ProgramCoefficients, load_program_coefficients
 from perfmodel.errors import PerfmodelError
@@ -87,6 +88,7 @@ def fit_folder(measurements: Path, programs: Path, chip: str) -> tuple[dict[str,
         Rows with and without a price.
     """
     accelerator = load_accelerator(chip)
+    check_models(measurements, accelerator.name.lower())
     cases, refused = measured_cases(measurements, programs, accelerator)
     found = fit_chip(cases, accelerator, measurements)
     held = time_scores([one for one in found if one.split == REPORT], lambda one: one.mode)

@@ -172,6 +172,9 @@ def _utf16(path):
         _bare_header(("dtype", "mood")),
         _bare_header(("op,", "operator,")), _bare_header(("latency_us", "latency_ms")),
         _bare_header((",m,", ",rows_of_a,")), _change(device="NVIDIA H100 PCIe"),
+        _bare_header(("op,", "operator,"), ("latency_us", "time")),
+        _bare_header(("op,", "operator,"), ("device", "gpu")),
+        _change(m="1_024"), _change(m="\uff15\uff11\uff12"), _change(op="softmax"),
     ],
 )  # fmt: skip
 def test_damage_is_an_error_and_changes_nothing(folder, out, damage):
@@ -184,6 +187,23 @@ def test_damage_is_an_error_and_changes_nothing(folder, out, damage):
     assert caught.value.accepted
     assert [path.name for path in (out / NAME).iterdir()] == ["device.toml"]
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
+
+
+def test_power_of_no_board_is_refused(folder, out):
+    path = folder / "gemm.csv"
+    rows = [row | {"power_w": "650"} for row in _rows(path)]
+    for watts, fine in (("650", True), ("650000", False), ("nan", False), ("-1", False)):
+        rows[2]["power_w"] = watts
+        with path.open("w", newline="") as handle:
+            table = csv.DictWriter(handle, [*HEADER, "power_w"], lineterminator="\n")
+            table.writeheader()
+            table.writerows(rows)
+        seal(path)
+        if fine:
+            assert load_measurements(folder, NAME).rows
+        else:
+            with pytest.raises(CalibrationError, match="power_w"):
+                load_measurements(folder, NAME)
 
 
 def test_rows_of_another_chip_or_folder_are_refused(folder, out):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from perfmodel.calibrate.labels import check_words, same_chip
+from perfmodel.calibrate.labels import check_table, check_words, same_chip
 from perfmodel.calibrate.measurements import load_measurements
 from perfmodel.errors import CalibrationError
 from tests.calibrate.conftest import seal
@@ -52,6 +52,11 @@ def test_a_sibling_is_another_chip(said, device):
         ({"op": "softmax", "rows": 8, "cols": 8}, "dtype"),
         ({"op": "fft", "n": 8, "batch": 1}, "kind"),
         ({"op": "conv2d", "dtype": "bf16", "layout": "nhwc"}, "pass"),
+        ({"op": "attention", "dtype": "bf16", "q_len": 1}, "causal"),
+        ({"op": "conv3d", "dtype": "bf16", "layout": "nchw", "pass": "fwd"}, "stride"),
+        ({"op": "chain", "kind": "silu_mul"}, "dtype"),
+        ({"op": "memcpy", "kind": "h2d", "bytes": 8}, "pinned"),
+        ({"op": "spmm", "dtype": "fp32", "density": 0.1}, "kind"),
     ],
 )
 def test_a_word_that_was_lost_is_missed(raw, missing):
@@ -60,6 +65,43 @@ def test_a_word_that_was_lost_is_missed(raw, missing):
     check_words("x:2", {"op": "adamw", "numel": 8})
     with pytest.raises(CalibrationError, match="Nearest: softmax"):
         check_words("x:2", {"op": "sofmax"})
+
+
+@pytest.mark.parametrize(
+    ("raw", "word"),
+    [
+        ({"op": "permute", "kind": "toss", "dtype": "bf16"}, "gather"),
+        ({"op": "memcpy", "kind": "x2x", "bytes": 8, "pinned": True}, "h2d"),
+        ({"op": "chain", "kind": "3.5", "dtype": "bf16"}, "chain"),
+        ({"op": "spmm", "kind": "csr", "dtype": "fp32", "density": 0}, "share"),
+    ],
+)
+def test_words_that_no_operator_checks_are_checked(raw, word):
+    with pytest.raises(CalibrationError, match=word):
+        check_words("x:2", raw)
+
+
+BACKWARD = {"op": "attention", "pass": "bwd", "q_len": 8, "causal": True, "dtype": "bf16"}
+DEPTHWISE = {"op": "conv2d", "pass": "fwd", "groups": 8, "c_in": 8}
+
+
+@pytest.mark.parametrize(
+    ("table", "raw", "lost"),
+    [
+        ("attention_bwd-2", BACKWARD, "pass"),
+        ("conv2d_depthwise", DEPTHWISE, "groups"),
+        ("batched_gemm", {"op": "gemm", "batch": 4}, "batch"),
+    ],
+)
+def test_a_table_holds_what_its_name_says(table, raw, lost):
+    check_table(table, "x:2", raw)
+    check_table("my own", "x:2", raw)
+    less = {name: value for name, value in raw.items() if name != lost}
+    less |= {"groups": 1} if lost == "groups" else {}
+    with pytest.raises(CalibrationError, match=f"rows of {table.removesuffix('-2')}"):
+        check_table(table, "x:2", less)
+    with pytest.raises(CalibrationError, match="rows of softmax"):
+        check_table("softmax", "x:2", raw)
 
 
 @pytest.mark.parametrize(

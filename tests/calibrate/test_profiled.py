@@ -138,3 +138,33 @@ def test_profiled_rows_bring_held_out_rows_closer(folder):
         found = learn(timed, "h100", start, support=support)
         errors.append(np.mean(np.abs(found.predicted / timed.seconds - 1.0)))
     assert errors[1] < 0.8 * errors[0]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"no gzip",
+        gzip.compress(HEADER.encode())[:-9],
+        gzip.compress((HEADER + "gemm,,bf16,8,8,8,call,0,p,1,1,1,1,nan\n").encode()),
+        gzip.compress((HEADER + "gemm,,bf16,8,8,8,call,0,p,1,1,1,1,-2\n").encode()),
+        gzip.compress((HEADER + "gemm,,bf16,x,8,8,call,0,p,1,1,1,1,2\n").encode()),
+        gzip.compress((HEADER + "gemm,,bf16,8,8\n").encode()),
+        gzip.compress(b"op,kind\ngemm,\n"),
+    ],
+)
+def test_a_damaged_table_is_told(tmp_path, data):
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "names.csv.gz").write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    (tmp_path / "kernels" / "names.toml").write_text(f'sha256 = "{digest}"\n')
+    with pytest.raises(CalibrationError, match=r"names\.csv\.gz"):
+        load_profiled(tmp_path)
+
+
+def test_a_table_of_another_chip_is_refused(folder, tmp_path):
+    shutil.copytree(folder / "kernels", tmp_path / "kernels")
+    about = tmp_path / "kernels" / "names.toml"
+    about.write_text(about.read_text() + '[library]\ndevice = "NVIDIA H200"\n')
+    assert load_profiled(tmp_path, "h200-sxm-141gb")
+    with pytest.raises(CalibrationError, match=r"library\.device"):
+        load_profiled(tmp_path, "h100-sxm5-80gb")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import math
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -252,7 +253,7 @@ def read_kernel_rows(folder: Path) -> Iterator[KernelRow]:
 
 def _row(record: dict[str, Any], run: str, attached: bool) -> ModelRow:
     def seconds(name: str, unit: float = 1e-6) -> float | None:
-        return float(record[name]) * unit if record.get(name) else None
+        return _time(record, name) * unit if record.get(name) else None
 
     def whole(name: str) -> int | None:
         return int(float(record[name])) if record.get(name) else None
@@ -265,7 +266,7 @@ def _row(record: dict[str, Any], run: str, attached: bool) -> ModelRow:
         batch=int(record["batch"]),
         seq=int(record["seq"]),
         dtype=record["dtype"],
-        step_s=float(record["step_us"]) * 1e-6,
+        step_s=_time(record, "step_us") * 1e-6,
         latency_s=seconds("latency_us"),
         host_s=seconds("host_us"),
         kernel_s=seconds("kernel_us"),
@@ -285,3 +286,11 @@ def _row(record: dict[str, Any], run: str, attached: bool) -> ModelRow:
         else attached,
         run=run,
     )
+
+
+def _time(record: dict[str, Any], name: str) -> float:
+    value = float(record[name])
+    if not (math.isfinite(value) and value > 0.0):
+        message = f"{name} = {record[name]}, which is no time"
+        raise ValueError(message)
+    return value
