@@ -121,3 +121,18 @@ def test_row_round_trip_keeps_the_identity():
           "head_dim": 64, "causal": False, "dtype": "fp16"}  # fmt: skip
     cells = dict(zip(store.COLUMNS, store.line({"family": "x", **op})[:-1].split(","), strict=True))
     assert ops.key(store.op_of(cells)) == ops.key(op)
+
+
+def test_a_plan_of_something_else_is_told(tmp_path):
+    path = tmp_path / "plan.jsonl"
+    path.write_text("[1]\n")
+    with pytest.raises(ValueError, match=r"plan.jsonl:1: \[1\] is no JSON object"):
+        runner.load_plan(path)
+
+
+def test_a_worker_that_cannot_start_says_why(tmp_path, capsys):
+    broken = tmp_path / "broken.py"
+    broken.write_text("raise SystemExit('no device here')\n")
+    tally = go([sys.executable, str(broken)], tmp_path / "run", [1])
+    assert tally.measured == 0
+    assert "no device here" in capsys.readouterr().err

@@ -242,3 +242,5 @@ def test_the_plan_names_the_commands():
     assert "perfmodel calibrate validate/measurements/h100-sxm5-80gb" in measurement_plan(H100)
     own = measurement_plan(H100.model_copy(update={"name": "My H100"}), "my chip.toml")
     assert "measurements/my-h100 --device 'my chip.toml'" in own
+    assert "unpack run --name my-h100" in own
+    assert "cuda" in measurement_plan(load_accelerator("tpu-v4"))

@@ -143,6 +143,8 @@ def load_plan(path: Path) -> list[dict[str, Any]]:
             continue
         try:
             entry = json.loads(text)
+            if not isinstance(entry, dict):
+                raise ValueError(f"{text[:40]} is no JSON object")
             power = bool(entry.pop("power", False))
             ops.check(entry)
         except (ValueError, AttributeError) as error:
@@ -162,9 +164,16 @@ def working(worker: Worker, *, logged: bool = True) -> Iterator[Worker]:
         try:
             yield worker
         except WorkerDied as died:
-            print(f"worker could not be started: {died}", file=sys.stderr)
+            why = f"worker could not be started: {died}; {worker.log}: {_last_line(worker.log)}"
+            print(why, file=sys.stderr)
         finally:
             worker.stop()
+
+
+def _last_line(log: Path) -> str:
+    """What a process said last, which is why it ended."""
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "empty")
 
 
 @dataclass(slots=True)
