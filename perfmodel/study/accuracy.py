@@ -17,10 +17,16 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from perfmodel.errors import CalibrationError, WorkloadError
-from perfmodel.study.operators import MEASURED_KEYS, one_operator, price_records
+from perfmodel.errors import CalibrationError, PerfmodelError, WorkloadError
+from perfmodel.hardware import load
+from perfmodel.study.operators import (
+    MEASURED_KEYS,
+    one_operator,
+    price_or_refuse,
+    price_records,
+)
 from perfmodel.study.scores import score
-from perfmodel.workload.op import records_from_jsonl
+from perfmodel.workload.op import lines_of_jsonl, record_of_line
 
 Floats = npt.NDArray[np.float64]
 _HEADER: Final = "| {} | rows | MAPE | median | p90 | worst | bias | in 90 % interval |"
@@ -106,9 +112,14 @@ def own_operators(path: Path, on: str) -> Part:
     """Measured operators of a user: rows that describe none are refused with the reason."""
     rows: list[tuple[str, dict[str, Any]]] = []
     records: list[dict[str, Any]] = []
-    for where, row in records_from_jsonl(path):
-        identity = row.get("id", where) if isinstance(row, dict) else where
-        reason = _fault(row, where)
+    load(on)  # a chip that nobody knows is no row's fault
+    for where, line in lines_of_jsonl(path):
+        try:
+            row = record_of_line(where, line)
+            identity = row.get("id", where) if isinstance(row, dict) else where
+            reason = _fault(row, where)
+        except WorkloadError as error:
+            identity, reason = where, str(error)
         records.append({"row": identity} | ({"refused": reason} if reason else {}))
         if not reason:
             rows.append((where, row))
@@ -118,8 +129,11 @@ def own_operators(path: Path, on: str) -> Part:
         )
     series: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     kept = [record for record in records if "refused" not in record]
-    prices = price_records(rows, on, ignored=MEASURED_KEYS)
+    prices = price_or_refuse(rows, on, ignored=MEASURED_KEYS) if rows else []
     for record, (_, row), priced in zip(kept, rows, prices, strict=True):
+        if isinstance(priced, PerfmodelError):
+            record["refused"] = str(priced)
+            continue
         record |= {
             "op": _series(row),
             "measured_us": float(row["latency_us"]),

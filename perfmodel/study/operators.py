@@ -10,7 +10,7 @@ import numpy as np
 
 from perfmodel.cost import price
 from perfmodel.cost.power import Draw, draw
-from perfmodel.errors import WorkloadError
+from perfmodel.errors import PerfmodelError, WorkloadError
 from perfmodel.hardware import Accelerator, Cluster, Link, load, load_cluster
 from perfmodel.network.collectives import price_collective
 from perfmodel.workload.op import Collective, Op, op_from_dict
@@ -74,6 +74,26 @@ def price_records(
                     "board_calibrated": bool(drawn.calibrated[i]),
                 }
     return rows
+
+
+def price_or_refuse(
+    records: Sequence[tuple[str, Any]],
+    hardware: str | Path | Accelerator | Cluster,
+    *,
+    ignored: Collection[str] = (),
+) -> list[dict[str, Any] | PerfmodelError]:
+    """As :func:`price_records`, with the error itself in the place of a record that has no price.
+
+    A format that the chip lacks, or a collective that is asked of a bare chip, hides no other row.
+    """
+    try:
+        return list(price_records(records, hardware, ignored=ignored))
+    except PerfmodelError as error:
+        if len(records) == 1:
+            return [error]
+    half = len(records) // 2
+    first = price_or_refuse(records[:half], hardware, ignored=ignored)
+    return first + price_or_refuse(records[half:], hardware, ignored=ignored)
 
 
 def _draw(op: Op, target: Accelerator | Cluster | Link, seconds: Any) -> Draw | None:

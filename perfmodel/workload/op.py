@@ -218,6 +218,12 @@ def ops_from_jsonl(path: str | Path) -> Iterator[Op]:
 
 def records_from_jsonl(path: str | Path) -> Iterator[tuple[str, Any]]:
     """``("file:line", object)`` for every line that is not blank."""
+    for where, line in lines_of_jsonl(path):
+        yield where, record_of_line(where, line)
+
+
+def lines_of_jsonl(path: str | Path) -> Iterator[tuple[str, str]]:
+    """``("file:line", text)`` for every line that is not blank."""
     path = Path(path)
     if not path.is_file():
         raise WorkloadError(
@@ -235,11 +241,10 @@ def records_from_jsonl(path: str | Path) -> Iterator[tuple[str, Any]]:
             repair="split the file",
         )
     with path.open(encoding="utf-8-sig") as lines:
-        number = 0
         try:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    yield f"{path.name}:{number}", _record(line)
+                    yield f"{path.name}:{number}", line
         except UnicodeDecodeError:
             raise WorkloadError(
                 path.name,
@@ -247,17 +252,19 @@ def records_from_jsonl(path: str | Path) -> Iterator[tuple[str, Any]]:
                 "a file in UTF-8 with one JSON object a line",
                 repair="save it as UTF-8 text",
             ) from None
-        except (ValueError, RecursionError) as error:
-            raise WorkloadError(
-                f"{path.name}:{number}",
-                f"<{error}>",
-                "one JSON object on the line, every key once",
-                repair="write the line as a JSON object; NaN and Infinity are not JSON",
-            ) from None
 
 
-def _record(line: str) -> Any:
-    return json.loads(line, parse_constant=_no_constant, object_pairs_hook=unique_keys)
+def record_of_line(where: str, line: str) -> Any:
+    """What a line of JSON says; an error that names the line where it is none."""
+    try:
+        return json.loads(line, parse_constant=_no_constant, object_pairs_hook=unique_keys)
+    except (ValueError, RecursionError) as error:
+        raise WorkloadError(
+            where,
+            f"<{error}>",
+            "one JSON object on the line, every key once",
+            repair="write the line as a JSON object; NaN and Infinity are not JSON",
+        ) from None
 
 
 def _no_constant(name: str) -> Any:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from perfmodel.errors import WorkloadError
+from perfmodel.errors import SpecError, WorkloadError
 from perfmodel.report.accuracy import write_part
 from perfmodel.study import accuracy
 from perfmodel.study.operators import price_records
@@ -36,6 +36,23 @@ def test_own_rows_are_scored_or_refused_in_order(measured):
     assert score["mape"] == pytest.approx(0.5)
     assert score["bias"] == pytest.approx(-0.5)
     assert "gemm bf16" in part.markdown
+
+
+def test_a_row_without_a_price_hides_no_other(measured):
+    with measured.open("a") as handle:
+        handle.write("no json\n")
+        handle.write('{"op": "softmax", "rows": 8, "cols": 8, "latency_us": NaN}\n')
+        handle.write('{"op": "all_reduce", "bytes": 1000000, "world": 8, "latency_us": 50}\n')
+    records = accuracy.own_operators(measured, "h100-sxm5-80gb").document["records"]
+    assert [record["row"] for record in records] == [
+        "r0", "r1", "own.jsonl:3", "own.jsonl:4", "own.jsonl:5", "own.jsonl:6", "own.jsonl:7",
+    ]  # fmt: skip
+    assert ["refused" in record for record in records] == [False] * 2 + [True] * 5
+    assert "dgx-h100" in records[6]["refused"]
+    on_node = accuracy.own_operators(measured, "dgx-h100").document["records"]
+    assert on_node[6]["predicted_us"] > 0
+    with pytest.raises(SpecError, match="h100-sxm5-81gb"):
+        accuracy.own_operators(measured, "h100-sxm5-81gb")
 
 
 def test_a_page_shows_its_scatter_below_the_first_paragraph(tmp_path):
