@@ -38,7 +38,7 @@ def measurement_plan(accelerator: Accelerator, device: str | None = None) -> str
             f"  perfmodel calibrate validate/measurements/{folder} --device {named}",
             "",
             "Shapes that no fit has seen judge the result: repeat with --seed 2 and run",
-            f"  perfmodel validate --ops FILE.jsonl --on {named}",
+            f"  perfmodel validate --ops run/ops.csv --on {named}",
         ]
     )
 

@@ -18,7 +18,9 @@ def register(app: typer.Typer) -> None:
 
 def validate(
     training: Annotated[Path | None, typer.Option(help="Own training rows (CSV).")] = None,
-    ops: Annotated[Path | None, typer.Option(help="Own operator times (JSON lines).")] = None,
+    ops: Annotated[
+        Path | None, typer.Option(help="Own operator times: JSON lines, or a CSV.")
+    ] = None,
     on: Annotated[str | None, typer.Option(help="The chip of --ops.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write report and pictures here.")] = None,
     json: Json = False,

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from perfmodel.errors import CalibrationError, PerfmodelError, WorkloadError
 from perfmodel.hardware import load
+from perfmodel.study.measured_rows import measured_rows
 from perfmodel.study.operators import (
     MEASURED_KEYS,
     one_operator,
@@ -26,7 +27,6 @@ from perfmodel.study.operators import (
     price_records,
 )
 from perfmodel.study.scores import score
-from perfmodel.workload.op import lines_of_jsonl, record_of_line
 
 Floats = npt.NDArray[np.float64]
 _HEADER: Final = "| {} | rows | MAPE | median | p90 | worst | bias | in 90 % interval |"
@@ -65,7 +65,8 @@ def parts(
     training : Path, optional
         Training rows of the user (CSV).
     ops : Path, optional
-        Measured operators of the user (JSON lines), taken ``on`` a chip, node or cluster.
+        Measured operators of the user (JSON lines, or a CSV of the harness), taken ``on`` a chip,
+        node or cluster.
 
     Raises
     ------
@@ -113,13 +114,9 @@ def own_operators(path: Path, on: str) -> Part:
     rows: list[tuple[str, dict[str, Any]]] = []
     records: list[dict[str, Any]] = []
     load(on)  # a chip that nobody knows is no row's fault
-    for where, line in lines_of_jsonl(path):
-        try:
-            row = record_of_line(where, line)
-            identity = row.get("id", where) if isinstance(row, dict) else where
-            reason = _fault(row, where)
-        except WorkloadError as error:
-            identity, reason = where, str(error)
+    for where, row in measured_rows(path):
+        identity = row.get("id", where) if isinstance(row, dict) else where
+        reason = str(row) if isinstance(row, WorkloadError) else _fault(row, where)
         records.append({"row": identity} | ({"refused": reason} if reason else {}))
         if not reason:
             rows.append((where, row))

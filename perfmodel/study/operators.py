@@ -13,12 +13,13 @@ from perfmodel.cost.power import Draw, draw
 from perfmodel.errors import PerfmodelError, WorkloadError
 from perfmodel.hardware import Accelerator, Cluster, Link, load, load_cluster
 from perfmodel.network.collectives import price_collective
+from perfmodel.study.measured_rows import as_operator
 from perfmodel.workload.op import Collective, Op, op_from_dict
 from perfmodel.workload.stacked import stacked
 
 MEASURED_KEYS: Final = frozenset(
     ("id", "row_id", "name", "device", "latency_us", "p10_us", "p90_us", "mode")
-) | {"power_w", "clock_mhz"}
+) | {"power_w", "clock_mhz", "temp_c", "calls", "replays", "sets", "note", "family"}
 """What a measured row holds beside the operator itself."""
 
 
@@ -107,6 +108,7 @@ def one_operator(where: str, record: Any, ignored: Collection[str]) -> Op:
     """The operator of a record, whose sizes have to be single numbers."""
     if isinstance(record, dict):
         record = {key: value for key, value in record.items() if key not in ignored}
+        record = as_operator(where, record)
     op = op_from_dict(record, where=where)
     if np.ndim(op.flops) or np.ndim(op.bytes_moved):
         raise WorkloadError(

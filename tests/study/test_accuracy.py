@@ -55,6 +55,29 @@ def test_a_row_without_a_price_hides_no_other(measured):
         accuracy.own_operators(measured, "h100-sxm5-81gb")
 
 
+def test_a_table_of_the_harness_is_scored_as_it_is(tmp_path):
+    path = tmp_path / "ops.csv"
+    path.write_text(
+        "family,op,kind,dtype,tokens,experts,top_k,bytes,pinned,rows,cols,m,n,k,density,latency_us\n"
+        "topk,topk,,fp32,4096,64,2,,,,,,,,,9\n"
+        "memcpy,memcpy,d2d,,,,,100000000,,,,,,,,80\n"
+        "memcpy,memcpy,h2d,,,,,100000000,false,,,,,,,9000\n"
+        "chain,chain,silu_mul,bf16,,,,,,4096,4096,,,,,40\n"
+        "spmm,spmm,csr,fp32,,,,,,,,4096,64,4096,0.01,60\n"
+        "spmm,spmm,csr,fp32,,,,,,,,4096,64,,0.01,60\n"
+        "host,host,eager_add,,,,,,,,,,,,,5\n"
+        "softmax,softmax,,bf16\n"
+    )
+    part = accuracy.own_operators(path, "h100-sxm5-80gb")
+    records = part.document["records"]
+    assert [record["row"] for record in records] == [f"ops.csv:{line}" for line in range(2, 10)]
+    refused = [line for line, record in enumerate(records, start=2) if "refused" in record]
+    assert refused == [4, 7, 8, 9]
+    assert "pageable" in records[2]["refused"]
+    assert "no k" in records[5]["refused"]
+    assert all(record["predicted_us"] > 0 for record in records if "refused" not in record)
+
+
 def test_a_page_shows_its_scatter_below_the_first_paragraph(tmp_path):
     part = accuracy.Part("own", {}, "# Own\n\nFirst.\n\nMore.\n\nEnd.", {"a": [1.0]}, {"a": [1.1]})
     write_part(part, tmp_path)
