@@ -60,7 +60,7 @@ class Device:
     power : float
         Power limit [W]; infinite where it is not known, so that it bounds nothing.
     year : float
-        Year of release; energy per operation falls with it.
+        Year of its dies' first release; energy per operation falls with it.
     wires : float
         Peak rate of device memory with those bits, which nothing can beat [B/s]; 0 where there
         are none.
@@ -117,7 +117,7 @@ def device_of(accelerator: Accelerator, dtype: str, *, matrix: bool) -> Device:
         units=int(accelerator.require("units")),
         clock=accelerator.require("clock_boost"),
         power=accelerator.tdp or math.inf,
-        year=float(accelerator.year or 2020),
+        year=float(accelerator.made or 2020),
         wires=float(accelerator.memory_bandwidth),
         cache_copies=accelerator.cache.l2_partitions,
         product_tiles=PRODUCT_TILES.get(accelerator.family, ()),

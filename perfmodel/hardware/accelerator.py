@@ -110,6 +110,9 @@ class Accelerator(Table):
         Other names to load it by; a file that extends this one does not inherit them.
     year : int
         First availability.
+    silicon_year : int
+        That of the first chip with these dies, where it is another: a variant with more memory or
+        other limits spends what its elder spends on an operation. :attr:`made` is either.
     devices_per_package : int
         Addressable devices in one package; all other values but ``package_tdp`` are per device.
     units : int
@@ -128,6 +131,7 @@ class Accelerator(Table):
     family: Text
     kind: Kind = "gpu"
     year: Year | None = None
+    silicon_year: Year | None = None
     note: str | None = None
     devices_per_package: Count = 1
     units: Count | None = None
@@ -141,6 +145,11 @@ class Accelerator(Table):
     peaks: Peaks = Field(alias="peak")
     per_clock: PerClock = PerClock()
     sources: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def made(self) -> int | None:
+        """Year of the dies."""
+        return self.year if self.silicon_year is None else self.silicon_year
 
     @property
     def memory_capacity(self) -> float:

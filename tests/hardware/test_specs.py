@@ -200,6 +200,16 @@ def test_mi250x_device_is_half_a_package():
     assert chip.matrix_peak("bf16") * 2 == pytest.approx(383e12, rel=1e-3)
 
 
+@pytest.mark.parametrize(("variant", "elder"), [
+    ("h200-sxm-141gb", "h100-sxm5-80gb"), ("gh200-96gb", "h100-sxm5-80gb"),
+    ("a100-pcie-80gb", "a100-sxm4-40gb"), ("mi325x", "mi300x"),
+])  # fmt: skip
+def test_variants_are_younger_than_their_dies(variant, elder):
+    assert load(variant).year > load(elder).year
+    assert load(variant).made == load(elder).made == load(elder).year
+    assert load("b200-sxm-180gb").made == load("b200-sxm-180gb").year
+
+
 @pytest.mark.parametrize("name", ["accelerator", "link", "node", "cluster"])
 def test_committed_schema_is_the_generated_one(name):
     committed = (ROOT / "schema" / f"{name}.json").read_text(encoding="utf-8")
