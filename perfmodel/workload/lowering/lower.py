@@ -68,10 +68,10 @@ def lower_eager(program: Program, stack: Stack, device: Device | None = None) ->
     staged: list[Traffic] = []
     again = recomputed(program)
     inner = inside(program, again)
-    across, axes = follow(program)
+    across, strides = follow(program)
     for site in sites(program, stack, device):
-        along = tuple(axis_of(tensor, axes) for tensor in site.inputs)
-        work = eager_work(replace(site, turned=site.index in across, axes=along))
+        along = tuple(axis_of(tensor, strides) for tensor in site.inputs)
+        work = eager_work(replace(site, turning=across.get(site.index, 0.0), axes=along))
         works.append(work)
         staged.append(staging(site, work.temporaries))
         first = len(kernels)

@@ -65,9 +65,9 @@ class Site:
         What fp32 matrix products and convolutions are computed in: ``"fp32"`` or ``"tf32"``.
     device : Device
         The chip that kernels are launched for.
-    turned : bool
-        Whether operands run along different axes
-        (:func:`perfmodel.workload.lowering.eager.strides.follow`).
+    turning : float
+        Operations an element that it costs that operands run along different axes, 0 where they do
+        not (:func:`perfmodel.workload.lowering.eager.strides.follow`).
     axes : tuple of int or None
         The axis along which the elements of each input follow each other, where it was followed.
     """
@@ -80,7 +80,7 @@ class Site:
     matmul: str = "fp32"
     convolution: str = "tf32"
     device: Device = H100
-    turned: bool = False
+    turning: float = 0.0
     axes: tuple[int | None, ...] = ()
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -199,11 +200,37 @@ def test_small_maps_wait_for_blocks():
 def test_a_shuffle_of_channels_last_maps_runs_across():
     from perfmodel.workload.lowering.eager.strides import _viewed
 
-    assert _viewed(1, (8, 32, 14, 14), (8, 4, 8, 14, 14)) == 2
-    assert _viewed(1, (1, 32, 14, 14), (1, 4, 8, 14, 14)) == 2
-    assert _viewed(1, (8, 32, 14, 14), (8, 32, 196)) == 1
-    assert _viewed(3, (8, 4, 8, 14), (8, 32, 14)) == 2
-    assert _viewed(1, (8, 4, 8, 14), (8, 32, 14)) is None
+    last = (6272, 1, 448, 32)
+    assert _viewed((8, 32, 14, 14), last, (8, 4, 8, 14, 14)) == (6272, 8, 1, 448, 32)
+    assert _viewed((8, 32, 14, 14), last, (8, 32, 196)) == (6272, 1, 32)
+    assert _viewed((8, 32, 14, 14), last, (8, 32 * 196)) is None
+    shuffled = (6272, 1, 4, 448, 32)  # four of eight, turned: only a copy makes them one axis
+    assert _viewed((8, 4, 8, 14, 14), shuffled, (8, 32, 14, 14)) is None
+    assert _viewed((8, 4, 8, 14), (448, 112, 14, 1), (8, 32, 14)) == (448, 14, 1)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_views_have_the_strides_of_their_library(seed):
+    torch = pytest.importorskip("torch")
+    from perfmodel.workload.lowering.eager.strides import _viewed
+
+    rng = random.Random(seed)
+    shape = [rng.choice((1, 2, 3, 4, 6)) for _ in range(rng.randint(1, 4))]
+    order = rng.sample(range(len(shape)), len(shape))
+    x = torch.empty(shape).permute(order)
+    if rng.random() < 0.3 and x.shape[0] > 1:
+        x = x[::2]
+    left, viewed = x.numel(), []
+    while left > 1:
+        part = rng.choice([k for k in range(1, left + 1) if left % k == 0])
+        viewed.append(part)
+        left //= part
+    viewed = viewed or [1]
+    try:
+        expected = x.view(viewed).stride()
+    except RuntimeError:
+        expected = None
+    assert _viewed(tuple(x.shape), x.stride(), tuple(viewed)) == expected
 
 
 def test_batch_norm_needs_statistics_only_in_training():
@@ -438,13 +465,28 @@ def test_operands_along_different_axes_take_longer():
         [("transpose", "x", "t", {"dim0": 1, "dim1": 2}), ("add", ("t", "w"), "y"),
          ("mul", ("y", "t"), "z")],
     )  # fmt: skip
-    across, axes = follow(made)
-    assert axes["t"] == axes["y"] == 1
-    assert across == {1}  # the product's operands both run along the same axis
+    across, strides = follow(made)
+    assert strides["t"] == strides["y"] == (2048, 1, 32)
+    assert list(across) == [1]  # the product's operands both run along the same axis
     add, mul = lower(made, EAGER).kernels
     elements = 8 * 32 * 64
-    assert add.flops == pytest.approx((1 + TURNED) * elements, rel=0.02)
+    each = across[1]  # neighbours of the result are 64 bytes apart in one, far apart in the other
+    assert each == pytest.approx(TURNED * (1.0 - 0.45 * (1.0 - 32 / 400)))
+    assert add.flops == pytest.approx((1 + each) * elements, rel=0.02)
     assert mul.flops == pytest.approx((1 + OFFSETS) * elements, rel=0.02)
+
+
+def test_neighbours_on_one_line_are_read_at_once():
+    def each(channels, side, image="channels_last"):
+        shape = (2, channels, side, side)
+        made = program({"x": (shape, "bf16", "input", image), "y": (shape, "bf16")},
+                       [("clone", "x", "y")])  # fmt: skip
+        return follow(made)[0].get(0, 0.0)
+
+    assert each(512, 56) == TURNED  # each neighbour on a line of its own
+    assert each(32, 56) == pytest.approx(TURNED / 2)  # two on a line of 128 bytes
+    assert each(512, 7) == pytest.approx(TURNED * (1 - 0.45 * (1 - 49 / 400)))  # lines met again
+    assert each(32, 56, "contiguous") == 0.0
 
 
 def test_products_know_how_their_factors_lie():

@@ -12,14 +12,9 @@ from perfmodel.workload.lowering.eager.columns import column_work
 from perfmodel.workload.lowering.eager.conv_scratch import conv_scratch
 from perfmodel.workload.lowering.kernel import Kernel, Traffic
 from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel
-from perfmodel.workload.lowering.stream import OFFSETS, TURNED, stream
+from perfmodel.workload.lowering.stream import OFFSETS, stream, turning
 from perfmodel.workload.op import Conv2d, Conv3d, Op
 from perfmodel.workload.program import Tensor
-
-# bytes of a line and threads of a warp; which part of a block's lines it meets again, and from how
-# many channels on it does not
-_LINE, _WARP = 128.0, 32.0
-_MET_AGAIN, _MANY_CHANNELS = 0.45, 400.0
 
 
 def convolution(site: Site) -> Work:
@@ -67,17 +62,10 @@ def reordered(site: Site, x: Tensor, order: str) -> tuple[list[Kernel], Traffic]
 
 
 def _turning(x: Tensor, order: str) -> float:
-    """Operations an element that a copy of an image into the other order takes.
-
-    Neighbours of the result lie on different lines of 128 bytes in the source, unless its channels
-    are fewer than a line or a warp holds; with few channels a block meets its lines again at the
-    next places (fits 40 profiled copies of 16 to 1,936 channels on an H100 within a tenth).
-    """
-    channels = x.shape[1]
-    if order == "nchw":
-        return TURNED * min(1.0, channels * item_bytes(x.dtype) / _LINE)
-    again = _MET_AGAIN * (1.0 - min(1.0, channels / _MANY_CHANNELS))
-    return TURNED * min(1.0, channels / _WARP) * (1.0 - again)
+    """Operations an element that a copy of an image into the other order takes."""
+    channels, places, width = x.shape[1], numel(x.shape[2:]), item_bytes(x.dtype)
+    near, far = (channels, places) if order == "nchw" else (places, channels)
+    return turning(near * width, far)
 
 
 def convolution_backward(site: Site) -> Work:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from perfmodel.workload.lowering.kernel import Kernel
 from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel
-from perfmodel.workload.lowering.stream import CASTING, OFFSETS, TURNED, map_op, stream
+from perfmodel.workload.lowering.stream import CASTING, OFFSETS, map_op, stream
 from perfmodel.workload.op import Copy
 from perfmodel.workload.program import Tensor
 
@@ -46,7 +46,7 @@ def cast(site: Site) -> Work:
         op_in = Copy(written)
     note = "" if plain or not same else "reorders elements"
     if note:
-        each = TURNED if site.turned else OFFSETS
+        each = max(site.turning, OFFSETS)
         op_in = stream("copy", elements, read, written, each * elements)
     kernel = site.kernel("copy", op_in, reads=(source,), writes=(out,), note=note)
     return Work("copy", (kernel,))

@@ -45,7 +45,7 @@ def _contiguous(
     if x.layout in ("contiguous", "sparse") or size == 0:
         return (), ()
     scratch = ((site.temporary(place), size),)
-    each = TURNED if site.turned else OFFSETS
+    each = max(site.turning, OFFSETS)
     copy = stream("copy", size // width, size, size, each * (size // width))
     kernel = site.kernel(
         "copy", copy, name="contiguous", reads=(x,), writes=(), extra_writes=scratch, host="norm",

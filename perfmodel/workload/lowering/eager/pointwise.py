@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from perfmodel.workload.lowering.eager.names import base_name, operations
 from perfmodel.workload.lowering.kernel import Kernel
 from perfmodel.workload.lowering.site import Site, Work, arithmetic, item_bytes, numel
-from perfmodel.workload.lowering.stream import CASTING, OFFSETS, TURNED, map_op, stream
+from perfmodel.workload.lowering.stream import CASTING, OFFSETS, map_op, stream
 from perfmodel.workload.op import Op
 from perfmodel.workload.program import Tensor
 
@@ -40,13 +40,13 @@ def pointwise(site: Site) -> Work:
     flops = 1.0 * flops_each(site.name, site.attribute("exponent"))
     if any(tensor.dtype.startswith("complex") for tensor in outputs):
         flops *= _COMPLEX_FACTOR
-    strided = site.turned or _strided(site, elements)
+    strided = site.turning > 0.0 or _strided(site, elements)
     read, written = (sum(size for _, size in part) for part in (reads, writes))
     dtype, width = arithmetic(outputs[0].dtype), item_bytes(outputs[0].dtype)
     mixed = _formats(site.inputs, outputs, base_name(site.name) in _ARITHMETIC) > 1
     casting = CASTING * (len(site.inputs) + 1) if mixed else 0.0
     if strided or casting or _broadcast(site.inputs, elements):
-        flops += max(casting, TURNED if site.turned else _offsets(site.inputs, elements))
+        flops += max(casting, site.turning, _offsets(site.inputs, elements))
         op: Op = stream(site.name, elements, read, written, flops * elements, dtype)
     else:
         op = map_op(_kind(site, outputs), elements, read, written, flops * elements, dtype, width)
