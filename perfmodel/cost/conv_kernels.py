@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.cost.conv import conv_parts, implicit_gemm
+from perfmodel.cost.conv_depthwise import FULL, blocks, is_made, taken_share
 from perfmodel.cost.conv_forms import (
     FEW,
     FEW_TAPS,
@@ -40,14 +41,8 @@ from perfmodel.cost.tasks import Task
 Coefficients = Mapping[str, float]
 # Channels that a matrix kernel takes at once from one tap of a filter.
 CHANNEL_BLOCK = 32
-# Without half precision, kernels on the vector units are tried too.
-FULL = ("tf32", "fp32")
 # Channels of thin groups that a matrix kernel takes at once, with zeros between the groups.
 GROUP_BLOCK = 64
-# Channels that depth-wise kernels of full precision load at once.
-VECTOR = 4.0
-# Threads of a block of PyTorch's depth-wise kernels (DepthwiseConv2d.cu).
-DEPTHWISE_THREADS = 512.0
 
 
 def conv_sizes(task: Task) -> tuple[Floats, Floats, Floats, Floats]:
@@ -92,27 +87,6 @@ def repacking(task: Task) -> tuple[Floats, Floats]:
     return moved + copied * 2.0 * weights * task.element, kernels + copied
 
 
-def depthwise_blocks(task: Task) -> tuple[Floats, Floats]:
-    """Blocks of threads of a depth-wise convolution, and the bytes that one takes in from caches.
-
-    A thread makes an element of the result, which reads as many elements as the filter has taps.
-    The weight gradient of channels-first maps gives a block one tap of one channel; up to 8 of its
-    warps take an image each and pass over the map, 32 places at a time.
-    """
-    s = task.sizes
-    direction = task.words["direction"]
-    if direction == "wgrad" and task.words["layout"] == "nchw":
-        rounds = np.ceil(s["n"] / 8.0) * (1.0 + np.ceil(s["outputs"] / 32.0))
-        return s["c_in"] * s["taps"] * np.minimum(s["n"] / 8.0, 1.0), 512.0 * rounds
-    if direction == "wgrad" and task.family == "conv_depthwise" and task.dtype not in FULL:
-        # A block adds up 32 channels of one image, of 16 lines where the map is large.
-        parts = np.maximum(1.0, np.floor(np.sqrt(s["outputs"]) / 16.0))
-        blocks = np.ceil(s["c_in"] / 32.0) * s["n"] * parts
-        return blocks, 32.0 * task.element * s["outputs"] / parts * (1.0 + s["taps"] / 30.0)
-    places = s["n"] * (s["c_out"] * s["outputs"] if direction == "fwd" else s["c_in"] * s["inputs"])
-    return places / DEPTHWISE_THREADS, DEPTHWISE_THREADS * s["taps"] * task.element
-
-
 def pointwise(task: Task) -> Floats:
     """1 where a convolution is a plain product: one tap, one step, no padding, one group."""
     return is_point(task.sizes).astype(np.float64)
@@ -124,15 +98,16 @@ def convolution(task: Task, device: Device, coefficients: Coefficients) -> Parts
     # Matrix units read channels last; plain fp32 kernels take either order.
     matrix = device.peak > device.vector
     if task.base.startswith("conv_depthwise"):
-        rows, taken = depthwise_blocks(task)
-        taken = taken / np.where(_is_packed(task), coefficients["packed_gain"], 1.0)
+        native = task.family == "conv_depthwise_native"
+        rows, taken = blocks(s, task.words, task.dtype, task.element, native)
+        taken = taken * taken_share(s, task.words, task.dtype, coefficients["packed_gain"])
         special = memory_parts(
             s["read"], s["written"], rows, s["flops"], device, coefficients, row_bytes=taken
         )
-        if task.family == "conv_depthwise_native":
+        if native:
             return special
         generic = _generic(task, device, coefficients)
-        return searched(special, _is_made(task), generic.seconds, coefficients)
+        return searched(special, is_made(s, task.words, task.dtype), generic.seconds, coefficients)
     if task.base.startswith("conv_grouped"):
         return _groups(task, device, coefficients)
     if matrix:
@@ -193,34 +168,6 @@ def _generic(task: Task, device: Device, coefficients: Coefficients) -> Parts:
     direct = task.base.startswith("conv_depthwise") and task.words["layout"] == "nhwc"
     flops = s["flops"] if direct else tried_flops(task)
     return generic_parts(flops, summed, device, coefficients)
-
-
-def _is_made(task: Task) -> NDArray[np.bool_]:
-    """Where a library has a depth-wise kernel beside its generic one, by what its searches tried.
-
-    Up to 7 taps a side (9 for input gradients) and steps of 1 and 2, one output a channel. Channels
-    first 3 and 5 taps a side, 32 channels or more, and step 1 for input gradients; for weight
-    gradients in full precision 3 and 5, and channels in whole vectors.
-    """
-    s = task.sizes
-    direction, first = task.words["direction"], task.words["layout"] == "nchw"
-    full = direction == "wgrad" and task.dtype in FULL
-    sides = (3.0, 5.0) if first or full else (1.0, 3.0, 5.0, 7.0)
-    if direction == "dgrad" and not first:
-        sides = (*sides, 9.0)
-    made = np.isin(s["side"], sides) & (s["c_in"] == s["c_out"])
-    made &= s["step"] <= (1.0 if first and direction == "dgrad" else 2.0)
-    if full:
-        made &= s["c_in"] % VECTOR == 0.0
-    return np.asarray(made & (s["c_in"] >= 32.0) if first else made)
-
-
-def _is_packed(task: Task) -> NDArray[np.bool_]:
-    """Where fp16 has a depth-wise kernel that takes two channels at once."""
-    s = task.sizes
-    serves = task.dtype == "fp16" and task.words["layout"] == "nhwc"
-    serves &= task.words["direction"] != "wgrad"
-    return np.asarray(np.isin(s["side"], (3.0, 5.0)) & (s["step"] == 1.0) & serves)
 
 
 def _groups(task: Task, device: Device, coefficients: Coefficients) -> Parts:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from perfmodel.cost.conv_depthwise import by_library
 from perfmodel.cost.conv_point import POINT_TRANS, is_point, point_sizes
 from perfmodel.cost.parts import Floats
 from perfmodel.cost.scatter import FEW_ROWS
@@ -77,7 +78,7 @@ class Task:
     def family(self) -> str:
         """What kernels share a way of working: the base without direction and layout of a conv."""
         if self.base.startswith("conv_depthwise"):
-            native = self.words["layout"] == "nchw" and self.dtype != "fp16"
+            native = self.words["layout"] == "nchw" and not self.kernel.endswith("-fp16")
             return "conv_depthwise_native" if native else "conv_depthwise"
         if self.base.startswith(POINT):
             return POINT
@@ -238,7 +239,10 @@ def _kernels(
         yield f"attention_{direction}-{rate}", ~decode
         yield f"attention_decode-{rate}", decode
     elif family == "conv3d":
-        yield f"conv3d_{direction}-{rate}", None
+        # A plain product of a volume is one of a map with as many places.
+        point = _even_points(sizes, words["layout"], dtype)
+        yield f"{POINT}_{direction}_{words['layout']}-{rate}", point
+        yield f"conv3d_{direction}-{rate}", ~point
     elif family == "conv2d":
         # A map of one place lies alike in both layouts.
         flat = (sizes["inputs"] == 1) & (sizes["outputs"] == 1) & (sizes["groups"] == 1)
@@ -258,6 +262,25 @@ def _kernels(
         yield _only_kernel(family, words), None
 
 
+def _odd_channels(
+    sizes: dict[str, Floats], dtype: str
+) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Where channels do not start on 16 bytes, and copies or other kernels have to serve."""
+    step = 16.0 / bytes_per_element(dtype)
+    return np.asarray(
+        ((sizes["c_in"] % step > 0) | (sizes["c_out"] % step > 0)) & (dtype != "fp32")
+    )
+
+
+def _even_points(
+    sizes: dict[str, Floats], layout: str, dtype: str
+) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Plain products of rows that start on 16 bytes, on matrix units."""
+    rows = sizes["inputs"] if layout == "nchw" else sizes["c_in"]
+    even = ~_odd_channels(sizes, dtype) & (rows % (16.0 / bytes_per_element(dtype)) == 0)
+    return np.asarray(is_point(sizes) & even & (dtype != "fp32"))
+
+
 def _convolutions(
     sizes: dict[str, Floats], direction: str, layout: str, dtype: str
 ) -> Iterator[tuple[str, np.ndarray[tuple[int], np.dtype[np.bool_]]]]:
@@ -265,10 +288,8 @@ def _convolutions(
     rate = RATE_CLASS.get(dtype, dtype)
     depthwise = (sizes["groups"] > 1) & (sizes["groups"] == sizes["c_in"])
     grouped = (sizes["groups"] > 1) & ~depthwise
-    step = 16.0 / bytes_per_element(dtype)
-    odd = ((sizes["c_in"] % step > 0) | (sizes["c_out"] % step > 0)) & (dtype != "fp32")
-    rows = sizes["inputs"] if layout == "nchw" else sizes["c_in"]
-    point = is_point(sizes) & ~odd & (rows % step == 0) & (dtype != "fp32")
+    odd = _odd_channels(sizes, dtype)
+    point = _even_points(sizes, layout, dtype)
     other = ~depthwise & ~grouped & ~point
     # Channels last, other forms serve few or uneven channels.
     odd &= (layout == "nhwc") & (direction != "dgrad") & (rate == "half")
@@ -278,11 +299,15 @@ def _convolutions(
     yield f"conv_grouped{each}-{rate}", grouped
     yield f"conv_odd_{direction}_{layout}-{rate}", other & odd
     yield f"conv_{direction}_{layout}-{rate}", other & ~odd
-    # PyTorch's own kernels serve channels-first maps, except in fp16, for which cuDNN has its own;
-    # channels last it has one more for fp16 than for bf16, and others for full precision.
-    own = layout == "nchw" and dtype != "fp16"
-    library = f"-{dtype}" if rate == "half" and not own else ""
-    yield f"conv_depthwise_{direction}_{layout}{library}", depthwise
+    # PyTorch's own kernels serve channels-first maps, except some in fp16; channels last the
+    # library has one more for fp16 than for bf16, and others for full precision.
+    kernel = f"conv_depthwise_{direction}_{layout}"
+    if layout == "nchw" and dtype == "fp16":
+        library = by_library(sizes)
+        yield f"{kernel}-fp16", depthwise & library
+        yield kernel, depthwise & ~library
+    else:
+        yield f"{kernel}-{dtype}" if rate == "half" and layout == "nhwc" else kernel, depthwise
 
 
 def _only_kernel(family: str, words: dict[str, str]) -> str:

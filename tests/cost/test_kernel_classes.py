@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from perfmodel.calibrate.learn import EVEN_SHARES, SHARES, shares_of
-from perfmodel.cost.conv_kernels import convolution, depthwise_blocks, pointwise, repacking
+from perfmodel.cost.conv_kernels import convolution, pointwise, repacking
 from perfmodel.cost.efficiency import load_coefficients
 from perfmodel.cost.gemm import MANY_SPLITS, SPLITS, gemm_parts
 from perfmodel.cost.mechanism import task_device
@@ -17,6 +17,7 @@ from perfmodel.workload.op import op_from_dict
 CONV = {"op": "conv2d", "n": 8, "c_in": 64, "h": 28, "w": 28, "c_out": 128, "kernel": 1,
         "stride": 1, "padding": 0, "groups": 1, "layout": "nhwc", "dtype": "bf16"}  # fmt: skip
 GEMM = {"op": "gemm", "m": 1000, "n": 1024, "k": 1024, "dtype": "bf16"}
+VOLUME = CONV | {"op": "conv3d", "d": 4}
 DEPTHWISE = CONV | {"c_out": 64, "groups": 64, "kernel": 3, "padding": 1}
 
 
@@ -55,6 +56,12 @@ def task(record) -> Task:
         (CONV | {"layout": "nchw", "h": 7, "w": 7}, "conv_fwd_nchw-half"),
         (CONV | {"layout": "nchw", "h": 1, "w": 1}, "conv_point_fwd_nhwc-half"),
         (CONV | {"dtype": "fp32"}, "conv_fwd_nhwc-fp32"),
+        (VOLUME, "conv_point_fwd_nhwc-half"),
+        (VOLUME | {"layout": "nchw", "d": 7, "pass": "wgrad"}, "conv_point_wgrad_nchw-half"),
+        (VOLUME | {"layout": "nchw", "d": 7, "h": 7, "w": 7}, "conv3d_fwd-half"),
+        (VOLUME | {"kernel": 3, "padding": 1}, "conv3d_fwd-half"),
+        (VOLUME | {"c_in": 63}, "conv3d_fwd-half"),
+        (VOLUME | {"dtype": "fp32"}, "conv3d_fwd-fp32"),
         (CONV | {"c_in": 63}, "conv_odd_fwd_nhwc-half"),
         (CONV | {"c_in": 63, "pass": "wgrad"}, "conv_odd_wgrad_nhwc-half"),
         (CONV | {"c_in": 63, "pass": "dgrad"}, "conv_dgrad_nhwc-half"),
@@ -92,11 +99,12 @@ def test_odd_channels_are_padded_one_operand_at_a_time():
     assert moved == 2 * 2 * (8 * 3 * 28 * 28 + 3 * 128)
 
 
-def test_weight_gradient_of_depthwise_maps_counts_a_block_a_tap():
-    rows, _ = depthwise_blocks(task(DEPTHWISE | {"layout": "nchw", "pass": "wgrad"}))
-    assert rows == 64 * 9
-    rows, _ = depthwise_blocks(task(DEPTHWISE | {"layout": "nchw", "pass": "wgrad", "n": 2}))
-    assert rows == 64 * 9 / 4
+def test_plain_products_of_volumes_are_those_of_maps_with_as_many_places():
+    volume, flat = task(VOLUME), task(CONV | {"h": 4 * 28})
+    assert {name: tuple(size) for name, size in volume.sizes.items()} == {
+        name: tuple(size) for name, size in flat.sizes.items()
+    }
+    assert volume.words == flat.words
 
 
 def test_more_splits_never_cost_time():
@@ -124,57 +132,6 @@ def test_shares_favour_the_learner_that_is_right():
     assert tuple(shares_of(answers[::-1], truth)) == (0.0, 1.0)
     assert tuple(shares_of(answers[:, :20], truth[:20])) == EVEN_SHARES
     assert all(sum(shares) <= 1.0 for shares in SHARES)
-
-
-@pytest.mark.parametrize(
-    ("record", "made"),
-    [
-        (DEPTHWISE, True),
-        (DEPTHWISE | {"kernel": 9, "padding": 4}, False),
-        (DEPTHWISE | {"kernel": 9, "padding": 4, "pass": "dgrad"}, True),
-        (DEPTHWISE | {"kernel": 1, "padding": 0}, True),
-        (DEPTHWISE | {"c_out": 128}, False),
-        (DEPTHWISE | {"pass": "wgrad", "dtype": "fp32"}, True),
-        (
-            DEPTHWISE | {"pass": "wgrad", "dtype": "fp32", "c_in": 66, "c_out": 66, "groups": 66},
-            False,
-        ),
-        (DEPTHWISE | {"kernel": 7, "padding": 3, "pass": "wgrad"}, True),
-        (DEPTHWISE | {"kernel": 7, "padding": 3, "pass": "wgrad", "dtype": "tf32"}, False),
-        (DEPTHWISE | {"pass": "dgrad", "stride": 2}, True),
-        (DEPTHWISE | {"pass": "dgrad", "stride": 2, "layout": "nchw", "dtype": "fp16"}, False),
-        (DEPTHWISE | {"pass": "dgrad", "layout": "nchw", "dtype": "fp16"}, True),
-        (DEPTHWISE | {"kernel": 7, "padding": 3, "layout": "nchw", "dtype": "fp16"}, False),
-    ],
-)
-def test_which_depthwise_convolutions_have_a_kernel_made_for_them(record, made):
-    """One that has takes the time of its bytes, one that has not that of its operations."""
-    one = task(record)
-    device = task_device(one, load_accelerator("h100-sxm5-80gb"))
-    c = load_coefficients("hopper").of(one.kernel) | {"search_spread_seconds": 1e-9}
-    slow, quick = (
-        convolution(one, device, c | {"generic_efficiency": share}).seconds[0]
-        for share in (1e-4, 1e-3)
-    )
-    assert (slow == quick) == made
-
-
-def test_fp16_works_on_pairs_of_channels_where_it_has_such_a_kernel():
-    device = task_device(task(DEPTHWISE), load_accelerator("h100-sxm5-80gb"))
-    big = DEPTHWISE | {"n": 512, "c_in": 512, "c_out": 512, "groups": 512, "kernel": 5,
-                       "padding": 2}  # fmt: skip
-    for record, gains in (
-        (big | {"dtype": "fp16"}, True),
-        (big, False),
-        (big | {"dtype": "fp16", "stride": 2}, False),
-        (big | {"dtype": "fp16", "pass": "wgrad"}, False),
-    ):
-        one = task(record)
-        c = load_coefficients("hopper").of(one.kernel)
-        plain, packed = (
-            convolution(one, device, c | {"packed_gain": gain}).seconds[0] for gain in (1.0, 3.0)
-        )
-        assert (packed < plain) == gains
 
 
 def test_tf32_may_fall_to_kernels_of_full_precision():

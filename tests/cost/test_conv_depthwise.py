@@ -1,0 +1,152 @@
+"""Which kernel a depth-wise convolution runs in, and what its mechanism counts."""
+
+import pytest
+
+from perfmodel.cost.conv_depthwise import blocks, taken_share
+from perfmodel.cost.conv_kernels import convolution
+from perfmodel.cost.efficiency import load_coefficients
+from perfmodel.cost.mechanism import task_device
+from perfmodel.cost.tasks import Task, tasks_of
+from perfmodel.hardware import load_accelerator
+from perfmodel.workload.op import op_from_dict
+
+DEPTHWISE = {"op": "conv2d", "n": 8, "c_in": 64, "h": 28, "w": 28, "c_out": 64, "kernel": 3,
+             "stride": 1, "padding": 1, "groups": 64, "layout": "nhwc",
+             "dtype": "bf16"}  # fmt: skip
+WIDE = DEPTHWISE | {"c_in": 512, "c_out": 512, "groups": 512}
+FIRST = WIDE | {"layout": "nchw", "dtype": "fp16"}
+ALONE = FIRST | {"n": 1, "stride": 2}
+
+
+def task(record) -> Task:
+    _, (found,) = tasks_of(op_from_dict(record))
+    return found
+
+
+def few(record, channels):
+    return record | {"c_in": channels, "c_out": channels, "groups": channels}
+
+
+@pytest.mark.parametrize(
+    ("record", "library"),
+    [
+        (FIRST, True),
+        (few(FIRST, 32), True),
+        (few(FIRST, 31), False),
+        (FIRST | {"dtype": "bf16"}, False),
+        (FIRST | {"w": 6}, False),
+        (FIRST | {"kernel": 5, "padding": 2}, True),
+        (FIRST | {"kernel": 7, "padding": 3}, False),
+        (FIRST | {"kernel": 4}, False),
+        (FIRST | {"stride": 2}, True),
+        (FIRST | {"stride": 3}, False),
+        (few(FIRST, 256) | {"stride": 2}, True),
+        (few(FIRST, 256) | {"stride": 2, "w": 27}, False),
+        (few(FIRST, 255) | {"stride": 2}, False),
+        (few(ALONE, 32), True),
+        (few(ALONE, 32) | {"kernel": 1, "padding": 0}, True),
+        (few(ALONE, 32) | {"kernel": 1, "padding": 0, "w": 29}, False),
+        (few(FIRST, 128) | {"kernel": 1, "padding": 0, "stride": 2, "w": 7}, True),
+        (few(FIRST, 128) | {"kernel": 1, "padding": 0, "stride": 2, "w": 7, "n": 17}, False),
+        (FIRST | {"h": 1, "w": 1}, True),
+        (FIRST | {"h": 1, "w": 1, "stride": 2}, False),
+    ],
+)
+@pytest.mark.parametrize("direction", ["fwd", "dgrad", "wgrad"])
+def test_which_of_fp16_channels_first_pytorch_leaves_to_the_library(record, library, direction):
+    one = task(record | {"pass": direction})
+    assert one.kernel == f"conv_depthwise_{direction}_nchw" + ("-fp16" if library else "")
+    assert one.family == ("conv_depthwise" if library else "conv_depthwise_native")
+
+
+def test_weight_gradient_of_pytorch_counts_a_block_a_tap():
+    for images, share in ((8, 1.0), (2, 0.25)):
+        one = task(DEPTHWISE | {"layout": "nchw", "pass": "wgrad", "n": images})
+        rows, _ = blocks(one.sizes, one.words, one.dtype, one.element, native=True)
+        assert rows == 64 * 9 * share
+
+
+def test_weight_gradient_of_the_library_counts_32_channels_of_an_image():
+    for record in (DEPTHWISE, few(FIRST, 64)):
+        one = task(record | {"pass": "wgrad"})
+        rows, taken = blocks(one.sizes, one.words, one.dtype, one.element, native=False)
+        assert rows == 2 * 8
+        assert taken == 32 * 2 * 28 * 28 * 1.3
+
+
+@pytest.mark.parametrize(
+    ("record", "share"),
+    [
+        (DEPTHWISE, 6 / 12),
+        (DEPTHWISE | {"kernel": 7, "padding": 3, "dtype": "fp16"}, 10 / 28),
+        (DEPTHWISE | {"n": 7}, 1.0),
+        (DEPTHWISE | {"stride": 2}, 1.0),
+        (DEPTHWISE | {"dtype": "tf32"}, 1.0),
+        (DEPTHWISE | {"pass": "dgrad"}, 1.0),
+        (DEPTHWISE | {"pass": "wgrad"}, 1.0),
+        (DEPTHWISE | {"layout": "nchw"}, 1.0),
+        (few(DEPTHWISE, 63), 1.0),
+        (few(DEPTHWISE, 62), 6 / 12),
+        (DEPTHWISE | {"dtype": "fp16"}, 1 / 3),
+        (DEPTHWISE | {"dtype": "fp16", "n": 1}, 1 / 3),
+        (few(DEPTHWISE, 62) | {"dtype": "fp16"}, 6 / 12),
+        (DEPTHWISE | {"dtype": "fp16", "stride": 2}, 1 / 3),
+        (DEPTHWISE | {"dtype": "fp16", "stride": 2, "pass": "dgrad"}, 1.0),
+    ],
+)
+def test_neighbours_of_a_line_share_what_they_read(record, share):
+    one = task(record)
+    found = taken_share(one.sizes, one.words, one.dtype, 3.0)
+    assert found == pytest.approx([share])
+
+
+@pytest.mark.parametrize(
+    ("record", "made"),
+    [
+        (DEPTHWISE, True),
+        (DEPTHWISE | {"kernel": 9, "padding": 4}, False),
+        (DEPTHWISE | {"kernel": 9, "padding": 4, "pass": "dgrad"}, True),
+        (DEPTHWISE | {"kernel": 1, "padding": 0}, True),
+        (DEPTHWISE | {"c_out": 128}, False),
+        (DEPTHWISE | {"pass": "wgrad", "dtype": "fp32"}, True),
+        (
+            DEPTHWISE | {"pass": "wgrad", "dtype": "fp32", "c_in": 66, "c_out": 66, "groups": 66},
+            False,
+        ),
+        (DEPTHWISE | {"kernel": 7, "padding": 3, "pass": "wgrad"}, True),
+        (DEPTHWISE | {"kernel": 7, "padding": 3, "pass": "wgrad", "dtype": "tf32"}, False),
+        (DEPTHWISE | {"pass": "dgrad", "stride": 2}, True),
+        (FIRST | {"pass": "dgrad", "stride": 2}, False),
+        (FIRST | {"pass": "dgrad"}, True),
+        (FIRST | {"kernel": 1, "padding": 0}, True),
+        (FIRST | {"kernel": 1, "padding": 0, "pass": "wgrad"}, False),
+    ],
+)
+def test_which_depthwise_convolutions_have_a_kernel_made_for_them(record, made):
+    """One that has takes the time of its bytes, one that has not that of its operations."""
+    one = task(record)
+    device = task_device(one, load_accelerator("h100-sxm5-80gb"))
+    c = load_coefficients("hopper").of(one.kernel) | {"search_spread_seconds": 1e-9}
+    slow, quick = (
+        convolution(one, device, c | {"generic_efficiency": share}).seconds[0]
+        for share in (1e-4, 1e-3)
+    )
+    assert (slow == quick) == made
+
+
+def test_fp16_works_on_pairs_of_channels_where_it_has_such_a_kernel():
+    device = task_device(task(DEPTHWISE), load_accelerator("h100-sxm5-80gb"))
+    big = few(DEPTHWISE, 512) | {"n": 4, "h": 256, "w": 256, "kernel": 5, "padding": 2}
+    for record, gains in (
+        (big | {"dtype": "fp16"}, True),
+        (big, False),
+        (big | {"dtype": "fp16", "stride": 2, "pass": "dgrad"}, False),
+        (few(big, 500) | {"dtype": "fp16"}, False),
+        (big | {"dtype": "fp16", "pass": "wgrad"}, False),
+    ):
+        one = task(record)
+        c = load_coefficients("hopper").of(one.kernel)
+        plain, packed = (
+            convolution(one, device, c | {"packed_gain": gain}).seconds[0] for gain in (1.0, 3.0)
+        )
+        assert (packed < plain) == gains
