@@ -70,8 +70,28 @@ def as_cuda(table: Mapping[Any, Callable[..., Any]]) -> Iterator[None]:
         library._destroy()
 
 
+_ONE_FORMAT: Final = frozenset(
+    {
+        _ATEN.mm.default,
+        _ATEN.addmm.default,
+        _ATEN.bmm.default,
+        _ATEN.baddbmm.default,
+        _ATEN.convolution.default,
+    }
+)
+"""Products, whose kernels convert nothing."""
+
+
 def on_meta(func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
-    """Run an operator on meta tensors, in a format that its meta kernel takes."""
+    """Run an operator on meta tensors, in a format that its meta kernel takes.
+
+    Raises
+    ------
+    RuntimeError
+        Where CUDA has no kernel for operands of several formats, which meta kernels let through.
+    """
+    if func in _ONE_FORMAT:
+        _check_formats(func, args)
     for part in (recurrent, losses):
         found = part.run(func, args)
         if found is not None:
@@ -82,6 +102,14 @@ def on_meta(func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         return func(*args, **kwargs)
     pair = [tensor.to(torch.bfloat16) for tensor in args[:2]]
     return func(*pair, *args[2:], **kwargs).to(args[0].dtype)
+
+
+def _check_formats(func: Any, args: tuple[Any, ...]) -> None:
+    formats = [one.dtype for one in args if isinstance(one, torch.Tensor)]
+    if len(set(formats)) > 1:
+        said = ", ".join(str(one).removeprefix("torch.") for one in formats)
+        message = f"{func.overloadpacket.__name__}: operands must have the same dtype, not {said}"
+        raise RuntimeError(message)
 
 
 def corrected(func: Any, args: tuple[Any, ...], out: Any) -> Any:

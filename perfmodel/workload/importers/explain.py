@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import linecache
+import re
 from types import MappingProxyType
 from typing import Final
 
@@ -34,9 +36,24 @@ _REPAIRS: Final = MappingProxyType(
         "ow precision dtypes": "CUDA has no kernel in that format either: cast to fp32",
         "support sparse gradients": 'train it with Training(optimizer="sgd"), or sparse=False',
         "custom C++ ops": "install the torchvision that was built for this PyTorch",
+        "no fake impl": "tell the shape of its result with torch.library.register_fake; it is "
+        "then priced between two estimates, by name",
+        "no autograd formula": "give the operator a derivative with "
+        "torch.library.register_autograd, or trace it without training=",
+        "Torch not compiled with CUDA": "take the device from the inputs (x.device) instead of "
+        "naming one: the recording runs on none",
+        "must be Tensor, not numpy.ndarray": "pass tensors: torch.from_numpy(array)",
+        "No CUDA GPUs are available": "take the device from the inputs (x.device)",
     }
 )
 """What to do about well-known messages of PyTorch."""
+_LOOKS: Final = MappingProxyType(
+    {
+        r"\.tolist\(": "keep the list a tensor on the device, or make it an argument of the module",
+        r"\.numpy\(|\bnp\.": "call the function of torch that does the same as NumPy's",
+    }
+)
+"""What a line that looks at data says, and what to write there instead."""
 _MIXTURE: Final = (
     "; for a mixture of experts that supports it, "
     'model.set_experts_implementation("grouped_mm") has shapes that no data decides'
@@ -67,7 +84,7 @@ def explained(fault: Exception, name: str, failed: tuple[str, str, str] | None) 
     text = str(fault).strip().split("\n")[0]
     if isinstance(fault, Unknown) or _needs_data(fault):
         operator = operator or "a look at the data"
-        way = _WAYS.get(operator, "keep shapes and branches independent of tensor values")
+        way = _WAYS.get(operator) or _instead(line)
         return WorkloadError(
             where,
             f"<{operator}: the step depends on the values of a tensor computed on the device>",
@@ -95,6 +112,16 @@ def explained(fault: Exception, name: str, failed: tuple[str, str, str] | None) 
         "a forward that runs on these inputs",
         repair=_repair(text),
     )
+
+
+def _instead(line: str) -> str:
+    """The way round that the text of the user's line suggests."""
+    path, _, number = line.rpartition(":")
+    text = linecache.getline(path, int(number)) if number.isdigit() else ""
+    for part, way in _LOOKS.items():
+        if re.search(part, text):
+            return way
+    return "keep shapes and branches independent of tensor values"
 
 
 def _beside(module: str, line: str) -> str:
@@ -128,6 +155,6 @@ def _repair(text: str) -> str:
             return way
     if "same device" in text or ("device" in text and "meta" in text and "cpu" in text):
         return "make the tensor on the device of the inputs (device=x.device)"
-    if any(word in text for word in ("shape", "size", " dim", "dtype", "scalar type")):
+    if any(word in text for word in ("shape", "size", " dim", "dtype", "scalar type", " type ")):
         return "make the shapes and formats of the example inputs those that forward expects"
     return "run the module once on these inputs; what fails there fails here"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections import UserDict
-from typing import Any
+from typing import Any, Final
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from perfmodel.errors import WorkloadError
 from perfmodel.workload.importers.memory import parts
@@ -14,6 +15,8 @@ from perfmodel.workload.importers.schema import tensors_in
 from perfmodel.workload.importers.values import LARGEST
 
 Values = list[tuple[torch.Tensor, torch.Tensor]]
+_OPERATORS: Final = ("torch._ops", "torch._library")
+"""Where the classes of operators stand, a module's own ones among them."""
 
 
 def on_meta(module: Any) -> tuple[Any, Values]:
@@ -33,6 +36,14 @@ def on_meta(module: Any) -> tuple[Any, Values]:
     memo: dict[int, Any] = {}
     values: Values = []
     module = getattr(module, "_orig_mod", module)  # what torch.compile wraps
+    for name, unmade in (*module.named_parameters(), *module.named_buffers()):
+        if is_lazy(unmade):
+            raise WorkloadError(
+                f"trace: {type(module).__name__}",
+                f"<{name}, whose shape the first call of a lazy module decides>",
+                "parameters and buffers with shapes",
+                repair="run the module once on the CPU before it is traced, or state the sizes",
+            )
     for parameter in module.parameters():
         memo[id(parameter)] = torch.nn.Parameter(
             _meta(parameter), requires_grad=parameter.requires_grad
@@ -42,6 +53,8 @@ def on_meta(module: Any) -> tuple[Any, Values]:
         _remember(values, memo[id(buffer)], buffer)
     for part in module.modules():
         for value in vars(part).values():
+            if type(value).__module__.startswith(_OPERATORS):
+                memo[id(value)] = value  # there is one of each
             if isinstance(value, torch.Tensor) and id(value) not in memo:
                 memo[id(value)] = _meta(value)
                 _remember(values, memo[id(value)], value)

@@ -130,6 +130,60 @@ def test_shape_mismatch_names_the_line_and_the_module():
     assert "example inputs" in error.repair
 
 
+@torch.library.custom_op("perfmodel_tests::shapeless", mutates_args=())
+def shapeless(x: torch.Tensor) -> torch.Tensor:
+    return x.clone()
+
+
+@torch.library.custom_op("perfmodel_tests::underived", mutates_args=())
+def underived(x: torch.Tensor) -> torch.Tensor:
+    return x.clone()
+
+
+underived.register_fake(torch.empty_like)
+
+
+class Calls(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+        self.function = function
+
+    def forward(self, x):
+        return self.function(self.fc(x)).sum()
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "way"),
+    [
+        (Numpy(), {}, "function of torch"),
+        (Tolist(), {}, "argument of the module"),
+        (Calls(shapeless), {}, "register_fake"),
+        (Calls(underived), {"training": pm.Training()}, "register_autograd"),
+        (Calls(lambda x: x.cuda()), {}, "x.device"),
+        (nn.LazyLinear(4), {}, "once on the CPU"),
+    ],
+)
+def test_the_way_round_is_that_of_the_reason(model, more, way):
+    if way == "x.device" and torch.cuda.is_available():
+        pytest.skip("a device is there")
+    assert way in refused(model, torch.ones(4, 4), **more).repair
+
+
+@pytest.mark.parametrize(
+    ("model", "x"),
+    [
+        (nn.Linear(4, 4).half(), torch.ones(2, 4)),
+        (nn.Linear(4, 4), torch.ones(2, 4, dtype=torch.long)),
+        (nn.Conv2d(3, 4, 3).bfloat16(), torch.ones(2, 3, 8, 8)),
+    ],
+)
+def test_formats_that_cuda_refuses_to_mix_are_refused(model, x):
+    assert "formats of the example inputs" in refused(model, x).repair
+    half = model.float() if x.dtype == torch.float32 else nn.Identity()
+    assert pm.trace(half, x, autocast="bf16").nodes is not None
+
+
 def test_tensor_on_the_wrong_device():
     assert "device" in refused(Devices(), torch.ones(4)).repair
 
