@@ -85,10 +85,9 @@ def between(first: Counters, last: Counters, steps: int) -> dict[str, Any]:
 
 
 def uncollected(step: Callable[[], Any], sync: Callable[[], None], singles: int) -> float:
-    """Median host seconds of single steps with the collector off and everything old frozen."""
+    """Median host seconds of single steps with the collector off."""
     enabled = gc.isenabled()
     gc.collect()
-    gc.freeze()
     gc.disable()
     spent = []
     try:
@@ -99,7 +98,6 @@ def uncollected(step: Callable[[], Any], sync: Callable[[], None], singles: int)
             spent.append(time.perf_counter() - begin)
         sync()
     finally:
-        gc.unfreeze()
         if enabled:
             gc.enable()
     return sorted(spent)[len(spent) // 2]
