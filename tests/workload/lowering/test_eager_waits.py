@@ -36,11 +36,12 @@ def flops(tensors, *nodes):
 @pytest.mark.parametrize(
     ("rows", "cols", "microseconds"),
     [(262144, 512, 127.0), (65536, 64, 15.6), (16384, 64, 4.4), (4096, 256, 1.9),
-     (1024, 1152, 3.1), (1024, 512, 1.8), (49152, 49, 16.5)],
+     (1024, 1152, 3.1), (1024, 512, 1.8), (49152, 49, 16.5), (1024, 2048, 4.4), (512, 2048, 4.3),
+     (8192, 512, 4.0), (32768, 512, 16.0), (4096, 1024, 4.3)],
 )  # fmt: skip
 def test_a_row_takes_its_time_however_short_it_is(rows, cols, microseconds):
     """Profiled reductions of an H100, less the 1.5 us in which any kernel begins and ends."""
-    assert row_work(rows, cols) / PICOSECOND * 1e-6 == pytest.approx(microseconds, rel=0.35)
+    assert row_work(rows, cols) / PICOSECOND * 1e-6 == pytest.approx(microseconds, rel=0.2)
 
 
 def test_tests_of_masks_along_rows_are_no_stream_of_bytes():
@@ -217,7 +218,7 @@ def test_gradients_of_norms_copy_turned_operands():
 
 
 def test_few_rows_are_shared_by_many_warps():
-    assert row_work(8, 36864) < 0.2 * row_work(8192, 36864)
+    assert row_work(8, 36864) < 0.35 * row_work(8192, 36864)
 
 
 def test_windows_and_copies_of_pixels_cost_by_their_layout():

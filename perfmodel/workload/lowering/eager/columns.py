@@ -9,9 +9,9 @@ another. With :math:`v` the rows of a thread and :math:`l` the loads of that las
 
     t = t_0 + a v + b\,l + \text{bytes} / \text{bandwidth}.
 
-Along a row go the 32 threads of a warp, each with four loads at a time, so that a row takes a
-certain time however short it is: with :math:`w` times as many rows as warps that run at once, and
-:math:`k` times 128 elements a row,
+Along a row go the 32 threads of a warp, or more of a block's where rows are few; each loads four
+elements at a time where rows are made of fours, so that a row takes a certain time however short
+it is. With :math:`w` times as many warps as run at once, and :math:`k` loads of a thread,
 
 .. math::
 
@@ -31,10 +31,10 @@ from perfmodel.workload.lowering.device import H100, Device
 _BEGIN, _ROW, _LOAD = 3.05e7, 3.6e5, 3.08e6
 _BYTE = 2.1  # 7.1 operations in the time of 3.35 bytes
 _MOST_THREADS, _WARP = 512, 32
-# profiled means, sums and tests along rows (17 shapes of 2 to 1152 elements, median error 14 %):
-# 0.3 and 0.25 us at the beginning, 1.9 and 0.5 us each time all warps have a row
-_ROW_BEGIN, _ROW_TURN = (2.1e6, 1.7e6), (1.3e7, 3.4e6)
-_LOADED = 4 * _WARP
+# profiled means, sums and tests along rows (16 shapes of 49 to 2,048 elements, median error 8 %):
+# 0.4 and 0.2 us at the beginning, 1.7 and 0.45 us each time all warps have a row
+_ROW_BEGIN, _ROW_TURN = (2.8e6, 1.4e6), (1.18e7, 3.07e6)
+_HIGHEST, _VECTOR = _MOST_THREADS // _WARP, 4
 _SHARED, _FEWEST = 256, 16
 
 
@@ -65,10 +65,13 @@ def row_work(rows: int, cols: int, device: Device = H100) -> float:
     >>> row_work(65536, 64) > 4 * row_work(8192, 64)
     True
     """
-    turns = rows * _WARP / (device.units * device.threads)
-    # few rows: more warps, then blocks, share one
-    shared = max(1, min(int(1 / turns), cols // (_WARP * _FEWEST)))
-    loads = -(-cols // (_LOADED * shared))
+    height = min(_power(rows), _HIGHEST)
+    lanes = min(_power(cols), _MOST_THREADS // height)
+    values = -(-cols // lanes)
+    if values >= min(_SHARED, height * _FEWEST):  # the block's other rows of threads take a part
+        values = -(-values // height)
+    loads = values if cols % _VECTOR else -(-values // _VECTOR)
+    turns = rows * max(_WARP, lanes) / (device.units * device.threads)
     begin, turn = (one + more * loads for one, more in (_ROW_BEGIN, _ROW_TURN))
     return begin + turns * turn
 

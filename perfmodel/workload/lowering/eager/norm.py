@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from perfmodel.workload.lowering.device import Device
 from perfmodel.workload.lowering.eager.channels import channel_work
+from perfmodel.workload.lowering.eager.columns import row_work
 from perfmodel.workload.lowering.kernel import Kernel
 from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel
 from perfmodel.workload.lowering.stream import OFFSETS, TURNED, stream
@@ -294,7 +295,8 @@ def safe_softmax(site: Site) -> Work:
     width = item_bytes(out.dtype)
     bools = ((site.temporary(), elements),)
     compare = stream("eq", elements, elements * item_bytes(x.dtype), elements, elements)
-    every = stream("all", elements, elements, 0, elements)
+    rows = elements // max(1, x.shape[int(site.attribute("dim", -1))] if x.shape else 1)
+    every = stream("all", elements, elements, 0, row_work(rows, elements // rows, site.device))
     # One word for each row says whether it is masked: no flat vector beside the others.
     work = elements * (1.0 + OFFSETS)
     choose = stream("where", elements, elements * width, elements * width, work)

@@ -7,7 +7,6 @@ nothing is claimed.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -133,7 +132,9 @@ def _strides_out(
         steps = strides_of(whole[0], known) if whole else None
         if steps is None or _axis(output.shape, steps) is None:
             return None
-        return _dense(output.shape, sorted(range(len(steps)), key=lambda axis: -steps[axis]))
+        return _dense(
+            output.shape, [axis for _, axis in sorted((-s, k) for k, s in enumerate(steps))]
+        )
     source, steps = inputs[0], strides_of(inputs[0], known)
     if steps is None:
         return None
@@ -200,4 +201,4 @@ def _viewed(shape: Sequence[int], steps: Steps, viewed: Sequence[int]) -> Steps 
             return None
         if axis:
             step, held, seen = steps[axis - 1], 1, 1
-    return tuple(found) if place < 0 and math.prod(shape) else None
+    return tuple(found) if place < 0 and 0 not in shape else None
