@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +82,8 @@ def load_export(path: str | Path, *, batch_size: int | None = None) -> Program:
     from perfmodel.workload.importers.record import record
 
     try:
-        program = torch.export.load(path)
+        with _quietly():
+            program = torch.export.load(path)
     except Exception as fault:
         raise WorkloadError(
             str(path),
@@ -99,6 +103,20 @@ def load_export(path: str | Path, *, batch_size: int | None = None) -> Program:
         args, kwargs = _rebatched((args, kwargs), batch_size, program, path)
     program = move_to_device_pass(program, "meta")  # what the graph makes names a device too
     return record(program.module(), args, kwargs, name=path.stem, via="export")
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without PyTorch's own log of a fault, which is told once, or its notes on its own formats."""
+    log = logging.getLogger("torch.export")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def _rebatched(inputs: Any, batch_size: int, program: Any, path: Path) -> Any:

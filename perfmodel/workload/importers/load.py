@@ -34,6 +34,13 @@ def load_graph(
     """
     path = Path(path)
     name = path.name.lower()
+    if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
+        raise WorkloadError(
+            f"{path}: batch_size",
+            batch_size,
+            "a whole number above zero",
+            repair="give the batch that is run, or leave it out",
+        )
     if dims and not name.endswith(".onnx"):
         raise WorkloadError(
             f"{path}: --dim",

@@ -102,3 +102,13 @@ def test_what_is_no_saved_program(tmp_path):
     path.write_bytes(b"nothing")
     with pytest.raises(WorkloadError, match=r"torch\.export\.save"):
         pm.load_graph(path)
+
+
+def test_a_fault_of_a_saved_program_is_told_once(tmp_path, image, caplog):
+    path = tmp_path / "net.pt2"
+    torch.export.save(torch.export.export(Net().eval(), (image,)), path)
+    path.write_bytes(path.read_bytes()[:2000])
+    caplog.clear()
+    with pytest.raises(WorkloadError, match=r"torch\.export\.save"):
+        pm.load_graph(path)
+    assert caplog.records == []

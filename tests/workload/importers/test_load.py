@@ -37,6 +37,13 @@ def test_graph_json_and_its_batch(saved):
         load_graph(path, batch_size=16)
 
 
+@pytest.mark.parametrize("batch_size", [0, -3, 2.0, True, "8"])
+@pytest.mark.parametrize("name", ["net.json", "net.pt2", "net.onnx"])
+def test_a_batch_of_nothing_is_refused(tmp_path, name, batch_size):
+    with pytest.raises(WorkloadError, match="above zero"):
+        load_graph(tmp_path / name, batch_size=batch_size)
+
+
 def test_an_unknown_suffix_has_a_nearest():
     with pytest.raises(WorkloadError) as caught:
         load_graph("model.onx")
