@@ -76,6 +76,11 @@ class ModelRow:
         without a profiler, then the one with a probe, then the later one.
     began : float or None
         When the run began, by the table's sidecar [s since 1970].
+    phases_s : (float, float, float) or None
+        Of single training steps: until the forward pass was issued, the backward pass, the
+        optimizer's step [s].
+    backward_block_s : float or None
+        The probe's block in the thread that runs the backward pass, beside the single steps [s].
     """
 
     case: str
@@ -104,6 +109,8 @@ class ModelRow:
     stream_block_s: float | None = None
     superseded: bool = False
     began: float | None = None
+    phases_s: tuple[float, float, float] | None = None
+    backward_block_s: float | None = None
 
     @property
     def recorded(self) -> str:
@@ -285,7 +292,18 @@ def _row(record: dict[str, Any], run: str, attached: bool) -> ModelRow:
         if record.get("after_profiler")
         else attached,
         run=run,
+        phases_s=_phases(record),
+        backward_block_s=seconds("backward_probe_block_us"),
     )
+
+
+def _phases(record: dict[str, Any]) -> tuple[float, float, float] | None:
+    """What single training steps spent where; None of a step that does not train."""
+    told = [record.get(f"{name}_host_us") for name in ("forward", "backward", "optimizer")]
+    if not all(told):
+        return None
+    forward, backward, optimizer = (float(value or 0.0) * 1e-6 for value in told)
+    return forward, backward, optimizer
 
 
 def _time(record: dict[str, Any], name: str) -> float:
