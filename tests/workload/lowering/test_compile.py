@@ -401,3 +401,37 @@ def test_angles_are_computed_for_every_element_of_a_loop():
         return kernel.flops
 
     assert work("sin") > 8 * work("exp")
+
+
+def test_heads_that_attention_repeats_are_copied_out():
+    half = ((2, 1, 64, 32), "bf16")
+    tensors = {
+        "k": (*half, "input"), "v": (*half, "input"), "q": ((2, 4, 64, 32), "bf16", "input"),
+        "r": half, "w": ((2, 4, 64, 32), "bf16", "view of r", "strided"),
+        "u": ((2, 4, 64, 32), "bf16", "view of v", "strided"), "o": ((2, 4, 64, 32), "bf16"),
+    }  # fmt: skip
+    nodes = [
+        ("exp", "k", "r"),
+        ("expand", "r", "w", {"size": [2, 4, 64, 32]}),
+        ("expand", "v", "u", {"size": [2, 4, 64, 32]}),
+        ("_scaled_dot_product_cudnn_attention", "qwu", "o", {}),
+    ]
+    found = compiled(program(tensors, nodes, "o")).kernels
+    # keys are made, then copied four times over; values lie in memory and are repeated in place
+    assert [kernel.kind for kernel in found] == ["pointwise", "pointwise", "attention"]
+    assert found[1].bytes_written == 4 * found[0].bytes_written == 2 * 2 * 4 * 64 * 32
+
+
+def test_a_lone_warp_waits_for_its_sines():
+    def seconds(rows, angle):
+        tensors = {"x": ((rows, 256), "fp32", "input"), "a": ((rows, 256), "fp32"),
+                   "s": ((rows, 1), "fp32"), "y": ((rows, 256), "fp32")}  # fmt: skip
+        nodes = [(angle, "x", "a"), ("mean", "x", "s", {"dim": [-1], "keepdim": True}),
+                 ("mul", "as", "y")]  # fmt: skip
+        (kernel,) = compiled(program(tensors, nodes, "y")).kernels
+        return kernel.flops
+
+    # four rows of 256 to a warp: 32 sines in a thread, whether there are warps beside it or not
+    assert seconds(1024, "sin") == pytest.approx(seconds(4096, "sin"), rel=0.02)
+    assert seconds(1024, "sin") > 20 * seconds(1024, "exp")
+    assert seconds(512, "sin") < seconds(1024, "sin") / 20  # a row to more warps

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from perfmodel.workload.lowering.compile.fusion import identity
-from perfmodel.workload.lowering.compile.realize import Buffer
+from perfmodel.workload.lowering.compile.realize import ANGLES, Buffer
 from perfmodel.workload.lowering.compile.scatter import SUM, waiting
-from perfmodel.workload.lowering.compile.split import many_rows
+from perfmodel.workload.lowering.compile.split import WARP, many_rows
 from perfmodel.workload.lowering.device import Device
 from perfmodel.workload.lowering.kernel import Kernel, Traffic
 from perfmodel.workload.lowering.site import arithmetic
@@ -18,6 +18,11 @@ _GENERATED: Final = 0.5
 """Time of an operation of generated code over that of PyTorch's own kernels, which find every
 operand by its strides: profiled activations and norms of compiled models on an H100."""
 _LOOPED: Final = 64  # terms of a row up to which they stay in registers, whatever their order
+_ONE_WARP, _ITS_TERMS, _ITS_ROWS, _MANY_ROWS = (256, 1024), 1024, 8, 1024
+_ANGLE_WAITS: Final = 1.4e6
+"""Terms of a row and rows of which a warp by itself takes 1,024 elements, at most eight rows
+(torch/_inductor/runtime/triton_heuristics.py, ``_persistent_reduction_configs``); and what a device
+could do while a thread computes one sine after another: 0.2 us each on an H100."""
 
 
 def loads(members: Sequence[Buffer], made: set[int]) -> dict[int, int]:
@@ -52,7 +57,7 @@ def generated(
     steps = tuple(dict.fromkeys(step for buffer in members for step in buffer.steps))
     nodes = tuple(sorted({n for buffer in members for n in buffer.nodes if n >= 0}))
     elements = max(buffer.numel * buffer.reduced for buffer in members)
-    flops = _GENERATED * sum(buffer.operations for buffer in members)
+    flops = max(_GENERATED * sum(buffer.operations for buffer in members), _angles(members))
     read, written = (sum(size for _, size in traffic) for traffic in (reads, writes))
     name = "+".join(steps[:12]) + ("+..." if len(steps) > 12 else "")
     again = sum(size for _, size in reads if size >= elements) if _twice(members, device) else 0
@@ -62,6 +67,21 @@ def generated(
     kind = _kind(members)
     note = "reordered reads" if any(map(_reordered, members)) else ""
     return Kernel(name, kind, ops, reads, writes, nodes, phase, "triton", note=note)
+
+
+def _angles(members: Sequence[Buffer]) -> float:
+    """Operations in the time in which a thread of a lone warp computes its sines and cosines."""
+    angles = len({step for member in members for step in member.steps if step in ANGLES})
+    rows = [
+        member
+        for member in members
+        if _ONE_WARP[0] <= member.reduced <= _ONE_WARP[1] and member.numel >= _MANY_ROWS
+    ]
+    if not (angles and rows):
+        return 0.0
+    terms = max(member.reduced for member in rows)
+    each = terms * max(1, min(_ITS_TERMS // terms, _ITS_ROWS)) / WARP
+    return _ANGLE_WAITS * angles * each
 
 
 def _kind(members: Sequence[Buffer]) -> str:

@@ -118,8 +118,11 @@ def _is_reshape(graph: Graph, value: Value) -> bool:
     return reshaped
 
 
-def _own(graph: Graph, number: int, *, gradient: bool = False) -> int:
+def _own(graph: Graph, number: int, *, gradient: bool = False, dense: bool = False) -> int:
     value, base = graph.values[number], base_of(graph, number)
+    if dense and base.lazy and value.numel > base.numel:  # what a kernel makes is copied out
+        graph.values[base.number] = replace(base, heavy=True)
+        return graph.map("clone", (number,), value.shape, value.dtype, 0, heavy=True)
     if base.lazy and not base.name.endswith(" bias") and _is_reshape(graph, value):
         width = item_bytes(base.dtype)
         if len(base.shape) > 2:
@@ -214,9 +217,11 @@ def extern(
 ) -> list[int]:
     """A library call and its outputs.
 
-    An operand that is a part of something without memory gets memory of its own.
+    An operand that is a part of something without memory gets memory of its own; so does one of
+    attention that repeats heads (torch/_inductor/lowering.py, ``sdpa_constraint``).
     """
-    args = [_own(graph, arg, gradient="backward" in site.name) for arg in args]
+    gradient, dense = "backward" in site.name, group_of(site.name) == "attention"
+    args = [_own(graph, arg, gradient=gradient, dense=dense) for arg in args]
     outs = site.outputs or site.inputs[:1]
     first = graph.add(
         "extern",
