@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from perfmodel.calibrate.labels import check_table, check_words, same_chip
+from perfmodel.calibrate.process import fresh_share, settled
 from perfmodel.errors import CalibrationError
 from perfmodel.workload.op import FAMILIES
 
@@ -44,7 +45,8 @@ class Row:
     record : dict
         The operator as ``op_from_dict`` takes it.
     seconds, fastest, slowest : float
-        Median, 10th and 90th percentile [s].
+        Median, 10th and 90th percentile [s], in a process that has run everything
+        (:mod:`perfmodel.calibrate.process`).
     mode : str
         ``graph`` or ``eager``.
     key : str
@@ -109,12 +111,15 @@ def load_measurements(folder: str | Path, device: str) -> Measurements:
     digest = hashlib.sha256()
     for path in files:
         data = path.read_bytes()
-        _check_sidecar(path, data)
+        about = _check_sidecar(path, data)
         if _other_table(data):
             refused.append((path.name, "a table of something other than operators"))
             continue
         digest.update(hashlib.sha256(data).digest())
+        fresh = fresh_share(f"{path.stem}.toml", about.get("fresh"))
+        before = len(rows)
         _read_file(path, data, device, rows, refused)
+        rows[before:] = [settled(row, fresh) for row in rows[before:]]
     _no_twins(rows)
     rows.sort(key=lambda row: row.key)
     return Measurements(device, tuple(rows), tuple(refused), digest.hexdigest())
@@ -128,7 +133,8 @@ def _other_table(data: bytes) -> bool:
     return all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in names)
 
 
-def _check_sidecar(path: Path, data: bytes) -> None:
+def _check_sidecar(path: Path, data: bytes) -> dict[str, Any]:
+    """What the sidecar says, once it agrees with the file."""
     sidecar = path.with_suffix(".toml")
     if not sidecar.is_file():
         raise CalibrationError(
@@ -161,6 +167,7 @@ def _check_sidecar(path: Path, data: bytes) -> None:
             f"{counted} rows, as its sidecar says",
             repair="the file was cut short or added to: restore it",
         )
+    return about
 
 
 def _find(table: Mapping[str, Any], key: str) -> Any:
