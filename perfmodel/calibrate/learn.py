@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from perfmodel.calibrate.coefficients import fit_coefficients, log_mechanism
 from perfmodel.calibrate.gaussian import fit_smooth
 from perfmodel.calibrate.profiled import trust_of, without_offset
-from perfmodel.calibrate.samples import Samples
+from perfmodel.calibrate.samples import FOLDS, Samples
+from perfmodel.calibrate.together import Together
 from perfmodel.calibrate.trees import Boosting, fit_trees
 from perfmodel.cost.correction import Smooth, Trees
 from perfmodel.cost.features import extent, features
@@ -30,7 +31,6 @@ from perfmodel.cost.mechanism import mechanism
 from perfmodel.cost.parts import Floats
 from perfmodel.cost.tasks import POINT
 
-FOLDS = 5
 COVERAGE = 0.90
 # Rows of another board, or of another day, are further off than those of one run: 100 products that
 # an H100 repeated differ by 4 % in the mean. Where there are rows enough to tell, intervals hold so
@@ -59,6 +59,8 @@ SHARES = tuple(
     for whole in (1.0, 0.85, 0.7)
     for part in (0.5, 0.65, 0.8, 1.0, 0.35, 0.2, 0.0)
 )
+# Shares of the shared networks' answer that are tried beside both; the first where rows are few.
+NETWORK_SHARES = (0.7, 0.8, 0.6, 0.9, 0.5, 1.0, 0.4, 0.2, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,7 @@ def learn(
     start: Mapping[str, float],
     *,
     support: Sequence[Helper] = (),
+    together: Together | None = None,
     seed: int = 0,
 ) -> Learned:
     """Fit one kernel.
@@ -117,9 +120,12 @@ def learn(
     support : sequence of Helper
         Rows of kernels that work alike, or of a sibling chip. They teach the correction too, and
         are never scored.
+    together : Together, optional
+        What networks that it shares with other kernels say; their coefficients are taken as well.
     seed : int
         Of the random draws of the learners.
     """
+    given = None if together is None else together.coefficients
     folds = np.array([row.fold(FOLDS) for row in samples.rows])
     answers = np.zeros((2, len(folds)))
     plain = np.empty(len(folds))
@@ -127,7 +133,7 @@ def learn(
         held = folds == fold
         if not held.any():
             continue
-        model = _train(samples, held, start, support, fold, seed + fold)
+        model = _train(samples, held, start, support, fold, seed + fold, given)
         plain[held] = np.exp(log_mechanism(samples.blocks, model.coefficients))[held]
         answers[:, held] = _answers(model, samples)[:, held]
     wanted = np.log(samples.seconds / plain)
@@ -135,12 +141,18 @@ def learn(
     for fold in range(FOLDS):
         # The shares come from the other folds' held-out answers.
         held = folds == fold
-        predicted[held] = plain[held] * np.exp(
-            shares_of(answers[:, ~held], wanted[~held]) @ answers[:, held]
-        )
+        said = shares_of(answers[:, ~held], wanted[~held]) @ answers
+        if together is not None:
+            part = network_share(said[~held], together.held_out[~held], wanted[~held])
+            said = (1.0 - part) * said + part * together.held_out
+        predicted[held] = plain[held] * np.exp(said[held])
     shares = shares_of(answers, wanted)
     nothing = np.zeros(len(folds), dtype=bool)
-    final = _train(samples, nothing, start, support, -1, seed)
+    final = _train(samples, nothing, start, support, -1, seed, given)
+    pooled, part = None, 0.0
+    if together is not None:
+        pooled = together.pooled.of(samples.kernel, final.names)
+        part = network_share(shares @ answers, together.held_out, wanted)
     error = np.abs(np.log(predicted / samples.seconds))
     fitted = Fitted(
         samples.kernel,
@@ -154,6 +166,8 @@ def learn(
         SIZE_EDGES,
         spread_of(error, predicted),
         float(np.quantile(np.abs(np.log(plain / samples.seconds)), _HELD)) * 1.5,
+        part,
+        pooled,
     )
     return Learned(fitted, predicted, plain)
 
@@ -228,13 +242,18 @@ def _train(
     helpers: Sequence[Helper],
     fold: int,
     seed: int,
+    given: Sequence[Mapping[str, float]] | None = None,
 ) -> _Model:
     rng = np.random.default_rng(seed)
     known = np.where(held, np.nan, samples.seconds)
     first = samples.blocks[0][0]
     # Another beginning never came closer on held-out convolutions.
     starts = 1 if first.convolution else 2
-    coefficients = fit_coefficients(samples.blocks, known, start, rng, starts=starts)
+    coefficients = (
+        fit_coefficients(samples.blocks, known, start, rng, starts=starts)
+        if given is None
+        else dict(given[fold])
+    )
     names, values, _ = tables(samples, coefficients)
     target = np.log(samples.seconds) - log_mechanism(samples.blocks, coefficients)
     values, target = values[~held], target[~held]
@@ -288,6 +307,17 @@ def shares_of(answers: Floats, wanted: Floats) -> Floats:
         return np.asarray(EVEN_SHARES)
     errors = [float(np.mean(np.abs(np.expm1(np.array(s) @ answers - wanted)))) for s in SHARES]
     return np.asarray(SHARES[int(np.argmin(errors))])
+
+
+def network_share(beside: Floats, said: Floats, wanted: Floats) -> float:
+    """Share of the networks' answer (N,) that comes closest to ``wanted``, the rest ``beside``."""
+    if wanted.size < _FEWEST_FOR_SHARES:
+        return NETWORK_SHARES[0]
+    errors = [
+        float(np.mean(np.abs(np.expm1((1.0 - part) * beside + part * said - wanted))))
+        for part in NETWORK_SHARES
+    ]
+    return NETWORK_SHARES[int(np.argmin(errors))]
 
 
 def _extent(samples: Samples) -> dict[str, tuple[float, float]]:

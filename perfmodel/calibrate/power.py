@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import least_squares
 
-from perfmodel.calibrate.learn import FOLDS
 from perfmodel.calibrate.measurements import Row
+from perfmodel.calibrate.samples import FOLDS
 from perfmodel.cost.mechanism import task_device
 from perfmodel.cost.parts import Floats
 from perfmodel.cost.power import SHARES, PowerShares, power_share, rates

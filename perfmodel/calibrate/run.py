@@ -19,6 +19,7 @@ from perfmodel.calibrate.profiled import load_profiled
 from perfmodel.calibrate.samples import FUSED, Samples, samples_of
 from perfmodel.calibrate.score import Record, records_of, score_samples
 from perfmodel.calibrate.store import write_folder
+from perfmodel.calibrate.together import Together, coefficients_of, is_shared, learn_together
 from perfmodel.cost.bound import lower_bound
 from perfmodel.cost.efficiency import (
     Efficiency,
@@ -26,6 +27,7 @@ from perfmodel.cost.efficiency import (
     load_coefficients,
     load_efficiency,
 )
+from perfmodel.cost.layers import Pooled
 from perfmodel.cost.parts import Floats
 from perfmodel.cost.power import load_shares
 from perfmodel.cost.tasks import POINT
@@ -34,6 +36,7 @@ from perfmodel.hardware import Accelerator, load_accelerator
 
 _FEWEST_ROWS = 8
 _ENOUGH_ROWS = 350
+_FEWEST_SHARED = 1000
 PROGRAM_FILE = "program.toml"
 """What models measured on the chip gave; another fit writes it, and it stays."""
 TAUGHT_BY = {POINT: ("gemm", "gemm_odd")}
@@ -125,6 +128,8 @@ def calibrate(
         kernel: rough_coefficients(samples, start.of(kernel), seed)
         for kernel, samples in by_kernel.items()
     }
+    start_of = {kernel: start.of(kernel) for kernel in by_kernel}
+    together = learn_shared(by_kernel, siblings, start_of, seed, progress)
     learned: dict[str, Learned] = {}
     skipped: dict[str, int] = {}
     records: list[Record] = []
@@ -135,7 +140,14 @@ def calibrate(
         if progress is not None:
             progress(f"{kernel}: {len(samples.rows)} rows")
         helpers = helpers_of(samples, by_kernel, siblings, rough, profiled)
-        one = learn(samples, name, start.of(kernel), support=helpers, seed=seed)
+        one = learn(
+            samples,
+            name,
+            start_of[kernel],
+            support=helpers,
+            together=together.get(kernel),
+            seed=seed,
+        )
         learned[kernel] = one
         records.extend(records_of(samples, one, name))
     if not learned:
@@ -150,7 +162,8 @@ def calibrate(
         efficiency = Efficiency(name, start.tables, start.sources, own, own=True)
         records.extend(score_samples([judged], accelerator, efficiency=efficiency))
     power = fit_power(measured.rows, accelerator)
-    written = _publish(target, accelerator, measured, learned, records, power, support)
+    pooled = next((one.pooled for one in together.values()), None)
+    written = _publish(target, accelerator, measured, learned, records, power, support, pooled)
     load_efficiency.cache_clear()
     load_shares.cache_clear()
     return Calibration(name, written, learned, tuple(records), measured.refused, skipped, power)
@@ -160,6 +173,34 @@ def rough_coefficients(samples: Samples, start: Mapping[str, float], seed: int) 
     """What a helping kernel's rows are compared with: a fit that draws nothing from another's."""
     rng = np.random.default_rng(seed)
     return fit_coefficients(samples.blocks, samples.seconds, start, rng, starts=1)
+
+
+def learn_shared(
+    by_kernel: Mapping[str, Samples],
+    siblings: Mapping[str, Samples],
+    start: Mapping[str, Mapping[str, float]],
+    seed: int,
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Together]:
+    """What networks say that many kernels share, for each of those with rows enough.
+
+    Too few rows in all, the sibling's included, and there are none.
+    """
+    shared = {
+        kernel: samples
+        for kernel, samples in by_kernel.items()
+        if is_shared(kernel) and len(samples.rows) >= _FEWEST_ROWS
+    }
+    taught = [*shared.values(), *(siblings[kernel] for kernel in shared if kernel in siblings)]
+    if sum(len(samples.rows) for samples in taught) < _FEWEST_SHARED:
+        return {}
+    if progress is not None:
+        rows = sum(len(samples.rows) for samples in shared.values())
+        progress(f"networks of {len(shared)} kernels: {rows} rows")
+    known = {
+        kernel: coefficients_of(samples, start[kernel], seed) for kernel, samples in shared.items()
+    }
+    return learn_together(shared, known, siblings, seed=seed)
 
 
 def helpers_of(
@@ -199,6 +240,7 @@ def _publish(
     records: list[Record],
     power: PowerFit | None,
     support: tuple[str | Path, str] | None,
+    pooled: Pooled | None = None,
 ) -> Path:
     """Write beside, then swap the device's folder in one rename."""
     name = accelerator.name.lower()
@@ -213,6 +255,7 @@ def _publish(
             records,
             power=power,
             sibling=None if support is None else support[1],
+            pooled=pooled,
         )
         final = target / name
         if (final / PROGRAM_FILE).is_file():

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from perfmodel.calibrate.learn import COVERAGE, FOLDS, Learned
+from perfmodel.calibrate.learn import COVERAGE, Learned
 from perfmodel.calibrate.measurements import Measurements
 from perfmodel.calibrate.power import PowerFit, write_power
+from perfmodel.calibrate.samples import FOLDS
 from perfmodel.calibrate.score import Record, summary
 from perfmodel.cost.fitted import write_arrays
+from perfmodel.cost.layers import POOLED_FILE, Pooled, write_pooled
 from perfmodel.cost.power import POWER_FILE
 from perfmodel.hardware import Accelerator
 
@@ -25,8 +27,12 @@ def write_folder(
     *,
     power: PowerFit | None,
     sibling: str | None,
+    pooled: Pooled | None = None,
 ) -> None:
-    """Write ``device.toml``, ``held_out.csv``, ``power.toml``, an npz and a TOML a kernel."""
+    """Write ``device.toml``, ``held_out.csv``, ``power.toml``, an npz and a TOML a kernel.
+
+    Networks that kernels share (``pooled``) have an npz of their own.
+    """
     kept = list(records)
     lines = [
         "# Written by `perfmodel calibrate`; do not edit.",
@@ -48,6 +54,8 @@ def write_folder(
         text = _describe(one, measured, [r for r in kept if r.kernel == kernel])
         (folder / f"{kernel}.toml").write_text(text, encoding="utf-8")
     write_records(folder / "held_out.csv", kept)
+    if pooled is not None:
+        write_pooled(folder / POOLED_FILE, pooled)
     if power is not None:
         write_power(folder / POWER_FILE, accelerator.name.lower(), power)
 
@@ -105,9 +113,10 @@ def _describe(one: Learned, measured: Measurements, records: list[Record]) -> st
             if not name.startswith("interval_")
         ),
         "",
-        "[correction]  # the mean of both learners",
+        "[correction]  # the mean of the learners",
         f"trees = {trees}",
         f"points = {points}",
+        f"networks_share = {fitted.pooled_share:g}  # what it shares with other kernels",
         "",
         f"[interval]  # half-width of {COVERAGE:.0%}, in the logarithm of time",
         f"size_edges_s = [{', '.join(f'{edge:.6g}' for edge in fitted.size_edges)}]",

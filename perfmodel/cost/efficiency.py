@@ -9,13 +9,14 @@ arithmetic.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from perfmodel.cost.fitted import Fitted, read_fitted
+from perfmodel.cost.layers import POOLED_FILE, Pooled, read_pooled
 from perfmodel.errors import CalibrationError, SpecError
 from perfmodel.hardware import Accelerator
 
@@ -114,13 +115,12 @@ def load_efficiency(
     source = _measured_folder(folder, device, architecture) if measured else None
     if source is None:
         return base
-    fitted = {}
+    fitted: dict[str, Fitted] = {}
     sibling = _sibling_folder(folder, device, architecture)
     for place in (sibling, source):
         # What the chip's own rows did not cover is taken from its sibling.
-        for path in sorted(place.glob("*.npz")) if place is not None else ():
-            one = read_fitted(path)
-            fitted[one.kernel] = one
+        if place is not None:
+            fitted |= {one.kernel: one for one in _fits(place)}
     return Efficiency(source.name, base.tables, base.sources, fitted, own=source.name == device)
 
 
@@ -138,6 +138,19 @@ def load_coefficients(architecture: str, *, folder: Path | None = None) -> Effic
         for kernel, table in more.items():
             tables[kernel] = tables.get(kernel, {}) | table
     return Efficiency(name, tables, sources)
+
+
+def _fits(folder: Path) -> Iterator[Fitted]:
+    """The fits in a chip's folder, with the networks that some of them share."""
+    pooled: Pooled | None = None
+    for path in sorted(folder.glob("*.npz")):
+        if path.name == POOLED_FILE:
+            continue
+        one = read_fitted(path)
+        if one.pooled_share > 0.0:
+            pooled = read_pooled(folder / POOLED_FILE) if pooled is None else pooled
+            one = replace(one, pooled=pooled.of(one.kernel, one.features))
+        yield one
 
 
 def _measured_folder(folder: Path, device: str, architecture: str) -> Path | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from perfmodel.cost.correction import Smooth, Trees
+from perfmodel.cost.layers import Layers
 from perfmodel.cost.parts import Floats
 from perfmodel.errors import CalibrationError
 
@@ -47,6 +48,10 @@ class Fitted:
         Half-width of the 90 % interval in each class, in the logarithm of time.
     spread_outside : float
         The same for the mechanism alone.
+    pooled_share : float
+        What part of the whole answer the networks give that the kernel shares with others.
+    pooled : Layers or None
+        Those networks, which have a file of their own.
     """
 
     kernel: str
@@ -60,9 +65,20 @@ class Fitted:
     size_edges: Floats
     spread: Floats
     spread_outside: float
+    pooled_share: float = 0.0
+    pooled: Layers | None = None
 
     def log_factor(self, values: Floats) -> Floats:
         """Learned ``log(measured / mechanism)`` at features of shape (N, F)."""
+        if self.pooled is None or self.pooled_share <= 0.0:
+            return self._own(values)
+        said = self.pooled_share * self.pooled(values)
+        if self.pooled_share < 1.0:
+            said += (1.0 - self.pooled_share) * self._own(values)
+        return said
+
+    def _own(self, values: Floats) -> Floats:
+        """What trees and process say, which the kernel's own rows taught."""
         answer = np.zeros(values.shape[0])
         alone = self.trees or self.smooth
         if alone is not None and (self.trees is None or self.smooth is None):
@@ -102,6 +118,7 @@ def write_arrays(path: Path, fitted: Fitted) -> None:
         "size_edges": fitted.size_edges,
         "spread": fitted.spread,
         "spread_outside": np.float64(fitted.spread_outside),
+        "pooled_share": np.float64(fitted.pooled_share),
     }
     if fitted.trees is not None:
         for name in ("asked", "limits", "leaves", "base"):
@@ -155,6 +172,7 @@ def read_fitted(path: Path) -> Fitted:
                 data["size_edges"],
                 data["spread"],
                 float(data["spread_outside"]),
+                float(data["pooled_share"]) if "pooled_share" in data else 0.0,
             )
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise CalibrationError(

@@ -1,0 +1,185 @@
+"""Teaches the network of :mod:`perfmodel.cost.layers` by gradient descent.
+
+Rows of many kernels, each with features of its own; what a kernel lacks stands at its mean. Errors
+are relative ones, as they are reported, and large ones pull no harder than others.
+
+References
+----------
+Loshchilov and Hutter, "Decoupled weight decay regularization", 2019. Smith and Topin,
+"Super-convergence", 2018 (one cycle of the rate). Srivastava et al., "Dropout", 2014.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from perfmodel.cost.layers import Net, Pooled, Singles, standard, words_of
+from perfmodel.cost.parts import Floats
+
+_BETAS, _TINY = (0.9, 0.999), 1e-8
+_SMALLEST_SCALE = 1e-6
+# A residual's exponential weighs no more (and no less) than that of these.
+_LOWEST, _HIGHEST = -2.0, 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Descent:
+    """How a network is taught.
+
+    Parameters
+    ----------
+    nets : int
+        Networks, whose mean answers.
+    widths : tuple of int
+        Of the layers between features and answer.
+    epochs, batch : int
+        Passes over the rows, and rows of a step.
+    rate : float
+        Largest step size; it rises over the first ``warm`` of the steps and falls to nothing.
+    decay : float
+        Share of the weights that a step of size one takes away.
+    dropped : float
+        Share of a layer that is left out at each step.
+    outlier : float
+        Relative errors beyond this pull no harder.
+    """
+
+    nets: int = 2
+    widths: tuple[int, ...] = (128, 128)
+    epochs: int = 60
+    batch: int = 128
+    rate: float = 2e-3
+    warm: float = 0.3
+    decay: float = 1e-3
+    dropped: float = 0.1
+    outlier: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """Rows of one kernel: names of the features (F,), values (N, F), what is to be said (N,)."""
+
+    kernel: str
+    names: tuple[str, ...]
+    values: Floats
+    target: Floats
+
+
+def teach(
+    lessons: Sequence[Lesson], rng: np.random.Generator, settings: Descent | None = None
+) -> Pooled:
+    """Networks that answer the lessons of all kernels.
+
+    Parameters
+    ----------
+    lessons : sequence of Lesson
+        At least one row in all.
+    rng : numpy.random.Generator
+        Draws the beginning, the order of the rows, and what is left out.
+    settings : Descent, optional
+        How it is taught.
+    """
+    settings = settings or Descent()
+    inputs = tuple(dict.fromkeys(name for one in lessons for name in one.names))
+    words = tuple(sorted({word for one in lessons for word in words_of(one.kernel)}))
+    center, scale = _moments(lessons, inputs)
+    rows = np.zeros((sum(one.target.size for one in lessons), len(inputs) + len(words)), np.float32)
+    start = 0
+    for one in lessons:
+        mine = slice(start, start + one.target.size)
+        at = [inputs.index(name) for name in one.names]
+        rows[mine, at] = standard(one.values, center[at], scale[at])
+        rows[mine, [len(inputs) + words.index(word) for word in words_of(one.kernel)]] = 1.0
+        start = mine.stop
+    target = np.concatenate([one.target for one in lessons]).astype(np.float32)
+    nets = tuple(_descend(rows, target, rng, settings) for _ in range(settings.nets))
+    return Pooled(inputs, words, center, scale, nets)
+
+
+def _moments(lessons: Sequence[Lesson], inputs: Sequence[str]) -> tuple[Singles, Singles]:
+    """Mean and standard deviation of each feature over the rows that have it."""
+    found = []
+    for name in inputs:
+        values = np.concatenate(
+            [one.values[:, one.names.index(name)] for one in lessons if name in one.names]
+        )
+        found.append((values.mean(), values.std() + _SMALLEST_SCALE))
+    center, scale = np.array(found).T.astype(np.float32)
+    return center, scale
+
+
+def _descend(rows: Singles, target: Singles, rng: np.random.Generator, settings: Descent) -> Net:
+    """The network after all epochs."""
+    sizes = (rows.shape[1], *settings.widths, 1)
+    shapes = [shape for pair in pairwise(sizes) for shape in (pair, pair[1:])]
+    flat, tensors = _views(shapes)
+    slope, slopes = _views(shapes)
+    for wide, tensor in zip(np.repeat(sizes[:-1], 2), tensors, strict=True):
+        tensor[...] = rng.uniform(-1.0, 1.0, tensor.shape) / np.sqrt(wide)
+    mean, square = np.zeros_like(flat), np.zeros_like(flat)
+    batch = min(settings.batch, target.size)
+    steps = settings.epochs * (target.size // batch)
+    for step in range(steps):
+        if step * batch % (target.size // batch * batch) == 0:
+            order = rng.permutation(target.size)
+        at = step % (target.size // batch) * batch
+        taken = order[at : at + batch]
+        _slopes(rows[taken], target[taken], tensors, slopes, rng, settings)
+        rate = np.float32(settings.rate * _cycle((step + 1) / steps, settings.warm))
+        mean += np.float32(1.0 - _BETAS[0]) * (slope - mean)
+        square += np.float32(1.0 - _BETAS[1]) * (slope * slope - square)
+        fair, fair_square = (np.float32(1.0 - beta ** (step + 1)) for beta in _BETAS)
+        flat *= np.float32(1.0 - rate * settings.decay)
+        flat -= rate / fair * mean / (np.sqrt(square / fair_square) + np.float32(_TINY))
+    kept = [tensor.copy() for tensor in tensors]
+    return Net(tuple(kept[::2]), tuple(kept[1::2]))
+
+
+def _views(shapes: Sequence[tuple[int, ...]]) -> tuple[Singles, list[Singles]]:
+    """One flat array, and the tensors that lie in it one after another."""
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
+    flat = np.zeros(int(ends[-1]), dtype=np.float32)
+    parts = np.split(flat, ends[:-1])
+    return flat, [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _slopes(
+    rows: Singles,
+    target: Singles,
+    tensors: Sequence[Singles],
+    slopes: Sequence[Singles],
+    rng: np.random.Generator,
+    settings: Descent,
+) -> None:
+    """Gradient of the mean loss at a batch, written into ``slopes``."""
+    weights, biases = tensors[::2], tensors[1::2]
+    layers, kept = [rows], []
+    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+        x = layers[-1] @ weight
+        x += bias
+        # What a rectifier or the drop leaves out passes nothing back.
+        mask = (x > 0.0) / np.float32(1.0 - settings.dropped)
+        mask *= rng.random(x.shape, dtype=np.float32) >= settings.dropped
+        x *= mask
+        layers.append(x)
+        kept.append(mask)
+    over = (layers[-1] @ weights[-1] + biases[-1])[:, 0] - target
+    near = np.clip(over, _LOWEST, _HIGHEST)
+    pull = np.clip(np.expm1(near) / np.float32(settings.outlier), -1.0, 1.0) * np.exp(near)
+    back = (pull * (over == near) / np.float32(target.size))[:, None]
+    for at in range(len(weights) - 1, -1, -1):
+        np.matmul(layers[at].T, back, out=slopes[2 * at])
+        np.sum(back, axis=0, out=slopes[2 * at + 1])
+        if at:
+            back = back @ weights[at].T
+            back *= kept[at - 1]
+
+
+def _cycle(done: float, warm: float) -> float:
+    """Share of the largest rate after ``done`` of the steps: half a cosine up, half one down."""
+    part = done / warm if done < warm else 1.0 - (done - warm) / (1.0 - warm)
+    return float(0.5 - 0.5 * np.cos(np.pi * part))

@@ -1,0 +1,133 @@
+"""Networks that learn from the rows of many kernels, for the correction of each.
+
+Every fold has networks of its own, which saw no row of it, neither in their lessons nor in the
+coefficients of the mechanisms that the lessons are compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from perfmodel.calibrate.coefficients import fit_coefficients, log_mechanism
+from perfmodel.calibrate.descent import Lesson, teach
+from perfmodel.calibrate.samples import FOLDS, Samples
+from perfmodel.cost.features import features
+from perfmodel.cost.layers import Pooled
+from perfmodel.cost.mechanism import mechanism
+from perfmodel.cost.parts import Floats
+
+Coefficients = Mapping[str, float]
+SHARED = "conv"
+"""Kernels whose names begin with this share networks: each has few rows, and all work alike."""
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """What the shared networks say about one kernel.
+
+    Parameters
+    ----------
+    coefficients : sequence of dict
+        Of the mechanism: of each fold, fitted without its rows, and last of all rows.
+    held_out : array, shape (N,)
+        Answers for every row by networks that saw nothing of its fold.
+    pooled : Pooled
+        Networks that saw all rows.
+    """
+
+    coefficients: Sequence[Coefficients]
+    held_out: Floats
+    pooled: Pooled
+
+
+def is_shared(kernel: str) -> bool:
+    """Whether a kernel has part in the shared networks."""
+    return kernel.startswith(SHARED)
+
+
+def coefficients_of(samples: Samples, start: Coefficients, seed: int) -> list[dict[str, float]]:
+    """Coefficients without each fold in turn, and at last with all rows."""
+    folds = np.array([row.fold(FOLDS) for row in samples.rows])
+    found: list[dict[str, float]] = []
+    for fold in (*range(FOLDS), -1):
+        held = folds == fold
+        if fold >= 0 and not held.any():
+            found.append({})  # nothing will be asked of it
+            continue
+        known = np.where(held, np.nan, samples.seconds)
+        rng = np.random.default_rng(seed + max(fold, 0))
+        # Another beginning never came closer on held-out convolutions.
+        found.append(fit_coefficients(samples.blocks, known, start, rng, starts=1))
+    return found
+
+
+def learn_together(
+    kernels: Mapping[str, Samples],
+    coefficients: Mapping[str, Sequence[Coefficients]],
+    siblings: Mapping[str, Samples],
+    *,
+    seed: int = 0,
+) -> dict[str, Together]:
+    """Teach networks for every fold and for all rows.
+
+    Parameters
+    ----------
+    kernels : mapping
+        Kernel -> measured rows.
+    coefficients : mapping
+        Kernel -> what :func:`coefficients_of` gave.
+    siblings : mapping
+        Kernel -> rows of a sibling chip, which teach too and are never scored.
+    seed : int
+        Of the networks' draws.
+    """
+
+    def taught(fold: int) -> Pooled:
+        lessons = [
+            _lesson(samples, coefficients[kernel][fold], fold)
+            for chip in (kernels, siblings)
+            for kernel, samples in chip.items()
+            if kernel in kernels and coefficients[kernel][fold]
+        ]
+        return teach(lessons, np.random.default_rng(seed + fold + 1))
+
+    found = [taught(fold) for fold in (*range(FOLDS), -1)]
+    return {
+        kernel: Together(
+            coefficients[kernel],
+            _held_out(samples, coefficients[kernel], found),
+            found[-1],
+        )
+        for kernel, samples in kernels.items()
+    }
+
+
+def _held_out(
+    samples: Samples, coefficients: Sequence[Coefficients], found: Sequence[Pooled]
+) -> Floats:
+    folds = np.array([row.fold(FOLDS) for row in samples.rows])
+    answer = np.zeros(folds.size)
+    for fold in range(FOLDS):
+        held = folds == fold
+        if held.any():
+            names, values = _table(samples, coefficients[fold])
+            answer[held] = found[fold].of(samples.kernel, names)(values[held])
+    return answer
+
+
+def _lesson(samples: Samples, coefficients: Coefficients, fold: int) -> Lesson:
+    names, values = _table(samples, coefficients)
+    target = np.log(samples.seconds) - log_mechanism(samples.blocks, coefficients)
+    free = np.array([row.fold(FOLDS) != fold for row in samples.rows])
+    return Lesson(samples.kernel, names, values[free], target[free])
+
+
+def _table(samples: Samples, coefficients: Coefficients) -> tuple[tuple[str, ...], Floats]:
+    found = [
+        features(task, device, mechanism(task, device, coefficients))
+        for task, device in samples.blocks
+    ]
+    return found[0][0], np.concatenate([values for _, values, _ in found])

@@ -1,0 +1,191 @@
+r"""A small network over many kernels: what they have in common, learned once.
+
+Trees of one kernel know its rows alone. Kernels of one kind (forward and backward, either layout,
+any format) share tiles, waves and caches; a network that reads the features of all of them, and the
+words of the kernel's name, learns that from all their rows:
+
+.. math::
+
+    h_0 = \mathrm{clip}((x - c) / s, \pm 4), \quad
+    h_{i+1} = \max(0, h_i W_i + b_i), \quad f = h_n W_n + b_n
+
+The mean of a few such networks, begun differently, is closer than each. They are stored once a
+chip. Words are constant within a kernel, so that they join the first bias.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.cost.parts import Floats
+from perfmodel.errors import CalibrationError
+
+Singles = NDArray[np.float32]
+FARTHEST = 4.0
+"""Standard deviations beyond which a feature counts no more: nothing is extrapolated."""
+POOLED_FILE = "networks.npz"
+FORMAT = 1
+_CHUNK = 2048
+
+
+def words_of(kernel: str) -> tuple[str, ...]:
+    """``"conv_fwd_nhwc-half"`` -> ``("conv", "fwd", "nhwc", "half")``."""
+    return tuple(kernel.replace("-", "_").split("_"))
+
+
+@dataclass(frozen=True, slots=True)
+class Net:
+    """One network: a matrix and a vector a layer, the last of width 1."""
+
+    weights: tuple[Singles, ...]
+    biases: tuple[Singles, ...]
+
+    def __call__(self, x: Singles) -> Singles:
+        """Its answer at inputs of shape (N, F); shape (N,)."""
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            x = x @ weight
+            x += bias
+            np.maximum(x, np.float32(0.0), out=x)
+        return np.asarray((x @ self.weights[-1] + self.biases[-1])[:, 0])
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """The networks as one kernel asks them.
+
+    Parameters
+    ----------
+    center, scale : array, shape (F,)
+        Mean and standard deviation of each feature.
+    nets : tuple of Net
+        Whose mean is the answer.
+    """
+
+    center: Singles
+    scale: Singles
+    nets: tuple[Net, ...]
+
+    def __call__(self, features: Floats) -> Floats:
+        """The answer at ``features`` of shape (N, F); shape (N,)."""
+        answer = np.zeros(features.shape[0])
+        for start in range(0, features.shape[0], _CHUNK):
+            x = standard(features[start : start + _CHUNK], self.center, self.scale)
+            for net in self.nets:
+                answer[start : start + _CHUNK] += net(x)
+        return answer / len(self.nets)
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """The networks of all kernels of a kind.
+
+    Parameters
+    ----------
+    inputs, words : tuple of str
+        Features, and words of kernels' names, in the order of the rows of the first matrices.
+    center, scale : array, shape (F,)
+        As in :class:`Layers`.
+    nets : tuple of Net
+        As in :class:`Layers`; their first matrices have a row more for each word.
+    """
+
+    inputs: tuple[str, ...]
+    words: tuple[str, ...]
+    center: Singles
+    scale: Singles
+    nets: tuple[Net, ...]
+
+    def of(self, kernel: str, names: Sequence[str]) -> Layers:
+        """The networks for a kernel whose features are ``names``; others are as in the mean.
+
+        Raises
+        ------
+        CalibrationError
+            If a feature is none of the inputs.
+        """
+        unknown = [name for name in names if name not in self.inputs]
+        if unknown:
+            raise CalibrationError(
+                f"networks of {kernel}",
+                unknown[0],
+                f"one of their {len(self.inputs)} inputs",
+                repair="run `perfmodel calibrate` again: networks and kernels are of one fit",
+            )
+        mine = words_of(kernel)
+        rows = np.array([self.inputs.index(name) for name in names], dtype=np.intp)
+        said = [len(self.inputs) + at for at, word in enumerate(self.words) if word in mine]
+        nets = tuple(
+            Net(
+                (np.ascontiguousarray(net.weights[0][rows]), *net.weights[1:]),
+                (net.biases[0] + net.weights[0][said].sum(axis=0), *net.biases[1:]),
+            )
+            for net in self.nets
+        )
+        return Layers(self.center[rows], self.scale[rows], nets)
+
+
+def standard(features: Floats, center: Singles, scale: Singles) -> Singles:
+    """Features in standard deviations from their mean, at most :data:`FARTHEST`."""
+    x = features.astype(np.float32)
+    x -= center
+    x /= scale
+    return np.clip(x, np.float32(-FARTHEST), np.float32(FARTHEST), out=x)
+
+
+def write_pooled(path: Path, pooled: Pooled) -> None:
+    """Write a network as a plain ``.npz``."""
+    arrays: dict[str, object] = {
+        "format": np.int64(FORMAT),
+        "inputs": np.array(pooled.inputs),
+        "words": np.array(pooled.words),
+        "center": pooled.center,
+        "scale": pooled.scale,
+    }
+    for one, net in enumerate(pooled.nets):
+        for at, (weight, bias) in enumerate(zip(net.weights, net.biases, strict=True)):
+            arrays |= {f"weight_{one}_{at}": weight, f"bias_{one}_{at}": bias}
+    with path.open("wb") as handle:
+        np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]
+
+
+def read_pooled(path: Path) -> Pooled:
+    """Read what :func:`write_pooled` wrote.
+
+    Raises
+    ------
+    CalibrationError
+        If the file is missing, damaged or of another format.
+    """
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as data:
+            if int(data["format"]) != FORMAT:
+                raise ValueError(f"format {int(data['format'])}")
+            layers = sum(name.startswith("weight_0_") for name in data)
+            count = sum(name.startswith("weight_") for name in data) // max(layers, 1)
+            return Pooled(
+                tuple(str(name) for name in data["inputs"]),
+                tuple(str(word) for word in data["words"]),
+                data["center"],
+                data["scale"],
+                tuple(
+                    Net(
+                        tuple(data[f"weight_{one}_{at}"] for at in range(layers)),
+                        tuple(data[f"bias_{one}_{at}"] for at in range(layers)),
+                    )
+                    for one in range(count)
+                ),
+            )
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise CalibrationError(
+            str(path),
+            f"<{error}>",
+            f"a network of format {FORMAT}",
+            repair="run `perfmodel calibrate` again, or restore the file",
+        ) from None

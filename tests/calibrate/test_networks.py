@@ -1,0 +1,170 @@
+"""Networks that kernels share: what they learn, how they are kept, and who may see what."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from perfmodel.calibrate.coefficients import log_mechanism
+from perfmodel.calibrate.descent import Descent, Lesson, teach
+from perfmodel.calibrate.learn import NETWORK_SHARES, learn, network_share
+from perfmodel.calibrate.measurements import Row
+from perfmodel.calibrate.run import learn_shared
+from perfmodel.calibrate.samples import FOLDS, samples_of
+from perfmodel.calibrate.together import is_shared, learn_together
+from perfmodel.cost.efficiency import load_coefficients
+from perfmodel.cost.layers import FARTHEST, read_pooled, write_pooled
+from perfmodel.errors import CalibrationError
+from perfmodel.hardware import load_accelerator
+
+QUICK = Descent(epochs=200, dropped=0.0)
+CHIP = load_accelerator("h100-sxm5-80gb")
+
+
+def _wave(x):
+    return 0.3 * np.sin(2.0 * x[:, 0]) + 0.2 * np.abs(x[:, 1])
+
+
+@pytest.fixture(scope="module")
+def lessons():
+    rng = np.random.default_rng(0)
+    much, few = rng.uniform(-2, 2, (600, 2)), rng.uniform(-2, 2, (20, 3))
+    return (
+        Lesson("conv_fwd-half", ("a", "b"), much, _wave(much)),
+        # The same but for a constant, with a feature of its own and its columns in another order.
+        Lesson("conv_dgrad-half", ("c", "b", "a"), few[:, [2, 1, 0]], _wave(few) + 0.5),
+    )
+
+
+@pytest.fixture(scope="module")
+def pooled(lessons):
+    return teach(lessons, np.random.default_rng(1), QUICK)
+
+
+def test_few_rows_learn_from_those_of_another_kernel(lessons, pooled):
+    new = np.random.default_rng(2).uniform(-2, 2, (300, 3))
+    said = pooled.of("conv_dgrad-half", ("c", "b", "a"))(new[:, [2, 1, 0]])
+    alone = teach(lessons[1:], np.random.default_rng(1), QUICK)
+    by_itself = alone.of("conv_dgrad-half", ("c", "b", "a"))(new[:, [2, 1, 0]])
+    truth = _wave(new) + 0.5
+    together = np.mean(np.abs(said - truth))
+    assert together < 0.1
+    assert together < 0.7 * np.mean(np.abs(by_itself - truth))
+    other = pooled.of("conv_fwd-half", ("a", "b"))(new[:, :2])
+    assert np.mean(other) == pytest.approx(np.mean(truth) - 0.5, abs=0.05)
+
+
+def test_the_same_draws_give_the_same_networks(lessons, pooled):
+    again = teach(lessons, np.random.default_rng(1), QUICK)
+    for one, other in zip(pooled.nets, again.nets, strict=True):
+        for first, second in zip(one.weights, other.weights, strict=True):
+            assert np.array_equal(first, second)
+    assert not np.array_equal(pooled.nets[0].weights[0], pooled.nets[1].weights[0])
+
+
+def test_far_from_every_row_the_answer_stands_still(pooled):
+    layers = pooled.of("conv_fwd-half", ("a", "b"))
+    edge = pooled.center[:2] + 1.001 * FARTHEST * pooled.scale[:2]
+    at, beyond = layers(np.array([edge, 1e6 * np.ones(2)], dtype=float))
+    assert at == pytest.approx(beyond)
+
+
+def test_any_number_of_rows_is_answered_alike(pooled):
+    layers = pooled.of("conv_fwd-half", ("a", "b"))
+    rows = np.random.default_rng(3).uniform(-2, 2, (5000, 2))
+    whole = layers(rows)
+    parts = np.concatenate([layers(rows[:1]), layers(rows[1:2100]), layers(rows[2100:])])
+    assert whole == pytest.approx(parts, abs=1e-5)
+    assert layers(rows[:0]).shape == (0,)
+
+
+def test_a_file_holds_them_and_a_damaged_one_is_told(pooled, tmp_path):
+    path = tmp_path / "networks.npz"
+    write_pooled(path, pooled)
+    back = read_pooled(path)
+    rows = np.random.default_rng(4).uniform(-2, 2, (50, 2))
+    names = ("a", "b")
+    before, after = (one.of("conv_fwd-half", names)(rows) for one in (pooled, back))
+    assert np.array_equal(before, after)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(CalibrationError, match=r"networks\.npz"):
+        read_pooled(path)
+    with pytest.raises(CalibrationError, match="unheard"):
+        pooled.of("conv_fwd-half", ("a", "unheard"))
+
+
+def test_the_share_is_what_comes_closest():
+    rng = np.random.default_rng(5)
+    truth = rng.normal(0, 0.2, 200)
+    off = truth + rng.normal(0, 0.3, 200)
+    assert network_share(off, truth, truth) == 1.0
+    assert network_share(truth, off, truth) == 0.0
+    assert network_share(truth[:9], off[:9], truth[:9]) == NETWORK_SHARES[0]
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    """Convolutions of two passes that take longer by the same rule of their channels."""
+    rng = np.random.default_rng(6)
+    rows = []
+    for direction, count in (("fwd", 160), ("dgrad", 40)):
+        for number in range(count):
+            c, o = (16 * int(v) for v in rng.integers(1, 33, 2))
+            side = int(rng.integers(7, 60))
+            record = {
+                "op": "conv2d", "dtype": "bf16", "n": int(rng.integers(1, 33)), "c_in": c,
+                "h": side, "w": side, "c_out": o, "kernel": 3, "stride": 1, "padding": 1,
+                "groups": 1, "layout": "nhwc", "pass": direction,
+            }  # fmt: skip
+            rows.append(Row(record, 1.0, 1.0, 1.0, "graph", f"{direction}{number}", "conv.csv"))
+    start = load_coefficients("hopper")
+    found = {}
+    for kernel, samples in samples_of(rows, CHIP).items():
+        plain = np.exp(log_mechanism(samples.blocks, start.of(kernel)))
+        channels = np.array([row.record["c_in"] for row in samples.rows])
+        seconds = plain * np.exp(0.3 * np.sin(channels / 60.0))
+        found[kernel] = replace(samples, seconds=seconds)
+    return found
+
+
+def test_no_network_of_a_fold_sees_its_rows(kernels):
+    start = load_coefficients("hopper")
+    assert all(is_shared(kernel) for kernel in kernels)
+    known = {kernel: [start.of(kernel)] * (FOLDS + 1) for kernel in kernels}
+    first = learn_together(kernels, known, {})
+    name = next(kernel for kernel in kernels if "fwd" in kernel)
+    held = np.array([row.fold(FOLDS) for row in kernels[name].rows]) == 2
+    spoiled = replace(kernels[name], seconds=np.where(held, 7.0, 1.0) * kernels[name].seconds)
+    second = learn_together(kernels | {name: spoiled}, known, {})
+    for kernel, samples in kernels.items():
+        mine = np.array([row.fold(FOLDS) for row in samples.rows]) == 2
+        same = first[kernel].held_out == second[kernel].held_out
+        assert same[mine].all()
+        assert not same[~mine].all()
+
+
+def test_a_kernel_takes_part_of_its_answer_from_them(kernels):
+    start = load_coefficients("hopper")
+    known = {kernel: [start.of(kernel)] * (FOLDS + 1) for kernel in kernels}
+    name = next(kernel for kernel in kernels if "dgrad" in kernel)
+    samples = kernels[name]
+    plain = log_mechanism(samples.blocks, start.of(name))
+    knowing = replace(
+        learn_together(kernels, known, {})[name], held_out=np.log(samples.seconds) - plain
+    )
+    found = learn(samples, "h100", start.of(name), together=knowing)
+    fitted = found.fitted
+    assert fitted.coefficients == start.of(name)
+    assert fitted.pooled_share == NETWORK_SHARES[0]  # too few rows to choose one
+    values = np.zeros((3, len(fitted.features)))
+    parts = [replace(fitted, pooled_share=share).log_factor(values) for share in (0.0, 1.0)]
+    expected = parts[0] + fitted.pooled_share * (parts[1] - parts[0])
+    assert fitted.log_factor(values) == pytest.approx(expected)
+    alone = learn(samples, "h100", start.of(name), together=replace(knowing, held_out=0.0 * plain))
+    apart = [np.abs(np.log(one.predicted / samples.seconds)) for one in (found, alone)]
+    assert apart[0].mean() < 0.5 * apart[1].mean()
+
+
+def test_few_rows_in_all_make_no_networks(kernels):
+    start = {kernel: load_coefficients("hopper").of(kernel) for kernel in kernels}
+    assert learn_shared(kernels, {}, start, 0) == {}
