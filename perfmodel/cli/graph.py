@@ -46,17 +46,27 @@ def graph(
         typer.Option(help="The host against the reference, 1.4; or its probe's call, 8.9us."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Draw roofline, timeline, memory here.")] = None,
+    profile: Annotated[
+        Path | None, typer.Option(help="A Kineto trace of one step, drawn below the timeline.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """What one step of a saved model takes: time, host and device, memory, operators."""
     from perfmodel.study.programs import estimate_program
     from perfmodel.workload.importers.load import load_graph
 
+    if profile is not None and out is None:
+        raise WorkloadError(
+            "graph: --profile",
+            str(profile),
+            "--out DIR beside it, where the pictures go",
+            repair="add --out, or leave --profile out",
+        )
     accelerator, chosen, dims = _device(on), _stack(stack, mode), _dims(dim or [])
     program = load_graph(file, batch_size=batch_size, dims=dims)
     pace = None if host_pace is None else _pace(host_pace, accelerator)
     found = estimate_program(program, accelerator, stack=chosen, host_pace=pace)
-    drawn = [] if out is None else _draw(found, accelerator, out)
+    drawn = [] if out is None else _draw(found, accelerator, out, profile)
     if json:
         emit(document(program, found))
     else:
@@ -154,13 +164,15 @@ def _longest(program: Program, found: ProgramEstimate) -> list[list[str]]:
     return rows
 
 
-def _draw(found: ProgramEstimate, accelerator: Accelerator, folder: Path) -> list[Path]:
+def _draw(
+    found: ProgramEstimate, accelerator: Accelerator, folder: Path, profile: Path | None
+) -> list[Path]:
     from perfmodel.report.programs import memory_over_time, operator_roofline, timeline
     from perfmodel.report.style import save
 
     figures = {
         "roofline": operator_roofline(found, accelerator, _main_dtype(found)),
-        "timeline": timeline(found),
+        "timeline": timeline(found, profile),
         "memory": memory_over_time(found, float(accelerator.memory_capacity)),
     }
     stem = re.sub(r"[^\w.-]+", "-", found.program) or "program"

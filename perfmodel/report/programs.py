@@ -34,15 +34,21 @@ PROFILED: Final = (
     ("pointwise", ("elementwise", "vectorized", "triton_poi", "fill")),
 )
 """Kind of a profiled kernel by what its name contains; the first that fits."""
+MOVERS: Final = ("copy", "index", "scatter", "sort", "fill")
+"""Kinds that do no arithmetic: what their models count are instructions."""
+_NEAR: Final = 0.4  # of the device's memory: less, and its line would flatten the curve
 
 
 def operator_roofline(found: ProgramEstimate, accelerator: Accelerator, dtype: str) -> Figure:
-    """Kernels of a program under the two roofs of a device, one series a kind."""
+    """Kernels that compute under the two roofs of a device, one series a kind.
+
+    Operands that an earlier kernel left in the cache lift a point above the slanted roof.
+    """
     intensity: dict[str, list[float]] = {}
     rate: dict[str, list[float]] = {}
     for kernel, seconds in zip(found.kernels.kernels, found.kernels.seconds.tolist(), strict=True):
         moved = kernel.bytes_read + kernel.bytes_written
-        if kernel.flops > 0 and moved > 0 and seconds > 0:
+        if kernel.kind not in MOVERS and kernel.flops > 0 and moved > 0 and seconds > 0:
             intensity.setdefault(kernel.kind, []).append(kernel.flops / moved)
             rate.setdefault(kernel.kind, []).append(kernel.flops / seconds)
     return roofline(
@@ -55,33 +61,37 @@ def operator_roofline(found: ProgramEstimate, accelerator: Accelerator, dtype: s
 
 
 def memory_over_time(found: ProgramEstimate, capacity: float | None = None) -> Figure:
-    """Allocated and reserved memory over one step, against the host's clock."""
+    """Allocated and reserved memory over one step, against the host's clock.
+
+    The device's capacity is drawn where the step comes near it; otherwise the title tells it.
+    """
     memory, timeline = found.memory, found.timeline
     calls = max(int(memory.call.max(initial=0)), 1)
     # Blocks change hands when the host reaches a call; calls share the host's time.
     at = memory.call / calls * max(timeline.host_end, 1e-9)
+    unit, name = (2**30, "GiB") if memory.peak_reserved >= 2**30 else (2**20, "MiB")
     with figure() as (drawn, axes):
+        axes.step(at * 1e3, memory.reserved / unit, where="post", color="#7F7F7F", label="reserved")
         axes.step(
-            at * 1e3, memory.reserved / 2**30, where="post", color="#7F7F7F", label="reserved"
+            at * 1e3, memory.allocated / unit, where="post", color=COLOURS[0], label="allocated"
         )
-        axes.step(
-            at * 1e3, memory.allocated / 2**30, where="post", color=COLOURS[0], label="allocated"
+        axes.axhline(
+            memory.resident / unit, color="#333333", lw=0.8, ls=":", label="before the step"
         )
-        axes.axhline(memory.resident / 2**30, color="#333333", lw=0.8, ls=":")
-        axes.annotate(
-            "before the step", (0.5, memory.resident / 2**30), xycoords=("axes fraction", "data"),
-            ha="center", va="top", color="#555555",
-        )  # fmt: skip
-        if capacity is not None:
-            axes.axhline(capacity / 2**30, color=COLOURS[1], lw=0.9)
+        title = (
+            f"{found.program} on {found.accelerator}, {found.mode}: peak "
+            f"{memory.peak_allocated / unit:.4g} {name} allocated, "
+            f"{memory.peak_reserved / unit:.4g} {name} reserved"
+        )
+        if capacity is not None and memory.peak_reserved > _NEAR * capacity:
+            axes.axhline(capacity / unit, color=COLOURS[1], lw=0.9, label="device memory")
+        elif capacity is not None:
+            title += f", of {capacity / 2**30:.4g} GiB"
         axes.set(
-            xlabel="host time [ms]",
-            ylabel="memory [GiB]",
-            title=f"{found.program}\npeak {memory.peak_allocated / 2**30:.2f} GiB allocated,"
-            f" {memory.peak_reserved / 2**30:.2f} GiB reserved",
+            xlabel="host time [ms]", ylabel=f"memory [{name}]", title=title.replace(": ", "\n", 1)
         )
         axes.set_ylim(bottom=0)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=4)
         return drawn
 
 
@@ -114,7 +124,7 @@ def timeline(
         )
     end = max(float((start + seconds).max(initial=0.0)) for _, start, seconds, _ in rows)
     stop = end if length is None else min(begin + length, end)
-    with figure(9.0, 1.2 + 0.8 * len(rows)) as (drawn, axes):
+    with figure(9.0, 1.5 + 0.8 * len(rows)) as (drawn, axes):
         for place, (name, start, seconds, words) in enumerate(rows):
             _lane(axes, -place, start, seconds, words, begin, stop)
             inside = (start < stop) & (start + seconds > begin)
@@ -127,16 +137,14 @@ def timeline(
             xlim=(begin * 1e3, stop * 1e3),
             ylim=(-len(rows) + 0.5, 0.85),
             yticks=[],
-            xlabel="from the first kernel [ms]",
+            xlabel="from the first kernel of a step that found the device idle [ms]",
             title=f"{found.program} on {found.accelerator}, {found.mode}",
         )
         used = [kind for kind in KINDS if any(kind in map(_shown, words) for *_, words in rows)]
         handles = [
             axes.scatter([], [], marker="s", color=_colour(kind), label=kind) for kind in used
         ]
-        axes.legend(
-            handles=handles, ncols=6, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.28)
-        )
+        drawn.legend(handles=handles, ncols=6, fontsize=7, loc="outside lower center")
         return drawn
 
 

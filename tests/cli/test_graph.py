@@ -130,6 +130,23 @@ def test_pictures(perfmodel, small, tmp_path):
     assert out.count("drawn: ") == 3
 
 
+def test_a_profile_is_drawn_below_the_timeline(perfmodel, small, tmp_path):
+    event = {"ph": "X", "cat": "kernel", "name": "sm90_gemm", "ts": 5, "dur": 2, "pid": 0, "tid": 7}
+    trace = tmp_path / "trace.json"
+    trace.write_text(json.dumps({"traceEvents": [event]}))
+    arguments = ("graph", small, "--on", CHIP, "--profile", trace)
+    code, _, err = perfmodel(*arguments)
+    assert code == 2
+    assert "--out" in err
+    code, _, _ = perfmodel(*arguments, "--out", tmp_path / "with")
+    perfmodel("graph", small, "--on", CHIP, "--out", tmp_path / "without")
+    both, one = (
+        (tmp_path / name / "small-timeline.svg").read_bytes() for name in ("with", "without")
+    )
+    assert code == 0
+    assert both != one
+
+
 def test_what_does_not_fit_is_an_answer(perfmodel, tmp_path):
     path = tmp_path / "wide.json"
     save_program(small_program(width=2**18), path)

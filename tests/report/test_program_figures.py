@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import tarfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -59,7 +60,23 @@ def test_operators_stand_under_the_roofs(found):
 def test_memory_reaches_the_predicted_peak(found):
     drawn = memory_over_time(found, capacity=H100.memory_capacity)
     allocated = next(line for line in drawn.axes[0].lines if line.get_label() == "allocated")
-    assert np.max(allocated.get_ydata()) * 2**30 == pytest.approx(found.peak_allocated)
+    assert "[MiB]" in drawn.axes[0].get_ylabel()
+    assert np.max(allocated.get_ydata()) * 2**20 == pytest.approx(found.peak_allocated)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.9])
+def test_capacity_is_a_line_where_the_step_comes_near_it(found, share):
+    drawn = memory_over_time(found, capacity=found.peak_reserved / share)
+    labels = [text.get_text() for text in drawn.axes[0].get_legend().get_texts()]
+    assert ("device memory" in labels) == (share > 0.5)
+    assert (", of " in drawn.axes[0].get_title(loc="left")) == (share < 0.5)
+
+
+def test_what_only_moves_bytes_has_no_place_under_the_roofs(found):
+    kernels = tuple(replace(one, kind="copy") for one in found.kernels.kernels[1:])
+    moved = replace(found.kernels, kernels=(*found.kernels.kernels[:1], *kernels))
+    drawn = operator_roofline(replace(found, kernels=moved), H100, "bf16")
+    assert [text.get_text() for text in drawn.axes[0].get_legend().get_texts()] == ["gemm"]
 
 
 def test_timeline_beside_a_profile(found, tmp_path):
