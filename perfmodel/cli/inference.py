@@ -24,6 +24,7 @@ def infer(
     precision: Annotated[
         str, typer.Option(help="bf16, fp16, tf32, fp32, fp8, int8 or fp4.")
     ] = "bf16",
+    kv_dtype: Annotated[str, typer.Option(help="What the key-value cache holds.")] = "bf16",
     stack: Annotated[str, typer.Option(help="How the software runs the work.")] = "vllm-like",
     json: Json = False,
 ) -> None:
@@ -38,6 +39,7 @@ def infer(
         output_len=output_len,
         tp=tp,
         precision=precision,
+        kv_dtype=kv_dtype,
         stack=stack,
     )
     if json:

@@ -9,14 +9,14 @@ reads a cache of ``prompt + i`` tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.cost import Efficiency, price
+from perfmodel.cost import Efficiency, Price, price
 from perfmodel.errors import PlanError
 from perfmodel.estimate import Estimate, leaf, total
 from perfmodel.hardware import Accelerator, Cluster, Hardware, loaded
@@ -25,8 +25,9 @@ from perfmodel.parallel.placement import domain_devices
 from perfmodel.parallel.plan import check_count
 from perfmodel.parallel.replica_memory import kv_cache_bytes, replica_memory, weight_bytes
 from perfmodel.units import format_bytes, format_seconds
+from perfmodel.workload.dtype import bytes_per_element
 from perfmodel.workload.model import model_of
-from perfmodel.workload.op import Collective
+from perfmodel.workload.op import Attention, Collective, Op
 from perfmodel.workload.transformer import (
     Call,
     Message,
@@ -152,7 +153,8 @@ def infer(
     tp : int
         Devices that share a replica.
     precision, kv_dtype : str
-        Of the linear layers; of the cache, in memory only: attention is priced as it reads bf16.
+        Of the linear layers; of the cache, in memory and as a decoding step's fused attention reads
+        it. Unpacking a narrow one is taken to hide behind the reading.
     stack : Stack or str
         How the software runs the work.
     efficiency : Efficiency, optional
@@ -163,12 +165,15 @@ def infer(
     PlanError
         If the model is no decoder, a count is out of range, or ``tp`` fits neither the model nor
         the devices.
+    WorkloadError
+        If a format is not known.
     """
     model, device = model_of(model), loaded(device, "infer: device")
     _check(model, device, batch_size, prompt_len, output_len, tp)
     stack = load_stack(stack) if isinstance(stack, str) else stack
     formats = load_precision(precision)
-    passes = _Passes(model, device, tp, formats, stack, efficiency)
+    width = bytes_per_element(kv_dtype, where="infer: kv_dtype")
+    passes = _Passes(model, device, tp, formats, stack, efficiency, width)
     prefill = passes.estimate("prefill", batch_size, prompt_len, 0)
     e2e = prefill.seconds
     steps = output_len - 1
@@ -210,12 +215,29 @@ class _Passes:
         precision: Precision,
         stack: Stack,
         efficiency: Efficiency | None,
+        kv_bytes: float,
     ) -> None:
         self.model = model
         self.cluster = device if isinstance(device, Cluster) else None
         self.accelerator = device.accelerator if isinstance(device, Cluster) else device
         self.tp, self.precision, self.stack = tp, precision, stack
-        self.efficiency = efficiency
+        self.efficiency, self.kv_bytes = efficiency, kv_bytes
+
+    def _price(self, op: Op, tokens: int) -> Price:
+        """Price of a call; a decoding step's attention reads what the cache holds."""
+        priced = price(op, self.accelerator, efficiency=self.efficiency)
+        if tokens > 1 or not isinstance(op, Attention):
+            return priced
+        share = self.kv_bytes / bytes_per_element(op.dtype)
+        if share == 1.0:
+            return priced
+        fewer = price(_reading(op, share), self.accelerator, efficiency=self.efficiency)
+        # The arithmetic stays that of every position.
+        least = np.asarray(op.flops / self.accelerator.peak(op.dtype), float)
+        numbers = (fewer.seconds, fewer.lower, fewer.low, fewer.high)
+        seconds, lower, low, high = (np.maximum(one, least) for one in numbers)
+        known = fewer.calibrated & False  # no kernel that reads such a cache was measured
+        return replace(fewer, seconds=seconds, lower=lower, low=low, high=high, calibrated=known)
 
     def _shard(self, batch: int, tokens: int, past: Any) -> Shard:
         return Shard(batch, tokens, tp=self.tp, expert_tp=self.tp, past=past)
@@ -267,7 +289,7 @@ class _Passes:
         kernels = np.zeros(len(past))
         launches = 0.0
         for _, call, count in self._calls(batch, 1, past):
-            priced = price(call.op, self.accelerator, efficiency=self.efficiency)
+            priced = self._price(call.op, 1)
             kernels = kernels + priced.seconds * call.count * count
             launches += float(np.max(call.count)) * count
         host = 0.0 if self.stack.graph else launches * self.stack.host_launch
@@ -280,7 +302,7 @@ class _Passes:
         calibrated: dict[str, bool] = {}
         bounds: dict[str, dict[str, float]] = {}
         for part, call, count in self._calls(batch, tokens, past):
-            priced = price(call.op, self.accelerator, efficiency=self.efficiency)
+            priced = self._price(call.op, tokens)
             times = np.array(
                 [float(row) for row in (priced.seconds, priced.lower, priced.low, priced.high)]
             )
@@ -311,6 +333,13 @@ class _Passes:
         if host > busy:
             parts.append(leaf("host", host - busy, bound="launch", lower=0.0))
         return total(name, parts)
+
+
+def _reading(op: Attention, share: float) -> Attention:
+    """Attention of one token over as many positions as hold ``share`` of the cache's bytes."""
+    keys = np.maximum(np.ceil(np.asarray(op.kv_len) * share), 1).astype(np.int64)
+    window = np.ceil(np.asarray(op.window) * share).astype(np.int64)
+    return replace(op, kv_len=keys, window=window)
 
 
 def _expert_sum(model: ModelConfig, shard: Shard, precision: Precision) -> Message:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from perfmodel.errors import PlanError
+from perfmodel.errors import PlanError, WorkloadError
 from perfmodel.hardware import load_accelerator, load_cluster
 from perfmodel.parallel.inference import infer, kv_cache_bytes
 from perfmodel.workload.transformer import load_model, parameters
@@ -53,6 +53,34 @@ def test_narrow_weights_are_smaller_and_faster(h100):
     wide, narrow = (infer(model, h100, 1, 512, 8, precision=p) for p in ("bf16", "fp8"))
     assert narrow.memory["weights"] < 0.65 * wide.memory["weights"]
     assert narrow.decode.seconds < wide.decode.seconds
+
+
+def _core(result):
+    (core,) = (part for part in result.decode.parts if part.name == "attention core")
+    return core
+
+
+def test_a_narrow_cache_is_read_faster(h100):
+    model = load_model("llama-3-8b")
+    wide, narrow = (
+        infer(model, h100, 32, 8192, 8, kv_dtype=dtype) for dtype in ("bf16", "fp8_e4m3")
+    )
+    assert narrow.memory["kv_cache"] == wide.memory["kv_cache"] / 2
+    assert _core(narrow).seconds == pytest.approx(_core(wide).seconds / 2, rel=0.1)
+    assert not _core(narrow).calibrated
+    assert narrow.prefill.seconds == wide.prefill.seconds
+    saved = wide.decode.seconds - narrow.decode.seconds
+    assert saved == pytest.approx(_core(wide).seconds - _core(narrow).seconds)
+    assert narrow.tpot_s == pytest.approx(narrow.decode.seconds, rel=0.02)
+    assert infer(model, h100, 32, 8192, 8, kv_dtype="fp32").tpot_s > wide.tpot_s
+
+
+def test_short_caches_gain_little_whatever_they_hold(h100):
+    model = load_model("llama-3-8b")
+    wide, narrow = (infer(model, h100, 1, 16, 4, kv_dtype=dtype) for dtype in ("bf16", "int8"))
+    assert narrow.decode.seconds == pytest.approx(wide.decode.seconds, rel=0.02)
+    with pytest.raises(WorkloadError, match="kv_dtype"):
+        infer(model, h100, 1, 16, 4, kv_dtype="fp9")
 
 
 def test_caches():
