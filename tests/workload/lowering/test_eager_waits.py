@@ -246,3 +246,49 @@ def test_the_host_waits_for_copies_of_its_own_tensors():
     z = Tensor("z", (14, 14), "int64", "activation", 2)
     made = Program("p", (i, i, z)[1:], (up,), (), ("z",), "json", 1, (3456, 1568, 1568))
     assert lower(made, EAGER).calls[0].kind == "sync"
+
+
+def _attend(batch, heads, queries, keys, width, *, masked=True, dropout=0.0, causal=False):
+    q, k = (batch, heads, queries, width), (batch, heads, keys, width)
+    tensors = {"q": (q, "bf16", "input"), "k": (k, "bf16", "input"), "v": (k, "bf16", "input"),
+               "m": ((1, 1, queries, keys), "bf16", "input"), "o": (q, "bf16")}  # fmt: skip
+    attributes = {"dropout_p": dropout, "is_causal": causal}
+    attributes |= {} if masked else {"absent": ["attn_bias"]}
+    node = ("_scaled_dot_product_cudnn_attention", "qkvm" if masked else "qkv", "o", attributes)
+    (kernel,) = kernels(tensors, node)
+    return sum(op.flops for op in kernel.ops[1:]) / PICOSECOND * 1e-6
+
+
+@pytest.mark.parametrize(
+    ("shape", "microseconds"),
+    [((8, 12, 512, 512, 64), 12.6), ((2, 4, 512, 512, 256), 16.0), ((16, 12, 49, 49, 32), 7.3),
+     ((25, 12, 196, 196, 64), 18.1), ((4, 32, 1, 1025, 64), 8.1), ((64, 8, 128, 512, 64), 17.9)],
+)  # fmt: skip
+def test_tiles_of_masks_are_added_block_by_block(shape, microseconds):
+    """What profiled kernels of an H100 took beyond those without a mask, as it is priced."""
+    assert 1.4 + _attend(*shape) == pytest.approx(microseconds, rel=0.4)
+    assert _attend(*shape, masked=False) == 0.0
+
+
+def test_dropout_draws_for_each_score_of_the_forward_pass():
+    full = _attend(8, 16, 512, 512, 64, masked=False, dropout=0.1)
+    half = _attend(8, 16, 512, 512, 64, masked=False, dropout=0.1, causal=True)
+    assert full == pytest.approx(43.0, rel=0.05)  # 84.5 us with mask and dropout, 42 with the mask
+    assert half == pytest.approx(full / 2, rel=0.01)
+
+
+def test_gradients_add_the_mask_and_draw_again():
+    shape = (8, 16, 512, 64)
+    tensors = {**dict.fromkeys("gqkvo", (shape, "bf16", "input")), "l": ((8, 16, 512, 1), "fp32"),
+               "s": ((), "int64"), "f": ((), "int64"), "m": ((8, 1, 512, 512), "bf16"),
+               **dict.fromkeys("xyz", (shape, "bf16"))}  # fmt: skip
+    name = "_scaled_dot_product_cudnn_attention_backward"
+
+    def microseconds(inputs, **more):
+        attributes = {"dropout_p": 0.1} | more
+        (kernel,) = kernels(tensors, (name, inputs, "xyz", attributes, "backward"))
+        return sum(op.flops for op in kernel.ops[1:]) / PICOSECOND * 1e-6
+
+    plain = microseconds("gqkvolsf", absent=["attn_bias"], is_causal=True)
+    assert plain == pytest.approx(7.5, rel=0.1)
+    assert microseconds("gqkvolsfm") == pytest.approx(44.0, rel=0.1)  # 144 us, of which 97 products

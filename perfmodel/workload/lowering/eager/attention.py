@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from typing import Final
 
-from perfmodel.workload.lowering.site import Site, Work, numel
+from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel
 from perfmodel.workload.lowering.stream import stream
 from perfmodel.workload.op import Attention, Op
 from perfmodel.workload.program import Tensor
 
-# integer operations for each number of Philox 4x32 with ten rounds (Salmon et al., SC 2011)
-PHILOX: Final = 20
-# operations for each score that a mask is added to: 0.43 ps, in kernels of cuDNN on an H100
-_ADDED: Final = 3.0
+# operations for each random number of dropout, beside the products of the forward and of the
+# backward pass (1.3 and 0.45 ps a score on an H100, causal or not), and for each score that the
+# backward pass adds a mask to again (0.85 ps)
+PHILOX, PHILOX_BACK, _ADDED_BACK = 8.8, 3.2, 5.8
+# microseconds that a block spends on adding a tile of a mask of 128 keys, by the bytes that its
+# rows are aligned to; four times as long where heads of more than 128 leave no registers for it
+# (18 masked shapes of 12 models on an H100, one block a unit)
+_TILE_SECONDS: Final = ((16, 1.0e-6), (8, 1.5e-6), (1, 3.5e-6))
+_ONE_QUERY: Final = 0.85e-6
+_WIDE: Final = 4.0
+_TILE: Final = 128
+_EACH_SECOND, _BEGUN = 6.85e12, 1.4e-6  # operations of an element-wise kernel, which begins too
 
 
 def attention(site: Site) -> Work:
@@ -24,11 +32,22 @@ def attention(site: Site) -> Work:
     ops: tuple[Op, ...] = (op,)
     masks = "attn_bias" not in site.attribute("absent", ()) and "flash" not in site.name
     mask = sum(site.bytes(tensor) for tensor in site.inputs[3:]) if masks else 0
-    ops += _dropout(site, op)
-    scores = op.batch * op.q_heads * op.q_len * op.kv_len
-    if mask and min(op.q_len, op.kv_len) > 1:
-        ops += (stream("mask", int(scores), mask, 0, _ADDED * float(scores)),)
+    ops += _dropout(site, op, PHILOX)
+    if mask:
+        scores = int(op.batch * op.q_heads * op.q_len * op.kv_len)
+        wait = max(0.0, _mask_seconds(site, op, site.inputs[3]) - _BEGUN)
+        ops += (stream("mask", scores, mask, 0, wait * _EACH_SECOND),)
     return Work("attention", (site.kernel("attention", ops),))
+
+
+def _mask_seconds(site: Site, op: Attention, mask: Tensor) -> float:
+    """How long the blocks of a kernel add tiles of a mask [s]."""
+    step = mask.shape[-1] * item_bytes(mask.dtype) if mask.shape else 1
+    each = next(seconds for least, seconds in _TILE_SECONDS if step % least == 0)
+    each *= _WIDE if op.head_dim > _TILE else 1.0
+    each = _ONE_QUERY if op.q_len == 1 else each
+    blocks = int(op.batch * op.q_heads) * -(-int(op.q_len) // _TILE)
+    return each * -(-int(op.kv_len) // _TILE) * max(1.0, blocks / site.device.units)
 
 
 def attention_backward(site: Site) -> Work:
@@ -37,18 +56,27 @@ def attention_backward(site: Site) -> Work:
     if 0 in q.shape or 0 in k.shape:
         return Work("attention")
     op = attention_op(site, q, k, v, "bwd")
-    ops = (op, *_dropout(site, op))
+    ops: tuple[Op, ...] = (op, *_dropout(site, op, PHILOX_BACK))
+    masks = [tensor for tensor in site.inputs[4:] if _is_mask(tensor, op)]
+    if masks and "attn_bias" not in site.attribute("absent", ()) and "flash" not in site.name:
+        scores = int(op.batch * op.q_heads * op.q_len * op.kv_len)
+        read = site.bytes(masks[-1])
+        ops += (stream("mask", scores, read, 0, _ADDED_BACK * scores),)
     scratch = ((site.temporary(), 4 * numel(q.shape)),)
     kernel = site.kernel("attention", ops, launches=3)
     return Work("attention", (kernel,), scratch)
 
 
-def _dropout(site: Site, op: Attention) -> tuple[Op, ...]:
-    """The random numbers of dropout on the scores, in both passes."""
+def _is_mask(tensor: Tensor, op: Attention) -> bool:
+    return tensor.shape[-2:] == (op.q_len, op.kv_len) and tensor.dtype != "int64"
+
+
+def _dropout(site: Site, op: Attention, each: float) -> tuple[Op, ...]:
+    """The random numbers of dropout on the scores."""
     if not float(site.attribute("dropout_p", 0.0) or 0.0):
         return ()
     scores = int(op.batch) * int(op.q_heads) * int(op.pairs)
-    return (stream("dropout", scores, 0, 0, float(PHILOX * scores)),)
+    return (stream("dropout", scores, 0, 0, each * scores),)
 
 
 def attention_op(site: Site, q: Tensor, k: Tensor, v: Tensor, direction: str) -> Attention:
