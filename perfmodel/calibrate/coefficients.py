@@ -69,6 +69,7 @@ LIMITS = {
     "generic_floor_seconds": (5e-7, 2e-5),
     "vector_efficiency": (0.1, 1.1),
     "packed_gain": (1.0, 6.0),
+    "packed_floor_seconds": (1e-8, 2e-5),
     "search_lead_seconds": (1e-7, 2e-5),
     "search_spread_seconds": (3e-7, 1e-5),
     "direct_step_cycles": (32.0, 4000.0),

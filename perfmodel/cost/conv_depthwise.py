@@ -66,24 +66,25 @@ def blocks(
     return places / THREADS, THREADS * s["taps"] * element
 
 
-def taken_share(
-    sizes: Mapping[str, Floats], words: Mapping[str, str], dtype: str, packed_gain: float
-) -> Floats:
-    """Share of a plain kernel's reads that the best kernel for an operator makes."""
-    s, direction = sizes, words["direction"]
-    share = np.ones_like(s["n"])
-    if words["layout"] != "nhwc" or dtype in FULL or direction == "wgrad":
-        return share
-    if dtype == "fp16":
-        most = 2.0 if direction == "fwd" else 1.0
-        packed = np.isin(s["side"], (3.0, 5.0)) & np.isin(s["step"], (1.0, most))
-        packed &= s["c_in"] % _PACKED == 0.0
-        share = np.where(packed, 1.0 / packed_gain, share)
-    if direction == "fwd":
-        tiled = (s["step"] == 1.0) & (s["c_in"] % 2.0 == 0.0) & (s["n"] >= _IMAGES)
-        reads = (s["side"] + _NEIGHBOURS - 1.0) / (_NEIGHBOURS * s["side"])
-        share = np.where(tiled, np.minimum(share, reads), share)
-    return np.asarray(share)
+def is_packed(
+    sizes: Mapping[str, Floats], words: Mapping[str, str], dtype: str
+) -> NDArray[np.bool_]:
+    """Where fp16 has a kernel that works on pairs of channels, by the library's searches."""
+    s = sizes
+    most = {"fwd": 2.0, "dgrad": 1.0, "wgrad": 0.0}[words["direction"]]
+    served = np.isin(s["side"], (3.0, 5.0)) & np.isin(s["step"], (1.0, 2.0)) & (s["step"] <= most)
+    served &= s["c_in"] % _PACKED == 0.0
+    return np.asarray(served & (dtype == "fp16" and words["layout"] == "nhwc"))
+
+
+def taken_share(sizes: Mapping[str, Floats], words: Mapping[str, str], dtype: str) -> Floats:
+    """Share of a plain kernel's reads that one makes whose threads hold neighbours."""
+    s = sizes
+    if words["layout"] != "nhwc" or dtype in FULL or words["direction"] != "fwd":
+        return np.ones_like(s["n"])
+    tiled = (s["step"] == 1.0) & (s["c_in"] % 2.0 == 0.0) & (s["n"] >= _IMAGES)
+    reads = (s["side"] + _NEIGHBOURS - 1.0) / (_NEIGHBOURS * s["side"])
+    return np.where(tiled, reads, 1.0)
 
 
 def is_made(sizes: Mapping[str, Floats], words: Mapping[str, str], dtype: str) -> NDArray[np.bool_]:

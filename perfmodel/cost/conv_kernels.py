@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.cost.conv import conv_parts, implicit_gemm
-from perfmodel.cost.conv_depthwise import FULL, blocks, is_made, taken_share
+from perfmodel.cost.conv_depthwise import FULL, blocks, is_made, is_packed, taken_share
 from perfmodel.cost.conv_forms import (
     FEW,
     FEW_TAPS,
@@ -100,12 +100,22 @@ def convolution(task: Task, device: Device, coefficients: Coefficients) -> Parts
     if task.base.startswith("conv_depthwise"):
         native = task.family == "conv_depthwise_native"
         rows, taken = blocks(s, task.words, task.dtype, task.element, native)
-        taken = taken * taken_share(s, task.words, task.dtype, coefficients["packed_gain"])
-        special = memory_parts(
-            s["read"], s["written"], rows, s["flops"], device, coefficients, row_bytes=taken
-        )
+        share = taken_share(s, task.words, task.dtype)
+
+        def streamed(taken: Floats) -> Parts:
+            """Time of a kernel whose blocks take in so many bytes."""
+            return memory_parts(
+                s["read"], s["written"], rows, s["flops"], device, coefficients, row_bytes=taken
+            )
+
+        special = streamed(taken * share)
         if native:
             return special
+        packed = is_packed(s, task.words, task.dtype)
+        if packed.any():
+            pairs = streamed(taken / coefficients["packed_gain"])
+            pairs = later(pairs, coefficients["packed_floor_seconds"])
+            special = fastest([(special, True), (pairs, packed)])
         generic = _generic(task, device, coefficients)
         return searched(special, is_made(s, task.words, task.dtype), generic.seconds, coefficients)
     if task.base.startswith("conv_grouped"):

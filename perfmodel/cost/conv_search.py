@@ -24,6 +24,7 @@ from perfmodel.cost.parts import Floats, Parts
 
 COEFFICIENTS = {
     "packed_gain": "how much faster a kernel takes its operands that works on pairs of channels",
+    "packed_floor_seconds": "how much later that kernel is done, however little there is to do [s]",
     "search_lead_seconds": "how much sooner the generic kernel starts when it is tried [s]",
     "search_spread_seconds": "scatter of the time of one trial [s]",
 }

@@ -2,7 +2,7 @@
 
 import pytest
 
-from perfmodel.cost.conv_depthwise import blocks, taken_share
+from perfmodel.cost.conv_depthwise import blocks, is_packed, taken_share
 from perfmodel.cost.conv_kernels import convolution
 from perfmodel.cost.efficiency import load_coefficients
 from perfmodel.cost.mechanism import task_device
@@ -87,16 +87,12 @@ def test_weight_gradient_of_the_library_counts_32_channels_of_an_image():
         (DEPTHWISE | {"layout": "nchw"}, 1.0),
         (few(DEPTHWISE, 63), 1.0),
         (few(DEPTHWISE, 62), 6 / 12),
-        (DEPTHWISE | {"dtype": "fp16"}, 1 / 3),
-        (DEPTHWISE | {"dtype": "fp16", "n": 1}, 1 / 3),
-        (few(DEPTHWISE, 62) | {"dtype": "fp16"}, 6 / 12),
-        (DEPTHWISE | {"dtype": "fp16", "stride": 2}, 1 / 3),
-        (DEPTHWISE | {"dtype": "fp16", "stride": 2, "pass": "dgrad"}, 1.0),
+        (DEPTHWISE | {"dtype": "fp16"}, 6 / 12),
     ],
 )
 def test_neighbours_of_a_line_share_what_they_read(record, share):
     one = task(record)
-    found = taken_share(one.sizes, one.words, one.dtype, 3.0)
+    found = taken_share(one.sizes, one.words, one.dtype)
     assert found == pytest.approx([share])
 
 
@@ -132,6 +128,42 @@ def test_which_depthwise_convolutions_have_a_kernel_made_for_them(record, made):
         for share in (1e-4, 1e-3)
     )
     assert (slow == quick) == made
+
+
+@pytest.mark.parametrize(
+    ("record", "packed"),
+    [
+        (DEPTHWISE | {"dtype": "fp16"}, True),
+        (DEPTHWISE | {"dtype": "fp16", "pass": "dgrad"}, True),
+        (DEPTHWISE | {"dtype": "fp16", "stride": 2}, True),
+        (DEPTHWISE | {"dtype": "fp16", "stride": 2, "pass": "dgrad"}, False),
+        (DEPTHWISE | {"dtype": "fp16", "pass": "wgrad"}, False),
+        (DEPTHWISE | {"dtype": "fp16", "kernel": 7, "padding": 3}, False),
+        (DEPTHWISE | {"dtype": "fp16", "layout": "nchw"}, False),
+        (few(DEPTHWISE, 60) | {"dtype": "fp16"}, False),
+        (DEPTHWISE, False),
+    ],
+)
+def test_where_fp16_has_a_kernel_of_pairs(record, packed):
+    one = task(record)
+    assert is_packed(one.sizes, one.words, one.dtype) == [packed]
+
+
+def test_a_kernel_of_pairs_serves_where_its_later_start_pays():
+    device = task_device(task(DEPTHWISE), load_accelerator("h100-sxm5-80gb"))
+    times = []
+    for places in (7, 224):
+        one = task(few(DEPTHWISE, 512) | {"h": places, "w": places, "dtype": "fp16", "n": 4})
+        c = load_coefficients("hopper").of(one.kernel) | {"packed_gain": 4.0}
+        times.append(
+            [
+                convolution(one, device, c | {"packed_floor_seconds": late}).seconds[0]
+                for late in (2e-5, 1e-2)
+            ]
+        )
+    (small, small_late), (large, large_late) = times
+    assert small == small_late
+    assert large < large_late
 
 
 def test_fp16_works_on_pairs_of_channels_where_it_has_such_a_kernel():
