@@ -51,7 +51,7 @@ class Efficiency:
     def of(self, kernel: str) -> dict[str, float]:
         """All coefficients of a kernel such as ``"gemm-half"``."""
         found: dict[str, float] = {}
-        for name in _chain(kernel):
+        for name in chain_of(kernel):
             found |= self.tables.get(name, {})
         if not found:
             raise CalibrationError(
@@ -66,7 +66,7 @@ class Efficiency:
         """Citation keys of the most particular table that applies."""
         if kernel in self.fitted:
             return (f"measurements/{self.fitted[kernel].device}",)
-        for name in reversed(_chain(kernel)):
+        for name in reversed(chain_of(kernel)):
             if name in self.sources:
                 return self.sources[name]
         return ()
@@ -172,7 +172,7 @@ def _sibling_folder(folder: Path, device: str, architecture: str) -> Path | None
     return max(siblings)[2] if siblings else None
 
 
-def _chain(kernel: str) -> tuple[str, ...]:
+def chain_of(kernel: str) -> tuple[str, ...]:
     """From the general to the particular.
 
     ``"gemm_batched-fp32"`` -> ``("gemm", "gemm-fp32", "gemm_batched", "gemm_batched-fp32")``.

@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+import tomllib
+from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Final
+
 import numpy as np
 
 from perfmodel.cost.bound import lower_bound
-from perfmodel.cost.efficiency import Efficiency, efficiency_of
+from perfmodel.cost.efficiency import (
+    Efficiency,
+    chain_of,
+    efficiency_folder,
+    efficiency_of,
+)
 from perfmodel.cost.mechanism import mechanism, task_device
 from perfmodel.cost.price import price
 from perfmodel.cost.tasks import tasks_of
 from perfmodel.errors import WorkloadError
 from perfmodel.estimate import Estimate, leaf
 from perfmodel.hardware import Hardware, accelerator_of
+from perfmodel.hardware.sources import citation_keys, source_of
 from perfmodel.workload.op import Op
+
+_TURNS_ON: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "compute": ("compute_efficiency", "tile_overhead_cycles", "wave_blur"),
+        "memory": ("bandwidth_efficiency", "reuse_room"),
+        "power": ("joules_per_flop", "joules_per_byte"),
+        "launch": ("floor_seconds", "latency_seconds"),
+    }
+)
+"""What a part of the mechanism is made of first; all of it: docs/models/kernels.md."""
 
 
 def estimate(op: Op, accelerator: Hardware, *, efficiency: Efficiency | None = None) -> Estimate:
@@ -44,12 +66,19 @@ def estimate(op: Op, accelerator: Hardware, *, efficiency: Efficiency | None = N
         )
     task = tasks[0]
     device = task_device(task, accelerator)
+    coefficients = efficiency.of(task.kernel)
     answer = price(op, accelerator, efficiency=efficiency)
-    parts = mechanism(task, device, efficiency.of(task.kernel))
+    parts = mechanism(task, device, coefficients)
     arithmetic, memory = (float(value[0]) for value in lower_bound(task, device))
     seconds, plain = float(answer.seconds), float(answer.mechanism)
     known = bool(answer.calibrated)
-    citations = efficiency.sources_of(task.kernel)
+    given = efficiency.sources_of(task.kernel) or (_file_of(task.kernel, accelerator.family),)
+    datasheet = (
+        source_of(path, accelerator.sources) or "" for path in ("peak.matrix", "memory.bandwidth")
+    )
+    citations = tuple(
+        dict.fromkeys((*given, *(key for one in datasheet for key in citation_keys(one))))
+    )
 
     bound = leaf(
         "bound",
@@ -58,7 +87,7 @@ def estimate(op: Op, accelerator: Hardware, *, efficiency: Efficiency | None = N
         note=f"arithmetic {arithmetic * 1e6:.4g} us, device memory {memory * 1e6:.4g} us",
     )
     pieces = tuple(
-        leaf(name, float(value[0]), bound=kind)
+        leaf(name, float(value[0]), bound=kind, note=_values(kind, name, coefficients))
         for name, value, kind in (
             ("arithmetic in tiles and waves", parts.compute, "compute"),
             ("memory traffic", parts.memory, "memory"),
@@ -67,7 +96,9 @@ def estimate(op: Op, accelerator: Hardware, *, efficiency: Efficiency | None = N
         )
         if float(value[0]) > 0.0
     )
-    whole = leaf("mechanism", plain, bound=str(answer.bound), note=f"kernel {task.kernel}")
+    whole = leaf(
+        "mechanism", plain, bound=str(answer.bound), note=f"kernel {task.kernel}, {given[0]}"
+    )
     whole = Estimate(
         **{name: getattr(whole, name) for name in ("name", "seconds", "lower", "low", "high")},
         bound=whole.bound,
@@ -95,6 +126,26 @@ def estimate(op: Op, accelerator: Hardware, *, efficiency: Efficiency | None = N
         relation="detail",
         citations=citations,
         note=f"on {accelerator.name}",
+    )
+
+
+def _file_of(kernel: str, family: str) -> str:
+    """The most particular file that has coefficients of a kernel that nobody measured."""
+    own = any(name in _tables(family) for name in chain_of(kernel))
+    return f"efficiency/{family if own else 'default'}.toml"
+
+
+@lru_cache(maxsize=32)
+def _tables(family: str) -> frozenset[str]:
+    path = efficiency_folder() / f"{family}.toml"
+    return frozenset(tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else ())
+
+
+def _values(kind: str, name: str, coefficients: Mapping[str, float]) -> str:
+    """The coefficients that a part of the mechanism turns on, those that the kernel has."""
+    names = _TURNS_ON["power" if name == "power limit" else kind]
+    return ", ".join(
+        f"{one} {coefficients[one]:.4g}" for one in names if coefficients.get(one) is not None
     )
 
 

@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfmodel.cost import estimate, load_coefficients, load_efficiency, price
+from perfmodel.cost import (
+    efficiency_of,
+    estimate,
+    load_coefficients,
+    load_efficiency,
+    price,
+)
 from perfmodel.errors import PerfmodelError, WorkloadError
 from perfmodel.hardware import load_accelerator
 from perfmodel.workload.op import Attention, Collective, Conv2d, Gemm, RmsNorm, op_from_dict
@@ -155,8 +161,26 @@ def test_estimate_shows_the_three_steps():
     assert [part.name for part in tree.parts] == ["bound", "mechanism", "correction"]
     assert tree.seconds == pytest.approx(float(price(Gemm(4096, 4096, 4096), H100).seconds))
     assert "tiles and waves" in tree.explain()
+    of_h100 = efficiency_of(H100).of("gemm-half")
+    assert f"compute_efficiency {of_h100['compute_efficiency']:.4g}" in tree.explain()
+    assert {"measurements/h100-sxm5-80gb", "nvidia-h100-datasheet-2023"} <= set(tree.citations)
     with pytest.raises(WorkloadError, match="single"):
         estimate(Gemm(np.array([1, 2]), 4, 4), H100)
+
+
+@pytest.mark.parametrize(
+    ("op", "chip", "file"),
+    [
+        (Gemm(4096, 4096, 4096, dtype="fp32"), "l4-24gb", "neusight-2025"),
+        (RmsNorm(64, 4096), "l4-24gb", "efficiency/default.toml"),
+        (RmsNorm(64, 4096, direction="bwd"), "h100-sxm5-80gb", "efficiency/default.toml"),
+    ],
+)
+def test_what_nobody_measured_says_where_its_coefficients_stand(op, chip, file):
+    tree = estimate(op, load_accelerator(chip))
+    assert file in tree.explain().splitlines()[2]
+    assert file in tree.citations
+    assert any("datasheet" in key or "whitepaper" in key for key in tree.citations)
 
 
 def test_efficiency_falls_back_from_chip_to_sibling_to_architecture():
