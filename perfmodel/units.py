@@ -156,8 +156,3 @@ def _reader(dimension: str) -> BeforeValidator:
 # For pydantic models of files: text with a unit is read, a bare number is taken as SI.
 Seconds = Annotated[float, _reader("seconds")]
 Bytes = Annotated[float, _reader("bytes")]
-BytesPerSecond = Annotated[float, _reader("bytes per second")]
-OperationsPerSecond = Annotated[float, _reader("operations per second")]
-Hertz = Annotated[float, _reader("hertz")]
-Watts = Annotated[float, _reader("watts")]
-DollarsPerSecond = Annotated[float, _reader("dollars per second")]

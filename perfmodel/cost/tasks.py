@@ -35,7 +35,6 @@ _KIN = dict.fromkeys(FOURIER.values(), "fourier") | {
     "recurrent_fwd": "recurrent",
     "recurrent_bwd": "recurrent",
 }
-_GEMM = {"gemm": "gemm", "grouped_gemm": "gemm_grouped"}
 _ROWS = {"rmsnorm", "layernorm", "softmax", "embedding", "cross_entropy"}
 
 

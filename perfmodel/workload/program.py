@@ -26,7 +26,6 @@ ELEMENT_BYTES: Final = MappingProxyType(
 )
 """Bytes of one element of every format that a tensor of a program may have [B]."""
 
-ROLES: Final = ("parameter", "buffer", "input", "activation", "gradient", "state", "constant")
 LAYOUTS: Final = ("contiguous", "channels_last", "strided", "sparse")
 PHASES: Final = ("forward", "backward", "optimizer")
 

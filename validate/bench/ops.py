@@ -66,7 +66,6 @@ REQUIRED = {
 #: (t: stored n x k, as F.linear's weight; n: k x n), the second the left one (n: m x k; t: k x m).
 TRANS = ("tn", "nn", "nt", "tt")
 
-FFT_KINDS = ("fft", "rfft", "irfft", "irfft_unscaled", "fft2", "rfft2", "irfft2")
 
 #: Gates of the cells of recurrent layers. Their pass is fwd (inference), train or bwd.
 RECURRENT_GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1}

@@ -23,7 +23,6 @@ from perfmodel.workload.lowering.kernel import Lowered
 
 MIB: Final = 2**20
 PRODUCTS: Final = ("gemm",)
-_TEMPORARY: Final = "temporary"
 
 
 @dataclass(frozen=True, slots=True)

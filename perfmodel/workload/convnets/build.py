@@ -30,16 +30,6 @@ KINDS: Final = (
     "gather",
     "pixel_shuffle",
 )
-ACTIVATIONS: Final = (
-    "relu",
-    "relu6",
-    "silu",
-    "gelu",
-    "sigmoid",
-    "hardswish",
-    "hardsigmoid",
-    "tanh",
-)
 
 
 @dataclass(frozen=True, slots=True)
