@@ -47,7 +47,8 @@ MAKERS: dict[str, Callable[[ops.Op, Pool], list[Call]]] = {
     "memcpy": misc.make_memcpy,
 }
 REPLY = "@@"
-_RESERVED_LIMIT, _RESERVED_IN_TURN = 30 << 30, 44 << 30  # bytes of all processes together
+_RESERVED_LIMIT, _RESERVED_IN_TURN = 30 << 30, 36 << 30  # bytes of all processes together
+_LEAST_FREE = 8 << 30  # a search leaves out plans whose workspace is more than is free
 
 
 def facts(device: str) -> dict[str, Any]:
@@ -122,18 +123,21 @@ class Session:
         self.turn.take()
         try:
             yield
-            torch.cuda.synchronize()
+            if self.device == "cuda":
+                torch.cuda.synchronize()
         finally:
             self.turn.release()
 
-    def check_turn(self) -> None:
-        """Whether cuDNN's executions wait for their turn here.
+    def start(self) -> None:
+        """Bring the clocks up, and see that cuDNN's executions wait for their turn.
 
         Raises
         ------
         RuntimeError
             When they pass by the library.
         """
+        with self._alone():
+            self.clock.spin_up()
         if self.turn.shared and self.device == "cuda":
             image = torch.zeros(1, 8, 8, 8, device="cuda", dtype=torch.float16)
             torch.conv2d(image, torch.zeros(8, 8, 3, 3, device="cuda", dtype=torch.float16))
@@ -177,6 +181,8 @@ class Session:
             self.pool.clear()
             self.clock.drop()
             torch.cuda.empty_cache()
+        if self.turn.shared and torch.cuda.mem_get_info()[0] < _LEAST_FREE:
+            raise MemoryError("kernels of so many processes have filled the device")
 
 
 def _say(stream: Any, message: dict[str, Any]) -> None:
@@ -194,8 +200,7 @@ def serve(device: str, processes: int = 1) -> None:
     if device == "cpu":
         torch.set_num_threads(1)
     session, log = Session(device, processes), search_log.SearchLog.from_environment()
-    session.clock.spin_up()
-    session.check_turn()
+    session.start()
     gc.collect()
     gc.freeze()  # what is loaded by now need not be looked at again
     _say(out, {"ready": facts(device)})
@@ -215,6 +220,8 @@ def serve(device: str, processes: int = 1) -> None:
         except Exception as error:
             print(traceback.format_exc(limit=4), file=sys.stderr)
             answer = {"error": f"{type(error).__name__}: {error}"[:400]}
+            if isinstance(error, torch.OutOfMemoryError) and session.turn.shared:
+                answer["fatal"] = "a capture that ended so spoils those that follow"
         failed = "error" in answer
         try:
             session.tidy(failed)
