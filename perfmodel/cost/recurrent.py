@@ -21,7 +21,9 @@ gates. Cells of the :math:`L` layers and :math:`D` directions run beside each ot
         \left\lVert \frac{2 B G H^2}{\eta P}, \frac{w}{b_c} \right\rVert_p
         + \frac{e\, B G H}{b_g} \right)
 
-On matrix units a product whose rows do not start on 16 bytes takes a share :math:`o` longer.
+On matrix units a product whose rows do not start on 16 bytes takes a share :math:`o` longer. Where
+PyTorch asks for one kernel that spreads the weights over all units (fp16, one layer, even widths),
+a step takes 1.6 us: two stacks of 768 and 896 were seen.
 A sum has :math:`k = H` terms, in the backward pass :math:`k = G H`: few rows leave most units
 without work, and the rest walk along it. Products of whole sequences stand beside the
 :math:`T L D` cells of both: the inputs of every layer, and in the backward pass the gradients of
@@ -62,14 +64,18 @@ COEFFICIENTS: Final = {
     "side_share": "time that cells beside each other save, as a share of the rest",
     "product_seconds": "start and end of a product of whole sequences [s]",
     "compute_efficiency": "share of the peak that products reach",
+    "static_seconds": "a step of a kernel whose weights are spread over all units [s]",
     "floor_seconds": "start and end of the call [s]",
     "overlap_exponent": "how sharply arithmetic and memory overlap",
 }
 # Terms that older fits leave out.
-_WITHOUT: Final = {"persist_matrix_seconds": 0.0, "odd_share": 0.0}
+_WITHOUT: Final = {"persist_matrix_seconds": 0.0, "odd_share": 0.0, "static_seconds": 1.6e-6}
 WIDEST: Final = MappingProxyType({"lstm": 192.0, "gru": 192.0, "rnn": 384.0})
 """Widest cells of persistent kernels; cuDNN has none for bf16."""
-WIDEST_BACK: Final = MappingProxyType(dict(WIDEST) | {"lstm": 128.0})
+WIDEST_BACK: Final = MappingProxyType({"lstm": 128.0, "gru": 128.0, "rnn": 256.0})
+"""PyTorch asks for them up to these widths (``use_rnn_persist_small_h`` of its RNN.cpp)."""
+STATIC_UNITS: Final = 98
+"""Units of a chip from which on PyTorch asks for weights spread over all of them."""
 ROWS: Final = 32.0
 """Persistent kernels hold cells in whole rows of so many: 129 take as long as 160."""
 SEQUENCES: Final = 8.0
@@ -82,6 +88,29 @@ def persistent(kind: str, direction: str, hidden: Floats, dtype: str) -> NDArray
     """Where one kernel runs all steps of a layer, shape (N,)."""
     widest = (WIDEST_BACK if direction == "bwd" else WIDEST)[kind]
     return np.asarray((hidden <= widest) & (dtype != "bf16"))
+
+
+def spread_over_units(
+    sizes: Mapping[str, Floats], words: Mapping[str, str], dtype: str, device: Device
+) -> NDArray[np.bool_]:
+    """Where one kernel on all units runs the steps of a wide layer in fp16, shape (N,).
+
+    Forward alone: gradients ask for it too, and take no less than steps of their own.
+
+    Reference
+    ---------
+    PyTorch, aten/src/ATen/native/cudnn/RNN.cpp, ``use_persist_common_heuristics`` and
+    ``use_persist_device_heuristics``.
+    """
+    s, kind = sizes, words["kind"]
+    if dtype != "fp16" or words["direction"] == "bwd" or kind == "gru":
+        return np.zeros(s["hidden"].shape, dtype=bool)
+    fits = (s["layers"] * s["ways"] == 1.0) & (s["hidden"] <= 1024.0)
+    fits &= (s["hidden"] % 128.0 == 0.0) & (s["width"] % 128.0 == 0.0)
+    fits &= (s["batch"] % SEQUENCES == 0.0) & (s["batch"] <= 128.0)
+    if kind == "rnn":
+        fits &= (s["batch"] < 96.0) | (s["hidden"] < 896.0)
+    return np.asarray(fits & (device.units >= STATIC_UNITS))
 
 
 def recurrent_parts(
@@ -137,6 +166,7 @@ def recurrent_parts(
     odd = (hidden * element % 16.0 > 0.0) & (dtype != "fp32")
     stepwise *= np.where(odd, 1.0 + c["odd_share"], 1.0)
     stepwise /= 1.0 + c["side_share"] * 2.0 * (1.0 - 1.0 / each)
+    stepwise = np.where(spread_over_units(s, words, dtype, device), c["static_seconds"], stepwise)
 
     in_steps = 2.0 * cells * batch * gates * hidden**2
     beside = np.maximum(s["flops"] - in_steps, 0.0) / rate

@@ -27,7 +27,9 @@ def _seconds(**sizes):
      ("lstm", "bwd", 128, "tf32", True), ("lstm", "bwd", 192, "fp32", False),
      ("gru", "train", 192, "tf32", True), ("gru", "fwd", 198, "fp32", False),
      ("rnn", "train", 384, "fp16", True), ("rnn", "bwd", 896, "fp32", False),
-     ("rnn", "bwd", 128, "bf16", False), ("gru", "fwd", 224, "fp16", False)],
+     ("rnn", "bwd", 128, "bf16", False), ("gru", "fwd", 224, "fp16", False),
+     ("rnn", "bwd", 256, "fp32", True), ("rnn", "bwd", 320, "fp16", False),
+     ("gru", "bwd", 160, "fp32", False)],
 )  # fmt: skip
 def test_small_cells_stay_in_one_kernel(kind, direction, hidden, dtype, one):
     assert persistent(kind, direction, np.array([float(hidden)]), dtype)[0] == one
@@ -77,3 +79,14 @@ def test_rows_off_16_bytes_wait_on_matrix_units_alone():
         assert odd > least * even
         if dtype == "fp32":
             assert odd < 1.05 * even
+
+
+def test_one_even_layer_in_fp16_is_spread_over_all_units():
+    even = {"steps": 512, "hidden": 896, "width": 1024, "batch": 16, "dtype": "fp16"}
+    spread = _seconds(**even)[0]
+    for other in (
+        {"dtype": "bf16"}, {"hidden": 904}, {"width": 1016}, {"batch": 12}, {"layers": 2},
+        {"kind": "gru"},
+    ):  # fmt: skip
+        sizes = even | other
+        assert _seconds(**sizes)[0] > 1.5 * spread, other
