@@ -292,3 +292,16 @@ def test_gradients_add_the_mask_and_draw_again():
     plain = microseconds("gqkvolsf", absent=["attn_bias"], is_causal=True)
     assert plain == pytest.approx(7.5, rel=0.1)
     assert microseconds("gqkvolsfm") == pytest.approx(44.0, rel=0.1)  # 144 us, of which 97 products
+
+
+def test_embeddings_resampled_by_cubics_take_a_turn_for_each_channel():
+    def microseconds(images, channels, side, name="upsample_bicubic2d"):
+        tensors = {"x": ((images, channels, side, side), "bf16", "input"),
+                   "y": ((images, channels, side, side), "bf16")}  # fmt: skip
+        return flops(tensors, (name, "x", "y", {})) / PICOSECOND * 1e-6
+
+    whole = microseconds(11, 384, 32) + microseconds(1, 384, 32)
+    assert whole == pytest.approx(8300.0, rel=0.1)  # of a step of 9.6 ms
+    assert microseconds(11, 384, 16) > whole / 3  # one block has less to do, and waits for loads
+    assert microseconds(1, 3, 2048) == pytest.approx(3 * 1.8 * 4096 / 132, rel=0.1)
+    assert microseconds(1, 384, 32, "upsample_bicubic2d_backward") == pytest.approx(691, rel=0.1)

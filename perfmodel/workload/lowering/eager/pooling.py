@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from perfmodel.workload.lowering.eager.reduction import taps
+from perfmodel.workload.lowering.eager.reduction import bicubic_turns, taps
 from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel
 from perfmodel.workload.lowering.stream import stream
 from perfmodel.workload.program import Tensor
@@ -49,6 +49,7 @@ def pool(site: Site) -> Work:
     if site.name == "upsample_linear1d":  # a thread a place goes through all images and channels
         turns = numel(out.shape[:-1]) * -(-out.shape[-1] // (site.device.units * 2048))
         flops = max(flops, _LINE * turns)
+    flops = max(flops, bicubic_turns(site, out))
     op = stream(site.name, elements, read, written, flops)
     return Work("reduction", (site.kernel("pool", op, reads=inside),))
 
