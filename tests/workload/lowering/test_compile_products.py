@@ -62,3 +62,15 @@ def test_a_scaled_product_of_eight_bits_is_one_call():
     (kernel,) = compiled(program(tensors, [("_scaled_mm", "xwab", "y")], "y")).kernels
     assert (kernel.kind, kernel.host) == ("gemm", "extern")
     assert (kernel.ops[0].m, kernel.ops[0].n, kernel.ops[0].k) == (64, 256, 128)
+
+
+def test_compiled_products_know_how_their_factors_lie():
+    """As eager ones do: a gradient of an odd vocabulary is not the forward product's price."""
+    tensors = {
+        "g": ((512, 50257), "bf16", "input"), "x": ((512, 64), "bf16", "input"),
+        "t": ((50257, 512), "bf16", "view of g", "strided"), "w": ((50257, 64), "bf16"),
+    }  # fmt: skip
+    made = program(tensors, [("t", "g", "t"), ("mm", "tx", "w")], "w")
+    (eager,) = lower(made, load_stack("torch-eager")).kernels
+    (compiled,) = [k for k in lower(made, load_stack("torch-compile")).kernels if k.kind == "gemm"]
+    assert compiled.ops[0].trans == eager.ops[0].trans == "nt"

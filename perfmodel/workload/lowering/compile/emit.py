@@ -27,6 +27,7 @@ from perfmodel.workload.lowering.compile.storages import (
 from perfmodel.workload.lowering.compile.trace import trace
 from perfmodel.workload.lowering.device import H100, Device
 from perfmodel.workload.lowering.eager.columns import column_work
+from perfmodel.workload.lowering.eager.strides import axis_of, follow
 from perfmodel.workload.lowering.eager.table import eager_work
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered, MemoryEvent, Traffic
 from perfmodel.workload.lowering.memory import residents
@@ -42,7 +43,11 @@ UNWRITTEN: Final = frozenset(("empty", "empty_like", "empty_strided", "new_empty
 def lower_compiled(program: Program, stack: Stack, device: Device | None = None) -> Lowered:
     """Forward and backward compiled, each one graph; the optimizer's step as the stack says."""
     chip = H100 if device is None else device
-    every = sites(program, stack, chip)
+    _, strides = follow(program)  # of a product the library asks how its factors lie
+    every = [
+        replace(site, axes=tuple(axis_of(tensor, strides) for tensor in site.inputs))
+        for site in sites(program, stack, chip)
+    ]
     loss = set() if stack.compile_loss else outside(every)
     compiled = [
         site

@@ -68,7 +68,7 @@ def padded(
         else arg
         for arg, changed in zip(operands, sides, strict=True)
     ]
-    larger = Gemm(wide[0], wide[1], wide[2], batch, op.dtype)
+    larger = Gemm(wide[0], wide[1], wide[2], batch, op.dtype, trans=op.trans)
     return result, replace(work, kernels=(replace(work.kernels[0], ops=(larger,)),))
 
 
