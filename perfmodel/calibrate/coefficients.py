@@ -58,6 +58,7 @@ LIMITS = {
     "again_passes": (0.01, 4.0),
     "rows_in_flight": (1.0, 64.0),
     "scalar_cost": (1.0, 60.0),
+    "odd_start": (1.0, 3.0),
     "transpose_floor_seconds": (1e-7, 5e-5),
     "pad_floor_seconds": (1e-6, 5e-5),
     "pad_efficiency": (0.02, 1.0),

@@ -13,7 +13,7 @@ from perfmodel.cost.cycle import warmed
 from perfmodel.cost.device import Device, Tiles, device_of
 from perfmodel.cost.fourier import fourier_parts
 from perfmodel.cost.gemm import PRODUCT_SPLITS, TILES, gemm_parts
-from perfmodel.cost.memory_bound import memory_parts
+from perfmodel.cost.memory_bound import copy_parts, memory_parts
 from perfmodel.cost.parts import Floats, Parts, combine
 from perfmodel.cost.recurrent import recurrent_parts
 from perfmodel.cost.scatter import scatter_parts
@@ -55,10 +55,8 @@ def mechanism(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         )
     if task.convolution:
         return convolution(task, device, coefficients)
-    if base == "copy_host":
-        moved = s["bytes"] / coefficients["host_bytes_per_second"]
-        none = np.zeros_like(moved)
-        return combine(none, moved, none, none + coefficients["floor_seconds"], 4.0)
+    if base.startswith("copy"):
+        return _copied(task, device, coefficients)
     if base.startswith(("fourier", "scatter_add", "recurrent")):
         return _scattered(task, device, coefficients)
     rows, taken = row_count(task), row_bytes(task)
@@ -76,6 +74,15 @@ def mechanism(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         coefficients,
         row_bytes=taken,
     )
+
+
+def _copied(task: Task, device: Device, coefficients: Coefficients) -> Parts:
+    """Copies within device memory, or over the link to the host."""
+    if task.base == "copy":
+        return copy_parts(task.sizes["bytes"], device, coefficients)
+    moved = task.sizes["bytes"] / coefficients["host_bytes_per_second"]
+    none = np.zeros_like(moved)
+    return combine(none, moved, none, none + coefficients["floor_seconds"], 4.0)
 
 
 def _scattered(task: Task, device: Device, coefficients: Coefficients) -> Parts:

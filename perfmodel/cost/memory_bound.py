@@ -35,6 +35,7 @@ COEFFICIENTS = {
     "again_passes": "passes that come back to a row after the first, from the cache if it is there",
     "rows_in_flight": "rows that one unit has begun and not finished",
     "compute_efficiency": "share of the vector peak that the arithmetic reaches",
+    "odd_start": "how much longer a copy of a number of bytes that is no multiple of 4 starts",
     "floor_seconds": "start and end of the kernels in a stream [s]",
     "overlap_exponent": "how sharply the parts overlap",
 }
@@ -107,3 +108,15 @@ def memory_parts(
         np.full_like(memory, c["floor_seconds"]),
         c["overlap_exponent"],
     )
+
+
+def copy_parts(moved: Floats, device: Device, coefficients: Mapping[str, float]) -> Parts:
+    """Time of copies of ``moved`` bytes within device memory, shape (N,).
+
+    What they write leaves the cache at once.
+    """
+    c = coefficients
+    start = c["floor_seconds"] * np.where(moved % 4.0 > 0.0, c.get("odd_start", 1.0), 1.0)
+    none = np.zeros_like(moved)
+    memory = 2.0 * moved / (device.bandwidth * c["bandwidth_efficiency"])
+    return combine(none, memory, none, start, c["overlap_exponent"])

@@ -9,7 +9,7 @@ from perfmodel.cost.correction import Smooth, Trees
 from perfmodel.cost.device import Device, energy_scale
 from perfmodel.cost.efficiency import load_coefficients
 from perfmodel.cost.gemm import PRODUCT_SPLITS, gemm_parts
-from perfmodel.cost.memory_bound import cached_writes, memory_parts
+from perfmodel.cost.memory_bound import cached_writes, copy_parts, memory_parts
 from perfmodel.cost.parts import soft_max
 from perfmodel.workload.op import Conv2d
 
@@ -136,3 +136,11 @@ def test_tiles_beyond_the_units_wait_in_a_queue_once():
     size = np.array([64.0, 51201.0])
     floor = gemm_parts(size, 128.0, 64.0, 1.0, 2.0, 2.0, DEVICE, c).floor
     assert floor == pytest.approx([0.0, 1e-6])
+
+
+def test_copies_start_later_off_four_bytes_and_stream_both_ways():
+    table = load_coefficients("hopper").of("copy")
+    device = Device(peak=1e12, vector=1e12, bandwidth=1e12, cache=50e6, units=100, clock=1e9)
+    even, odd, large = copy_parts(np.array([4096.0, 4097.0, 1e9]), device, table).seconds
+    assert odd == pytest.approx(even * table["odd_start"], rel=0.01)
+    assert large == pytest.approx(2e9 / (1e12 * table["bandwidth_efficiency"]), rel=0.01)
