@@ -39,6 +39,10 @@ PARTED: Final[Mapping[str, str]] = MappingProxyType(
     {"gemm": "batched_gemm", "attention": "attention_", "conv2d": "conv2d_"}
 )
 """Operators whose tables are named after a part of them, ``attention_bwd``."""
+_CHIP: Final = r"(?<![a-z0-9])[a-z]{1,3}\d{1,4}[a-z]{0,2}(?![a-z0-9])"
+_MADE: Final = frozenset({"ti", "super", "ada", "laptop"})
+"""Words that make another chip of the same number."""
+_NO_CHIP: Final = r"sxm|hbm|gen|oam|nvl"
 FORMS: Final = ("pcie", "sxm", "nvl", "oam")
 
 
@@ -142,7 +146,10 @@ def same_chip(said: str, device: str) -> bool:
     known = device.lower().replace(" ", "-").split("-")
     if words == known:
         return True
-    chips = re.findall(r"[a-z]{1,3}\d{2,4}[a-z]{0,2}", "-".join(words))
+    chips = [word for word in re.findall(_CHIP, "-".join(words)) if not re.match(_NO_CHIP, word)]
+    chips += [word for word in words if re.fullmatch(r"\d{4}", word)]  # GeForce RTX 4090
+    if _MADE & set(words) != _MADE & set(known):
+        return False
     shared = [chip for chip in chips if chip in known]
     pairs = [(_form(words), _form(known))]
     if not any(chip.startswith(("gh", "gb")) for chip in shared):  # named after the host's memory

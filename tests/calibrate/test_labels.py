@@ -24,6 +24,11 @@ from tests.calibrate.conftest import seal
         ("Tesla V100-SXM2-16GB", "v100-sxm2-16gb"),
         ("h100-sxm5-80gb", "h100-sxm5-80gb"),
         ("NVIDIA H100 80GB HBM3", "my h100"),
+        ("NVIDIA L4", "l4"),
+        ("NVIDIA GeForce RTX 4090", "geforce rtx 4090"),
+        ("Tesla T4", "t4-16gb"),
+        ("NVIDIA L40S", "l40s-48gb"),
+        ("AMD Instinct MI250X", "mi250x"),
     ],
 )
 def test_a_driver_and_a_description_name_the_same_chip(said, device):
@@ -39,6 +44,11 @@ def test_a_driver_and_a_description_name_the_same_chip(said, device):
         ("NVIDIA A100 80GB PCIe", "a100-sxm4-80gb"),
         ("NVIDIA H200", "h100-sxm5-80gb"),
         ("device", "h100-sxm5-80gb"),
+        ("NVIDIA L40", "l4"),
+        ("NVIDIA GeForce RTX 4080 SUPER", "geforce rtx 4080"),
+        ("NVIDIA L4", "t4"),
+        ("NVIDIA V100-SXM4-80GB", "a100-sxm4-80gb"),
+        ("NVIDIA X200 HBM3", "my hbm3"),
         ("", "h100-sxm5-80gb"),
     ],
 )
