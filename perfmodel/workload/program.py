@@ -133,6 +133,9 @@ class Program:
         Size of each storage [B].
     assumptions : tuple of str
         What the importer had to assume, one sentence each (balanced routing, say).
+    again : callable, optional
+        Records the step once more as it runs captured (``"graph"``) or ``"compiled"``: of a traced
+        module that asked whether it is; no part of files.
 
     Raises
     ------
@@ -150,6 +153,7 @@ class Program:
     storages: tuple[int, ...]
     assumptions: tuple[str, ...] = ()
     python_calls: int = 0
+    again: Any = field(default=None, repr=False, compare=False)
     _index: Mapping[str, Tensor] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -219,7 +223,26 @@ class Program:
         """
         import perfmodel  # the facade: nothing of this layer looks upwards
 
-        return perfmodel.estimate_program(self, on, stack=stack, host_pace=host_pace)
+        return perfmodel.estimate_program(
+            self.launched(stack), on, stack=stack, host_pace=host_pace
+        )
+
+    def launched(self, stack: Any) -> Program:
+        """The program that a stack runs: a module may run other operators captured or compiled.
+
+        Parameters
+        ----------
+        stack : str or Stack
+            As for :meth:`estimate`.
+        """
+        if self.again is None or self.again.nodes is not self.nodes:
+            return self
+        from perfmodel.workload.stack import load_stack
+
+        chosen = load_stack(stack) if isinstance(stack, str) else stack
+        how = "compiled" if chosen.mode == "compile" else "graph" if chosen.graph else ""
+        found: Program = self.again(how) if how else self
+        return found
 
     def live_bytes(self) -> tuple[int, ...]:
         """Bytes of device memory alive during each node, its outputs included [B].

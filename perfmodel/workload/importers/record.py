@@ -11,10 +11,11 @@ import contextlib
 import gc
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from perfmodel.errors import WorkloadError, nearest_name
-from perfmodel.workload.importers.launch import LAUNCHES, launched
+from perfmodel.workload.importers.launch import LAUNCHES, Again, asks, launched
 from perfmodel.workload.importers.training import (
     Training,
     checkpointed,
@@ -93,21 +94,30 @@ def trace(
     torch = _torch()
     _check(torch, module, training, autocast, via, attention, launch)
     name = name or type(module).__name__
-    with launched(launch):
-        if via == "export":
-            from perfmodel.workload.importers.export import exported
 
-            module = exported(module, example_inputs, kwargs, training)
-        return record(
-            module,
-            example_inputs,
-            kwargs,
-            training=training,
-            autocast=autocast,
-            via=via,
-            attention=attention,
-            name=name,
-        )
+    def recorded(how: str) -> tuple[Program, list[str]]:
+        with launched(how) as asked:
+            step = module
+            if via == "export":
+                from perfmodel.workload.importers.export import exported
+
+                step = exported(module, example_inputs, kwargs, training)
+            found = record(
+                step,
+                example_inputs,
+                kwargs,
+                training=training,
+                autocast=autocast,
+                via=via,
+                attention=attention,
+                name=name,
+            )
+            return found, asked
+
+    program, asked = recorded(launch)
+    if launch == "eager" and asks(program, asked):
+        program = replace(program, again=Again(program, lambda how: recorded(how)[0]))
+    return program
 
 
 def record(

@@ -1,5 +1,8 @@
 """Modules that ask how they are launched."""
 
+import pickle
+from dataclasses import replace
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -46,3 +49,38 @@ def test_a_compiled_step_leaves_the_fused_path_of_attention():
 def test_an_unknown_launch_is_named():
     with pytest.raises(WorkloadError, match="compiled"):
         pm.trace(nn.Linear(4, 4), torch.empty(1, 4), launch="compile")
+
+
+def test_an_estimate_is_of_the_program_that_its_stack_runs():
+    x = torch.empty(64, 64, device="meta")
+    program = pm.trace(Masked(), x)
+    assert [node.target for node in program.launched("torch-eager").nodes] == ["aten.mul"]
+    captured = program.launched("cuda-graph")
+    assert [node.target for node in captured.nodes] == ["aten.ones_like", "aten.add"]
+    assert program.launched("cuda-graph") is captured  # recorded once
+    eager, graph = (program.estimate("h100-sxm5-80gb", stack=one) for one in
+                    ("torch-eager", "cuda-graph"))  # fmt: skip
+    assert [kernel["name"] for kernel in eager.to_dict()["kernels"]] == ["mul"]
+    assert [kernel["name"] for kernel in graph.to_dict()["kernels"]][-1] == "add"
+    compiled = program.launched("torch-compile")
+    assert [node.target for node in compiled.nodes] == ["aten.ones_like", "aten.add"]
+
+
+def test_who_does_not_ask_is_recorded_once():
+    x = torch.empty(4, 4, device="meta")
+    program = pm.trace(nn.Linear(4, 4), x)
+    assert program.again is None
+    assert program.launched("torch-compile") is program
+    attention = nn.MultiheadAttention(32, 4, batch_first=True)
+    y = torch.empty(2, 8, 32, device="meta")
+    held = pm.trace(attention, (y, y, y)).launched("torch-compile")
+    assert {node.attributes.get("within") for node in held.nodes} == {None}
+
+
+def test_a_changed_or_pickled_program_stands_for_itself():
+    program = pm.trace(Masked(), torch.empty(4, 4, device="meta"))
+    shorter = replace(program, nodes=program.nodes[:0])
+    assert shorter.launched("cuda-graph") is shorter
+    loaded = pickle.loads(pickle.dumps(program))
+    assert loaded == program
+    assert loaded.launched("cuda-graph") is loaded
