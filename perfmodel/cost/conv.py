@@ -29,6 +29,8 @@ from perfmodel.cost.parts import Floats, Parts, combine
 
 COEFFICIENTS = {
     "transpose_passes": "time of repacking against streaming the bytes that it copies",
+    "weight_passes": "the same for weights, whose order is changed",
+    "uneven_weight_passes": "the same for weights whose channels are padded",
     "transpose_floor_seconds": "start and end of the repacking kernels [s]",
     "winograd_gain": "how much faster 3 x 3, stride 1 runs where Winograd applies (1: not used)",
     "vector_efficiency": "share of the vector peak of plain fp32 kernels, which TF32 may fall to",
@@ -69,7 +71,7 @@ def conv_parts(
     winograd: Floats,
     taps: Floats,
     pointwise: Floats,
-    repacked: tuple[Floats, Floats],
+    repacked: tuple[Floats, Floats, Floats, Floats],
     traffic: Floats,
     element: float,
     device: Device,
@@ -91,7 +93,8 @@ def conv_parts(
     pointwise : array
         1 where nothing is gathered: a plain product.
     repacked : tuple of array
-        Bytes that kernels around it copy into another order (or pad) [B], and their number.
+        Bytes of maps that kernels around it copy into another order (or pad) [B], their number,
+        bytes of weights, and those of them that are padded [B].
     traffic : array
         Unique bytes [B].
     element : float
@@ -106,8 +109,10 @@ def conv_parts(
         What the arithmetic of the fastest form takes at least [s].
     """
     c = coefficients
-    moved, kernels = repacked
-    repack = kernels * c["transpose_floor_seconds"] + c["transpose_passes"] * moved / (
+    moved, kernels, weights, padded = repacked
+    passes = c["transpose_passes"] * moved + c["weight_passes"] * (weights - padded)
+    passes = passes + c["uneven_weight_passes"] * padded
+    repack = kernels * c["transpose_floor_seconds"] + passes / (
         device.bandwidth * c["bandwidth_efficiency"]
     )
     product, *others = (

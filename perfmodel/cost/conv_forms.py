@@ -24,6 +24,9 @@ from perfmodel.cost.parts import Floats, Parts, combine
 
 COEFFICIENTS = {
     "unaligned_efficiency": "rate of products whose rows do not start on 16 bytes, against others",
+    "unaligned_bandwidth_share": "rate at which such products stream, against others",
+    "point_bandwidth_share": "share of the memory peak at which a plain product streams",
+    "point_floor_seconds": "start and end of a plain product beside kernels that copy [s]",
     "direct_floor_seconds": "start and end of a direct kernel [s]",
     "direct_small_share": "step of a block of 32 x 32 outputs against one of 128 x 32",
     "direct_step_cycles": "clocks in which a block of a direct convolution adds one term [clocks]",
@@ -83,6 +86,7 @@ def pick(forms: Sequence[Parts], best: NDArray[np.intp]) -> Parts:
     chosen = {
         field.name: np.choose(best, [getattr(parts, field.name) for parts in forms])
         for field in fields(Parts)
+        if field.name != "beside"
     }
     chosen["choice"] = chosen["choice"] + 100.0 * best
     return Parts(**chosen)

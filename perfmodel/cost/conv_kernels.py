@@ -19,14 +19,19 @@ from perfmodel.cost.conv_forms import (
     times,
 )
 from perfmodel.cost.conv_groups import (
+    DIRECT_LAUNCHES,
     LARGEST_GROUP,
     SLICED_LAUNCHES,
+    UNEVEN_LAUNCHES,
     Form,
     generic_parts,
     is_native,
     is_product,
+    looped_parts,
     pad_seconds,
     padded_groups,
+    slice_seconds,
+    sliced_bytes,
     tried,
 )
 from perfmodel.cost.conv_point import is_point, point_sizes
@@ -61,13 +66,14 @@ def conv_sizes(task: Task) -> tuple[Floats, Floats, Floats, Floats]:
     )
 
 
-def repacking(task: Task) -> tuple[Floats, Floats]:
-    """Bytes that kernels around a convolution on matrix units copy [B], and how many kernels.
+def repacking(task: Task) -> tuple[Floats, Floats, Floats, Floats]:
+    """Copies around a convolution on matrix units: bytes of maps, kernels, bytes of weights [B].
 
     Matrix units read channels last, on 16 bytes. A channels-first convolution copies input, weights
     and output into the other order, except where it is a plain product already: one tap, one step,
     no padding, and maps that start on 16 bytes. A channels-last one pads the operands whose channel
-    count is no multiple of 16 bytes.
+    count is no multiple of 16 bytes. Weights of one tap lie alike in both orders. The last answer
+    is the part of the weights' bytes that is padded.
     """
     s = task.sizes
     align = 16.0 / task.element
@@ -78,13 +84,18 @@ def repacking(task: Task) -> tuple[Floats, Floats]:
     moved, kernels = np.zeros_like(s["n"]), np.zeros_like(s["n"])
     first = task.words.get("layout", "nchw") == "nchw"
     direct = (pointwise(task) * (s["inputs"] % align == 0)) if first else np.zeros_like(moved)
+    uneven = np.zeros_like(moved)
     for size, channels in maps:
-        copied = (1.0 - direct) if first else channels % align > 0
+        odd = channels % align > 0
+        copied = (1.0 - direct) if first else odd
         moved += copied * 2.0 * size * task.element
         kernels += copied
-    weights = s["c_in"] * s["c_out"] / s["groups"] * s["taps"]
+        uneven = np.maximum(uneven, odd * (1.0 - direct))
+    weights = 2.0 * s["c_in"] * s["c_out"] / s["groups"] * s["taps"] * task.element
     copied = np.minimum(kernels, 1.0)
-    return moved + copied * 2.0 * weights * task.element, kernels + copied
+    if first:
+        copied = np.maximum(copied * (s["taps"] > 1.0), uneven)
+    return moved, kernels + copied, copied * weights, uneven * weights
 
 
 def pointwise(task: Task) -> Floats:
@@ -155,13 +166,41 @@ def _unaligned(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         slow = device.vector / device.peak * coefficients["vector_efficiency"]
         units = dict(coefficients) | {"compute_efficiency": slow}
         forms.append((_product(conv_sizes(task), task, device, units), True))
+    if task.words["direction"] == "wgrad" and task.dtype == "bf16":
+        plain = plain & (s["inputs"] > 1.0)  # not among the plans of one place
     if plain.any():
-        sizes = point_sizes(s, task.words["direction"], task.words["layout"])
-        product = (sizes["m"], sizes["n"], sizes["k"], sizes["batch"])
-        slow = coefficients["compute_efficiency"] * coefficients["unaligned_efficiency"]
-        singly = dict(coefficients) | {"compute_efficiency": slow}
-        forms.append((_product(product, task, device, singly), plain))
+        forms += _plain_products(task, plain, device, coefficients)
     return fastest(forms)
+
+
+def _plain_products(
+    task: Task, plain: NDArray[np.bool_], device: Device, coefficients: Coefficients
+) -> list[tuple[Parts, NDArray[np.bool_] | bool]]:
+    """Products of one tap that the library of products takes as they lie, without copies.
+
+    Channels first their rows are maps, which may start on 16 bytes though channels are uneven.
+    """
+    c = coefficients
+    sizes = point_sizes(task.sizes, task.words["direction"], task.words["layout"])
+    product = (sizes["m"], sizes["n"], sizes["k"], sizes["batch"])
+    whole = task.sizes["inputs"] % (16.0 / task.element) == 0.0
+    if task.words["layout"] == "nhwc":
+        whole = np.zeros_like(whole)
+    singly = dict(c) | {
+        "compute_efficiency": c["compute_efficiency"] * c["unaligned_efficiency"],
+        "bandwidth_efficiency": c["point_bandwidth_share"] * c["unaligned_bandwidth_share"],
+        "floor_seconds": c["point_floor_seconds"],
+    }
+    forms: list[tuple[Parts, NDArray[np.bool_] | bool]] = [
+        (_product(product, task, device, singly), plain & ~whole)
+    ]
+    if np.any(plain & whole):
+        vectors = dict(c) | {
+            "bandwidth_efficiency": c["point_bandwidth_share"],
+            "floor_seconds": c["point_floor_seconds"],
+        }
+        forms.append((_product(product, task, device, vectors), plain & whole))
+    return forms
 
 
 def tried_flops(task: Task) -> Floats:
@@ -187,29 +226,45 @@ def _groups(task: Task, device: Device, coefficients: Coefficients) -> Parts:
     one = {"groups": np.ones_like(groups)}
     each = {name: s[name] / groups for name in ("c_in", "c_out", "read", "written", "flops")}
     alone = replace(task, sizes=s | one | each)
-    sliced = later(_implicit(alone, device, coefficients), coefficients["slice_floor_seconds"])
-    traffic = alone.sizes["read"] * s["seen"] + alone.sizes["written"]
-    direct = direct_parts(conv_sizes(alone), traffic, device, coefficients)
+    direction, layout = task.words["direction"], task.words["layout"]
+    cut = slice_seconds(alone.sizes, task.element, layout, device, coefficients)
+    starts = dict(coefficients) | {"floor_seconds": coefficients["slice_floor_seconds"]}
+    sliced = later(_implicit(alone, device, starts), cut)
+    uneven = repacking(alone)[1] > 0.0 if device.peak > device.vector else groups < 0.0
+    launches = np.where(uneven, UNEVEN_LAUNCHES, SLICED_LAUNCHES[direction])
+    traffic = sliced_bytes(alone.sizes, task.element, layout)
+    streams = dict(coefficients) | {"bandwidth_efficiency": coefficients["direct_bandwidth_share"]}
+    direct = direct_parts(conv_sizes(alone), traffic, device, streams)
     forms: list[Form] = [
-        (times(sliced, groups), True, SLICED_LAUNCHES * groups),
-        (times(direct, groups), True, groups),
-        (_generic(task, device, coefficients), True, np.zeros_like(groups)),
+        (times(sliced, groups), True, launches * groups, 1.0),
+        (
+            times(direct, groups),
+            True,
+            DIRECT_LAUNCHES[direction] * groups,
+            coefficients["direct_lead"],
+        ),
+        (
+            looped_parts(s, direction, layout, device, coefficients),
+            True,
+            np.zeros_like(groups),
+            coefficients["generic_lead"],
+        ),
     ]
     if device.peak > device.vector:
         padded, kernels, moved = padded_groups(s, task.element, task.words["direction"])
         wide = _implicit(replace(task, sizes=padded), device, coefficients)
         copies = pad_seconds(kernels, moved, device, coefficients)
         narrow = padded["c_in"] / groups <= LARGEST_GROUP
-        forms.append((later(wide, copies), narrow, kernels))
+        forms.append((later(wide, copies), narrow, kernels, 1.0))
         native = is_native(s) & (task.words["direction"] == "wgrad") & (task.element == 2.0)
         native &= task.words["layout"] == "nhwc"
         if native.any():
-            forms.append((wide, native, one["groups"]))
+            forms.append((wide, native, one["groups"], 1.0))
         plain = is_product(s) & (task.words["direction"] == "fwd")
         if plain.any():
             product = _product(conv_sizes(task), task, device, coefficients)
-            forms.append((product, plain, one["groups"]))
-    return tried(forms, coefficients["launch_seconds"])
+            forms.append((product, plain, one["groups"], 1.0))
+    return tried(forms, coefficients)
 
 
 def _product(
@@ -244,9 +299,9 @@ def _implicit(task: Task, device: Device, coefficients: Coefficients) -> Parts:
     # A step wider than the kernel skips input that no output sees.
     traffic = s["read"] * s["seen"] + s["written"]
     plain = pointwise(task)
-    moved, kernels = np.zeros_like(m), np.zeros_like(m)
+    copies = (np.zeros_like(m),) * 4
     if matrix:
-        moved, kernels = repacking(task)
+        copies = repacking(task)
         # A weight gradient has these channels, tap by tap, along its columns.
         taken = s["c_out" if task.words["direction"] == "dgrad" else "c_in"] / s["groups"]
         rounded = np.ceil(taken / CHANNEL_BLOCK) * CHANNEL_BLOCK
@@ -273,7 +328,7 @@ def _implicit(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         s["winograd"],
         s["taps"],
         plain,
-        (moved, kernels),
+        copies,
         traffic,
         task.element,
         device,

@@ -182,12 +182,18 @@ def _conv(task: Task, columns: _Columns) -> None:
     columns.add("even_image", _evenness(s["inputs"]))
     columns.add("even_outputs", _evenness(s["outputs"]))
     columns.add("pointwise", pointwise(task), smooth=True)
-    moved, kernels = repacking(task)
-    columns.add("repacked", np.log2(1.0 + moved / (s["read"] + s["written"])), smooth=True)
+    moved, kernels, weights, padded = repacking(task)
+    whole = s["read"] + s["written"]
+    columns.add("repacked", np.log2(1.0 + (moved + weights) / whole), smooth=True)
+    columns.add("padded_weights", np.log2(1.0 + padded))
+    columns.add("fp16", np.full_like(moved, task.dtype == "fp16"))
     columns.add("repack_kernels", kernels, smooth=True)
     columns.add("taps_inside", s["inside"])
     columns.add("even_w", _evenness(s["w"]))
     columns.add("odd_channels", (s["c_in"] % 8 > 0) * 1.0 + 2.0 * (s["c_out"] % 8 > 0))
+
+
+_GROUP_FORMS = 4  # sliced, direct, generic, padded
 
 
 def _groups(task: Task, device: Device, parts: Parts, columns: _Columns) -> None:
@@ -197,6 +203,13 @@ def _groups(task: Task, device: Device, parts: Parts, columns: _Columns) -> None
     share = moved / device.bandwidth / parts.seconds
     columns.add("padding", np.log2(share + 2.0**-6), smooth=True)
     columns.add("group_width", np.log2(padded["c_in"] / task.sizes["groups"]))
+    beside = parts.beside if parts.beside is not None else np.ones((1, parts.seconds.size))
+    for number in range(_GROUP_FORMS):
+        other = np.full_like(parts.seconds, np.inf)
+        if number < len(beside):
+            other = beside[number]
+        apart = np.log2(np.clip(other / parts.seconds, 2.0**-6, 2.0**6))
+        columns.add(f"form_{number}", apart, smooth=True)
 
 
 def _rows(task: Task, device: Device, parts: Parts, columns: _Columns) -> None:

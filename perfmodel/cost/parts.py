@@ -21,7 +21,8 @@ class Parts:
     """The parts of a kernel's time, arrays of one shape [s].
 
     ``seconds = floor + soft_max(compute, memory, power)``; ``choice`` is the number of the tile
-    that the mechanism chose (0 where there is nothing to choose).
+    that the mechanism chose (0 where there is nothing to choose). ``beside``, of shape (F, N), are
+    the times of the forms that it chose among, infinite where one does not serve.
     """
 
     seconds: Floats
@@ -30,6 +31,7 @@ class Parts:
     power: Floats
     floor: Floats
     choice: Floats
+    beside: Floats | None = None
 
 
 def soft_max(parts: tuple[Floats, ...], exponent: float) -> Floats:

@@ -10,10 +10,14 @@ from perfmodel.cost.conv_groups import (
     group_width,
     is_native,
     is_product,
+    looped_parts,
     pad_seconds,
     padded_groups,
+    slice_seconds,
+    sliced_bytes,
     tried,
 )
+from perfmodel.cost.conv_kernels import repacking
 from perfmodel.cost.conv_point import point_sizes
 from perfmodel.cost.conv_search import searched
 from perfmodel.cost.conv_spectra import is_spectral, spectral_parts
@@ -63,9 +67,13 @@ def test_point_sizes_take_arrays():
     assert point_sizes(sizes, "wgrad", "nchw")["k"].tolist() == [4.0, 9.0]
 
 
-def sizes_of(record):
+def task_of(record):
     _, (task,) = tasks_of(op_from_dict(record))
-    return task.sizes
+    return task
+
+
+def sizes_of(record):
+    return task_of(record).sizes
 
 
 def test_groups_are_padded_to_a_power_of_two():
@@ -133,6 +141,49 @@ def test_a_generic_kernel_does_so_many_operations_a_second():
     assert later_start.seconds[0] == pytest.approx(3e-6)
 
 
+@pytest.mark.parametrize("direction", ["fwd", "dgrad", "wgrad"])
+def test_a_generic_kernel_adds_up_one_term_after_another(direction):
+    record = GROUPED | {"pass": direction, "stride": 2}
+    op = op_from_dict(record)
+    _, (task,) = tasks_of(op)
+    device = task_device(task, H100)
+    c = {"generic_efficiency": 0.01, "generic_wait_cycles": 1e-9, "generic_loop_taps": 0.0}
+    c |= {"generic_last_share": 0.5, "generic_floor_seconds": 0.0, "overlap_exponent": 3.0}
+    first, last = (
+        looped_parts(task.sizes, direction, layout, device, c).seconds[0]
+        for layout in ("nchw", "nhwc")
+    )
+    # Channels first an input gradient tries every tap at every place, of which a quarter hits.
+    tries = 4.0 if direction == "dgrad" else 1.0
+    assert first == pytest.approx(tries * op.flops / (0.01 * device.vector))
+    assert last == pytest.approx(op.flops / (0.005 * device.vector))
+    terms = {"fwd": 32 * 9, "dgrad": 32 * 9, "wgrad": 4 * 14 * 7}[direction]
+    waiting = looped_parts(task.sizes, direction, "nchw", device, c | {"generic_wait_cycles": 1e6})
+    assert waiting.seconds[0] == pytest.approx(terms * 1e6 / device.clock)
+    longer = looped_parts(task.sizes, direction, "nchw", device, c | {"generic_loop_taps": 9.0})
+    assert longer.seconds[0] == pytest.approx((1.0 if direction == "wgrad" else 2.0) * first)
+
+
+def test_a_group_is_cut_out_and_put_back_unless_a_copy_pads_it():
+    _, (task,) = tasks_of(op_from_dict(GROUPED))
+    device = task_device(task, H100)
+    alone = task.sizes | {"c_in": np.array([32.0]), "c_out": np.array([20.0])}
+    c = {"slice_efficiency": 0.5}
+    moved = 2.0 * 4 * 28 * 14 * 32 * 2.0  # the output is padded by a copy
+    seconds = slice_seconds(alone, 2.0, "nhwc", device, c)
+    assert seconds[0] == pytest.approx(moved / (0.5 * device.bandwidth))
+    assert slice_seconds(alone, 2.0, "nchw", device, c)[0] == 0.0
+
+
+def test_a_group_that_ends_inside_a_sector_reads_it_whole():
+    even = sizes_of(GROUPED) | {"c_in": np.array([32.0]), "c_out": np.array([32.0])}
+    uneven = even | {"c_in": np.array([10.0])}
+    places, weights = 4.0 * 28 * 14, 9.0 * 32 * 2
+    assert sliced_bytes(even, 2.0, "nhwc")[0] == places * 128 + weights * 32
+    assert sliced_bytes(uneven, 2.0, "nhwc")[0] == places * (64 + 20 + 30) + weights * 10
+    assert sliced_bytes(uneven, 2.0, "nchw")[0] == places * (64 + 20) + weights * 10
+
+
 def test_short_weight_gradients_of_wide_even_groups_need_no_copies():
     even = sizes_of(POINT | {"n": 16, "c_in": 80, "c_out": 256, "h": 7, "w": 7, "groups": 2})
     assert is_native(even).tolist() == [True]
@@ -154,9 +205,26 @@ def test_a_trial_counts_launches_by_the_clock_of_the_host():
     quick = combine(*(np.array([v, v]) for v in (2e-5, 0.0, 0.0, 0.0)), 2.0)
     single = combine(*(np.array([v, v]) for v in (5e-5, 0.0, 0.0, 0.0)), 2.0)
     launches = np.array([12.0, 3.0])
-    found = tried([(quick, True, launches), (single, True, np.ones(2))], 6e-6)
-    assert found.seconds.tolist() == [5e-5, 2e-5]
+    c = {"launch_seconds": 6e-6, "search_scatter": 1e-3}
+    found = tried([(quick, True, launches, 1.0), (single, True, np.ones(2), 1.0)], c)
+    assert found.seconds.tolist() == pytest.approx([5e-5, 2e-5])
     assert (found.choice // 100).tolist() == [1.0, 0.0]
+    ahead = tried([(quick, True, np.ones(2), 4.0), (single, True, np.ones(2), 1.0)], c)
+    assert (ahead.choice // 100).tolist() == [1.0, 1.0]
+
+
+def test_chance_decides_between_forms_that_are_close():
+    one, two = (combine(*(np.array([v]) for v in (t, 0.0, 0.0, 1e-6)), 2.0) for t in (2e-5, 3e-5))
+    c = {"launch_seconds": 0.0, "search_scatter": 0.3}
+    none = np.zeros(1)
+    alike = tried([(one, True, none, 1.5), (two, True, none, 1.0)], c).seconds[0]
+    shares = np.array([(2.1e-5 * 1.5) ** (-1 / 0.3), 3.1e-5 ** (-1 / 0.3)])
+    shares /= shares.sum()
+    assert alike == pytest.approx(2.1e-5 ** shares[0] * 3.1e-5 ** shares[1])
+    alone = tried([(one, True, none, 1.0), (two, np.array([False]), none, 1.0)], c)
+    assert alone.seconds[0] == pytest.approx(2.1e-5)
+    assert alone.beside is not None
+    assert alone.beside.tolist() == [[pytest.approx(2.1e-5)], [np.inf]]
 
 
 def test_the_fastest_form_that_serves_counts():
@@ -195,6 +263,46 @@ def test_a_search_keeps_the_better_kernel_unless_both_are_short():
     assert found.seconds[1] == pytest.approx(4e-6)
     assert found.seconds[2] == pytest.approx(7e-6)
     np.testing.assert_allclose(found.floor, found.seconds)
+
+
+def test_copies_move_maps_weights_and_what_is_padded():
+    def copies(**other):
+        return [float(part[0]) for part in repacking(task_of(POINT | other))]
+
+    maps, weights = 2.0 * 4 * 28 * 14 * (64 + 128), 64.0 * 128
+    three = {"kernel": 3, "padding": 1}
+    assert copies(**three) == [0.0, 0.0, 0.0, 0.0]
+    # Weights of one tap lie alike in both orders.
+    assert copies(layout="nchw", w=13) == [2 * maps * 13 / 14, 2.0, 0.0, 0.0]
+    assert copies(layout="nchw", **three) == [2 * maps, 3.0, 2 * 2 * 9 * weights, 0.0]
+    odd = 2 * 2 * 64.0 * 129 * 9
+    assert copies(c_out=129, **three) == [2 * 2 * 4 * 28 * 14 * 129.0, 2.0, odd, odd]
+
+
+def test_weights_that_are_padded_cost_passes_of_their_own():
+    record = POINT | {"c_out": 1026, "c_in": 2050, "h": 14, "stride": 2, "pass": "wgrad"}
+    plain = priced(record, uneven_weight_passes=1.0).seconds[0]
+    assert priced(record, uneven_weight_passes=30.0).seconds[0] > plain + 3e-5
+    assert priced(record, weight_passes=30.0).seconds[0] == priced(record).seconds[0]
+
+
+def test_maps_that_start_on_vectors_are_products_though_channels_do_not():
+    record = POINT | {"c_out": 129, "n": 64, "layout": "nchw", "pass": "wgrad"}
+    slow = priced(record, point_bandwidth_share=0.01).seconds[0]
+    assert priced(record).seconds[0] < slow
+    vectors = priced(record, unaligned_efficiency=0.02, unaligned_bandwidth_share=0.1)
+    assert vectors.seconds[0] == priced(record).seconds[0]
+    singly = record | {"w": 13}
+    assert (
+        priced(singly, unaligned_bandwidth_share=0.9).seconds[0]
+        < priced(singly, unaligned_bandwidth_share=0.3).seconds[0]
+    )
+
+
+def test_one_place_in_bf16_is_no_plain_product_of_weights():
+    record = POINT | {"h": 1, "w": 1, "c_in": 2308, "c_out": 577, "n": 128, "pass": "wgrad"}
+    half, bf16 = (priced(record | {"dtype": dtype}).seconds[0] for dtype in ("fp16", "bf16"))
+    assert bf16 > 1.5 * half
 
 
 def test_few_channels_are_quicker_in_fp16():

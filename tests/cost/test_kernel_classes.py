@@ -80,23 +80,24 @@ def test_sizes_choose_the_kernel(record, kernel):
 
 
 def test_channels_last_products_are_not_repacked():
-    moved, kernels = repacking(task(CONV | {"stride": 2}))
-    assert (moved, kernels) == (0.0, 0.0)
+    moved, kernels, weights, padded = repacking(task(CONV | {"stride": 2}))
+    assert (moved, kernels, weights, padded) == (0.0, 0.0, 0.0, 0.0)
     assert pointwise(task(CONV | {"dtype": "fp32"})) == 1.0
 
 
 def test_channels_first_products_are_repacked_where_maps_do_not_start_on_16_bytes():
     uneven = CONV | {"layout": "nchw", "h": 7, "w": 7}
-    moved, kernels = repacking(task(uneven))
+    moved, kernels, weights, padded = repacking(task(uneven))
     maps = 2 * 8 * 7 * 7 * (64 + 128)  # bytes of input and output
-    assert kernels == 3.0
-    assert moved == 2 * (maps + 2 * 64 * 128)
+    assert (moved, kernels) == (2 * maps, 2.0)
+    assert (weights, padded) == (0.0, 0.0)  # of one tap: alike in both orders
 
 
 def test_odd_channels_are_padded_one_operand_at_a_time():
-    moved, kernels = repacking(task(CONV | {"c_in": 3}))
+    moved, kernels, weights, padded = repacking(task(CONV | {"c_in": 3}))
     assert kernels == 2.0  # the input and the weights
-    assert moved == 2 * 2 * (8 * 3 * 28 * 28 + 3 * 128)
+    assert moved == 2 * 2 * (8 * 3 * 28 * 28)
+    assert weights == padded == 2 * 2 * 3 * 128
 
 
 def test_plain_products_of_volumes_are_those_of_maps_with_as_many_places():
