@@ -114,6 +114,22 @@ def explained(fault: Exception, name: str, failed: tuple[str, str, str] | None) 
     )
 
 
+def way_round(fault: Exception, line: str) -> str:
+    """What helps a module that could not be exported besides recording it; empty if unknown.
+
+    Parameters
+    ----------
+    line : str
+        The user's, ``file:number``.
+    """
+    text = str(fault)
+    if "data-dependent" in text or _needs_data(fault):
+        return _WAYS["aten.is_nonzero"]
+    if ".numpy()" in text or ".tolist()" in text:
+        return _instead(line)
+    return next((way for part, way in _REPAIRS.items() if part in text), "")
+
+
 def _instead(line: str) -> str:
     """The way round that the text of the user's line suggests."""
     path, _, number = line.rpartition(":")

@@ -26,6 +26,7 @@ def exported(
     """
     import torch
 
+    from perfmodel.workload.importers.explain import way_round
     from perfmodel.workload.importers.frames import failing_line, written_line
     from perfmodel.workload.importers.mirror import inputs_on_meta, on_meta
 
@@ -45,11 +46,13 @@ def exported(
     except Exception as fault:
         reason = str(fault).strip().split("\n")[0]
         line = failing_line(fault.__traceback__) or written_line(str(fault))
+        way = way_round(fault, line)
         raise WorkloadError(
             f"trace {name}: {line or 'torch.export'}",
             f"<{type(fault).__name__}: {reason}>",
             "a module that torch.export can export with strict=False",
-            repair='record it directly: trace(module, inputs, via="record")',
+            repair=(f"{way}; or " if way else "")
+            + 'record it directly: trace(module, inputs, via="record")',
         ) from fault
 
 

@@ -72,6 +72,7 @@ def test_an_export_failure_gives_the_line_and_the_way_round():
         pm.trace(Branch(), torch.ones(4), via="export")
     assert "test_export.py" in caught.value.where
     assert 'via="record"' in caught.value.repair
+    assert "torch.where" in caught.value.repair
     assert len(caught.value.got) > 20
 
 
