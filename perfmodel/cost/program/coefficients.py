@@ -33,16 +33,18 @@ MEANINGS: Final = {
     "step_host": "host time of a step beside its calls [s]",
     "autograd": "host time that recording one differentiable call for the backward pass adds [s]",
     "recomputed": "host time that a recomputed call adds: what it saves goes through hooks [s]",
+    "packed": "host time that such a call adds when it first runs: its hooks hold a place [s]",
     "backward_share": "host time of a call in the backward pass over that in the forward pass",
     "backward_pace": "the backward pass, in a thread of its own, goes with this power of the pace",
     "tensor": "host time for each tensor of a list (foreach, optimizer) [s]",
-    "parameter": "host time for each trained tensor: its gradient, the optimizer's loops [s]",
+    "gradient": "host time that the backward pass takes to keep each trained tensor's gradient [s]",
+    "parameter": "host time of the optimizer's loops for each trained tensor [s]",
     "compiled_module": "host time that a module adds to its compiled call: its guards [s]",
     "compiled_input": "host time of a tensor that a compiled call is given [s]",
     "compiled_tensor": "host time of a tensor that a generated kernel is given [s]",
     "compiled_pace": "host time of a compiled step over that of its calls as timed one by one",
     "compiled_power": "the calls of a compiled step go with this power of the pace",
-    "compiled_saved": "host time that a kernel of a compiled training step adds: results kept [s]",
+    "compiled_saved": "host time that a kernel adds whose result is kept for the backward pass [s]",
     "more_launch": "host time of a kernel that a call launches beyond its first [s]",
     "first_step": "host time that a step on an idle device takes beyond one of a stream [s]",
     "probe_call": "the tiny call of the probe in the state that host times are given for [s]",
@@ -60,11 +62,12 @@ MEANINGS: Final = {
 """Scalars; tables beside them: ``host``, ``floor`` [s], ``pace``, ``interval`` (ratios)."""
 
 OF_THE_HOST: Final = (
-    "graph_host", "python_call", "step_host", "autograd", "recomputed", "backward_share",
-    "backward_pace", "tensor", "parameter", "compiled_module", "compiled_input", "compiled_tensor",
-    "compiled_pace", "compiled_power", "compiled_saved", "more_launch", "first_step", "probe_call",
-    "probe_block", "probe_power", "profiler_probe", "profiler_launch", "usual_pace", "slow_pace",
-    "fast_pace", "usual_pace_compiled", "slow_pace_compiled", "fast_pace_compiled",
+    "graph_host", "python_call", "step_host", "autograd", "recomputed", "packed",
+    "backward_share", "backward_pace", "tensor", "gradient", "parameter", "compiled_module",
+    "compiled_input", "compiled_tensor", "compiled_pace", "compiled_power", "compiled_saved",
+    "more_launch", "first_step", "probe_call", "probe_block", "probe_power", "profiler_probe",
+    "profiler_launch", "usual_pace", "slow_pace", "fast_pace", "usual_pace_compiled",
+    "slow_pace_compiled", "fast_pace_compiled",
 )  # fmt: skip
 """Scalars that are the processor's, whatever chip it feeds."""
 

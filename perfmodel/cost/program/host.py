@@ -44,6 +44,8 @@ TIMED = ("compiled_call", "triton", "extern_gemm", "extern_conv", "extern_attent
 LISTS = ("foreach", "optimizer")
 GIVEN = ("compiled_module", "compiled_input", "compiled_tensor")
 """Columns of :func:`columns` that those timers, and a profiler, told."""
+_OF_TRAINING = ("python_call", "autograd", "recomputed", "packed", "tensor", "gradient",
+                "parameter")  # fmt: skip
 OF_GENERATED_CODE = (*GIVEN, "compiled_saved")
 """Columns of :func:`columns` that go with the same power of the pace as the calls above."""
 CALLS_OF_A_MODULE = 6.6
@@ -110,7 +112,9 @@ def columns() -> tuple[str, ...]:
         "python_call",
         "autograd",
         "recomputed",
+        "packed",
         "tensor",
+        "gradient",
         "parameter",
         "compiled_module",
         "compiled_input",
@@ -130,6 +134,7 @@ def host_work(lowered: Lowered) -> HostWork:
     launches = np.zeros(len(calls))
     training = any(call.phase == "backward" for call in calls)
     steps = sum(call.phase == "optimizer" for call in calls)
+    gradients = sum(call.phase == "backward" for call in calls)
     trained = sum(one.role == "parameter" for one in lowered.resident)
     graphs = sum(call.kind == "compiled_call" and call.phase == "forward" for call in calls)
     eager = [k for k, call in enumerate(calls) if call.phase == "forward"]
@@ -149,8 +154,11 @@ def host_work(lowered: Lowered) -> HostWork:
         counts[k, place["tensor"]] = float(call.tensors if call.kind in LISTS else 0)
         if call.phase == "optimizer":
             counts[k, place["parameter"]] = trained / steps
+        if call.phase == "backward":
+            counts[k, place["gradient"]] = trained / gradients
         counts[k, place["compiled_tensor"]] = float(call.tensors if call.kind == "triton" else 0)
-        counts[k, place["compiled_saved"]] = float(training and call.kind in ("triton", "extern"))
+        kept = training and call.phase == "forward" and call.kind in ("triton", "extern")
+        counts[k, place["compiled_saved"]] = float(kept)
         if call.kind == "compiled_call":
             counts[k, place["compiled_input"]] = float(call.tensors)
             if call.phase == "forward":
@@ -160,12 +168,15 @@ def host_work(lowered: Lowered) -> HostWork:
             before[kernel] = k
             waits[kernel] = waiting
             waiting = False
+    behind = _behind([call.phase for call in calls])
+    first = np.array([call.phase == "forward" for call in calls], dtype=bool) & ~behind
+    counts[first, place["packed"]] = counts[:, place["recomputed"]].sum() / max(1, first.sum())
     if eager and lowered.mode == "eager" and not lowered.graph:
         python = lowered.python_calls or CALLS_OF_A_MODULE * lowered.module_calls
         counts[eager, place["python_call"]] = python / len(eager)
     if lowered.graph:
         launches[:] = counts[:, place["more_launch"]] = 0.0  # one replay
-    return HostWork(before, counts, waits, launches, _behind([call.phase for call in calls]))
+    return HostWork(before, counts, waits, launches, behind)
 
 
 def _behind(phases: Sequence[str]) -> NDArray[np.bool_]:
@@ -246,7 +257,7 @@ def column_seconds(coefficients: ProgramCoefficients) -> Floats:
         [
             *seconds.values(),
             *(share * seconds[kind] for share, kind in zip(shares, HOST_KINDS, strict=True)),
-            *(c[name] for name in ("python_call", "autograd", "recomputed", "tensor", "parameter")),
+            *(c[name] for name in _OF_TRAINING),
             *(c["compiled_pace"] * c[name] for name in GIVEN),
             c["compiled_saved"],
             c["more_launch"],

@@ -1,0 +1,83 @@
+"""Phases of training steps tell what each of them costs the host."""
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from perfmodel.calibrate.programs import Measured, ModelRow
+from perfmodel.calibrate.programs.host import fit_host
+from perfmodel.calibrate.programs.rows import read_model_rows
+from perfmodel.cost.program.coefficients import load_program_coefficients
+from perfmodel.cost.program.host import paced
+from perfmodel.cost.program.step import prepare
+from perfmodel.hardware import load_accelerator
+from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered, Resident
+from perfmodel.workload.op import Elementwise
+
+H100 = load_accelerator("h100-sxm5-80gb")
+START = load_program_coefficients("h100-sxm5-80gb", "hopper", measured=False)
+TRUTH = replace(
+    START, scalars=dict(START.scalars) | {"gradient": 14e-6, "parameter": 6e-6, "autograd": 2e-6}
+)
+
+
+def trained(number, rng):
+    """A training step whose host time is told by phase, each thread at a pace of its own."""
+    layers, tensors = int(rng.integers(4, 40)), int(rng.integers(10, 300))
+    phases = ["forward"] * layers + ["backward"] * 2 * layers + ["optimizer"] * 3
+    kernels = tuple(
+        Kernel("aten.relu", "pointwise", (Elementwise("relu", 64),), (), (), (), phase, "pointwise")
+        for phase in phases
+    )
+    calls = tuple(HostCall("pointwise", -1, (k,), phase) for k, phase in enumerate(phases))
+    resident = tuple(Resident(k, 64, "parameter") for k in range(tensors))
+    lowered = Lowered(
+        f"net{number}", "torch-eager", "eager", False, kernels, calls, (), resident, layers
+    )
+    prepared = prepare(lowered, H100)
+    work = prepared.work
+    own, behind = rng.uniform(0.8, 1.8, 2)
+    last = np.array([phase == "optimizer" for phase in phases])
+    parts = (~work.behind & ~last, work.behind, last)
+    seconds = [
+        float(paced(work.counts[part], np.full(part.sum(), pace), TRUTH).sum())
+        for part, pace in zip(parts, (own, behind, own), strict=True)
+    ]
+    seconds[0] += own * (TRUTH["step_host"] + TRUTH["first_step"])
+    block = TRUTH["probe_block"]
+    row = ModelRow(
+        f"train/net{number}", "train", f"net{number}", "eager", 1, 0, "bf16", sum(seconds),
+        host_s=sum(seconds), probe_call_s=TRUTH["probe_call"] * own, probe_block_s=block * own,
+        stream_call_s=TRUTH["probe_call"] * own, stream_block_s=block * own,
+        phases_s=tuple(seconds), backward_block_s=block * behind,
+    )  # fmt: skip
+    return Measured(row, prepared)
+
+
+def test_phases_tell_the_optimizer_and_the_gradients_apart():
+    rng = np.random.default_rng(3)
+    rows = [trained(number, rng) for number in range(30)]
+    fitted = fit_host(rows, START)
+    # Costs are those of the median probe, which is slower than the reference of the truth.
+    slower = fitted["probe_block"] / TRUTH["probe_block"]
+    assert fitted["gradient"] == pytest.approx(slower * TRUTH["gradient"], rel=0.2)
+    assert fitted["parameter"] == pytest.approx(slower * TRUTH["parameter"], rel=0.2)
+
+
+def test_phases_are_read_from_a_table(tmp_path):
+    names = ("case", "kind", "model", "mode", "batch", "seq", "dtype", "step_us",
+             "forward_host_us", "backward_host_us", "optimizer_host_us",
+             "backward_probe_block_us")  # fmt: skip
+    rows = [
+        ("train/a", "train", "a", "eager", 1, 0, "bf16", 90, 20, 50, 10, 140),
+        ("infer/a", "infer", "a", "eager", 1, 0, "bf16", 90, "", "", "", ""),
+    ]
+    with (tmp_path / "cases.csv").open("w", newline="", encoding="utf-8") as handle:
+        csv.writer(handle).writerows([names, *rows])
+    one, other = read_model_rows(tmp_path)
+    assert one.phases_s == pytest.approx((20e-6, 50e-6, 10e-6))
+    assert one.backward_block_s == pytest.approx(140e-6)
+    assert other.phases_s is None
+    assert other.backward_block_s is None
