@@ -6,7 +6,7 @@ are relative ones, as they are reported, and large ones pull no harder than othe
 References
 ----------
 Loshchilov and Hutter, "Decoupled weight decay regularization", 2019. Smith and Topin,
-"Super-convergence", 2018 (one cycle of the rate). Srivastava et al., "Dropout", 2014.
+"Super-convergence", 2018 (one cycle of the rate).
 """
 
 from __future__ import annotations
@@ -42,20 +42,17 @@ class Descent:
         Largest step size; it rises over the first ``warm`` of the steps and falls to nothing.
     decay : float
         Share of the weights that a step of size one takes away.
-    dropped : float
-        Share of a layer that is left out at each step.
     outlier : float
         Relative errors beyond this pull no harder.
     """
 
-    nets: int = 2
-    widths: tuple[int, ...] = (128, 128)
+    nets: int = 3
+    widths: tuple[int, ...] = (96, 96)
     epochs: int = 60
     batch: int = 128
     rate: float = 2e-3
     warm: float = 0.3
     decay: float = 1e-3
-    dropped: float = 0.1
     outlier: float = 0.1
 
 
@@ -79,7 +76,7 @@ def teach(
     lessons : sequence of Lesson
         At least one row in all.
     rng : numpy.random.Generator
-        Draws the beginning, the order of the rows, and what is left out.
+        Draws the beginning and the order of the rows.
     settings : Descent, optional
         How it is taught.
     """
@@ -128,7 +125,7 @@ def _descend(rows: Singles, target: Singles, rng: np.random.Generator, settings:
             order = rng.permutation(target.size)
         at = step % (target.size // batch) * batch
         taken = order[at : at + batch]
-        _slopes(rows[taken], target[taken], tensors, slopes, rng, settings)
+        _slopes(rows[taken], target[taken], tensors, slopes, settings.outlier)
         rate = np.float32(settings.rate * _cycle((step + 1) / steps, settings.warm))
         mean += np.float32(1.0 - _BETAS[0]) * (slope - mean)
         square += np.float32(1.0 - _BETAS[1]) * (slope * slope - square)
@@ -152,8 +149,7 @@ def _slopes(
     target: Singles,
     tensors: Sequence[Singles],
     slopes: Sequence[Singles],
-    rng: np.random.Generator,
-    settings: Descent,
+    outlier: float,
 ) -> None:
     """Gradient of the mean loss at a batch, written into ``slopes``."""
     weights, biases = tensors[::2], tensors[1::2]
@@ -161,15 +157,14 @@ def _slopes(
     for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
         x = layers[-1] @ weight
         x += bias
-        # What a rectifier or the drop leaves out passes nothing back.
-        mask = (x > 0.0) / np.float32(1.0 - settings.dropped)
-        mask *= rng.random(x.shape, dtype=np.float32) >= settings.dropped
-        x *= mask
+        # What a rectifier leaves out passes nothing back.
+        passed = x > 0.0
+        x *= passed
         layers.append(x)
-        kept.append(mask)
+        kept.append(passed)
     over = (layers[-1] @ weights[-1] + biases[-1])[:, 0] - target
     near = np.clip(over, _LOWEST, _HIGHEST)
-    pull = np.clip(np.expm1(near) / np.float32(settings.outlier), -1.0, 1.0) * np.exp(near)
+    pull = np.clip(np.expm1(near) / np.float32(outlier), -1.0, 1.0) * np.exp(near)
     back = (pull * (over == near) / np.float32(target.size))[:, None]
     for at in range(len(weights) - 1, -1, -1):
         np.matmul(layers[at].T, back, out=slopes[2 * at])

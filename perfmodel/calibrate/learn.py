@@ -61,7 +61,7 @@ SHARES = tuple(
     for part in (0.5, 0.65, 0.8, 1.0, 0.35, 0.2, 0.0)
 )
 # Shares of the shared networks' answer that are tried beside both; the first where rows are few.
-NETWORK_SHARES = (0.7, 0.8, 0.6, 0.9, 0.5, 1.0, 0.4, 0.2, 0.0)
+NETWORK_SHARES = (0.6, 0.7, 0.8, 0.9, 0.5, 1.0, 0.4, 0.2, 0.0)
 
 
 @dataclass(frozen=True, slots=True)

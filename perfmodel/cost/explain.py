@@ -17,6 +17,7 @@ from perfmodel.cost.efficiency import (
     efficiency_folder,
     efficiency_of,
 )
+from perfmodel.cost.fitted import Fitted
 from perfmodel.cost.mechanism import mechanism, task_device
 from perfmodel.cost.price import price
 from perfmodel.cost.tasks import tasks_of
@@ -112,7 +113,8 @@ def estimate(op: Op, accelerator: Hardware, *, efficiency: Efficiency | None = N
         abs(seconds - plain),
         bound="none",
         calibrated=known,
-        note=f"mechanism x {factor:.4f}" if known else f"x {factor:.4f}, not measured here",
+        note=(f"mechanism x {factor:.4f}" if known else f"x {factor:.4f}, not measured here")
+        + _taught_by(efficiency.fitted.get(task.kernel)),
     )
     return Estimate(
         name=_title(op),
@@ -146,6 +148,16 @@ def _values(kind: str, name: str, coefficients: Mapping[str, float]) -> str:
     names = _TURNS_ON["power" if name == "power limit" else kind]
     return ", ".join(
         f"{one} {coefficients[one]:.4g}" for one in names if coefficients.get(one) is not None
+    )
+
+
+def _taught_by(fitted: Fitted | None) -> str:
+    """Whose rows taught a correction that is shared with other kernels."""
+    if fitted is None or fitted.pooled is None:
+        return ""
+    return (
+        f"; {fitted.pooled_share:.0%} of its logarithm from networks taught by the rows of all"
+        " convolutions, the rest by those of this kernel"
     )
 
 

@@ -17,7 +17,7 @@ from perfmodel.cost.layers import FARTHEST, read_pooled, write_pooled
 from perfmodel.errors import CalibrationError
 from perfmodel.hardware import load_accelerator
 
-QUICK = Descent(epochs=200, dropped=0.0)
+QUICK = Descent(epochs=200)
 CHIP = load_accelerator("h100-sxm5-80gb")
 
 
