@@ -7,6 +7,7 @@ import pytest
 from perfmodel.calibrate.measurements import to_record
 from perfmodel.workload.convnets.lower import Setting, forward
 from perfmodel.workload.convnets.names import CONVNETS, convnet
+from perfmodel.workload.model import bundled_models, load_model
 from perfmodel.workload.op import op_from_dict
 from perfmodel.workload.ops.conv import Conv2d
 from validate.bench import draws_layers as layers
@@ -138,3 +139,16 @@ def test_layers_of_networks_are_those_of_the_bundled_networks():
                 o = call.op
                 layers.add((o.c_in, o.c_out, o.h, o.w, o.kernel, o.stride, o.padding, o.groups))
     assert {layer[:-1] for layer in known.network_layers()} == layers
+
+
+def test_products_of_every_bundled_model_at_its_degrees_are_among_the_shapes():
+    shapes = set(known.linear_shapes())
+    for name in bundled_models():
+        model, told = load_model(name), known.TRANSFORMERS[name]
+        assert (told.hidden, told.heads, told.kv_heads, told.head_dim) == (
+            model.hidden, model.heads, model.kv_heads, model.head_dim,
+        )  # fmt: skip
+        for tp in (1, 2, 4, 8):
+            wide = model.heads * model.head_dim // tp
+            if model.heads % tp == 0 and min(model.hidden, wide) >= 32:
+                assert (model.hidden, wide) in shapes

@@ -22,30 +22,30 @@ class Transformer(NamedTuple):
     top_k: int = 0
 
 
-TRANSFORMERS = {
-    "llama-3-8b": Transformer(4096, 14336, 32, 8, 128, 128256, True),
-    "llama-3-70b": Transformer(8192, 28672, 64, 8, 128, 128256, True),
-    "llama-2-7b": Transformer(4096, 11008, 32, 32, 128, 32000, True),
-    "llama-2-13b": Transformer(5120, 13824, 40, 40, 128, 32000, True),
+# Beside the models that perfmodel bundles.
+_OTHERS = {
     "gpt-3-175b": Transformer(12288, 49152, 96, 96, 128, 50304, False),
     "gpt-2-xl": Transformer(1600, 6400, 25, 25, 64, 50304, False),
-    "megatron-22b": Transformer(6144, 24576, 64, 64, 96, 51200, False),
-    "bert-large": Transformer(1024, 4096, 16, 16, 64, 30528, False),
-    "bert-base": Transformer(768, 3072, 12, 12, 64, 30528, False),
     "vit-l": Transformer(1024, 4096, 16, 16, 64, 1000, False),
     "vit-h": Transformer(1280, 5120, 16, 16, 80, 1000, False),
-    "qwen2.5-7b": Transformer(3584, 18944, 28, 4, 128, 152064, True),
-    "qwen2.5-72b": Transformer(8192, 29568, 64, 8, 128, 152064, True),
-    "mistral-7b": Transformer(4096, 14336, 32, 8, 128, 32000, True),
     "gemma-2b": Transformer(2048, 16384, 8, 1, 256, 256000, True),
-    "gemma-7b": Transformer(3072, 24576, 16, 16, 256, 256000, True),
     "falcon-7b": Transformer(4544, 18176, 71, 1, 64, 65024, False),
-    "mixtral-8x7b": Transformer(4096, 14336, 32, 8, 128, 32000, True, 8, 2),
-    "mixtral-8x22b": Transformer(6144, 16384, 48, 8, 128, 32768, True, 8, 2),
-    "deepseek-v3": Transformer(7168, 2048, 128, 128, 128, 129280, True, 256, 8),
-    "qwen3-30b-a3b": Transformer(2048, 768, 32, 4, 128, 151936, True, 128, 8),
     "dbrx": Transformer(6144, 10752, 48, 8, 128, 100352, True, 16, 4),
 }
+
+
+def _bundled() -> dict[str, Transformer]:
+    """Every transformer that perfmodel bundles (``transformers.csv``)."""
+    with Path(__file__).with_name("transformers.csv").open(encoding="utf-8", newline="") as handle:
+        return {row["name"]: _transformer(row) for row in csv.DictReader(handle)}
+
+
+def _transformer(row: dict[str, str]) -> Transformer:
+    counts = {name: int(row[name]) for name in Transformer._fields if name != "gated"}
+    return Transformer(**counts, gated=row["gated"] == "true")
+
+
+TRANSFORMERS = _bundled() | _OTHERS
 
 TOKENS = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096, 8192, 16384)
 
