@@ -1,8 +1,8 @@
 """Coefficients of whole programs from measured models."""
 
 from perfmodel.calibrate.programs.fit import fit_programs
-from perfmodel.calibrate.programs.host import assumed_paces, hosts_of, issue_pace, row_pace
 from perfmodel.calibrate.programs.measured import Measured
+from perfmodel.calibrate.programs.paces import assumed_paces, hosts_of, issue_pace, row_pace
 from perfmodel.calibrate.programs.rows import ModelRow, program_path, read_model_rows
 from perfmodel.calibrate.programs.store import write_program_file
 

@@ -20,10 +20,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.calibrate.programs.host import assumed_paces, fit_host, row_pace
+from perfmodel.calibrate.programs.host import fit_host
 from perfmodel.calibrate.programs.joined import join
 from perfmodel.calibrate.programs.least import LIMITS, fit_values
 from perfmodel.calibrate.programs.measured import Measured
+from perfmodel.calibrate.programs.paces import assumed_paces, row_pace
 from perfmodel.cost.parts import Floats
 from perfmodel.cost.program.coefficients import ProgramCoefficients
 from perfmodel.cost.program.price_kernels import LIBRARY

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Final, Literal
 
 import numpy as np
@@ -13,7 +11,14 @@ from numpy.typing import NDArray
 
 from perfmodel.calibrate.programs.least import LIMITS, fit_values
 from perfmodel.calibrate.programs.measured import Measured
-from perfmodel.calibrate.programs.rows import HOSTED, ModelRow
+from perfmodel.calibrate.programs.paces import (
+    FEWEST_PROBES,
+    PACES,
+    assumed_paces,
+    issue_pace,
+    row_pace,
+)
+from perfmodel.calibrate.programs.rows import ModelRow
 from perfmodel.cost.parts import Floats
 from perfmodel.cost.program.coefficients import ProgramCoefficients
 from perfmodel.cost.program.host import (
@@ -21,7 +26,6 @@ from perfmodel.cost.program.host import (
     TIMED,
     column_seconds,
     columns,
-    pace_of_probe,
     paced,
 )
 from perfmodel.cost.program.host_kinds import HOST_KINDS
@@ -37,7 +41,6 @@ HOST_SCALARS: Final = (
 )  # fmt: skip
 RARE: Final = ("recomputed", "packed", "compiled_saved")
 """Of them, what few rows tell."""
-FEWEST_PROBES: Final = 8
 UNPROBED_WEIGHT: Final = 0.3
 SINGLE_WEIGHT: Final = 0.5
 """Of a single step where the stream of the same row shows the host as well."""
@@ -45,12 +48,10 @@ HELD_UP: Final = 0.95
 """A stream is the host's if its single steps are issued in this share of its period or more,"""
 BUSY: Final = 0.9
 """and if its kernels take less than this share."""
-PACES: Final = ("fast_pace", "usual_pace", "slow_pace")
-"""And the same with ``_compiled`` behind, for processes that compiled."""
-SAME_HOST: Final = 900.0
-"""Runs that begin this soon after another are on its machine [s]."""
-SUDDEN: Final = 1.5
-"""Two probes around a stream that lie further from the nine before it caught a moment."""
+SLOW_PROCESS: Final = 1.15
+"""Compiled steps that took so much longer than fitted ran in a process that was slow throughout."""
+TRIMMED: Final = 3
+"""Fits of compiled steps, each without what the one before found so."""
 
 
 def fit_host(cases: Sequence[Measured], start: ProgramCoefficients) -> ProgramCoefficients:
@@ -160,8 +161,7 @@ def _fit_calls(
 
     Compiled steps come after the others, which know the costs of what is not compiled in them, and
     those that train after those that do not. A process may run its generated code at half the
-    speed throughout, whatever its probes say: such rows are outliers, on one side, and a heavy tail
-    leaves them out.
+    speed throughout, whatever its probes say: such rows are outliers, on one side, and left out.
     """
     known = sum(one.pace is not None for one in sums)
     probed = known >= FEWEST_PROBES
@@ -187,7 +187,14 @@ def _fit_calls(
         kinds = [kind for kind in _common(generated) if kind in COMPILED and kind not in TIMED]
         trained = [one for one in generated if one.trains]
         inferred = [one for one in generated if not one.trains]
-        fitted = _fit_values(inferred, fitted, ["compiled_pace", "compiled_power"], kinds, "cauchy")
+        own = ["compiled_pace", "compiled_power"]
+        for _ in range(TRIMMED):
+            fitted = _fit_values(inferred, fitted, own, kinds, "cauchy")
+            expected = _predictor(inferred, [])(fitted)
+            late = [
+                one.seconds > SLOW_PROCESS * x for one, x in zip(inferred, expected, strict=True)
+            ]
+            inferred = [one for one, out in zip(inferred, late, strict=True) if not out]
         if trained:
             scalars = _rare(trained, ("compiled_saved",))
             fitted = _fit_values(trained, fitted, scalars, ["extern_conv_backward"], "soft_l1")
@@ -318,79 +325,3 @@ def _places(names: Sequence[str], chosen: NDArray[np.bool_]) -> list[NDArray[np.
     for k in np.flatnonzero(chosen).tolist():
         found.setdefault(names[k], []).append(k)
     return [np.array(places) for places in found.values()]
-
-
-def assumed_paces(cases: Sequence[Measured], c: ProgramCoefficients) -> dict[str, float]:
-    """The paces to assume where nobody probes, from rows without a profiler; none if they are few.
-
-    Eager and compiled processes apart, where both were probed often enough. Assumed is the pace
-    that lies closest to the measured ones in relative terms: it makes the sum of |assumed / p - 1|
-    least, so it is their median with weights 1 / p. Hosts count alike, however many rows they have:
-    the next host will be another. Beside it stand the paces that one row in twenty lies beyond.
-    """
-    hosts = hosts_of([one.row for one in cases])
-    paces = [
-        (hosts[one.row.run], one.row.mode == "compiled", row_pace(one.row, c))
-        for one in cases
-        if not one.row.after_profiler and one.row.mode in HOSTED
-    ]
-    known = [(run, compiled, pace) for run, compiled, pace in paces if pace is not None]
-    if len(known) < FEWEST_PROBES:
-        return {}
-    every = _middle([(run, pace) for run, _, pace in known])
-    sides = {}
-    for compiled in (False, True):
-        mine = [(run, pace) for run, own, pace in known if own is compiled]
-        sides[compiled] = _middle(mine) if len(mine) >= FEWEST_PROBES else every
-    return sides[False] | {f"{word}_compiled": value for word, value in sides[True].items()}
-
-
-def hosts_of(rows: Sequence[ModelRow]) -> dict[str, str]:
-    """Run -> its host, by the first of its runs: runs close in time were on one machine.
-
-    A run of unknown time is a host of its own.
-    """
-    began = {row.run: row.began for row in rows}
-    hosts = {run: run for run in began}
-    dated = sorted((time, run) for run, time in began.items() if time is not None)
-    for (before, one), (after, other) in pairwise(dated):
-        if after - before <= SAME_HOST:
-            hosts[other] = hosts[one]
-    return hosts
-
-
-def _middle(paces: Sequence[tuple[str, float]]) -> dict[str, float]:
-    """Values of :data:`PACES` from paces of hosts, each host with a weight of 1."""
-    rows = Counter(run for run, _ in paces)
-    known = np.array([pace for _, pace in paces])
-    share = np.array([1.0 / rows[run] for run, _ in paces])
-    order = np.argsort(known)
-    known, share = known[order], share[order]
-    reached = np.cumsum(share / known)
-    usual = float(known[np.searchsorted(reached, 0.5 * reached[-1])])
-    fast, slow = np.quantile(known, (0.05, 0.95)).tolist()
-    return dict(zip(PACES, (fast, usual, slow), strict=True))
-
-
-def issue_pace(row: ModelRow, c: ProgramCoefficients) -> float | None:
-    """The pace of the host while single steps of a row were issued, from nine probes between."""
-    if row.probe_call_s is None:
-        return None
-    return pace_of_probe(row.probe_call_s, c, block=row.probe_block_s, profiler=row.after_profiler)
-
-
-def row_pace(row: ModelRow, c: ProgramCoefficients) -> float | None:
-    """The pace of the host while the stream of a row ran, from the probes around and inside it.
-
-    A row without a block has two probes around its stream, which are few: they count as much as
-    those between the single steps just before it, and never lie further from them than
-    :data:`SUDDEN`.
-    """
-    if row.stream_call_s is None or row.probe_call_s is None:
-        return None
-    probe = row.stream_call_s
-    if row.stream_block_s is None:
-        before = row.probe_call_s
-        around = min(max(probe, before / SUDDEN), before * SUDDEN)
-        probe = float(np.sqrt(before * around))
-    return pace_of_probe(probe, c, block=row.stream_block_s, profiler=row.after_profiler)

@@ -1,0 +1,99 @@
+"""The pace of a measured host: what probes beside a row say, and what to assume without any."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+
+from perfmodel.calibrate.programs.measured import Measured
+from perfmodel.calibrate.programs.rows import HOSTED, ModelRow
+from perfmodel.cost.program.coefficients import ProgramCoefficients
+from perfmodel.cost.program.host import pace_of_probe
+
+FEWEST_PROBES: Final = 8
+PACES: Final = ("fast_pace", "usual_pace", "slow_pace")
+"""And the same with ``_compiled`` behind, for processes that compiled."""
+SAME_HOST: Final = 900.0
+"""Runs that begin this soon after another are on its machine [s]."""
+SUDDEN: Final = 1.5
+"""Two probes around a stream that lie further from the nine before it caught a moment."""
+
+
+def assumed_paces(cases: Sequence[Measured], c: ProgramCoefficients) -> dict[str, float]:
+    """The paces to assume where nobody probes, from rows without a profiler; none if they are few.
+
+    Eager and compiled processes apart, where both were probed often enough. Assumed is the pace
+    that lies closest to the measured ones in relative terms: it makes the sum of |assumed / p - 1|
+    least, so it is their median with weights 1 / p. Hosts count alike, however many rows they have:
+    the next host will be another. Beside it stand the paces that one row in twenty lies beyond.
+    """
+    hosts = hosts_of([one.row for one in cases])
+    paces = [
+        (hosts[one.row.run], one.row.mode == "compiled", row_pace(one.row, c))
+        for one in cases
+        if not one.row.after_profiler and one.row.mode in HOSTED
+    ]
+    known = [(run, compiled, pace) for run, compiled, pace in paces if pace is not None]
+    if len(known) < FEWEST_PROBES:
+        return {}
+    every = _middle([(run, pace) for run, _, pace in known])
+    sides = {}
+    for compiled in (False, True):
+        mine = [(run, pace) for run, own, pace in known if own is compiled]
+        sides[compiled] = _middle(mine) if len(mine) >= FEWEST_PROBES else every
+    return sides[False] | {f"{word}_compiled": value for word, value in sides[True].items()}
+
+
+def hosts_of(rows: Sequence[ModelRow]) -> dict[str, str]:
+    """Run -> its host, by the first of its runs: runs close in time were on one machine.
+
+    A run of unknown time is a host of its own.
+    """
+    began = {row.run: row.began for row in rows}
+    hosts = {run: run for run in began}
+    dated = sorted((time, run) for run, time in began.items() if time is not None)
+    for (before, one), (after, other) in pairwise(dated):
+        if after - before <= SAME_HOST:
+            hosts[other] = hosts[one]
+    return hosts
+
+
+def _middle(paces: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """Values of :data:`PACES` from paces of hosts, each host with a weight of 1."""
+    rows = Counter(run for run, _ in paces)
+    known = np.array([pace for _, pace in paces])
+    share = np.array([1.0 / rows[run] for run, _ in paces])
+    order = np.argsort(known)
+    known, share = known[order], share[order]
+    reached = np.cumsum(share / known)
+    usual = float(known[np.searchsorted(reached, 0.5 * reached[-1])])
+    fast, slow = np.quantile(known, (0.05, 0.95)).tolist()
+    return dict(zip(PACES, (fast, usual, slow), strict=True))
+
+
+def issue_pace(row: ModelRow, c: ProgramCoefficients) -> float | None:
+    """The pace of the host while single steps of a row were issued, from nine probes between."""
+    if row.probe_call_s is None:
+        return None
+    return pace_of_probe(row.probe_call_s, c, block=row.probe_block_s, profiler=row.after_profiler)
+
+
+def row_pace(row: ModelRow, c: ProgramCoefficients) -> float | None:
+    """The pace of the host while the stream of a row ran, from the probes around and inside it.
+
+    A row without a block has two probes around its stream, which are few: they count as much as
+    those between the single steps just before it, and never lie further from them than
+    :data:`SUDDEN`.
+    """
+    if row.stream_call_s is None or row.probe_call_s is None:
+        return None
+    probe = row.stream_call_s
+    if row.stream_block_s is None:
+        before = row.probe_call_s
+        around = min(max(probe, before / SUDDEN), before * SUDDEN)
+        probe = float(np.sqrt(before * around))
+    return pace_of_probe(probe, c, block=row.stream_block_s, profiler=row.after_profiler)
