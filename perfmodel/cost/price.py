@@ -21,7 +21,7 @@ from perfmodel.workload.op import Op
 
 # A sibling chip's correction is trusted less: its interval is widened by this in the logarithm.
 SIBLING_WIDTH = 1.5
-BOUNDS = ("compute", "memory", "launch", "latency")
+BOUNDS = ("compute", "memory", "launch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,7 @@ class Price:
     low, high : array
         Ends of the 90 % interval [s].
     bound : array of str
-        ``compute``, ``memory``, ``launch`` (the floor of a kernel in a stream) or ``latency`` (the
-        floor of a kernel whose own work is a chain of waits).
+        ``compute``, ``memory`` or ``launch`` (the floor of a kernel in a stream).
     calibrated : array of bool
         Whether measurements of this chip, in range, stand behind the number.
     mechanism : array
