@@ -235,3 +235,29 @@ def test_a_part_of_a_gradient_is_copied_in_the_call_that_reads_it():
     assert [kernel.bytes_written for kernel in copies] == [2 * 4 * 16 * 16 * 16]
     scratch = [e.bytes for e in lowered.events if e.kind == "temporary" and e.allocate]
     assert scratch == [2 * 4 * 16 * 16 * 16]
+
+
+def test_a_step_with_gradients_holds_one_mask():
+    """Equal operators are one in a graph of both passes; an inference graph keeps each layer's."""
+    shape, rows = (2, 4, 64, 32), (2, 4, 64, 1)
+    tensors = {"q": (shape, "bf16", "input"), "m": ((2, 1, 64, 64), "bool", "input"),
+               "g": (shape, "bf16", "input"), "z": ((), "bf16"), "w": ((), "bf16"),
+               "a": ((2, 1, 64, 64), "bf16"), "b": ((2, 1, 64, 64), "bf16"),
+               "o": (shape,), "l": (rows, "fp32"), "p": (shape,), "k": (rows, "fp32"),
+               "x": (shape,), "y": (shape,), "v": (shape,)}  # fmt: skip
+    name = "_scaled_dot_product_cudnn_attention"
+    forward = [
+        ("scalar_tensor", "", "z", {"s": 0.0}), ("where", "mzz", "a"),
+        (name, "qqqa", "ol", {}),
+        ("scalar_tensor", "", "w", {"s": 0.0}), ("where", "mww", "b"),
+        (name, "oqqb", "pk", {}),
+    ]  # fmt: skip
+    backward = [(f"{name}_backward", "goqqpkb", "xyv", {}, "backward")]
+
+    def masks(nodes, outputs):
+        found = lower(program(tensors, nodes, outputs), load_stack("torch-compile")).kernels
+        written = sum(kernel.bytes_written for kernel in found if "where" in kernel.name)
+        return written / (2 * 2 * 64 * 64)
+
+    assert masks(forward, "p") == 2
+    assert masks(forward + backward, "pxyv") == 1

@@ -115,7 +115,8 @@ class Graph:
     """Values in an order in which they can be computed, built by appending.
 
     ``autocast`` is the format of the autocast context that the model runs in, if any; ``saved``
-    are operands of attention that the backward pass reads.
+    are operands of attention that the backward pass reads; ``joint`` says that forward and backward
+    are traced together (torch/_functorch/partitioners.py, ``fx_graph_cse``, runs on these only).
     """
 
     values: list[Value] = field(default_factory=list)
@@ -123,6 +124,7 @@ class Graph:
     backward: bool = False
     known: dict[tuple[object, ...], int] = field(default_factory=dict)
     autocast: str = ""
+    joint: bool = False
     saved: set[int] = field(default_factory=set)
 
     def add(

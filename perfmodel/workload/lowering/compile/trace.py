@@ -41,7 +41,8 @@ _INTERPOLATION = ("bilinear", "bicubic", "linear1d", "trilinear", "grid_sampler"
 def trace(program: Program, sites: Iterable[Site], *, channels_last: bool) -> tuple[Graph, Names]:
     """Forward and backward of a program as one graph."""
     found = tuple(sites)
-    graph = Graph(autocast=autocast_format(found))
+    joint = any(site.node.phase == "backward" for site in found)
+    graph = Graph(autocast=autocast_format(found), joint=joint)
     names = Names(program, graph)
     for site in found:
         if any(t.host for t in (*site.inputs, *site.outputs)) and all(
@@ -148,7 +149,11 @@ def _own(graph: Graph, number: int, *, gradient: bool = False, dense: bool = Fal
 def _constant(graph: Graph, site: Site, args: list[int]) -> list[int]:
     """Memory, a constant or random numbers: nothing is read."""
     random = group_of(site.name) == "random"
-    numbers = (repr(sorted(site.node.attributes.items(), key=str)), site.node.name)
+    outs = site.outputs or site.inputs
+    # of a step with gradients equal operators are one; memory that may be written stays apart
+    one = graph.joint and not random and all(numel(t.shape) == 1 for t in outs[:1])
+    name = "" if one else site.node.name
+    numbers = (repr(sorted(site.node.attributes.items(), key=str)), name)
     return [
         graph.map(
             base_name(site.name), (), t.shape, t.dtype, _RANDOM if random else 0, arguments=numbers,
