@@ -160,8 +160,7 @@ def learn(
         device,
         final.coefficients,
         final.names,
-        final.trees,
-        final.smooth,
+        *_asked(final, shares, part),
         (float(shares[0]), float(shares[1])),
         _extent(samples),
         SIZE_EDGES,
@@ -292,6 +291,15 @@ def _train(
         every = np.arange(values.shape[1], dtype=np.int32)
         smooth = fit_smooth(values[points], target[points], every, rng)
     return _Model(coefficients, trees, smooth, names)
+
+
+def _asked(model: _Model, shares: Floats, pooled: float) -> tuple[Trees | None, Smooth | None]:
+    """Trees and process that a price asks: what has no share is not kept."""
+    if pooled >= 1.0:
+        return None, None
+    if model.trees is None or model.smooth is None:
+        return model.trees, model.smooth
+    return (model.trees if shares[0] > 0.0 else None, model.smooth if shares[1] > 0.0 else None)
 
 
 def _answers(model: _Model, samples: Samples) -> Floats:

@@ -123,6 +123,8 @@ def write_arrays(path: Path, fitted: Fitted) -> None:
     if fitted.trees is not None:
         for name in ("asked", "limits", "leaves", "base"):
             arrays[f"trees_{name}"] = getattr(fitted.trees, name)
+        # A two-thousandth of a leaf is far below what hundreds of trees are off by.
+        arrays["trees_leaves"] = fitted.trees.leaves.astype(np.float16)
     if fitted.smooth is not None:
         for name in ("columns", "points", "weights", "scales", "mean"):
             arrays[f"smooth_{name}"] = getattr(fitted.smooth, name)
@@ -145,7 +147,10 @@ def read_fitted(path: Path) -> Fitted:
             trees = smooth = None
             if "trees_asked" in data:
                 trees = Trees(
-                    *(data[f"trees_{name}"] for name in ("asked", "limits", "leaves", "base"))
+                    data["trees_asked"],
+                    data["trees_limits"],
+                    data["trees_leaves"].astype(np.float32),
+                    data["trees_base"],
                 )
             if "smooth_points" in data:
                 names = ("columns", "points", "weights", "scales", "mean")
