@@ -3,9 +3,9 @@ r"""What a process that has run convolutions adds to every short kernel.
 Once a process has run convolutions, or a Fourier transform whose length has a large prime factor,
 each kernel of a captured graph starts later, whatever it does: streams and norms of 2 to 3 us take
 10 to 12 % longer, those of 10 us 4 %, those of 50 us 1 %. It is one step, and stays. Other work
-(attention, sorts, sparse products, backward passes) does not take it. Of 46 operators below 60 us that one H100 timed within a minute in a
-process without convolutions and in one that had run 14 of them, the second times are 7.0 % longer
-in the mean, and 2.9 % apart once
+(attention, sorts, sparse products, backward passes) does not take it. Of 46 operators below 60 us
+that one H100 timed within a minute in a process without convolutions and in one that had run 14 of
+them, the second times are 7.0 % longer in the mean, and 2.9 % apart once
 
 .. math::
 
