@@ -21,6 +21,7 @@ Floats = NDArray[np.float64]
 _SHORTEST, _LONGEST = 0.1, 60.0
 # A feature with a longer scale than this, in its standard deviations, tells nothing.
 _FLAT = 40.0
+_LEAST_SPREAD = 1e-3
 
 
 def fit_smooth(
@@ -35,7 +36,8 @@ def fit_smooth(
     """Fit the process to ``target`` of shape (N,) at ``features`` of shape (N, F)."""
     x = features[:, columns]
     centre, spread = x.mean(axis=0), x.std(axis=0)
-    keep = spread > 1e-9
+    # What hardly changes would be told by its rounding alone.
+    keep = spread > _LEAST_SPREAD * np.maximum(1.0, np.abs(centre))
     columns, x, spread = columns[keep], x[:, keep] - centre[keep], spread[keep]
     mean = float(np.median(target))
     variation = max(float(np.std(target)), 1e-6)

@@ -135,8 +135,10 @@ class Smooth:
     def __call__(self, features: Floats) -> Floats:
         """The mean at ``features`` of shape (N, F); shape (N,)."""
         root = np.float32(3.0**0.5)
-        inner = features[:, self.columns].astype(np.float32) * (root / self.scales)
-        points = self.points.T * root
+        # Distances of numbers far from zero would drown in single precision.
+        middle = self.points.mean(axis=0, dtype=np.float64)
+        inner = ((features[:, self.columns] / self.scales - middle) * root).astype(np.float32)
+        points = ((self.points - middle) * root).astype(np.float32).T
         squares = np.sum(points**2, axis=0)
         points = points * np.float32(-2.0)
         answer = np.empty(features.shape[0])

@@ -10,6 +10,7 @@ from perfmodel.calibrate.samples import samples_of
 from perfmodel.calibrate.transfer import host_floor, leave_one_chip_out, read_published
 from perfmodel.calibrate.trees import Boosting, fit_trees
 from perfmodel.cost import load_coefficients, price
+from perfmodel.cost.correction import Smooth
 from perfmodel.hardware import load_accelerator
 from perfmodel.workload.op import Gemm
 
@@ -59,6 +60,28 @@ def test_the_smooth_learner_interpolates_and_ignores_noise_columns():
     fresh = rng.uniform(-1.8, 1.8, size=(100, 4))
     assert np.mean(np.abs(smooth(fresh) - np.sin(2 * fresh[:, 0]))) < 0.05
     assert 0 in smooth.columns
+
+
+def test_the_smooth_learner_is_not_misled_by_a_column_far_from_zero():
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(200, 3))
+    y = np.sin(x[:, 0])
+    x[:, 1] = 20.0 + 0.05 * x[:, 1]  # 400 of its deviations from zero
+    x[:, 2] = -7.0 + 1e-7 * x[:, 2]  # nothing but rounding
+    smooth = fit_smooth(x, y, np.arange(3, dtype=np.int32), rng)
+    assert 2 not in smooth.columns
+    assert np.max(np.abs(smooth(x) - y)) < 0.1
+    # One that a file holds, whatever fitted it.
+    far = Smooth(
+        np.array([0], dtype=np.int32),
+        np.array([[4e5]], dtype=np.float32),
+        np.ones(1, dtype=np.float32),
+        np.ones(1, dtype=np.float32),
+        np.zeros(1, dtype=np.float32),
+    )
+    assert far(np.array([[4e5], [4e5 + 1.0]])) == pytest.approx(
+        [1.0, 2.7320508 * np.exp(-(3**0.5))]
+    )
 
 
 def test_a_conformal_interval_holds_its_share():
