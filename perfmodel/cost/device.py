@@ -60,7 +60,7 @@ class Device:
     power : float
         Power limit [W]; infinite where it is not known, so that it bounds nothing.
     year : float
-        Year of its dies' first release; energy per operation falls with it.
+        Year of the first chip made in its process; energy per operation falls with it.
     wires : float
         Peak rate of device memory with those bits, which nothing can beat [B/s]; 0 where there
         are none.

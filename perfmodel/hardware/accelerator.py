@@ -111,8 +111,8 @@ class Accelerator(Table):
     year : int
         First availability.
     silicon_year : int
-        That of the first chip with these dies, where it is another: a variant with more memory or
-        other limits spends what its elder spends on an operation. :attr:`made` is either.
+        That of the vendor's first data-center chip with these dies or in their process, where it is
+        another: what an operation spends follows the process. :attr:`made` is either.
     devices_per_package : int
         Addressable devices in one package; all other values but ``package_tdp`` are per device.
     units : int
@@ -148,7 +148,7 @@ class Accelerator(Table):
 
     @property
     def made(self) -> int | None:
-        """Year of the dies."""
+        """Year of the process that the dies are made in."""
         return self.year if self.silicon_year is None else self.silicon_year
 
     @property

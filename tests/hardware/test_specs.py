@@ -210,6 +210,14 @@ def test_variants_are_younger_than_their_dies(variant, elder):
     assert load("b200-sxm-180gb").made == load("b200-sxm-180gb").year
 
 
+@pytest.mark.parametrize(("chip", "elder"), [
+    ("t4-16gb", "v100-sxm2-16gb"), ("l4-24gb", "h100-sxm5-80gb"), ("a10g-24gb", "a40-48gb"),
+    ("mi210", "mi250x"), ("b300-sxm-270gb", "b200-sxm-180gb"),
+])  # fmt: skip
+def test_dies_of_one_process_are_of_one_year(chip, elder):
+    assert load(chip).made == load(elder).made != load(chip).year
+
+
 @pytest.mark.parametrize("name", ["accelerator", "link", "node", "cluster"])
 def test_committed_schema_is_the_generated_one(name):
     committed = (ROOT / "schema" / f"{name}.json").read_text(encoding="utf-8")
