@@ -79,7 +79,7 @@ def memory_over_time(found: ProgramEstimate, capacity: float | None = None) -> F
             memory.resident / unit, color="#333333", lw=0.8, ls=":", label="before the step"
         )
         title = (
-            f"{found.program} on {found.accelerator}, {found.mode}: peak "
+            f"{found.program}\non {found.accelerator}, {found.mode}\npeak "
             f"{memory.peak_allocated / unit:.4g} {name} allocated, "
             f"{memory.peak_reserved / unit:.4g} {name} reserved"
         )
@@ -87,9 +87,7 @@ def memory_over_time(found: ProgramEstimate, capacity: float | None = None) -> F
             axes.axhline(capacity / unit, color=COLOURS[1], lw=0.9, label="device memory")
         elif capacity is not None:
             title += f", of {capacity / 2**30:.4g} GiB"
-        axes.set(
-            xlabel="host time [ms]", ylabel=f"memory [{name}]", title=title.replace(": ", "\n", 1)
-        )
+        axes.set(xlabel="host time [ms]", ylabel=f"memory [{name}]", title=title)
         axes.set_ylim(bottom=0)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=4)
         return drawn
