@@ -200,8 +200,8 @@ def smallest_of_each_model():
     return list(first.values())
 
 
-# Operators that a recording holds more than its run counted: as many as it makes constants of masks;
-# of Falcon it lacks one a layer, which is not known.
+# Operators that a recording holds more than its run counted: as many as it makes constants of
+# masks; of Falcon it lacks one a layer, which is not known.
 BESIDE = {"bloom_560m": 1, "gpt_neo_125m": 13, "falcon_small": -16}
 
 
