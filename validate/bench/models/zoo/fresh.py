@@ -9,7 +9,7 @@ import torch
 
 from validate.bench.models.zoo.entry import Entry, tokens
 from validate.bench.models.zoo.language import plain_masks
-from validate.bench.models.zoo.wide import Step
+from validate.bench.models.zoo.wide import Step, past
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 # architecture, what its configuration is given, and the depth that a dry run keeps
@@ -102,15 +102,6 @@ def _mistral_step(tiny: bool) -> Any:
     return Step(_transformers("MistralForCausalLM", options, tiny), 2 if tiny else 20, 8, 64)
 
 
-def _past(
-    layers: int, heads: int, dim: int, batch: int, seq: int, dtype: Any, tiny: bool
-) -> Inputs:
-    layers = 2 if tiny else layers
-    keys = torch.randn(layers, batch, heads, seq, dim).to(dtype)
-    values = torch.randn(layers, batch, heads, seq, dim).to(dtype)
-    return (torch.randint(0, 30000, (batch, 1)), keys, values), {}
-
-
 def _pair(batch: int, seq: int, dtype: Any, tiny: bool) -> Inputs:
     del dtype, tiny
     ids = torch.randint(3, 50000, (batch, seq))
@@ -140,8 +131,8 @@ def _torchvision(name: str, tiny: bool) -> Any:
 def _entries() -> dict[str, Entry]:
     table = {
         "bart_base": Entry(_bart, _pair),
-        "qwen3_decode": Entry(_qwen3_step, functools.partial(_past, 28, 8, 128)),
-        "mistral_decode": Entry(_mistral_step, functools.partial(_past, 20, 8, 64)),
+        "qwen3_decode": Entry(_qwen3_step, functools.partial(past, 28, 8, 128, words=30000)),
+        "mistral_decode": Entry(_mistral_step, functools.partial(past, 20, 8, 64, words=30000)),
     }
     for name, (made, options) in _TEXT.items():
         build = functools.partial(_transformers, made, options)

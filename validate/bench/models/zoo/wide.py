@@ -147,13 +147,22 @@ def _clip(shape: tuple[int, ...], batch: int, seq: int, dtype: Any, tiny: bool) 
     return (torch.randn(batch, *shape).to(dtype),), {}
 
 
-def _past(
-    layers: int, heads: int, dim: int, batch: int, seq: int, dtype: Any, tiny: bool
+def past(
+    layers: int,
+    heads: int,
+    dim: int,
+    batch: int,
+    seq: int,
+    dtype: Any,
+    tiny: bool,
+    *,
+    words: int = 50000,
 ) -> Inputs:
+    """A token of each of `batch` texts, and the keys and values of `seq` tokens before it."""
     layers = 2 if tiny else layers
     keys = torch.randn(layers, batch, heads, seq, dim).to(dtype)
     values = torch.randn(layers, batch, heads, seq, dim).to(dtype)
-    return (torch.randint(0, 50000, (batch, 1)), keys, values), {}
+    return (torch.randint(0, words, (batch, 1)), keys, values), {}
 
 
 def _sound(batch: int, seq: int, dtype: Any, tiny: bool) -> Inputs:
@@ -198,7 +207,7 @@ def _entries() -> dict[str, Entry]:
         "gemma3_1b": Entry(functools.partial(_plain, _gemma3), functools.partial(tokens, 262000)),
         "olmo2_1b": Entry(functools.partial(_plain, _olmo2), functools.partial(tokens, 100000)),
         "mamba2_130m": Entry(_mamba2, functools.partial(tokens, 50000)),
-        "phi_decode": Entry(functools.partial(_plain, _phi), functools.partial(_past, 24, 32, 64)),
+        "phi_decode": Entry(functools.partial(_plain, _phi), functools.partial(past, 24, 32, 64)),
         "wav2vec2_base": Entry(_wav2vec2, _sound),
         "sam_encoder": Entry(_sam, functools.partial(_image, 1024)),
         "latent_unet": Entry(diffusion.LatentUNet, _latents),
