@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from validate.bench import conv_draws, conv_layers, ops, plan
+from validate.bench import conv_draws, conv_layers, conv_plain, ops, plan
 
 
 def test_the_table_holds_every_kind_of_layer_once():
@@ -16,8 +16,9 @@ def test_the_table_holds_every_kind_of_layer_once():
 
 
 @pytest.mark.parametrize("kind", ["dense", "depthwise", "grouped"])
-def test_a_draw_keeps_its_kind_and_can_be_run(kind):
-    draw, rng, source = conv_layers.draw(kind), random.Random(1), plan.points(4, 1)
+@pytest.mark.parametrize("drawn_by", [conv_layers.draw, conv_plain.draw])
+def test_a_draw_keeps_its_kind_and_can_be_run(kind, drawn_by):
+    draw, rng, source = drawn_by(kind), random.Random(1), plan.points(4, 1)
     drawn = [draw(next(source), rng) | {"dtype": "bf16"} for _ in range(300)]
     for op in drawn:
         ops.check(op)
@@ -50,3 +51,15 @@ def test_the_split_plan_is_of_groups_and_single_channels_most():
         e["dtype"] for e in entries if ops.family(e) == "conv2d_depthwise" and e["layout"] == "nchw"
     )
     assert half["fp16"] > 2 * half["bf16"] > 0
+
+
+def test_the_likely_plan_holds_ordinary_sizes_most_and_every_cell():
+    entries = conv_draws.build(1500, seed=2, strata=conv_draws.LIKELY)
+    assert len({ops.key(e) for e in entries}) == len(entries)
+    cells = {(e["op"], e["pass"], e["layout"], e["dtype"]) for e in entries[: len(entries) // 2]}
+    assert len(cells) == 2 * 3 * 2 * 4
+    flat = [e for e in entries if e["op"] == "conv2d"]
+    dense = [e for e in flat if e["groups"] == 1]
+    assert 0.5 * len(entries) < len(dense) < 0.8 * len(entries)
+    even = [e for e in dense if e["c_out"] % 8 == 0 and (e["c_in"] % 8 == 0 or e["c_in"] <= 4)]
+    assert len(even) > 0.8 * len(dense)

@@ -22,6 +22,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--weak", action="store_true", help="convolutions of kinds little known")
     plan.add_argument("--wide", action="store_true", help="convolutions of every kind and network")
     plan.add_argument("--split", action="store_true", help="depth-wise and grouped ones most")
+    plan.add_argument("--likely", action="store_true", help="convolutions as strangers draw them")
     plan.add_argument("--again", type=Path, help="folder of measured tables to draw repeats from")
     plan.add_argument("--again-points", type=int, default=100, help="repeats that are drawn")
     plan.add_argument(
@@ -82,6 +83,7 @@ def main(argv: list[str] | None = None) -> int:
                 (args.weak, conv_draws.WEAK),
                 (args.wide, conv_draws.WIDE),
                 (args.split, conv_draws.SPLIT),
+                (args.likely, conv_draws.LIKELY),
             ):
                 strata = others if asked else strata
             entries = conv_draws.build(args.convs, args.seed, strata)

@@ -13,7 +13,7 @@ import random
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from validate.bench import conv_layers, ops, plan, store
+from validate.bench import conv_layers, conv_plain, ops, plan, store
 from validate.bench.conv_volumes import volume
 from validate.bench.draws import FAMILIES, Draw
 
@@ -106,6 +106,10 @@ _KINDS = {
     "depthwise": ("conv2d_depthwise", "network_depthwise", "wide_depthwise"),
     "grouped": ("conv2d_grouped", "network_grouped", "wide_grouped"),
     "volume": ("volume",),
+    "plain_dense": ("plain_dense", "conv2d_{}", "plain_dense", "wide_dense"),
+    "plain_depthwise": ("plain_depthwise", "conv2d_depthwise", "plain_depthwise", "wide_depthwise"),
+    "plain_grouped": ("plain_grouped", "conv2d_grouped", "plain_grouped", "wide_grouped"),
+    "plain_volume": ("volume", "conv3d"),
 }
 _CELLS = (("nhwc", _HALF), ("nhwc", _FULL), ("nchw", _HALF), ("nchw", _FULL))
 # Shares of the cells, and what is done to a shape.
@@ -177,6 +181,37 @@ def _split() -> tuple[Stratum, ...]:
 SPLIT = _split()
 """Those most whose channels are split into groups: where more rows lower the error most."""
 
+
+def _likely() -> tuple[Stratum, ...]:
+    rows: dict[str, _Shares] = {
+        "fwd": (
+            ("plain_dense", "", (150, 110, 110, 110)),
+            ("plain_depthwise", "", (25, 22, 18, 14)),
+            ("plain_grouped", "", (32, 28, 22, 22)),
+        ),
+        "dgrad": (
+            ("plain_dense", "", (100, 75, 75, 75)),
+            ("plain_depthwise", "", (22, 18, 14, 10)),
+            ("plain_grouped", "", (26, 24, 18, 18)),
+        ),
+        "wgrad": (
+            ("plain_dense", "", (110, 90, 90, 95)),
+            ("plain_depthwise", "", (24, 22, 18, 12)),
+            ("plain_grouped", "", (28, 28, 20, 20)),
+        ),
+    }
+    rest: _Shares = (
+        ("dense", "odd", (12, 9, 8, 6)),
+        ("grouped", "uneven", (6, 5, 3, 3)),
+        ("plain_volume", "", (16, 16, 16, 16)),
+    )
+    return tuple(s for which, row in rows.items() for s in _by_cell(which, (*row, *rest)))
+
+
+LIKELY = _likely()
+"""As a stranger would draw: sizes free of any network and networks' layers alike, every kind in
+both layouts and all number types; those most that are priced with the largest errors."""
+
 _WIDTHS = (3, 6, 12, 20, 24, 28, 36, 40, 48, 56, 60, 72, 80, 84, 100, 112, 116, 128)
 _GROUPS = (2, 2, 3, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 32)
 
@@ -206,6 +241,7 @@ CHANGES = {"uneven": _uneven, "odd": _odd, "point": _point}
 _DRAWS: dict[str, Draw] = {name: draw for name, (_, _, draw) in FAMILIES.items()}
 _DRAWS["volume"] = volume
 _DRAWS |= {f"wide_{name}": conv_layers.draw(name) for name in ("dense", "depthwise", "grouped")}
+_DRAWS |= {f"plain_{name}": conv_plain.draw(name) for name in ("dense", "depthwise", "grouped")}
 
 
 def _stream(stratum: Stratum, count: int, seed: str) -> list[Entry]:

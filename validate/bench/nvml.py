@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import subprocess
 from typing import Any
 
@@ -22,17 +23,24 @@ class _FieldValue(ctypes.Structure):
     ]
 
 
+def first_visible() -> int:
+    """Number of the board that CUDA calls 0, where CUDA_VISIBLE_DEVICES chose it by a number."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
+    return int(first) if first.isdecimal() else 0
+
+
 class Board:
     """One NVIDIA board; reads only, never changes a setting."""
 
-    def __init__(self, index: int = 0) -> None:
+    def __init__(self, index: int | None = None) -> None:
         self._lib: Any = None
         try:
             lib = ctypes.CDLL("libnvidia-ml.so.1")
             if lib.nvmlInit_v2() != 0:
                 return
             handle = ctypes.c_void_p()
-            if lib.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(index), ctypes.byref(handle)) == 0:
+            number = ctypes.c_uint(first_visible() if index is None else index)
+            if lib.nvmlDeviceGetHandleByIndex_v2(number, ctypes.byref(handle)) == 0:
                 self._lib, self._handle = lib, handle
         except (OSError, AttributeError):
             self._lib = None
@@ -90,7 +98,8 @@ def board_facts() -> dict[str, str]:
         "pcie.link.width.current",
         "ecc.mode.current",
     ]
-    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
+    query = f"--query-gpu={','.join(fields)}"
+    command = ["nvidia-smi", f"--id={first_visible()}", query, "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
