@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from validate.bench.models import cases, cases_fresh, cases_more, drive, state
+from validate.bench.models import cases, cases_fresh, cases_more, drive, measure, quiet, state
 
 
 def test_counters_tell_what_a_stream_took():
@@ -79,3 +79,51 @@ def test_rounds_hold_what_the_memory_holds():
     assert sizes == [3, 3, 1]
     large = cases.Case("infer", "net", "compiled", 1, gb=100.0)
     assert drive.rounds([large]) == [[large]]
+
+
+def test_the_quietest_core_is_chosen_and_freedom_where_none_is_faster():
+    assert quiet.choose({quiet.FREE: 150e-6, 0: 190e-6, 1: 120e-6, 2: 140e-6}) == 1
+    assert quiet.choose({quiet.FREE: 110e-6, 0: 120e-6}) == quiet.FREE
+    assert quiet.choose({}) == quiet.FREE
+
+
+def test_every_core_is_tried_and_the_thread_is_free_again():
+    seen = []
+
+    def blocks(count):
+        seen.append(count)
+        return 1e-6 * len(seen)
+
+    before = quiet._all()
+    found = quiet.tried(blocks, lambda: None)
+    assert set(found) <= {quiet.FREE, *before}
+    assert len(seen) == 2 * quiet.ROUNDS * len(found)
+    assert quiet._all() == before
+    row = quiet.settle(lambda count: 1e-6, lambda: None, "cpu", False)
+    assert set(row) == {"caller_core", "caller_cores_us"}
+    quiet.release("cpu", False)
+    assert quiet._all() == before
+
+
+def test_phases_of_a_step_leave_the_probes_between_them_out():
+    torch = pytest.importorskip("torch")
+    weight = torch.ones(3, requires_grad=True)
+    order = []
+
+    def blocks():
+        order.append("probe")
+        return 0.25
+
+    def forward():
+        order.append("forward")
+        return (weight * 2.0).sum()
+
+    def update():
+        order.append("update")
+        assert weight.grad is not None
+
+    found = measure.phased(forward, update, blocks)
+    assert order == ["forward", "probe", "probe", "update"]
+    assert len(found) == 5
+    assert all(0.0 < one < 5.0 for one in found[:3])
+    assert found[3:] == [0.25, 0.25]

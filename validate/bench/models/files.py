@@ -29,6 +29,9 @@ RESULTS = (
     "gc_young", "gc_middle", "gc_old", "walk_ns", "walk_last_ns", "pieces_us", "pieces_block_us",
     "forward_host_us", "backward_host_us", "optimizer_host_us",
     "backward_probe_call_us", "backward_probe_add_ns", "backward_probe_block_us",
+    "pieces_backward_us", "singles_forward_us", "singles_backward_us", "singles_optimizer_us",
+    "singles_before_block_us", "singles_middle_block_us", "singles_behind_block_us",
+    "singles_after_block_us", "caller_core", "caller_cores_us", "behind_core", "behind_cores_us",
 )  # fmt: skip
 _OWN = tuple(n for n in NAMES if n not in ("profile", "kineto", "gb"))
 COLUMNS = ("case", *_OWN, *RESULTS)

@@ -14,15 +14,17 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from validate.bench.host_probe import block
-from validate.bench.models import state
+from validate.bench.models import quiet, state
 from validate.bench.nvml import Board
 
 Step = Callable[[], Any]
 GROUP_S, TOTAL_S, MAX_TOTAL_S = 6e-3, 0.25, 1.5
 MIN_GROUPS, MAX_GROUPS = 7, 25
 SINGLES = 9
-PROBE_CALLS, PROBE_ADDS, PROBE_BLOCKS = 150, 15_000, 15
-CHUNKS = 5
+PROBE_CALLS, PROBE_ADDS, PROBE_BLOCKS = 100, 10_000, 15
+FEW_BLOCKS = 4
+"""Of a probe inside a step."""
+CHUNKS = 10
 """Pieces of a steady stream, with a probe of the host before each and after the last."""
 
 
@@ -78,6 +80,15 @@ class CpuDevice:
                 step()
             samples.append((time.perf_counter() - begin) / per)
         return samples, float(np.mean(samples))
+
+    def blocks(self, count: int = FEW_BLOCKS) -> float:
+        """Seconds of one of a few small blocks, issued from the calling thread."""
+        if self._block is None:
+            self._block = block("cuda" if self.cuda else "cpu")
+        begin = time.perf_counter()
+        for _ in range(count):
+            self._block()
+        return (time.perf_counter() - begin) / count
 
     def probe(self) -> tuple[float, float, float]:
         """Pace of this host now [s]: a tiny operator's call, a Python addition, a small block."""
@@ -183,29 +194,64 @@ def peaks(device: CpuDevice, step: Step) -> dict[str, Any]:
 
 
 def timing(device: CpuDevice, step: Step, tiny: bool = False) -> dict[str, Any]:
-    """Steady stream, then single steps: device time, wall time, latency and host time of a step."""
+    """Steady stream, then single steps: device time, wall time, latency and host time of a step.
+
+    The threads that issue run on the quietest cores (:mod:`validate.bench.models.quiet`).
+    """
+    kind = "cuda" if device.cuda else "cpu"
+    probed: Callable[[Callable[[], float]], list[float]] | None = getattr(step, "probed", None)
+    trains = probed is not None
+    chosen = quiet.settle(device.blocks, device.sync, kind, trains)
+    try:
+        return _timing(device, step, probed, tiny) | chosen
+    finally:
+        quiet.release(kind, trains)
+
+
+def _singles(
+    device: CpuDevice,
+    step: Step,
+    probed: Callable[[Callable[[], float]], list[float]] | None,
+    tiny: bool,
+) -> tuple[list[float], list[float], list[tuple[float, float, float]], list[list[float]]]:
+    """Host seconds and latencies of single steps, the probes before them, and what was inside."""
     begin = time.perf_counter()
     step()
     device.sync()
     rough = max(time.perf_counter() - begin, 1e-6)
-    singles = 1 if tiny else (SINGLES if rough < 0.1 else 4)
     host, latency, pace = [], [], []
-    behind: list[tuple[float, float, float]] = []
-    phases: list[tuple[float, ...]] = []
-    for _ in range(singles):
+    inside: list[list[float]] = []
+    for _ in range(1 if tiny else (SINGLES if rough < 0.1 else 4)):
         pace.append(device.probe())
         device.sync()
         begin = time.perf_counter()
-        marks = step()
-        host.append(time.perf_counter() - begin)
+        if probed is None:
+            step()
+            host.append(time.perf_counter() - begin)
+        else:
+            seen = probed(device.blocks)
+            inside.append([*seen, device.blocks(), pace[-1][2]])
+            host.append(sum(seen[:3]))
+            begin += FEW_BLOCKS * sum(inside[-1][3:6])
         device.sync()
         latency.append(time.perf_counter() - begin)
-        if _stamps(marks):  # a training step
-            phases.append(tuple(np.diff(marks)))
-            behind.append(state.in_backward(device.probe, "cuda" if device.cuda else "cpu"))
+    return host, latency, pace, inside
+
+
+def _timing(
+    device: CpuDevice,
+    step: Step,
+    probed: Callable[[Callable[[], float]], list[float]] | None,
+    tiny: bool,
+) -> dict[str, Any]:
+    kind = "cuda" if device.cuda else "cpu"
+    host, latency, pace, inside = _singles(device, step, probed, tiny)
+    singles = len(host)
     groups, per = plan(float(np.median(latency)), tiny)
     walked = [state.walk()]
-    around, samples, walls = [device.probe()], [], []
+    around, behind, samples, walls = [device.probe()], [], [], []
+    if probed is not None:
+        behind.append(state.in_backward(device.probe, kind))
     medians: list[float] = []
     ran: dict[str, list[float]] = {}
     for size in pieces(groups):
@@ -218,17 +264,18 @@ def timing(device: CpuDevice, step: Step, tiny: bool = False) -> dict[str, Any]:
         medians.append(float(np.median(done)))
         walls += [wall] * size
         around.append(device.probe())
+        if probed is not None:
+            behind.append(state.in_backward(device.probe, kind))
     row: dict[str, Any] = {
         "groups": groups,
         "steps_per_group": per,
         "wall_us": float(np.mean(walls)) * 1e6,
     }
-    if phases:
-        parts = np.median(np.asarray(phases), axis=0) * 1e6
-        names = ("forward_host_us", "backward_host_us", "optimizer_host_us")
-        row |= dict(zip(names, map(float, parts), strict=True))
-    probed = [("probe", pace), ("stream_probe", around)]
-    for name, probes in probed + ([("backward_probe", behind)] if behind else []):
+    if inside:
+        row |= _inside(inside)
+    for name, probes in (("probe", pace), ("stream_probe", around), ("backward_probe", behind)):
+        if not probes:
+            continue
         called, added, mixed = np.median(np.asarray(probes), axis=0)
         row |= {
             f"{name}_call_us": float(called * 1e6),
@@ -239,17 +286,62 @@ def timing(device: CpuDevice, step: Step, tiny: bool = False) -> dict[str, Any]:
     row |= {name: float(np.mean(values)) for name, values in ran.items()}
     walked.append(state.walk())
     row["walk_ns"], row["walk_last_ns"] = (1e9 * seconds for seconds in walked)
-    row["pieces_us"] = " ".join(f"{1e6 * one:.5g}" for one in medians)
-    row["pieces_block_us"] = " ".join(f"{1e6 * one[2]:.4g}" for one in around)
+    row["pieces_us"] = _listed(medians)
+    row["pieces_block_us"] = _listed([one[2] for one in around])
+    row["pieces_backward_us"] = _listed([one[2] for one in behind])
     row["cores"] = len(set(ran["core"]))
     row["host_nogc_us"] = state.uncollected(step, device.sync, singles) * 1e6
     row |= _spread(samples, "step") | _spread(latency, "latency") | _spread(host, "host")
     return row | device.board()
 
 
-def _stamps(result: Any) -> bool:
-    """Whether a step gave the times at which its phases began and ended."""
-    return isinstance(result, list) and all(isinstance(one, float) for one in result)
+def phased(forward: Step, update: Callable[[], None], blocks: Callable[[], float]) -> list[float]:
+    """Host seconds of forward pass, backward pass and optimizer; blocks between and behind them.
+
+    The probe between the passes runs in the caller's thread, the one behind in the thread of the
+    backward pass, when that begins; neither is part of a phase.
+    """
+    behind: list[float] = []
+    clock = [time.perf_counter()]
+    loss = forward()
+    clock.append(time.perf_counter())
+    between = blocks()
+
+    def begin(gradient: Any) -> None:
+        del gradient
+        start = time.perf_counter()
+        behind.extend((blocks(), time.perf_counter() - start))
+
+    loss.register_hook(begin)
+    clock.append(time.perf_counter())
+    loss.backward()
+    clock.append(time.perf_counter())
+    update()
+    clock.append(time.perf_counter())
+    spent = clock[3] - clock[2] - behind[1]
+    return [clock[1] - clock[0], spent, clock[4] - clock[3], between, behind[0]]
+
+
+PHASES = ("forward", "backward", "optimizer")
+BESIDE = ("middle_block", "behind_block", "after_block", "before_block")
+"""Probes of a single training step: between its passes, in the thread of the backward pass when
+that begins, after the step, before it."""
+
+
+def _inside(found: list[list[float]]) -> dict[str, Any]:
+    """Phases of single training steps, and the blocks that were run between them."""
+    table = np.asarray(found).T
+    medians = {f"{name}_host_us": float(np.median(line) * 1e6)
+               for name, line in zip(PHASES, table, strict=False)}  # fmt: skip
+    return medians | {
+        f"singles_{name}_us": _listed(line.tolist())
+        for name, line in zip(PHASES + BESIDE, table, strict=True)
+    }
+
+
+def _listed(seconds: list[float]) -> str:
+    """Microseconds in one column."""
+    return " ".join(f"{1e6 * one:.5g}" for one in seconds)
 
 
 class _Counter(TorchDispatchMode):

@@ -184,18 +184,22 @@ class Session:
             loss = loss_of(zoo.logits(self._model(*args, **kwargs)))
         self.device.clean()
 
-        def train() -> Any:
-            marks = [time.perf_counter()]
+        def forward() -> Any:
             with torch.autocast(self.name, dtype=compute, enabled=case.autocast):
-                value = loss(zoo.logits(model(*args, **kwargs)))
-            marks.append(time.perf_counter())
-            value.backward()
-            marks.append(time.perf_counter())
+                return loss(zoo.logits(model(*args, **kwargs)))
+
+        def update() -> None:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            marks.append(time.perf_counter())
-            return marks
 
+        def train() -> None:
+            forward().backward()
+            update()
+
+        def probed(blocks: Callable[[], float]) -> list[float]:
+            return measure.phased(forward, update, blocks)
+
+        train.probed = probed  # type: ignore[attr-defined]
         return train
 
     def prepare(self, case: Case) -> Callable[[], Any]:

@@ -146,7 +146,7 @@ def guards(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[st
     return found
 
 
-def in_backward(probe: Callable[[], tuple[float, float, float]], device: str) -> Any:
+def in_backward(probe: Callable[[], Any], device: str) -> Any:
     """What `probe` finds in the thread in which the backward pass of a device runs."""
     import torch
 
