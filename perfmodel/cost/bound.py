@@ -30,7 +30,7 @@ def lower_bound(task: Task, device: Device) -> tuple[Floats, Floats]:
     Convolutional Neural Networks", 2016 (arithmetic saved by Winograd's algorithms).
     """
     sizes = task.sizes
-    bandwidth = max(device.bandwidth, device.wires)
+    bandwidth = device.wires or device.bandwidth
     if task.base == "copy_host":
         moved = sizes["bytes"] / bandwidth
         return np.zeros_like(moved), moved

@@ -15,6 +15,10 @@ Tiles = tuple[tuple[int, int], ...]
 # Share of GDDR that holds the bits that correct errors, and of its transfers that carry them
 # (NVIDIA, "Tesla V100 GPU Architecture", 2017, p. 23: 6.25 %; HBM has room of its own).
 INLINE_ECC = 1.0 / 16.0
+# Share of its peak that a memory comes to whose maker says nothing of it: what A40, A100 and H100
+# do in plain streams. The kernels' shares are fitted to such chips, and hold for another as much
+# better or worse as its maker says it is.
+DELIVERED = 0.9
 # Tiles of the kernels that cuBLAS runs fp32 products in, one and batched, where it has fewer than
 # the mechanism's. By the kernel names in NeuSight's tables, 7,470 of 7,476 batched products of A100
 # and L4 ran in ampere_sgemm_128x128_nn; of a P100 2,656 of 2,662 in 128 x 64, and its 1,811 linear
@@ -50,7 +54,8 @@ class Device:
         Peak rate of the vector units in fp32 [FLOP/s]; infinite where nobody published it, so
         that it bounds nothing.
     bandwidth : float
-        Peak rate of device memory, without the bits that correct errors [B/s].
+        Peak rate of device memory, without the bits that correct errors [B/s]; of a chip whose
+        memory delivers more or less of its peak than others', as much more or less.
     cache : float
         Capacity of the last-level on-chip cache shared by all units [B]; 0 if there is none.
     units : int
@@ -62,8 +67,8 @@ class Device:
     year : float
         Year of the first chip made in its process; energy per operation falls with it.
     wires : float
-        Peak rate of device memory with those bits, which nothing can beat [B/s]; 0 where there
-        are none.
+        Peak rate of device memory with those bits, which nothing can beat [B/s]; 0 where it is
+        ``bandwidth``.
     cache_copies : int
         Times that the cache keeps what all units read.
     product_tiles, batched_tiles : tuple of tuple of int
@@ -109,6 +114,7 @@ def device_of(accelerator: Accelerator, dtype: str, *, matrix: bool) -> Device:
     vector = accelerator.peaks.vector.get("fp32", math.inf)
     issue = _issue_share(accelerator)
     carried = 1.0 - INLINE_ECC if accelerator.memory.inline_ecc else 1.0
+    carried *= (accelerator.memory.delivered or DELIVERED) / DELIVERED
     return Device(
         peak=accelerator.peak(dtype) if matrix else vector,
         vector=vector if matrix or not issue else vector / issue,

@@ -40,12 +40,14 @@ class Memory(Table):
 
     ``inline_ecc``: whether the bits that correct errors lie in the memory itself, and so take a
     sixteenth of its capacity and of its transfers (GDDR; HBM has room and wires of their own).
+    ``delivered``: share of the bandwidth that its maker says a stream comes to, where he does.
     """
 
     kind: str
     capacity: Capacity
     bandwidth: Rate
     inline_ecc: bool = False
+    delivered: float | None = Field(default=None, gt=0.0, le=1.0)
 
 
 class Cache(Table):

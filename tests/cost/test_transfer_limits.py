@@ -27,8 +27,21 @@ def _task(op) -> Task:
 def test_correction_bits_in_gddr_take_a_sixteenth_of_the_transfers():
     board = load_accelerator("t4-16gb")
     assert device_of(board, "fp16", matrix=True).bandwidth == pytest.approx(320e9 * 15 / 16)
-    hbm = load_accelerator("v100-pcie-32gb")
-    assert device_of(hbm, "fp16", matrix=True).bandwidth == 900e9
+    hbm = load_accelerator("a100-sxm4-80gb")
+    assert device_of(hbm, "fp16", matrix=True).bandwidth == hbm.memory_bandwidth
+
+
+def test_memory_delivers_what_its_maker_says_and_the_bound_is_the_peak():
+    """V100: 95 % of 900 GB/s, 1.5 times a P100's (NVIDIA's white paper of 2017)."""
+    op = Elementwise("add", 1 << 28, dtype="fp32")
+    boards = [load_accelerator(name) for name in ("v100-pcie-32gb", "p100-pcie-16gb")]
+    volta, pascal = (task_device(_task(op), board) for board in boards)
+    assert volta.bandwidth / pascal.bandwidth == pytest.approx(1.5, rel=0.01)
+    assert volta.bandwidth > volta.wires == 900e9
+    assert pascal.bandwidth < pascal.wires == 732e9
+    for board, device in zip(boards, (volta, pascal), strict=True):
+        _, memory = lower_bound(_task(op), device)
+        assert memory[0] == pytest.approx((op.bytes_moved - device.cache) / board.memory_bandwidth)
 
 
 def test_a_cycle_that_fits_comes_from_the_cache_and_a_longer_one_from_memory():
