@@ -4,7 +4,16 @@ import gc
 
 import pytest
 
-from validate.bench.models import cases, cases_fresh, cases_more, drive, measure, quiet, state
+from validate.bench.models import (
+    cases,
+    cases_draw,
+    cases_fresh,
+    cases_more,
+    drive,
+    measure,
+    quiet,
+    state,
+)
 
 
 def test_counters_tell_what_a_stream_took():
@@ -52,13 +61,15 @@ def test_later_cases_are_new_and_each_has_its_own_key():
     assert {case.mode for case in cases_more.compiled()} == {"compiled"}
 
 
-def test_the_fresh_draw_holds_no_model_of_another_run():
-    fresh = [*cases_fresh.eager(), *cases_fresh.compiled()]
+@pytest.mark.parametrize("draw", [cases_fresh, cases_draw])
+def test_an_unread_draw_holds_no_model_of_another_run(draw):
+    fresh = [*draw.eager(), *draw.compiled()]
     keys = [case.key for case in fresh]
     assert len(set(keys)) == len(keys)
-    others = [*cases.eager(), *cases.compiled(), *cases_more.eager(), *cases_more.compiled()]
+    modules = {cases, cases_more, cases_fresh, cases_draw} - {draw}
+    others = [case for one in modules for case in (*one.eager(), *one.compiled())]
     assert not {case.model for case in others} & {case.model for case in fresh}
-    assert {case.mode for case in cases_fresh.compiled()} == {"compiled"}
+    assert {case.mode for case in draw.compiled()} == {"compiled"}
 
 
 def test_the_probe_runs_inside_a_backward_pass():

@@ -87,12 +87,13 @@ def main(argv: list[str] | None = None) -> int:
         return trace.main(given[1:])
     options = _arguments(given)
     from validate.bench import nvml
-    from validate.bench.models import cases, cases_fresh, cases_more, drive, files
+    from validate.bench.models import cases, cases_draw, cases_fresh, cases_more, drive, files
 
     parts = options.part.split(",")
     plan = {
         "full": lambda: [*cases.eager(), *cases_more.eager(), *cases_fresh.eager(),
-                         *cases.compiled(), *cases_more.compiled(), *cases_fresh.compiled()],
+                         *cases.compiled(), *cases_more.compiled(), *cases_fresh.compiled(),
+                         *cases_draw.eager(), *cases_draw.compiled()],
         "h200": cases.h200, "clean": cases.clean,
     }[options.preset]()  # fmt: skip
     skipped: set[str] = set()

@@ -63,7 +63,8 @@ _TIMM = {
 _TORCHVISION = {"swin_v2_t": 256, "vgg13_bn": 224, "resnext101_64x4d": 224, "densenet161": 224}
 
 
-def _transformers(name: str, options: dict[str, Any], tiny: bool) -> Any:
+def transformers_model(name: str, options: dict[str, Any], tiny: bool) -> Any:
+    """A model of token ids by the name of its class, with a configuration of one's own."""
     import transformers
 
     plain_masks()
@@ -72,7 +73,8 @@ def _transformers(name: str, options: dict[str, Any], tiny: bool) -> Any:
     return made(made.config_class(**(options | small)))
 
 
-def _pixel_model(name: str, options: dict[str, Any], tiny: bool) -> Any:
+def pixel_model(name: str, options: dict[str, Any], tiny: bool) -> Any:
+    """A model of images by the name of its class."""
     import transformers
 
     del tiny
@@ -94,12 +96,12 @@ def _bart(tiny: bool) -> Any:
 
 def _qwen3_step(tiny: bool) -> Any:
     options = _TEXT["qwen3_06b"][1] | {"use_cache": True}
-    return Step(_transformers("Qwen3ForCausalLM", options, tiny), 2 if tiny else 28, 8, 128)
+    return Step(transformers_model("Qwen3ForCausalLM", options, tiny), 2 if tiny else 28, 8, 128)
 
 
 def _mistral_step(tiny: bool) -> Any:
     options = _TEXT["mistral_small"][1] | {"use_cache": True}
-    return Step(_transformers("MistralForCausalLM", options, tiny), 2 if tiny else 20, 8, 64)
+    return Step(transformers_model("MistralForCausalLM", options, tiny), 2 if tiny else 20, 8, 64)
 
 
 def _pair(batch: int, seq: int, dtype: Any, tiny: bool) -> Inputs:
@@ -109,12 +111,14 @@ def _pair(batch: int, seq: int, dtype: Any, tiny: bool) -> Inputs:
     return (), {"input_ids": ids, "decoder_input_ids": out}
 
 
-def _image(side: int, batch: int, seq: int, dtype: Any, tiny: bool) -> Inputs:
+def image(side: int, batch: int, seq: int, dtype: Any, tiny: bool) -> Inputs:
+    """Square images, (batch, 3, side, side)."""
     del seq, tiny
     return (torch.randn(batch, 3, side, side).to(dtype),), {}
 
 
-def _timm(name: str, tiny: bool) -> Any:
+def timm_model(name: str, tiny: bool) -> Any:
+    """A model of timm by name."""
     import timm
 
     del tiny
@@ -135,15 +139,15 @@ def _entries() -> dict[str, Entry]:
         "mistral_decode": Entry(_mistral_step, functools.partial(past, 20, 8, 64, words=30000)),
     }
     for name, (made, options) in _TEXT.items():
-        build = functools.partial(_transformers, made, options)
+        build = functools.partial(transformers_model, made, options)
         table[name] = Entry(build, functools.partial(tokens, 30000))
     for name, (made, side, options) in _PIXELS.items():
-        build = functools.partial(_pixel_model, made, options)
-        table[name] = Entry(build, functools.partial(_image, side))
-    for sides, maker in ((_TIMM, _timm), (_TORCHVISION, _torchvision)):
+        build = functools.partial(pixel_model, made, options)
+        table[name] = Entry(build, functools.partial(image, side))
+    for sides, maker in ((_TIMM, timm_model), (_TORCHVISION, _torchvision)):
         for name, side in sides.items():
             table[name] = Entry(
-                functools.partial(maker, name), functools.partial(_image, side)
+                functools.partial(maker, name), functools.partial(image, side)
             )  # fmt: skip
     return table
 

@@ -32,6 +32,7 @@ SHAPES = {
     "gpt_wide": Shape(10, 2048, 16),
     "gpt_80m": Shape(8, 640, 10),
     "gpt_27b": Shape(32, 2560, 32),
+    "gpt_210m": Shape(16, 896, 14),
 }
 TINY = Shape(2, 128, 4, 1000, 64)
 
