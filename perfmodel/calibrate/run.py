@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +18,7 @@ from perfmodel.calibrate.power import PowerFit, fit_power
 from perfmodel.calibrate.profiled import load_profiled
 from perfmodel.calibrate.samples import FUSED, Samples, samples_of
 from perfmodel.calibrate.score import Record, records_of, score_samples
+from perfmodel.calibrate.spread import Spread, in_turn, told
 from perfmodel.calibrate.store import write_folder
 from perfmodel.calibrate.together import Together, coefficients_of, is_shared, learn_together
 from perfmodel.cost.bound import lower_bound
@@ -84,6 +85,7 @@ def calibrate(
     support: tuple[str | Path, str] | None = None,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
+    spread: Spread = in_turn,
 ) -> Calibration:
     """Fit every kernel that a folder of measurements covers, and write the efficiency files.
 
@@ -101,7 +103,9 @@ def calibrate(
     seed : int
         Of the learners' draws; the same seed and data give the same files.
     progress : callable, optional
-        Told the name of each kernel before it is fitted.
+        Told what is done, and how much of how much, in a line for each kernel.
+    spread : Spread
+        Makes the calls that know nothing of each other; by default one after another.
 
     Raises
     ------
@@ -110,53 +114,48 @@ def calibrate(
     """
     accelerator = load_accelerator(device)
     name = accelerator.name.lower()
-    measured = load_measurements(folder, name)
-    by_kernel = samples_of(measured.rows, accelerator)
-    start = load_coefficients(accelerator.family)
-    for samples in by_kernel.values():
-        _check_physics(samples, start.of(samples.blocks[0][0].kernel))
-    siblings: dict[str, Samples] = {}
+    measured, by_kernel = _trusted(folder, accelerator)
+    siblings: Mapping[str, Samples] = {}
     if support is not None:
-        sibling = load_accelerator(support[1])
-        siblings = samples_of(load_measurements(support[0], sibling.name.lower()).rows, sibling)
+        _, siblings = _trusted(support[0], load_accelerator(support[1]))
     profiled = samples_of(load_profiled(folder, name), accelerator)
     target = efficiency_folder() if out is None else Path(out)
     # Before the fits, which take long: a place that cannot be written ends them.
     target.mkdir(parents=True, exist_ok=True)
+    start = load_coefficients(accelerator.family)
     judged = by_kernel.pop(FUSED, None)
-    rough = {
-        kernel: rough_coefficients(samples, start.of(kernel), seed)
-        for kernel, samples in by_kernel.items()
-    }
     start_of = {kernel: start.of(kernel) for kernel in by_kernel}
-    together = learn_shared(by_kernel, siblings, start_of, seed, progress)
-    learned: dict[str, Learned] = {}
-    skipped: dict[str, int] = {}
-    records: list[Record] = []
-    for kernel, samples in by_kernel.items():
-        if len(samples.rows) < _FEWEST_ROWS:
-            skipped[kernel] = len(samples.rows)
-            continue
-        if progress is not None:
-            progress(f"{kernel}: {len(samples.rows)} rows")
-        helpers = helpers_of(samples, by_kernel, siblings, rough, profiled)
-        one = learn(
-            samples,
-            name,
-            start_of[kernel],
-            support=helpers,
-            together=together.get(kernel),
-            seed=seed,
-        )
-        learned[kernel] = one
-        records.extend(records_of(samples, one, name))
-    if not learned:
+    together = learn_shared(by_kernel, siblings, start_of, seed, progress, spread)
+    # The last coefficients of a kernel that shares networks are those of all its rows.
+    rough = {kernel: one.coefficients[-1] for kernel, one in together.items()}
+    alone = [kernel for kernel in by_kernel if kernel not in rough]
+    calls = [(by_kernel[kernel], start_of[kernel], seed) for kernel in alone]
+    rough |= told("mechanism", alone, spread(rough_coefficients, calls), progress)
+    enough = {k: samples for k, samples in by_kernel.items() if len(samples.rows) >= _FEWEST_ROWS}
+    skipped = {k: len(samples.rows) for k, samples in by_kernel.items() if k not in enough}
+    if not enough:
         raise CalibrationError(
             str(folder),
             f"<at most {max(skipped.values(), default=0)} rows a kernel>",
             f"at least {_FEWEST_ROWS} rows of one kernel",
             repair="measure more operators: `perfmodel calibrate --plan` says which",
         )
+    # The longest first, so that no process is left with one at the end.
+    order = sorted(enough, key=lambda kernel: -len(enough[kernel].rows))
+    tasks = (
+        (
+            enough[kernel],
+            name,
+            start_of[kernel],
+            helpers_of(enough[kernel], by_kernel, siblings, rough, profiled),
+            together.get(kernel),
+            seed,
+        )
+        for kernel in order
+    )
+    fitted = told("fitted", order, spread(_learn, tasks), progress)
+    learned = {kernel: fitted[kernel] for kernel in enough}
+    records = [record for k, one in learned.items() for record in records_of(enough[k], one, name)]
     if judged is not None and judged.blocks[0][0].kernel in learned:
         own = {kernel: one.fitted for kernel, one in learned.items()}
         efficiency = Efficiency(name, start.tables, start.sources, own, own=True)
@@ -167,6 +166,29 @@ def calibrate(
     load_efficiency.cache_clear()
     load_shares.cache_clear()
     return Calibration(name, written, learned, tuple(records), measured.refused, skipped, power)
+
+
+def _trusted(
+    folder: str | Path, accelerator: Accelerator
+) -> tuple[Measurements, dict[str, Samples]]:
+    """Measurements of a chip, and the same by kernel, once physics allows them."""
+    measured = load_measurements(folder, accelerator.name.lower())
+    by_kernel = samples_of(measured.rows, accelerator)
+    start = load_coefficients(accelerator.family)
+    for samples in by_kernel.values():
+        _check_physics(samples, start.of(samples.blocks[0][0].kernel))
+    return measured, by_kernel
+
+
+def _learn(
+    samples: Samples,
+    device: str,
+    start: Mapping[str, float],
+    helpers: Sequence[Helper],
+    together: Together | None,
+    seed: int,
+) -> Learned:
+    return learn(samples, device, start, support=helpers, together=together, seed=seed)
 
 
 def rough_coefficients(samples: Samples, start: Mapping[str, float], seed: int) -> dict[str, float]:
@@ -181,6 +203,7 @@ def learn_shared(
     start: Mapping[str, Mapping[str, float]],
     seed: int,
     progress: Callable[[str], None] | None = None,
+    spread: Spread = in_turn,
 ) -> dict[str, Together]:
     """What networks say that many kernels share, for each of those with rows enough.
 
@@ -194,13 +217,13 @@ def learn_shared(
     taught = [*shared.values(), *(siblings[kernel] for kernel in shared if kernel in siblings)]
     if sum(len(samples.rows) for samples in taught) < _FEWEST_SHARED:
         return {}
+    calls = [(samples, start[kernel], seed) for kernel, samples in shared.items()]
+    names = tuple(shared)
+    known = told("mechanism without folds", names, spread(coefficients_of, calls), progress)
+    found = learn_together(shared, known, siblings, seed=seed, spread=spread)
     if progress is not None:
-        rows = sum(len(samples.rows) for samples in shared.values())
-        progress(f"networks of {len(shared)} kernels: {rows} rows")
-    known = {
-        kernel: coefficients_of(samples, start[kernel], seed) for kernel, samples in shared.items()
-    }
-    return learn_together(shared, known, siblings, seed=seed)
+        progress(f"networks of {len(shared)} kernels")
+    return found
 
 
 def helpers_of(

@@ -14,6 +14,7 @@ import numpy as np
 from perfmodel.calibrate.coefficients import fit_coefficients, log_mechanism
 from perfmodel.calibrate.descent import Lesson, teach
 from perfmodel.calibrate.samples import FOLDS, Samples
+from perfmodel.calibrate.spread import Spread, in_turn
 from perfmodel.cost.features import features
 from perfmodel.cost.layers import Pooled
 from perfmodel.cost.mechanism import mechanism
@@ -70,6 +71,7 @@ def learn_together(
     siblings: Mapping[str, Samples],
     *,
     seed: int = 0,
+    spread: Spread = in_turn,
 ) -> dict[str, Together]:
     """Teach networks for every fold and for all rows.
 
@@ -83,18 +85,16 @@ def learn_together(
         Kernel -> rows of a sibling chip, which teach too and are never scored.
     seed : int
         Of the networks' draws.
+    spread : Spread
+        Makes the calls of the folds, which know nothing of each other.
     """
-
-    def taught(fold: int) -> Pooled:
-        lessons = [
-            _lesson(samples, coefficients[kernel][fold], fold)
-            for chip in (kernels, siblings)
-            for kernel, samples in chip.items()
-            if kernel in kernels and coefficients[kernel][fold]
-        ]
-        return teach(lessons, np.random.default_rng(seed + fold + 1))
-
-    found = [taught(fold) for fold in (*range(FOLDS), -1)]
+    taught = [
+        (samples, coefficients[kernel])
+        for chip in (kernels, siblings)
+        for kernel, samples in chip.items()
+        if kernel in kernels
+    ]
+    found = list(spread(_taught, [(taught, fold, seed) for fold in (*range(FOLDS), -1)]))
     return {
         kernel: Together(
             coefficients[kernel],
@@ -103,6 +103,18 @@ def learn_together(
         )
         for kernel, samples in kernels.items()
     }
+
+
+def _taught(
+    kernels: Sequence[tuple[Samples, Sequence[Coefficients]]], fold: int, seed: int
+) -> Pooled:
+    """Networks that saw nothing of a fold."""
+    lessons = [
+        _lesson(samples, coefficients[fold], fold)
+        for samples, coefficients in kernels
+        if coefficients[fold]
+    ]
+    return teach(lessons, np.random.default_rng(seed + fold + 1))
 
 
 def _held_out(

@@ -28,6 +28,9 @@ def calibrate(
     programs: Annotated[
         Path | None, typer.Option(help="Recorded programs of the models in DIR/models.")
     ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Processes at once; by default one a processor.")
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what to measure.")] = False,
     json: Json = False,
 ) -> None:
@@ -50,14 +53,19 @@ def calibrate(
             "a folder of CSV files with TOML sidecars",
             repair="name the folder, or ask with --plan what to measure",
         )
+    if jobs is not None and jobs < 1:
+        raise CalibrationError("--jobs", jobs, "1 or more", repair="leave it out to use them all")
     if out is None:
         _check_models(folder, device)
+    from perfmodel.study.executor import processes
+
     result = package.calibrate(
         folder,
         device,
         out=out,
         support=None if support is None else (support, support.resolve().name),
-        progress=None if json else lambda kernel: typer.echo(f"fitting {kernel}", err=True),
+        progress=None if json else lambda done: typer.echo(done, err=True),
+        spread=processes(jobs),
     )
     scores = package.summaries(result.records, lambda record: record.kernel)
     models = _models(folder, device, programs) if out is None else {}

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from perfmodel.cli.calibrate import register
 from perfmodel.cost.efficiency import efficiency_folder
+from perfmodel.errors import CalibrationError
 from tests.calibrate.conftest import fill, seal
 
 
@@ -50,4 +51,40 @@ def test_a_folder_that_no_chip_is_named_after_supports_nothing(tmp_path):
     result = _run(own, "--device", own.name, "--support", unknown, "--out", out)
     assert result.exit_code != 0
     assert "some-chip" in str(result.exception)
+    assert not (out / own.name).exists()
+
+
+def test_processes_at_once_give_the_same_files_and_tell_what_is_done(tmp_path):
+    own, other, out = _siblings(tmp_path)
+    twice = tmp_path / "twice"
+    shutil.copytree(out, twice)
+    for where, jobs in ((out, 1), (twice, 2)):
+        result = _run(own, "--device", own.name, "--support", other, "--out", where, "--jobs", jobs)
+        assert result.exit_code == 0, result.output
+        assert "fitted 2 of 2" in result.stderr
+    files = sorted(path.name for path in (out / own.name).iterdir())
+    assert files == sorted(path.name for path in (twice / own.name).iterdir())
+    for name in files:
+        assert (out / own.name / name).read_bytes() == (twice / own.name / name).read_bytes()
+
+
+def test_no_processes_are_refused(tmp_path):
+    result = _run(tmp_path, "--device", "h100-sxm5-80gb", "--jobs", "0")
+    assert isinstance(result.exception, CalibrationError)
+    assert result.exception.where == "--jobs"
+
+
+def test_a_sibling_beyond_physics_teaches_nothing(tmp_path):
+    own, other, out = _siblings(tmp_path)
+    table = other / "gemm.csv"
+    lines = [line.split(",") for line in table.read_text().splitlines()]
+    places = [lines[0].index(name) for name in ("latency_us", "p10_us", "p90_us")]
+    for cells in lines[1:]:
+        for place in places:
+            cells[place] = str(float(cells[place]) / 1000)
+    table.write_text("\n".join(",".join(cells) for cells in lines) + "\n")
+    seal(table)
+    result = _run(own, "--device", own.name, "--support", other, "--out", out)
+    assert isinstance(result.exception, CalibrationError)
+    assert "datasheet" in str(result.exception)
     assert not (out / own.name).exists()
