@@ -7,8 +7,8 @@ table, so only the top level says what is required; the loader checks the rest.
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -45,4 +45,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else spec_folders()[-1] / "schema")
+    parser = argparse.ArgumentParser(prog="python3 -m perfmodel.hardware.schema")
+    parser.add_argument("folder", nargs="?", type=Path, default=spec_folders()[-1] / "schema")
+    main(parser.parse_args().folder)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogFormatter, LogLocator, NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.report.style import COLOURS, figure
@@ -67,10 +67,12 @@ def roofline(
             xytext=(8, -4),
             textcoords="offset points",
         )
+        layers = _layers(intensity)
         for colour, (name, x) in zip(_cycle(), intensity.items(), strict=False):
             axes.scatter(
                 x,
                 np.asarray(rate[name], float) / 1e12,
+                zorder=layers[name],
                 s=9,
                 color=colour,
                 label=name,
@@ -110,6 +112,7 @@ def predicted_against_measured(
     many = len(measured) > _BESIDE
     with figure(8.2 if many else 5.6, 5.2) as (drawn, axes):
         both: list[NDArray[np.float64]] = []
+        layers = _layers(measured)
         for place, (name, x) in enumerate(measured.items()):
             xs, ys = np.asarray(x, float) * scale, np.asarray(predicted[name], float) * scale
             both += [xs, ys]
@@ -117,6 +120,7 @@ def predicted_against_measured(
             axes.scatter(
                 xs,
                 ys,
+                zorder=layers[name],
                 s=11,
                 alpha=0.6,
                 lw=0,
@@ -146,12 +150,21 @@ def predicted_against_measured(
 def error_against_size(
     title: str, size: Mapping[str, ArrayLike], error: Mapping[str, ArrayLike], *, xlabel: str
 ) -> Figure:
-    """Signed relative error (predicted / measured - 1) against a size, one series a colour."""
+    """Predicted over measured against a size, one series a colour; a band of 10 % in grey.
+
+    Parameters
+    ----------
+    size, error : mapping of str to (n,) array
+        Of each series, what the points are told apart by, and predicted / measured - 1. Half and
+        double stand equally far from the middle.
+    """
     with figure() as (drawn, axes):
+        layers = _layers(size)
         for colour, (name, x) in zip(_cycle(), size.items(), strict=False):
             axes.scatter(
                 x,
-                np.asarray(error[name], float) * 100,
+                np.asarray(error[name], float) + 1.0,
+                zorder=layers[name],
                 s=8,
                 alpha=0.5,
                 lw=0,
@@ -159,9 +172,13 @@ def error_against_size(
                 color=colour,
                 label=name,
             )
-        axes.axhline(0, color="#333333", lw=0.8)
-        axes.axhspan(-10, 10, color="#BBBBBB", alpha=0.25, lw=0)
-        axes.set(xscale="log", xlabel=xlabel, ylabel="predicted / measured - 1 [%]", title=title)
+        axes.axhline(1.0, color="#333333", lw=0.8)
+        axes.axhspan(0.9, 1.1, color="#BBBBBB", alpha=0.35, lw=0)
+        axes.set(xscale="log", yscale="log", xlabel=xlabel, ylabel="predicted / measured")
+        axes.set_title(title)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(_plain)
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.legend(fontsize=7, markerscale=2, ncols=2)
         return drawn
 
@@ -346,6 +363,12 @@ def timeline(
         axes.set(xlabel=f"time [{unit}]", title=title)
         drawn.legend(loc="outside lower center", ncols=8, fontsize=8)
         return drawn
+
+
+def _layers(series: Mapping[str, ArrayLike]) -> dict[str, float]:
+    """Heights to draw at: the fewer points a series has, the higher, so that none is buried."""
+    fewer = sorted(series, key=lambda name: -np.size(series[name]))
+    return {name: 2.0 + place / 100.0 for place, name in enumerate(fewer)}
 
 
 def _cycle() -> list[str]:

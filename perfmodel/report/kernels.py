@@ -16,22 +16,20 @@ from perfmodel.report.style import save
 from perfmodel.workload.op import op_from_dict
 
 GROUPS: Final = {
-    "matrix products": ("gemm",),
+    "matrix products": ("gemm", "grouped_gemm"),
     "attention": ("attention",),
     "convolutions": ("conv",),
     "rows and elements": ("rmsnorm", "layernorm", "softmax", "elementwise", "rope", "embedding"),
     "loss and optimizer": ("cross_entropy", "adamw", "sgd"),
 }
-"""Kernel names by their beginnings; what is in no group is not drawn."""
+"""Kernel names by their beginnings."""
+REST: Final = "all others"
 
 
 def kernel_figures(records: Iterable[Record], chip: str, folder: Path) -> list[Path]:
     """Draw the held-out predictions of one chip; returns the paths."""
     kept = list(records)
-    series = {
-        name: [one for one in kept if one.kernel.startswith(starts)]
-        for name, starts in GROUPS.items()
-    }
+    series = {name: [one for one in kept if _group(one.kernel) == name] for name in (*GROUPS, REST)}
     measured = {name: np.array([one.measured_s for one in rows]) for name, rows in series.items()}
     predicted = {name: np.array([one.predicted_s for one in rows]) for name, rows in series.items()}
     drawn = {
@@ -52,22 +50,27 @@ def kernel_figures(records: Iterable[Record], chip: str, folder: Path) -> list[P
     return [save(figure, folder / f"{chip}-{name}.svg") for name, figure in drawn.items()]
 
 
+def _group(kernel: str) -> str:
+    return next((name for name, starts in GROUPS.items() if kernel.startswith(starts)), REST)
+
+
 def measured_roofline(measurements: Path, chip: str) -> Figure:
     """The measured bf16 operators of a chip under its two roofs."""
     accelerator = load_accelerator(chip)
-    intensity: dict[str, list[float]] = {}
-    rate: dict[str, list[float]] = {}
+    # A group has the colour here that it has in the other pictures.
+    intensity: dict[str, list[float]] = {name: [] for name in (*GROUPS, REST)}
+    rate: dict[str, list[float]] = {name: [] for name in (*GROUPS, REST)}
     for row in load_measurements(measurements, chip).rows:
         if row.record.get("dtype") != "bf16":
             continue
         op = op_from_dict(row.record)
-        name = next((n for n, s in GROUPS.items() if op.family.startswith(s)), None)
-        if name is None or not op.flops or not op.bytes_moved:
+        if not op.flops or not op.bytes_moved:
             continue
-        intensity.setdefault(name, []).append(float(op.flops) / float(op.bytes_moved))
-        rate.setdefault(name, []).append(float(op.flops) / row.seconds)
+        name = _group(op.family)
+        intensity[name].append(float(op.flops) / float(op.bytes_moved))
+        rate[name].append(float(op.flops) / row.seconds)
     return roofline(
-        f"{chip}: measured bf16 operators",
+        f"{chip}: {sum(map(len, rate.values())):,} measured bf16 operators",
         accelerator.peak("bf16"),
         accelerator.memory_bandwidth,
         intensity,

@@ -76,3 +76,23 @@ def test_text_files_are_replaced_whole(tmp_path):
     write_text(target, "two")
     assert target.read_text() == "two"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_small_series_are_drawn_above_large_ones():
+    many, few = np.ones(100), np.ones(3)
+    series = {"few": few, "many": many}
+    error = {"few": few - 0.5, "many": many - 1.0}
+    for drawn in (
+        figures.predicted_against_measured("p", series, series),
+        figures.error_against_size("e", series, error, xlabel="x"),
+        figures.roofline("r", 1e15, 1e12, series, {name: x * 1e12 for name, x in series.items()}),
+    ):
+        heights = {one.get_label().split(":")[0]: one.zorder for one in drawn.axes[0].collections}
+        assert heights["few"] > heights["many"]
+
+
+def test_half_and_double_stand_equally_far_from_right():
+    drawn = figures.error_against_size("e", {"a": [1.0, 2.0]}, {"a": [-0.5, 1.0]}, xlabel="x")
+    axes = drawn.axes[0]
+    half, right, double = axes.transData.transform([(1.0, y) for y in (0.5, 1.0, 2.0)])[:, 1]
+    assert right - half == pytest.approx(double - right)
