@@ -94,7 +94,7 @@ def learn_together(
         for kernel, samples in chip.items()
         if kernel in kernels
     ]
-    found = list(spread(_taught, [(taught, fold, seed) for fold in (*range(FOLDS), -1)]))
+    found = list(spread(without_fold, [(taught, fold, seed) for fold in (*range(FOLDS), -1)]))
     return {
         kernel: Together(
             coefficients[kernel],
@@ -105,10 +105,20 @@ def learn_together(
     }
 
 
-def _taught(
+def without_fold(
     kernels: Sequence[tuple[Samples, Sequence[Coefficients]]], fold: int, seed: int
 ) -> Pooled:
-    """Networks that saw nothing of a fold."""
+    """Networks that saw nothing of a fold, or everything for fold -1.
+
+    Parameters
+    ----------
+    kernels : sequence of (Samples, sequence of dict)
+        Measured rows of a kernel, and coefficients by fold as :func:`coefficients_of` gives them.
+    fold : int
+        Which.
+    seed : int
+        Of the networks' draws.
+    """
     lessons = [
         _lesson(samples, coefficients[fold], fold)
         for samples, coefficients in kernels
