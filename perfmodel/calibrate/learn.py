@@ -83,12 +83,14 @@ class Helper:
 
     ``coefficients`` are those of the helping kernel's own mechanism; ``None`` takes the taught
     kernel's, for the same kernel on a sibling chip. ``profiled`` rows are cheap ones, whose times
-    are no latencies: operators that were timed as well teach how far they are from them.
+    are no latencies: operators that were timed as well teach how far they are from them, the taught
+    kernel's own rows or those in ``timed``, where the cheap ones are of a sibling chip.
     """
 
     samples: Samples
     coefficients: Mapping[str, float] | None
     profiled: bool = False
+    timed: Samples | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +266,9 @@ def _train(
         _, more, _ = tables(helper.samples, mine)
         extra = np.log(helper.samples.seconds) - log_mechanism(helper.samples.blocks, mine)
         if helper.profiled:
-            extra = without_offset(samples, [not h for h in held], helper.samples, more, extra)
+            timed = samples if helper.timed is None else helper.timed
+            seen = [row.fold(FOLDS) != fold for row in timed.rows]
+            extra = without_offset(timed, seen, helper.samples, more, extra)
         # A helper's row of a held-out operator is held out too.
         free = np.array([row.fold(FOLDS) != fold for row in helper.samples.rows])
         taken = np.flatnonzero(free & np.isfinite(extra))

@@ -47,8 +47,8 @@ _PROFILED_TRUST = 0.5
 
 
 def load_profiled(folder: str | Path, device: str | None = None) -> tuple[Row, ...]:
-    """Products whose kernels' names and durations stand in ``folder/kernels``, and those that were
-    timed in passing, in ``folder/quick``; each in order of keys.
+    """Products whose kernels' names and durations stand in ``folder/kernels``, and operators that
+    were timed in passing, in ``folder/quick``; each in order of keys.
 
     Parameters
     ----------
@@ -131,9 +131,7 @@ def _seconds(text: str) -> float:
 
 def _quick_rows(table: Iterable[dict[str, str]], path: Path) -> Rows:
     for cells in table:
-        if cells["op"] in _OPERATORS:
-            seconds = _seconds(cells["latency_us"])
-            yield from _row_of(_operator(cells), seconds, QUICK_MODE, path)
+        yield from _row_of(_operator(cells), _seconds(cells["latency_us"]), QUICK_MODE, path)
 
 
 def _profiled_rows(table: Iterable[dict[str, str]], path: Path) -> Rows:

@@ -35,8 +35,8 @@ from perfmodel.cost.tasks import POINT
 from perfmodel.errors import CalibrationError
 from perfmodel.hardware import Accelerator, load_accelerator
 
-_FEWEST_ROWS = 8
-_ENOUGH_ROWS = 350
+FEWEST_ROWS = 8
+_ENOUGH_ROWS, _ENOUGH_CHEAP = 350, 1500
 _FEWEST_SHARED = 1000
 PROGRAM_FILE = "program.toml"
 """What models measured on the chip gave; another fit writes it, and it stays."""
@@ -116,8 +116,11 @@ def calibrate(
     name = accelerator.name.lower()
     measured, by_kernel = _trusted(folder, accelerator)
     siblings: Mapping[str, Samples] = {}
+    beside: Mapping[str, Samples] = {}
     if support is not None:
-        _, siblings = _trusted(support[0], load_accelerator(support[1]))
+        sibling = load_accelerator(support[1])
+        _, siblings = _trusted(support[0], sibling)
+        beside = samples_of(load_profiled(support[0], sibling.name.lower()), sibling)
     profiled = samples_of(load_profiled(folder, name), accelerator)
     target = efficiency_folder() if out is None else Path(out)
     # Before the fits, which take long: a place that cannot be written ends them.
@@ -131,13 +134,13 @@ def calibrate(
     alone = [kernel for kernel in by_kernel if kernel not in rough]
     calls = [(by_kernel[kernel], start_of[kernel], seed) for kernel in alone]
     rough |= told("mechanism", alone, spread(rough_coefficients, calls), progress)
-    enough = {k: samples for k, samples in by_kernel.items() if len(samples.rows) >= _FEWEST_ROWS}
+    enough = {k: samples for k, samples in by_kernel.items() if len(samples.rows) >= FEWEST_ROWS}
     skipped = {k: len(samples.rows) for k, samples in by_kernel.items() if k not in enough}
     if not enough:
         raise CalibrationError(
             str(folder),
             f"<at most {max(skipped.values(), default=0)} rows a kernel>",
-            f"at least {_FEWEST_ROWS} rows of one kernel",
+            f"at least {FEWEST_ROWS} rows of one kernel",
             repair="measure more operators: `perfmodel calibrate --plan` says which",
         )
     # The longest first, so that no process is left with one at the end.
@@ -147,7 +150,7 @@ def calibrate(
             enough[kernel],
             name,
             start_of[kernel],
-            helpers_of(enough[kernel], by_kernel, siblings, rough, profiled),
+            helpers_of(enough[kernel], by_kernel, siblings, rough, profiled, beside),
             together.get(kernel),
             seed,
         )
@@ -212,7 +215,7 @@ def learn_shared(
     shared = {
         kernel: samples
         for kernel, samples in by_kernel.items()
-        if is_shared(kernel) and len(samples.rows) >= _FEWEST_ROWS
+        if is_shared(kernel) and len(samples.rows) >= FEWEST_ROWS
     }
     taught = [*shared.values(), *(siblings[kernel] for kernel in shared if kernel in siblings)]
     if sum(len(samples.rows) for samples in taught) < _FEWEST_SHARED:
@@ -232,13 +235,14 @@ def helpers_of(
     siblings: Mapping[str, Samples],
     rough: Mapping[str, Mapping[str, float]],
     profiled: Mapping[str, Samples] = MappingProxyType({}),
+    beside: Mapping[str, Samples] = MappingProxyType({}),
 ) -> list[Helper]:
     """What teaches a kernel's correction besides its own rows.
 
-    The same kernel on a sibling chip, or under a profiler (``profiled``), and, on this one, kernels
-    of the same family: another class of arithmetic, another layout. ``rough`` holds every kernel's
-    coefficients. One with many rows of its own learns from those alone: what works alike is still
-    another kernel.
+    The same kernel on a sibling chip, or in cheap rows (``profiled``; the sibling's ``beside``),
+    and, on this one, kernels of the same family: another class of arithmetic, another layout.
+    ``rough`` holds every kernel's coefficients. One with many rows of its own, or very many cheap
+    ones, learns from those alone: what works alike is still another kernel.
     """
     family = samples.blocks[0][0].family
     teachers = (*TAUGHT_BY.get(family, ()), family)
@@ -247,7 +251,11 @@ def helpers_of(
         found.append(Helper(siblings[samples.kernel], None))
     if samples.kernel in profiled:
         found.append(Helper(profiled[samples.kernel], None, profiled=True))
-    if len(samples.rows) >= _ENOUGH_ROWS:
+    if samples.kernel in beside and samples.kernel in siblings:
+        timed = siblings[samples.kernel]
+        found.append(Helper(beside[samples.kernel], None, profiled=True, timed=timed))
+    cheap = sum(len(helper.samples.rows) for helper in found if helper.profiled)
+    if len(samples.rows) >= _ENOUGH_ROWS or cheap >= _ENOUGH_CHEAP:
         return found
     for kernel, other in by_kernel.items():
         if kernel != samples.kernel and other.blocks[0][0].family in teachers:
@@ -313,7 +321,7 @@ def _check_physics(samples: Samples, start: Mapping[str, float]) -> None:
             repair="sizes, dtype, unit or chip are labelled wrongly: measure the row again",
         )
     ratio = float(np.median(_ratio(samples, start)))
-    if len(samples.rows) >= _FEWEST_ROWS and not 1 / _IMPLAUSIBLE < ratio < _IMPLAUSIBLE:
+    if len(samples.rows) >= FEWEST_ROWS and not 1 / _IMPLAUSIBLE < ratio < _IMPLAUSIBLE:
         raise CalibrationError(
             f"{_file(samples.rows[0])}: {samples.kernel}",
             f"<times {ratio:.3g} times what the mechanism expects, in the median>",
