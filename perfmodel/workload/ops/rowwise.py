@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from perfmodel.errors import WorkloadError
 from perfmodel.workload.ops.base import Count, Op, Size, exact, product, storage
 
 _BOTH: dict[str, tuple[str, ...]] = {"direction": ("fwd", "bwd")}
@@ -177,6 +178,16 @@ class TopK(Op):
     cols: Size
     k: Size
     dtype: str = "fp32"
+
+    def __post_init__(self) -> None:
+        Op.__post_init__(self)
+        if np.any(np.asarray(self.k) > self.cols):
+            raise WorkloadError(
+                f"{self.family}: k",
+                self.k,
+                f"at most the values of a row, cols ({self.cols})",
+                repair="choose fewer of them",
+            )
 
     @property
     def flops(self) -> Count:
