@@ -12,22 +12,27 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from perfmodel.calibrate import Record, load_measurements, markdown, summaries
-from perfmodel.calibrate.learn import fit_only
+from perfmodel.calibrate import Record, load_measurements, markdown, summaries, summary
+from perfmodel.calibrate.learn import NETWORK_SHARES, Helper, fit_only
 from perfmodel.calibrate.profiled import load_profiled
-from perfmodel.calibrate.run import helpers_of, rough_coefficients
+from perfmodel.calibrate.run import FEWEST_ROWS, helpers_of, rough_coefficients
 from perfmodel.calibrate.samples import FUSED, Samples, samples_of
 from perfmodel.calibrate.score import score_samples
+from perfmodel.calibrate.spread import Spread, in_turn
 from perfmodel.calibrate.store import read_records, write_records
+from perfmodel.calibrate.together import is_shared, without_fold
 from perfmodel.calibrate.transfer import leave_one_chip_out, read_published
 from perfmodel.cost import Efficiency, load_coefficients
 from perfmodel.cost.efficiency import efficiency_folder
+from perfmodel.cost.fitted import Fitted
 from perfmodel.hardware import load_accelerator
+from perfmodel.study.executor import processes
 
 HERE = Path(__file__).resolve().parent
 STORED = HERE / "transfer"
@@ -99,29 +104,36 @@ def one_chip_out() -> list[Record]:
     return found
 
 
-def sibling_transfer() -> list[Record]:
+def sibling_transfer(spread: Spread = in_turn) -> list[Record]:
     """The H200 priced by a fit that saw the H100 alone."""
     source, target = SIBLINGS
     chip = load_accelerator(target)
     base = load_coefficients(chip.family)
     taught = _rows_of(source)
     taught.pop(FUSED, None)
-    rough = {
-        kernel: rough_coefficients(one, base.of(kernel), seed=0) for kernel, one in taught.items()
-    }
+    names = list(taught)
+    calls = [(taught[kernel], base.of(kernel), 0) for kernel in names]
+    rough = dict(zip(names, spread(rough_coefficients, calls), strict=True))
     profiled = samples_of(load_profiled(HERE / "measurements" / source), load_accelerator(source))
-    fitted = {
-        kernel: fit_only(
-            one,
-            source,
-            base.of(kernel),
-            support=helpers_of(one, taught, {}, rough, profiled),
-        )
-        for kernel, one in taught.items()
-        if len(one.rows) >= 8
-    }
+    enough = [kernel for kernel in names if len(taught[kernel].rows) >= FEWEST_ROWS]
+    tasks = (
+        (taught[kernel], base.of(kernel), helpers_of(taught[kernel], taught, {}, rough, profiled))
+        for kernel in enough
+    )
+    fitted = dict(zip(enough, spread(_fitted, tasks), strict=True))
+    shared = [kernel for kernel in enough if is_shared(kernel)]
+    lessons = [(taught[kernel], [fitted[kernel].coefficients]) for kernel in shared]
+    networks = without_fold(lessons, -1, 0)
+    for kernel in shared:
+        one = fitted[kernel]
+        said = networks.of(kernel, one.features)
+        fitted[kernel] = replace(one, pooled_share=NETWORK_SHARES[0], pooled=said)
     efficiency = Efficiency(source, base.tables, base.sources, fitted)
     return score_samples(_rows_of(target).values(), chip, efficiency=efficiency)
+
+
+def _fitted(samples: Samples, start: dict[str, float], support: list[Helper]) -> Fitted:
+    return fit_only(samples, SIBLINGS[0], start, support=support)
 
 
 def _rows_of(name: str) -> dict[str, Samples]:
@@ -208,7 +220,7 @@ def report() -> str:
             ]
     if (STORED / "sibling.csv").is_file():
         moved = read_records(STORED / "sibling.csv")
-        parts += ["## An H200 from an H100's fit, without its own data", ""]
+        parts += ["## An H200 from an H100's fit, without its own data", "", _twice(moved), ""]
         parts += [markdown(summaries(moved, lambda r: f"to {r.chip}"), "direction"), ""]
         parts += [markdown(summaries(moved, lambda r: f"to {r.chip}: {base(r)}"), "kernel"), ""]
     if (STORED / "one_chip_out.csv").is_file():
@@ -225,10 +237,23 @@ def report() -> str:
     return "\n".join(parts)
 
 
+def _twice(records: list[Record]) -> str:
+    """The mean over rows, and over families of operators, of which a report may want either."""
+    families = [family["mape"] for family in summaries(records, lambda r: r.op).values()]
+    usual = [record for record in records if not record.op.startswith("conv")]
+    rows, plain = (summary(some)["mape"] for some in (records, usual))
+    return (
+        f"Mean over rows: {rows:.1f} % ({len(records) - len(usual)} of {len(records)} are "
+        f"convolutions; {plain:.1f} % over the others). Mean over the {len(families)} families of "
+        f"operators, each counting once: {float(np.mean(families)):.1f} %."
+    )
+
+
 def main(argv: list[str] | None = None) -> int:
     """Print the report; with ``--refit`` repeat the transfer experiments first."""
     parser = argparse.ArgumentParser(prog="python3 -m validate.accuracy_ops", description=__doc__)
     parser.add_argument("--refit", choices=("sibling", "published", "all"), nargs="?", const="all")
+    parser.add_argument("--jobs", type=int, help="processes at once; by default one a processor")
     parser.add_argument("--out", type=Path, help="write the Markdown there")
     args = parser.parse_args(argv)
     if args.refit:
@@ -236,7 +261,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.refit in ("published", "all"):
         write_records(STORED / "one_chip_out.csv", one_chip_out())
     if args.refit in ("sibling", "all"):
-        write_records(STORED / "sibling.csv", sibling_transfer())
+        write_records(STORED / "sibling.csv", sibling_transfer(processes(args.jobs)))
     text = report()
     if args.out is not None:
         args.out.write_text(text, encoding="utf-8")
