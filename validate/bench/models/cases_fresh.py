@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from validate.bench.models import draws
 from validate.bench.models.cases import Case
+from validate.bench.models.draws import FOREACH, PURE, SGD, Changes, Draw
 
 LAST = ("convnextv2_tiny", "ghostnet_100", "seresnet50", "res2net50_26w_4s", "repvgg_a2",
         "mobilenetv4_conv_small", "cspdarknet53", "efficientformer_l1", "vgg13_bn",
         "resnext101_64x4d", "densenet161", "mobilevit_small", "cvt_13",
         "poolformer_s12")  # fmt: skip
 """Networks that run channels last."""
-PURE: dict[str, object] = {"autocast": False}
-FOREACH: dict[str, object] = {"implementation": "foreach"}
-SGD: dict[str, object] = {"optimizer": "sgd", "implementation": "foreach"}
-TRAINED: tuple[tuple[str, int, int, float, dict[str, object]], ...] = (
+TRAINED: tuple[tuple[str, int, int, float, Changes], ...] = (
     ("bloom_560m", 2, 512, 12.0, {}),
     ("electra_base", 16, 128, 5.0, {}),
     ("convnextv2_tiny", 32, 0, 6.0, {}),
@@ -62,49 +59,14 @@ COMPILED = ("bloom_560m", "electra_base", "mistral_small", "qwen3_06b", "beit_ba
 TRAINED_COMPILED = ("electra_base", "mistral_small", "beit_base", "bart_base", "stablelm_small",
                     "seresnet50", "dinov2_base_hf", "convnextv2_tiny", "qwen3_06b",
                     "mpnet_base", "deit_base_hf")  # fmt: skip
-
-
-def _layout(model: str) -> str:
-    return "channels_last" if model in LAST else "contiguous"
-
-
-def trained() -> list[Case]:
-    """Eager training."""
-    table = []
-    for model, batch, seq, gb, more in TRAINED:
-        base = Case("train", model, "eager", batch, seq, layout=_layout(model), autocast=True,
-                    optimizer="adamw", implementation="fused", gb=gb)  # fmt: skip
-        table.append(replace(base, **more))  # type: ignore[arg-type]
-    return table
-
-
-def inferred() -> list[Case]:
-    """Eager and captured inference."""
-    table = []
-    for model, batch, seq in INFERRED:
-        base = Case("infer", model, "eager", batch, seq, layout=_layout(model))
-        table += [base, replace(base, mode="graph")]
-    return table
-
-
-def decoded() -> list[Case]:
-    """Decoding, eager and captured."""
-    eager = [Case("decode", model, "eager", batch, seq) for model, batch, seq, _ in DECODED]
-    return [case for one in eager for case in (one, replace(one, mode="graph"))]
+DRAW = Draw(LAST, TRAINED, INFERRED, DECODED, COMPILED, TRAINED_COMPILED)
 
 
 def compiled() -> list[Case]:
-    """Compiled steps of the same."""
-    infer = {case.model: case for case in inferred() if case.mode == "eager"}
-    train = {case.model: case for case in trained()}
-    cases = [train[name] for name in TRAINED_COMPILED]
-    cases += [replace(infer[name], gb=4.0) for name in COMPILED]
-    cases += [
-        Case("decode", model, "eager", batch, seq, gb=gb) for model, batch, seq, gb in DECODED
-    ]
-    return [replace(case, mode="compiled") for case in cases]
+    """Steps that are compiled."""
+    return draws.compiled(DRAW)
 
 
 def eager() -> list[Case]:
     """Cases that nothing compiles."""
-    return [*decoded(), *trained(), *inferred()]
+    return draws.eager(DRAW)
