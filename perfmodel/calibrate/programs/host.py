@@ -36,10 +36,10 @@ HOST_PULL: Final = (0.2, 0.3)
 """Of scalars and of classes: how far rows may move what was timed call by call."""
 HOST_SCALARS: Final = (
     "step_host", "python_call", "autograd", "recomputed", "packed", "tensor", "gradient",
-    "parameter", "compiled_module", "compiled_input", "compiled_tensor", "compiled_saved",
-    "more_launch",
+    "parameter", "compiled_module", "compiled_input", "compiled_tensor", "compiled_leaf",
+    "compiled_saved", "more_launch",
 )  # fmt: skip
-RARE: Final = ("recomputed", "packed", "compiled_saved")
+RARE: Final = ("recomputed", "packed", "compiled_leaf", "compiled_saved")
 """Of them, what few rows tell."""
 UNPROBED_WEIGHT: Final = 0.3
 SINGLE_WEIGHT: Final = 0.5
@@ -196,7 +196,7 @@ def _fit_calls(
             ]
             inferred = [one for one, out in zip(inferred, late, strict=True) if not out]
         if trained:
-            scalars = _rare(trained, ("compiled_saved",))
+            scalars = _rare(trained, ("compiled_leaf", "compiled_saved"))
             fitted = _fit_values(trained, fitted, scalars, ["extern_conv_backward"], "soft_l1")
     return fitted
 

@@ -41,6 +41,7 @@ LIMITS: Final = {
     "parameter": (1e-7, 2e-4),
     "compiled_pace": (0.7, 2.0),
     "compiled_power": (0.3, 1.3),
+    "compiled_leaf": (1e-7, 2e-5),
     "compiled_saved": (1e-7, 5e-5),
     "more_launch": (1e-7, 1e-5),
     "first_step": (1e-6, 1e-3),

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 from perfmodel.errors import CalibrationError
@@ -81,6 +82,8 @@ class ModelRow:
         optimizer's step [s].
     backward_block_s : float or None
         The probe's block in the thread that runs the backward pass, beside the single steps [s].
+    stream_backward_block_s : float or None
+        The same around the pieces of the steady stream [s].
     """
 
     case: str
@@ -111,6 +114,7 @@ class ModelRow:
     began: float | None = None
     phases_s: tuple[float, float, float] | None = None
     backward_block_s: float | None = None
+    stream_backward_block_s: float | None = None
 
     @property
     def recorded(self) -> str:
@@ -293,8 +297,16 @@ def _row(record: dict[str, Any], run: str, attached: bool) -> ModelRow:
         else attached,
         run=run,
         phases_s=_phases(record),
-        backward_block_s=seconds("backward_probe_block_us"),
+        backward_block_s=_median(record, "singles_behind_block_us")
+        or seconds("backward_probe_block_us"),
+        stream_backward_block_s=_median(record, "pieces_backward_us"),
     )
+
+
+def _median(record: dict[str, Any], name: str) -> float | None:
+    """The median of a column of microseconds, in seconds; None where it is empty."""
+    text = record.get(name)
+    return median(float(one) for one in text.split()) * 1e-6 if text else None
 
 
 def _phases(record: dict[str, Any]) -> tuple[float, float, float] | None:

@@ -46,7 +46,7 @@ GIVEN = ("compiled_module", "compiled_input", "compiled_tensor")
 """Columns of :func:`columns` that those timers, and a profiler, told."""
 _OF_TRAINING = ("python_call", "autograd", "recomputed", "packed", "tensor", "gradient",
                 "parameter")  # fmt: skip
-OF_GENERATED_CODE = (*GIVEN, "compiled_saved")
+OF_GENERATED_CODE = (*GIVEN, "compiled_leaf", "compiled_saved")
 """Columns of :func:`columns` that go with the same power of the pace as the calls above."""
 CALLS_OF_A_MODULE = 6.6
 """Python functions for each module where nobody counted: the median of the recorded programs."""
@@ -119,6 +119,7 @@ def columns() -> tuple[str, ...]:
         "compiled_module",
         "compiled_input",
         "compiled_tensor",
+        "compiled_leaf",
         "compiled_saved",
         "more_launch",
     )
@@ -162,6 +163,7 @@ def host_work(lowered: Lowered) -> HostWork:
         if call.kind == "compiled_call":
             counts[k, place["compiled_input"]] = float(call.tensors)
             if call.phase == "forward":
+                counts[k, place["compiled_leaf"]] = float(call.tensors if training else 0)
                 counts[k, place["compiled_module"]] = lowered.module_calls / max(1, graphs)
         waiting = waiting or call.kind == "sync"
         for kernel in call.kernels:
@@ -192,6 +194,7 @@ def call_seconds(
     coefficients: ProgramCoefficients,
     *,
     pace: float = 1.0,
+    behind: float | None = None,
     profiler: bool = False,
 ) -> Floats:
     """Host time of each call, shape (calls,) [s].
@@ -204,11 +207,13 @@ def call_seconds(
         Their costs in the reference state.
     pace : float
         How much longer the host takes.
+    behind : float, optional
+        The same of the backward pass's thread; by default what usually goes with `pace`.
     profiler : bool
         Whether a profiler is attached to the process.
     """
     c = coefficients
-    felt = np.where(work.behind, pace ** c["backward_pace"], pace)
+    felt = np.where(work.behind, pace ** c["backward_pace"] if behind is None else behind, pace)
     seconds = paced(work.counts, felt, c)
     if profiler:
         seconds = seconds + felt * c["profiler_launch"] * work.launches
@@ -259,6 +264,7 @@ def column_seconds(coefficients: ProgramCoefficients) -> Floats:
             *(share * seconds[kind] for share, kind in zip(shares, HOST_KINDS, strict=True)),
             *(c[name] for name in _OF_TRAINING),
             *(c["compiled_pace"] * c[name] for name in GIVEN),
+            c["compiled_leaf"],
             c["compiled_saved"],
             c["more_launch"],
         ]

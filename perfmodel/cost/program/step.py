@@ -137,6 +137,7 @@ def step(
     coefficients: ProgramCoefficients,
     *,
     pace: float | None = None,
+    behind: float | None = None,
     profiler: bool = False,
 ) -> Step:
     """Run the queues; a kernel on an idle device begins ``launch_latency`` after its launch.
@@ -150,6 +151,8 @@ def step(
     pace : float, optional
         How much longer the host takes than in the reference state; by default what was usual among
         the measured ones (:func:`perfmodel.cost.program.host.assumed_pace`).
+    behind : float, optional
+        The same of the backward pass's thread; by default what usually goes with `pace`.
     profiler : bool
         Whether a profiler is attached to the process.
     """
@@ -157,7 +160,7 @@ def step(
     pace = assumed_pace(prepared.mode, c) if pace is None else pace
     times, running = device_times(prepared, c)
     graph = prepared.lowered.graph
-    calls = call_seconds(prepared.work, c, pace=pace, profiler=profiler)
+    calls = call_seconds(prepared.work, c, pace=pace, behind=behind, profiler=profiler)
     gaps, tail = between_launches(prepared.work, calls)
     gaps, tail = _with_step_host(gaps, tail, 0.0 if graph else pace * c["step_host"])
     waits = prepared.work.waits_before
