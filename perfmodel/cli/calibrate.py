@@ -64,7 +64,7 @@ def calibrate(
         device,
         out=out,
         support=None if support is None else (support, support.resolve().name),
-        progress=None if json else lambda done: typer.echo(done, err=True),
+        progress=lambda done: typer.echo(done, err=True),
         spread=processes(jobs),
     )
     scores = package.summaries(result.records, lambda record: record.kernel)
