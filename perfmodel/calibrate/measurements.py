@@ -20,20 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from perfmodel.calibrate.harness import ABOUT_RUN, FLAGS, TEXT, to_record
 from perfmodel.calibrate.labels import check_table, check_words, same_chip
 from perfmodel.calibrate.process import fresh_share, settled
 from perfmodel.errors import CalibrationError
-from perfmodel.workload.op import FAMILIES
 
-TEXT = {"op", "kind", "dtype", "pass", "layout", "trans", "route", "device", "mode", "family",
-        "note"}  # fmt: skip
-FLAGS = {"causal", "pinned", "momentum"}
 REQUIRED = ("op", "device", "latency_us")
 _TELLING = 2
 MOST_POWER, MOST_CLOCK = 1e4, 1e4  # of any board [W], [MHz]
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
-ABOUT_RUN = {"family", "device", "latency_us", "p10_us", "p90_us", "mode", "calls", "replays",
-             "sets", "power_w", "clock_mhz", "temp_c", "note"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,57 +303,3 @@ def _no_twins(rows: Iterable[Row]) -> None:
                 repair="remove the copy, and write a new sidecar",
             )
         seen[row.key] = row.file
-
-
-def to_record(raw: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:  # noqa: PLR0911, PLR0912
-    """The operator of a measured row as ``op_from_dict`` takes it, or why there is none."""
-    op = raw.get("op", "")
-    if op == "host":
-        return None, "time of the processor, not of the device"
-    if op == "chain":
-        # Compiled for any shape, a norm of a sum reads both terms twice.
-        steps = (4, 5) if raw.get("kind") == "add_rmsnorm_dynamic" else (2, 5)
-        width = 4 if raw.get("dtype") == "fp32" else 2
-        return {
-            "op": "fused", "chain": raw.get("kind", ""), "numel": raw["rows"] * raw["cols"],
-            "read": steps[0] * width, "written": width, "operations": steps[1],
-            "dtype": raw.get("dtype", "bf16"),
-        }, ""  # fmt: skip
-    if op == "memcpy":
-        routes = {"d2d": "device", "h2d": "host_to_device", "d2h": "device_to_host"}
-        if raw.get("kind") != "d2d" and not raw.get("pinned", False):
-            return None, "copy from pageable host memory, which no operator describes"
-        return {"op": "copy", "bytes": raw["bytes"], "route": routes[str(raw["kind"])]}, ""
-    if op == "topk":
-        return {"op": "topk", "rows": raw["tokens"], "cols": raw["experts"], "k": raw["top_k"],
-                "dtype": raw["dtype"]}, ""  # fmt: skip
-    if op == "permute":
-        if raw.get("kind") == "scatter":
-            return {
-                "op": "scatter_add", "kind": "index_add", "rows": raw["tokens"] * raw["top_k"],
-                "cols": raw["dim"], "targets": raw["tokens"], "dtype": raw["dtype"],
-            }, ""  # fmt: skip
-        copies = {"source": raw["tokens"]} if raw["top_k"] > 1 else {}
-        return {"op": "permute", "rows": raw["tokens"] * raw["top_k"], "cols": raw["dim"],
-                "dtype": raw["dtype"], **copies}, ""  # fmt: skip
-    if op == "fft":
-        how = str(raw.get("kind", "fft"))
-        kind = how.removesuffix("_unscaled").removesuffix("2")
-        return {"op": "fft", "kind": kind, "batch": raw["batch"], "n": raw["n"],
-                "rows": raw.get("rows", 1), "scaled": how in ("irfft", "irfft2")}, ""  # fmt: skip
-    if op == "spmm":
-        if raw.get("kind", "csr") != "csr":
-            return None, "2:4 sparse product, which no operator describes"
-        per_row = max(1, round(raw["density"] * raw["k"]))
-        return {"op": "spmm", "m": raw["m"], "n": raw["n"], "k": raw["k"],
-                "nnz": per_row * raw["m"], "dtype": raw["dtype"]}, ""  # fmt: skip
-    if op not in FAMILIES:
-        return None, f"no operator is called {op!r}"
-    record = dict(raw)
-    if op == "conv3d":
-        record["d"] = record.pop("depth", record.get("d"))
-    if op == "recurrent":
-        record["kind"] = str(record["kind"]).removesuffix("_tanh")
-    if op in ("adamw", "sgd"):
-        record.pop("dtype", None)
-    return record, ""

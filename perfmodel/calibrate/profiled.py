@@ -25,8 +25,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.calibrate.harness import ABOUT_RUN, FLAGS, TEXT, to_record
 from perfmodel.calibrate.labels import same_chip
-from perfmodel.calibrate.measurements import ABOUT_RUN, FLAGS, TEXT, Row, to_record
+from perfmodel.calibrate.measurements import Row
 from perfmodel.calibrate.samples import Samples
 from perfmodel.calibrate.trees import Boosting, fit_trees
 from perfmodel.cost.correction import Trees

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from perfmodel.calibrate.harness import FLAGS, TEXT, to_record
 from perfmodel.calibrate.labels import ROUTED
-from perfmodel.calibrate.measurements import FLAGS, TEXT, to_record
 from perfmodel.errors import WorkloadError
 from perfmodel.workload.op import lines_of_jsonl, record_of_line
 

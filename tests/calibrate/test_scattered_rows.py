@@ -2,7 +2,7 @@
 
 import pytest
 
-from perfmodel.calibrate.measurements import to_record
+from perfmodel.calibrate.harness import to_record
 from perfmodel.workload.op import Fft, ScatterAdd, op_from_dict
 
 FFT = {"op": "fft", "batch": 3, "n": 16}
