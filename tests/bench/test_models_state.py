@@ -11,7 +11,6 @@ from validate.bench.models import (
     cases_more,
     drive,
     measure,
-    quiet,
     state,
 )
 
@@ -92,49 +91,31 @@ def test_rounds_hold_what_the_memory_holds():
     assert drive.rounds([large]) == [[large]]
 
 
-def test_the_quietest_core_is_chosen_and_freedom_where_none_is_faster():
-    assert quiet.choose({quiet.FREE: 150e-6, 0: 190e-6, 1: 120e-6, 2: 140e-6}) == 1
-    assert quiet.choose({quiet.FREE: 110e-6, 0: 120e-6}) == quiet.FREE
-    assert quiet.choose({}) == quiet.FREE
-
-
-def test_every_core_is_tried_and_the_thread_is_free_again():
-    seen = []
-
-    def blocks(count):
-        seen.append(count)
-        return 1e-6 * len(seen)
-
-    before = quiet._all()
-    found = quiet.tried(blocks, lambda: None)
-    assert set(found) <= {quiet.FREE, *before}
-    assert len(seen) == 2 * quiet.ROUNDS * len(found)
-    assert quiet._all() == before
-    row = quiet.settle(lambda count: 1e-6, lambda: None, "cpu", False)
-    assert set(row) == {"caller_core", "caller_cores_us"}
-    quiet.release("cpu", False)
-    assert quiet._all() == before
-
-
 def test_phases_of_a_step_leave_the_probes_between_them_out():
     torch = pytest.importorskip("torch")
-    weight = torch.ones(3, requires_grad=True)
-    order = []
+    from torch.utils.checkpoint import checkpoint
 
-    def blocks():
-        order.append("probe")
+    from validate.bench.models import inside
+
+    layers = torch.nn.Sequential(
+        torch.nn.Linear(4, 4), torch.nn.ReLU(inplace=True), torch.nn.Linear(4, 4)
+    )
+    optimizer = torch.optim.SGD(layers.parameters(), lr=0.1)
+    counted = []
+
+    def blocks(count):
+        counted.append(torch.is_grad_enabled())
         return 0.25
 
     def forward():
-        order.append("forward")
-        return (weight * 2.0).sum()
+        return checkpoint(layers, layers(torch.ones(2, 4)), use_reentrant=False).sum()
 
-    def update():
-        order.append("update")
-        assert weight.grad is not None
-
-    found = measure.phased(forward, update, blocks)
-    assert order == ["forward", "probe", "probe", "update"]
-    assert len(found) == 5
-    assert all(0.0 < one < 5.0 for one in found[:3])
-    assert found[3:] == [0.25, 0.25]
+    before = layers[0].weight.detach().clone()
+    found = inside.phased(forward, optimizer.step, blocks, layers)
+    assert not torch.equal(before, layers[0].weight)
+    assert all(0.0 < found[part] < 5.0 for part in measure.PHASES)
+    assert [found[part] for part in measure.BLOCKS] == [0.25] * 3
+    assert len(counted) > 8  # both passes were sampled
+    assert not layers[0]._forward_pre_hooks
+    alone = inside.phased(forward, optimizer.step, blocks, None)
+    assert alone["backward_block"] == 0.25

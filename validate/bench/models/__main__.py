@@ -22,8 +22,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 PROTOCOL = (
     "random weights and inputs; 3 warm steps; step_us: groups of steps in a steady stream, events "
     "between groups, in ten pieces with a probe of the host around each (in both threads of a "
-    "training step); wall_us: host clock over the same pieces; the issuing threads stay on the "
-    "cores that were quietest just before; "
+    "training step, which also runs once with probes inside); wall_us: host clock over the same "
+    "pieces; "
     "latency_us and host_us: single steps from an idle device, to completion and to the return of "
     "the host; memory from an emptied cache over two settled steps; cudnn.benchmark on unless the "
     "case says otherwise; kernels: one step under torch.profiler; compiled: torch.compile default "

@@ -30,8 +30,9 @@ RESULTS = (
     "forward_host_us", "backward_host_us", "optimizer_host_us",
     "backward_probe_call_us", "backward_probe_add_ns", "backward_probe_block_us",
     "pieces_backward_us", "singles_forward_us", "singles_backward_us", "singles_optimizer_us",
-    "singles_before_block_us", "singles_middle_block_us", "singles_behind_block_us",
-    "singles_after_block_us", "caller_core", "caller_cores_us", "behind_core", "behind_cores_us",
+    "singles_forward_block_us", "singles_backward_block_us", "singles_after_block_us",
+    "between_forward_us", "between_backward_us", "between_optimizer_us",
+    "between_forward_block_us", "between_backward_block_us", "between_after_block_us",
 )  # fmt: skip
 _OWN = tuple(n for n in NAMES if n not in ("profile", "kineto", "gb"))
 COLUMNS = ("case", *_OWN, *RESULTS)

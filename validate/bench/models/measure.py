@@ -14,16 +14,16 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from validate.bench.host_probe import block
-from validate.bench.models import quiet, state
+from validate.bench.models import state
 from validate.bench.nvml import Board
 
 Step = Callable[[], Any]
+Probed = Callable[[Callable[[int], float]], dict[str, float]]
+"""A step with probes in it, as :func:`validate.bench.models.inside.phased` answers."""
 GROUP_S, TOTAL_S, MAX_TOTAL_S = 6e-3, 0.25, 1.5
 MIN_GROUPS, MAX_GROUPS = 7, 25
 SINGLES = 9
 PROBE_CALLS, PROBE_ADDS, PROBE_BLOCKS = 100, 10_000, 15
-FEW_BLOCKS = 4
-"""Of a probe inside a step."""
 CHUNKS = 10
 """Pieces of a steady stream, with a probe of the host before each and after the last."""
 
@@ -81,7 +81,7 @@ class CpuDevice:
             samples.append((time.perf_counter() - begin) / per)
         return samples, float(np.mean(samples))
 
-    def blocks(self, count: int = FEW_BLOCKS) -> float:
+    def blocks(self, count: int) -> float:
         """Seconds of one of a few small blocks, issued from the calling thread."""
         if self._block is None:
             self._block = block("cuda" if self.cuda else "cpu")
@@ -193,34 +193,19 @@ def peaks(device: CpuDevice, step: Step) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def timing(device: CpuDevice, step: Step, tiny: bool = False) -> dict[str, Any]:
-    """Steady stream, then single steps: device time, wall time, latency and host time of a step.
-
-    The threads that issue run on the quietest cores (:mod:`validate.bench.models.quiet`).
-    """
-    kind = "cuda" if device.cuda else "cpu"
-    probed: Callable[[Callable[[], float]], list[float]] | None = getattr(step, "probed", None)
-    trains = probed is not None
-    chosen = quiet.settle(device.blocks, device.sync, kind, trains)
-    try:
-        return _timing(device, step, probed, tiny) | chosen
-    finally:
-        quiet.release(kind, trains)
-
-
 def _singles(
     device: CpuDevice,
     step: Step,
-    probed: Callable[[Callable[[], float]], list[float]] | None,
+    probed: Probed | None,
     tiny: bool,
-) -> tuple[list[float], list[float], list[tuple[float, float, float]], list[list[float]]]:
+) -> tuple[list[float], list[float], list[tuple[float, float, float]], list[dict[str, float]]]:
     """Host seconds and latencies of single steps, the probes before them, and what was inside."""
     begin = time.perf_counter()
     step()
     device.sync()
     rough = max(time.perf_counter() - begin, 1e-6)
     host, latency, pace = [], [], []
-    inside: list[list[float]] = []
+    inside: list[dict[str, float]] = []
     for _ in range(1 if tiny else (SINGLES if rough < 0.1 else 4)):
         pace.append(device.probe())
         device.sync()
@@ -229,29 +214,31 @@ def _singles(
             step()
             host.append(time.perf_counter() - begin)
         else:
-            seen = probed(device.blocks)
-            inside.append([*seen, device.blocks(), pace[-1][2]])
-            host.append(sum(seen[:3]))
-            begin += FEW_BLOCKS * sum(inside[-1][3:6])
+            inside.append(probed(device.blocks))
+            host.append(sum(inside[-1][part] for part in PHASES))
+            begin += inside[-1]["beside"] + 2.0 * inside[-1]["after_block"]
         device.sync()
         latency.append(time.perf_counter() - begin)
     return host, latency, pace, inside
 
 
-def _timing(
-    device: CpuDevice,
-    step: Step,
-    probed: Callable[[Callable[[], float]], list[float]] | None,
-    tiny: bool,
-) -> dict[str, Any]:
+def timing(device: CpuDevice, step: Step, tiny: bool = False) -> dict[str, Any]:
+    """Single steps, then a steady stream: device time, wall time, latency and host time of a step.
+
+    Between the pieces of the stream the host is probed; a training step also runs once with probes
+    in it.
+    """
+    probed: Probed | None = getattr(step, "probed", None)
     kind = "cuda" if device.cuda else "cpu"
     host, latency, pace, inside = _singles(device, step, probed, tiny)
     singles = len(host)
     groups, per = plan(float(np.median(latency)), tiny)
     walked = [state.walk()]
     around, behind, samples, walls = [device.probe()], [], [], []
+    between: list[dict[str, float]] = []
     if probed is not None:
         behind.append(state.in_backward(device.probe, kind))
+        between.append(probed(device.blocks))
     medians: list[float] = []
     ran: dict[str, list[float]] = {}
     for size in pieces(groups):
@@ -266,13 +253,18 @@ def _timing(
         around.append(device.probe())
         if probed is not None:
             behind.append(state.in_backward(device.probe, kind))
+            between.append(probed(device.blocks))
     row: dict[str, Any] = {
         "groups": groups,
         "steps_per_group": per,
         "wall_us": float(np.mean(walls)) * 1e6,
     }
     if inside:
-        row |= _inside(inside)
+        row |= {
+            f"{part}_host_us": float(np.median([one[part] for one in inside]) * 1e6)
+            for part in PHASES
+        }
+        row |= _inside(inside, "singles") | _inside(between, "between")
     for name, probes in (("probe", pace), ("stream_probe", around), ("backward_probe", behind)):
         if not probes:
             continue
@@ -295,47 +287,14 @@ def _timing(
     return row | device.board()
 
 
-def phased(forward: Step, update: Callable[[], None], blocks: Callable[[], float]) -> list[float]:
-    """Host seconds of forward pass, backward pass and optimizer; blocks between and behind them.
-
-    The probe between the passes runs in the caller's thread, the one behind in the thread of the
-    backward pass, when that begins; neither is part of a phase.
-    """
-    behind: list[float] = []
-    clock = [time.perf_counter()]
-    loss = forward()
-    clock.append(time.perf_counter())
-    between = blocks()
-
-    def begin(gradient: Any) -> None:
-        del gradient
-        start = time.perf_counter()
-        behind.extend((blocks(), time.perf_counter() - start))
-
-    loss.register_hook(begin)
-    clock.append(time.perf_counter())
-    loss.backward()
-    clock.append(time.perf_counter())
-    update()
-    clock.append(time.perf_counter())
-    spent = clock[3] - clock[2] - behind[1]
-    return [clock[1] - clock[0], spent, clock[4] - clock[3], between, behind[0]]
-
-
 PHASES = ("forward", "backward", "optimizer")
-BESIDE = ("middle_block", "behind_block", "after_block", "before_block")
-"""Probes of a single training step: between its passes, in the thread of the backward pass when
-that begins, after the step, before it."""
+BLOCKS = ("forward_block", "backward_block", "after_block")
 
 
-def _inside(found: list[list[float]]) -> dict[str, Any]:
-    """Phases of single training steps, and the blocks that were run between them."""
-    table = np.asarray(found).T
-    medians = {f"{name}_host_us": float(np.median(line) * 1e6)
-               for name, line in zip(PHASES, table, strict=False)}  # fmt: skip
-    return medians | {
-        f"singles_{name}_us": _listed(line.tolist())
-        for name, line in zip(PHASES + BESIDE, table, strict=True)
+def _inside(found: list[dict[str, float]], name: str) -> dict[str, Any]:
+    """Phases of single training steps, and the blocks that ran in them."""
+    return {
+        f"{name}_{part}_us": _listed([one[part] for one in found]) for part in (*PHASES, *BLOCKS)
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from validate.bench.models import measure, profile, state, zoo
+from validate.bench.models import inside, measure, profile, state, zoo
 from validate.bench.models.cases import Case
 
 DTYPES = {
@@ -196,8 +196,9 @@ class Session:
             forward().backward()
             update()
 
-        def probed(blocks: Callable[[], float]) -> list[float]:
-            return measure.phased(forward, update, blocks)
+        def probed(blocks: Callable[[int], float]) -> dict[str, float]:
+            sampled = None if case.mode.startswith("compiled") else model
+            return inside.phased(forward, update, blocks, sampled)
 
         train.probed = probed  # type: ignore[attr-defined]
         return train
