@@ -31,7 +31,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.cost.device import Device, energy_scale
-from perfmodel.cost.gemm_thin import is_thin, is_thin_single, queued_parts, thin_times
+from perfmodel.cost.gemm_thin import (
+    is_shared,
+    is_thin,
+    is_thin_single,
+    queued_parts,
+    thin_times,
+)
 from perfmodel.cost.parts import Floats, Parts, soft_max
 
 COEFFICIENTS = {
@@ -252,6 +258,9 @@ def _few_rows(
 ) -> tuple[Floats, ...]:
     """The tiled product, or where it runs one of the kernels of :mod:`perfmodel.cost.gemm_thin`."""
     m, n, k, batch, traffic = sizes
+    # Columns that share their sums are told apart, and priced as tiles: the correction's business.
+    shared = is_shared(m, n, k, batch, device) & (parts == 0.0)
+    whole = (*whole[:-1], np.where(shared, forms + 2.0, whole[-1]))
     if parts.any():
         wait = parts * c["thin_turn_seconds"]
         chosen = np.full(m.shape, forms + 1.0)

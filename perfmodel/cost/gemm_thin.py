@@ -14,8 +14,9 @@ A block alone waits :math:`c_\text{wait}` clocks for every step of ``k``; many o
 other's waits and share its arithmetic, :math:`c_\text{step}` clocks a step. A single row is a
 matrix-vector product, whose threads share ``k`` too: it waits for memory alone.
 
-A few small shapes are cut into hundreds of parts instead, which add their sums to the result one
-after another: ten times as long, and what the library does.
+Large products of few rows, whose columns share the work of a sum, are told apart and priced as
+tiles. A few small shapes are cut into hundreds of parts instead, which add their sums to the result
+one after another: three to ten times as long, and what the library does.
 """
 
 from __future__ import annotations
@@ -36,26 +37,70 @@ COEFFICIENTS = {
     "thin_turn_seconds": "what a part waits for the one before it to add its sum [s]",
     "thin_bandwidth_efficiency": "share of the memory peak that its streaming reaches",
 }
-MOST_ROWS = 8.0
+MOST_ROWS, HALF_ROWS = 8.0, 4.0
 COLUMNS = 8.0
-# Where cuBLAS 13 was seen to keep its tiles all the same, by the names of the kernels that ran:
-# narrow results of some depth (wider ones too at eight rows), and large products.
-NARROW, SHORT, LARGE = (448.0, 1024.0), (100.0, 900.0), 7e8
+# Where cuBLAS 13 runs what in fp32, by the names of the kernels of 2,666 linear layers of 2 to 8
+# rows (96 % of them so). Narrow results have tiles unless k is short; so have wide ones of hardly
+# any depth.
+NARROW, SHORT, SHALLOW = (780.0, 1052.0), 94.0, 0.025
+# A narrow result is served without tiles again where the sum is deep, but not too deep for it.
+NARROW_DEEP, NARROW_WORK, NARROW_SLANT = 496.0, 1.03e6, 9.95
+SHORT_WORK = 1.5e5
+# Weights (n k) above which columns share their sums, and of five to seven rows below which.
+LARGE = np.array([np.inf, np.inf, np.inf, 1.65e8, 1.65e8, 7.3e7, 7.3e7, 4.2e7, 4.2e7])
+SMALL = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 4.8e5, 3.7e5, 2.8e5, 0.0])
+LARGE_DEPTH, LARGE_WIDTH = (9536.0, 6528.0), 6780.0
+FULL_WIDTH, FULL_SLANT = 9784.0, (0.24, 5.22)
 # Rows of single bf16 elements, which no matrix instruction takes as they lie.
 SINGLE_ROWS, SINGLE_DEPTH, SINGLE_WIDTH, SINGLE_SLANT = 4.0, (130.0, 1700.0), 4000.0, 1.27
-# Small products of 7 to 16 rows go to parts that wait for each other, as many as there are units,
-# twice as many or half as many, by the width of the result: all of 18 such products that were seen,
-# and none of 130 beside them in rows, width, depth, work or layout.
-QUEUED_ROWS, QUEUED_DEPTH, QUEUED_WORK = (7.0, 16.0), 100.0, 2.0**21
-QUEUED_LEAST_WIDTH, QUEUED_WIDTH = 64.0, 5.85
+# Small products go to parts that wait for each other. Of 7 to 16 rows, twice as many parts as there
+# are units, as many, or half as many, by the width of the result, where both factors lie along
+# ``k``; in other layouts narrow ones alone. Of 17 to 128 rows, where three tiles of 64 columns make
+# the width. By the names of the kernels that ran: 233 of 235 such products that were named, and
+# none of 2,500 beside them in rows, width, depth, work or layout.
+QUEUED_ROWS, QUEUED_DEPTH, QUEUED_WORK = (7.0, 16.0), 94.0, 2.0**21 + 2.0**15
+QUEUED_LEAST_WIDTH, QUEUED_LEAST_OTHER, QUEUED_MOST_OTHER = 92.0, 68.0, 194.0
+QUEUED_WIDTH = 5.85
+QUEUED_TILE, QUEUED_TILE_ROWS, QUEUED_TILE_DEPTH = (128.0, 176.0), 128.0, 32.0
+FEWER = 2.0 / 3.0
+"""Parts against units where a tile is 64 rows or columns wide."""
 
 
 def is_thin(m: Floats, n: Floats, k: Floats, batch: Floats, device: Device) -> NDArray[np.bool_]:
     """Where a kernel without tiles runs, shape (N,); sizes in elements."""
-    full = m >= MOST_ROWS
-    wide = (n > np.where(full, NARROW[1], NARROW[0])) | (k <= np.where(full, SHORT[1], SHORT[0]))
-    few = (m <= MOST_ROWS) & wide & (m * n * k <= LARGE) & (batch <= 1.0)
-    return np.asarray((m <= 1.0) | (few & (device.peak <= device.vector)))
+    few = (m <= MOST_ROWS) & (batch <= 1.0)
+    if device.peak > device.vector or not few.any():
+        return np.asarray(m <= 1.0)
+    full, weights = m >= MOST_ROWS, n * k
+    wide = n > np.where(full, NARROW[1], NARROW[0])
+    low = m <= HALF_ROWS
+    shallow = np.where(low, (k <= SHORT) & (weights > SHORT_WORK), k <= SHALLOW * n)
+    deep = (n > np.where(m <= 2.0, 0.65, 1.0) * NARROW_DEEP) & (weights > NARROW_WORK)
+    deep = deep & (k <= NARROW_SLANT * n) & (m < MOST_ROWS)
+    thin = np.where(wide, ~shallow, (k <= SHORT) | deep) & ~is_shared(m, n, k, batch, device)
+    return np.asarray((m <= 1.0) | (few & thin))
+
+
+def is_shared(m: Floats, n: Floats, k: Floats, batch: Floats, device: Device) -> NDArray[np.bool_]:
+    """Where columns of 64 share the work of a sum, shape (N,); sizes in elements.
+
+    Large products of few rows, and some small ones.
+    """
+    few = (m > 1.0) & (m <= MOST_ROWS) & (batch <= 1.0)
+    if device.peak > device.vector or not few.any():
+        return np.zeros(np.shape(m), dtype=bool)
+    rows = np.clip(np.ceil(m), 0.0, MOST_ROWS).astype(np.intp)
+    full, weights = m >= MOST_ROWS, n * k
+    some = (n > NARROW[0]) & (k > SHALLOW * n)
+    small = some & ((weights < SMALL[rows]) | (full & (n <= NARROW[1]) & (k <= FULL_SLANT[0] * n)))
+    low = m <= HALF_ROWS
+    deep = (k > np.where(m <= 2.0, *LARGE_DEPTH)) & (n > LARGE_WIDTH)
+    large = np.where(
+        low, deep | ((weights > LARGE[rows]) & (k > LARGE_DEPTH[1])), weights > LARGE[rows]
+    )
+    large = large & (n > NARROW[0])
+    odd = full & (n > NARROW[1]) & ((k > FULL_SLANT[1] * n) | ((n > FULL_WIDTH) & (weights > 6e6)))
+    return np.asarray(few & (small | large | odd))
 
 
 def is_thin_single(m: Floats, n: Floats, k: Floats, batch: Floats) -> NDArray[np.bool_]:
@@ -76,16 +121,23 @@ def queued_parts(
 ) -> Floats:
     """Parts that add their sums to the result in turn, shape (N,); 0 where there are none.
 
-    cuBLAS 13 was seen to cut ``k`` of small fp32 products into more parts than it has steps, where
-    both factors lie along ``k`` in memory (``along_k``).
+    cuBLAS 13 was seen to cut ``k`` of small fp32 products into more parts than it has steps, most
+    often where both factors lie along ``k`` in memory (``along_k``).
     """
-    rows = QUEUED_ROWS
-    small = (m >= rows[0]) & (m <= rows[1]) & (k > QUEUED_DEPTH) & (n > QUEUED_LEAST_WIDTH)
-    small = small & (m * n * k <= QUEUED_WORK) & (batch <= 1.0) & along_k
+    low, high = QUEUED_ROWS
+    small = (m * n * k <= QUEUED_WORK) & (batch <= 1.0) & (device.peak <= device.vector)
+    few = small & (m >= low) & (m <= high) & (k > QUEUED_DEPTH)
+    wide = n > QUEUED_LEAST_WIDTH
+    if not along_k:
+        few = few & (n > QUEUED_LEAST_OTHER) & (n <= QUEUED_MOST_OTHER)
+        return np.asarray(np.where(few, device.units * np.where(wide, 2.0, FEWER), 0.0))
     # Twice the units up to 193 columns of an H100, half the units up to 772.
     turns = 2.0 ** np.floor(np.log2(QUEUED_WIDTH * 66.0 / n))
-    small = small & (turns >= 0.5) & (device.peak <= device.vector)
-    return np.asarray(np.where(small, device.units * np.minimum(turns, 2.0), 0.0))
+    few = few & wide & (turns >= 0.5)
+    three = (n > QUEUED_TILE[0]) & (n <= QUEUED_TILE[1]) & (k >= QUEUED_TILE_DEPTH)
+    more = small & three & (m > high) & (m <= QUEUED_TILE_ROWS)
+    parts = np.where(few, np.minimum(turns, 2.0), np.where(more, FEWER / np.ceil(m / 64.0), 0.0))
+    return np.asarray(device.units * parts)
 
 
 def thin_times(

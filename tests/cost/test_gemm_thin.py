@@ -7,7 +7,13 @@ import pytest
 
 from perfmodel.cost.device import device_of
 from perfmodel.cost.gemm import PRODUCT_SPLITS, gemm_parts
-from perfmodel.cost.gemm_thin import is_thin, is_thin_single, queued_parts, thin_times
+from perfmodel.cost.gemm_thin import (
+    is_shared,
+    is_thin,
+    is_thin_single,
+    queued_parts,
+    thin_times,
+)
 from perfmodel.hardware import load_accelerator
 
 H100 = load_accelerator("h100-sxm5-80gb")
@@ -78,15 +84,30 @@ def test_few_rows_of_single_elements_leave_the_tiles_too(m, n, k, thin):
 
 
 @pytest.mark.parametrize(
-    ("m", "n", "k", "parts"),
-    [(16, 192, 256, 264), (8, 384, 256, 132), (13, 608, 192, 66), (16, 1024, 256, 0),
-     (6, 128, 256, 0), (17, 192, 256, 0), (8, 432, 576, 66), (10, 160, 1296, 264),
-     (8, 152, 1856, 0), (9, 64, 112, 0)],
+    ("m", "n", "k", "shared"),
+    [(8, 12288, 4608, True), (4, 24576, 12288, True), (2, 7168, 12224, True),
+     (5, 1024, 256, True), (6, 2304, 10672, False), (2, 4096, 4096, False),
+     (8, 640, 512, False), (9, 12288, 4608, False)],
 )  # fmt: skip
-def test_small_products_wait_in_a_queue_of_parts(m, n, k, parts):
+def test_large_products_of_few_rows_are_told_apart(m, n, k, shared):
+    assert is_shared(*_column(m, n, k, 1), FP32)[0] == shared
+    assert not is_shared(*_column(m, n, k, 1), BF16)[0]
+    assert not (is_thin(*_column(m, n, k, 1), FP32)[0] and shared)
+    assert (_parts(FP32, m, n, k, TILED | THIN).choice[0] == 18) == shared
+
+
+@pytest.mark.parametrize(
+    ("m", "n", "k", "parts", "other"),
+    [(16, 192, 256, 264, 264), (8, 384, 256, 132, 0), (13, 608, 192, 66, 0), (16, 1024, 256, 0, 0),
+     (6, 128, 256, 0, 0), (17, 192, 256, 0, 0), (8, 432, 576, 66, 0), (10, 160, 1296, 264, 264),
+     (8, 152, 1856, 0, 0), (9, 64, 112, 0, 0), (16, 96, 96, 264, 264), (16, 80, 488, 0, 88),
+     (13, 128, 577, 264, 264), (16, 256, 512, 132, 0), (24, 160, 312, 88, 0),
+     (82, 176, 128, 44, 0), (32, 128, 256, 0, 0), (29, 192, 128, 0, 0)],
+)  # fmt: skip
+def test_small_products_wait_in_a_queue_of_parts(m, n, k, parts, other):
     assert queued_parts(*_column(m, n, k, 1), FP32)[0] == parts
     assert queued_parts(*_column(m, n, k, 1), BF16)[0] == 0
-    assert queued_parts(*_column(m, n, k, 1), FP32, along_k=False)[0] == 0
+    assert queued_parts(*_column(m, n, k, 1), FP32, along_k=False)[0] == other
     extra = _parts(FP32, m, n, k, TILED | THIN).seconds - _parts(FP32, m, n, k, TILED).seconds
     assert extra[0] == pytest.approx(parts * 2e-7) or parts == 0
 
