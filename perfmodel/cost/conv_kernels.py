@@ -183,6 +183,7 @@ def _plain_products(
     c = coefficients
     sizes = point_sizes(task.sizes, task.words["direction"], task.words["layout"])
     product = (sizes["m"], sizes["n"], sizes["k"], sizes["batch"])
+    traffic = sizes["read"] + sizes["written"]
     whole = task.sizes["inputs"] % (16.0 / task.element) == 0.0
     if task.words["layout"] == "nhwc":
         whole = np.zeros_like(whole)
@@ -192,14 +193,14 @@ def _plain_products(
         "floor_seconds": c["point_floor_seconds"],
     }
     forms: list[tuple[Parts, NDArray[np.bool_] | bool]] = [
-        (_product(product, task, device, singly), plain & ~whole)
+        (_product(product, task, device, singly, traffic), plain & ~whole)
     ]
     if np.any(plain & whole):
         vectors = dict(c) | {
             "bandwidth_efficiency": c["point_bandwidth_share"],
             "floor_seconds": c["point_floor_seconds"],
         }
-        forms.append((_product(product, task, device, vectors), plain & whole))
+        forms.append((_product(product, task, device, vectors, traffic), plain & whole))
     return forms
 
 
@@ -272,6 +273,7 @@ def _product(
     task: Task,
     device: Device,
     coefficients: Coefficients,
+    traffic: Floats | None = None,
 ) -> Parts:
     """A convolution as the product of ``sizes``, without copies around it."""
     s = task.sizes
@@ -281,7 +283,7 @@ def _product(
         task.element,
         device,
         coefficients,
-        traffic=s["read"] * s["seen"] + s["written"],
+        traffic=s["read"] * s["seen"] + s["written"] if traffic is None else traffic,
         splits=MANY_SPLITS if task.words["direction"] == "wgrad" else SPLITS,
     )
 
@@ -333,9 +335,19 @@ def _implicit(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         task.element,
         device,
         coefficients,
-        splits=MANY_SPLITS if task.words["direction"] == "wgrad" else SPLITS,
+        splits=_splits(task),
         at_least=at_least,
     )
+
+
+def _splits(task: Task) -> tuple[int, ...]:
+    """Parts that the sum of an implicit product may be cut into.
+
+    No plan of a forward convolution that a search tried says that it cuts its sum.
+    """
+    if task.words["direction"] == "wgrad":
+        return MANY_SPLITS
+    return (1,) if task.words["direction"] == "fwd" and "depth" not in task.sizes else SPLITS
 
 
 def _deepest_places(

@@ -20,6 +20,8 @@ POINT_TRANS = {
     "nchw": {"fwd": "nn", "dgrad": "nt", "wgrad": "tn"},
 }
 
+_SUM_BYTES = 4.0  # of one element of a partial sum
+
 
 def is_point(sizes: Mapping[str, Floats]) -> NDArray[np.bool_]:
     """Where a convolution is a plain product: one tap, one step, no padding, one group."""
@@ -40,12 +42,17 @@ def point_sizes(sizes: Mapping[str, Floats], direction: str, layout: str) -> dic
     ==========  ====================  ================  ==================  =====
 
     Channels first the forward product is ``c_out x h w`` of depth ``c_in``, ``n`` times, and the
-    input gradient the same with the channels exchanged.
+    input gradient the same with the channels exchanged. A weight gradient, whose sum runs over the
+    images, is either ``n`` products of depth ``h w`` in full precision, which another kernel adds
+    up, or one product of maps that copies bring into the other order: what moves fewer bytes, and
+    ``read`` and ``written`` count them.
     """
     c_in, c_out, images, places = (sizes[key] for key in ("c_in", "c_out", "n", "inputs"))
     one = np.ones_like(images)
     if direction == "wgrad":
         product = (c_out, c_in, images * places, one)
+        if layout == "nchw":
+            return _summed(sizes)
     else:
         wide, deep = (c_out, c_in) if direction == "fwd" else (c_in, c_out)
         product = (images * places, wide, deep, one)
@@ -53,3 +60,23 @@ def point_sizes(sizes: Mapping[str, Floats], direction: str, layout: str) -> dic
             product = (wide, places, deep, images)
     kept = {key: sizes[key] for key in ("flops", "read", "written")}
     return dict(zip(("m", "n", "k", "batch"), product, strict=True)) | kept
+
+
+def _summed(sizes: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Sizes of the weight gradient of maps that lie channels first."""
+    c_in, c_out, images, places = (sizes[key] for key in ("c_in", "c_out", "n", "inputs"))
+    element = sizes["written"] / (c_in * c_out)
+    many = images > 1.0
+    sums = _SUM_BYTES * images * c_in * c_out
+    copies = element * images * places * (c_in + c_out)
+    apart = many & (sums < copies)
+    again = many * np.minimum(sums, copies)
+    return {
+        "m": c_out,
+        "n": c_in,
+        "k": np.where(apart, places, images * places),
+        "batch": np.where(apart, images, 1.0),
+        "flops": sizes["flops"],
+        "read": sizes["read"] + again,
+        "written": sizes["written"] + again,
+    }

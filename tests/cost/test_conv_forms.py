@@ -22,6 +22,7 @@ from perfmodel.cost.conv_point import point_sizes
 from perfmodel.cost.conv_search import searched
 from perfmodel.cost.conv_spectra import is_spectral, spectral_parts
 from perfmodel.cost.efficiency import load_coefficients
+from perfmodel.cost.gemm import MANY_SPLITS, TILES
 from perfmodel.cost.mechanism import mechanism, task_device
 from perfmodel.cost.parts import combine
 from perfmodel.cost.tasks import tasks_of
@@ -49,7 +50,7 @@ def priced(record, **more):
         ("nhwc", "wgrad", (128, 64, 4 * 28 * 14, 1)),
         ("nchw", "fwd", (128, 28 * 14, 64, 4)),
         ("nchw", "dgrad", (64, 28 * 14, 128, 4)),
-        ("nchw", "wgrad", (128, 64, 4 * 28 * 14, 1)),
+        ("nchw", "wgrad", (128, 64, 28 * 14, 4)),
     ],
 )
 def test_a_point_convolution_is_a_product_of_the_same_arithmetic(layout, direction, expected):
@@ -65,6 +66,32 @@ def test_point_sizes_take_arrays():
     sizes = {key: np.array([2.0, 3.0]) for key in ("n", "c_in", "c_out", "inputs")}
     sizes |= {key: np.ones(2) for key in ("flops", "read", "written")}
     assert point_sizes(sizes, "wgrad", "nchw")["k"].tolist() == [4.0, 9.0]
+
+
+def test_a_weight_gradient_channels_first_adds_up_images_or_turns_maps():
+    record = POINT | {"layout": "nchw", "pass": "wgrad"}
+    weights = 64 * 128
+    op = op_from_dict(record)
+    apart = sizes_of(record)
+    assert (apart["batch"][0], apart["k"][0]) == (4.0, 28 * 14)
+    # partial sums in full precision are written once and read once
+    assert apart["read"][0] == op.bytes_read + 4 * 4 * weights
+    assert apart["written"][0] == op.bytes_written + 4 * 4 * weights
+    wide = record | {"c_in": 1024, "c_out": 2048, "h": 8, "w": 8}
+    turned, op = sizes_of(wide), op_from_dict(wide)
+    assert (turned["batch"][0], turned["k"][0]) == (1.0, 4 * 8 * 8)
+    assert turned["read"][0] == op.bytes_read + 2 * 4 * 64 * (1024 + 2048)
+    alone = sizes_of(record | {"n": 1})
+    assert alone["read"][0] == op_from_dict(record | {"n": 1}).bytes_read
+
+
+def test_no_forward_convolution_cuts_its_sum():
+    few = POINT | {"n": 1, "c_in": 2048, "h": 7, "w": 7, "c_out": 64, "kernel": 3, "padding": 1}
+    steps = [priced(few | {"c_in": c}).compute[0] for c in (1024, 2048, 4096)]
+    assert steps[2] - steps[1] == pytest.approx(2.0 * (steps[1] - steps[0]))
+    assert priced(few).choice[0] < len(TILES)
+    summed = priced(few | {"pass": "wgrad", "c_in": 64, "n": 64})
+    assert summed.choice[0] % len(MANY_SPLITS) >= 1.0
 
 
 def task_of(record):
