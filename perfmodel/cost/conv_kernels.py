@@ -133,11 +133,25 @@ def convolution(task: Task, device: Device, coefficients: Coefficients) -> Parts
         return _groups(task, device, coefficients)
     if matrix:
         return _unaligned(task, device, coefficients)
-    implicit = _implicit(task, device, coefficients)
-    if "spectrum_passes" not in coefficients or "depth" in s:
-        return implicit
-    spectral = spectral_parts(s, task.words["direction"], device, coefficients)
-    return fastest([(implicit, True), (spectral, is_spectral(s, task.words["direction"]))])
+    forms: list[tuple[Parts, NDArray[np.bool_] | bool]] = [
+        (_implicit(task, device, coefficients), True)
+    ]
+    if "spectrum_passes" in coefficients and "depth" not in s:
+        spectral = spectral_parts(s, task.words["direction"], device, coefficients)
+        forms.append((spectral, is_spectral(s, task.words["direction"])))
+    plain = is_point(s)
+    if task.words["direction"] != "wgrad" and plain.any():
+        forms.append((_gathered_nowhere(task, device, coefficients), plain))
+    return fastest(forms)
+
+
+def _gathered_nowhere(task: Task, device: Device, coefficients: Coefficients) -> Parts:
+    """One tap in full precision, which vector units take as it lies in either layout."""
+    c = dict(coefficients) | {
+        "bandwidth_efficiency": coefficients["point_bandwidth_share"],
+        "floor_seconds": coefficients["point_floor_seconds"],
+    }
+    return _product(conv_sizes(task), task, device, c)
 
 
 def _unaligned(task: Task, device: Device, coefficients: Coefficients) -> Parts:

@@ -94,6 +94,16 @@ def test_no_forward_convolution_cuts_its_sum():
     assert summed.choice[0] % len(MANY_SPLITS) >= 1.0
 
 
+@pytest.mark.parametrize("direction", ["fwd", "dgrad"])
+def test_one_tap_in_full_precision_starts_sooner(direction):
+    one = POINT | {"dtype": "fp32", "layout": "nchw", "h": 4, "w": 4, "pass": direction}
+    late, soon = (priced(one, floor_seconds=2e-5, point_floor_seconds=t) for t in (2e-5, 2e-6))
+    assert soon.seconds[0] < late.seconds[0] - 1e-5
+    strided = one | {"stride": 2}
+    late, soon = (priced(strided, point_floor_seconds=t) for t in (2e-5, 2e-6))
+    assert soon.seconds[0] == late.seconds[0]
+
+
 def task_of(record):
     _, (task,) = tasks_of(op_from_dict(record))
     return task
