@@ -46,11 +46,11 @@ class Descent:
         Relative errors beyond this pull no harder.
     """
 
-    nets: int = 3
-    widths: tuple[int, ...] = (96, 96)
-    epochs: int = 60
-    batch: int = 128
-    rate: float = 2e-3
+    nets: int = 4
+    widths: tuple[int, ...] = (96, 64, 64, 64)
+    epochs: int = 50
+    batch: int = 256
+    rate: float = 3e-3
     warm: float = 0.3
     decay: float = 1e-3
     outlier: float = 0.1
@@ -84,16 +84,18 @@ def teach(
     inputs = tuple(dict.fromkeys(name for one in lessons for name in one.names))
     words = tuple(sorted({word for one in lessons for word in words_of(one.kernel)}))
     center, scale = _moments(lessons, inputs)
-    rows = np.zeros((sum(one.target.size for one in lessons), len(inputs) + len(words)), np.float32)
+    count = sum(one.target.size for one in lessons)
+    rows = np.zeros((count, len(inputs)), np.float32)
+    said = np.zeros((count, len(words)), np.float32)
     start = 0
     for one in lessons:
         mine = slice(start, start + one.target.size)
         at = [inputs.index(name) for name in one.names]
         rows[mine, at] = standard(one.values, center[at], scale[at])
-        rows[mine, [len(inputs) + words.index(word) for word in words_of(one.kernel)]] = 1.0
+        said[mine, [words.index(word) for word in words_of(one.kernel)]] = 1.0
         start = mine.stop
     target = np.concatenate([one.target for one in lessons]).astype(np.float32)
-    nets = tuple(_descend(rows, target, rng, settings) for _ in range(settings.nets))
+    nets = tuple(_descend(rows, said, target, rng, settings) for _ in range(settings.nets))
     return Pooled(inputs, words, center, scale, nets)
 
 
@@ -109,14 +111,17 @@ def _moments(lessons: Sequence[Lesson], inputs: Sequence[str]) -> tuple[Singles,
     return center, scale
 
 
-def _descend(rows: Singles, target: Singles, rng: np.random.Generator, settings: Descent) -> Net:
-    """The network after all epochs."""
+def _descend(
+    rows: Singles, said: Singles, target: Singles, rng: np.random.Generator, settings: Descent
+) -> Net:
+    """The network after all epochs; every layer hears the words (``said``) again."""
     sizes = (rows.shape[1], *settings.widths, 1)
-    shapes = [shape for pair in pairwise(sizes) for shape in (pair, pair[1:])]
+    beside = said.shape[1]
+    shapes = [shape for wide, out in pairwise(sizes) for shape in ((wide + beside, out), (out,))]
     flat, tensors = _views(shapes)
     slope, slopes = _views(shapes)
     for wide, tensor in zip(np.repeat(sizes[:-1], 2), tensors, strict=True):
-        tensor[...] = rng.uniform(-1.0, 1.0, tensor.shape) / np.sqrt(wide)
+        tensor[...] = rng.uniform(-1.0, 1.0, tensor.shape) / np.sqrt(wide + beside)
     mean, square = np.zeros_like(flat), np.zeros_like(flat)
     batch = min(settings.batch, target.size)
     steps = settings.epochs * (target.size // batch)
@@ -125,7 +130,7 @@ def _descend(rows: Singles, target: Singles, rng: np.random.Generator, settings:
             order = rng.permutation(target.size)
         at = step % (target.size // batch) * batch
         taken = order[at : at + batch]
-        _slopes(rows[taken], target[taken], tensors, slopes, settings.outlier)
+        _slopes(rows[taken], said[taken], target[taken], tensors, slopes, settings.outlier)
         rate = np.float32(settings.rate * _cycle((step + 1) / steps, settings.warm))
         mean += np.float32(1.0 - _BETAS[0]) * (slope - mean)
         square += np.float32(1.0 - _BETAS[1]) * (slope * slope - square)
@@ -146,6 +151,7 @@ def _views(shapes: Sequence[tuple[int, ...]]) -> tuple[Singles, list[Singles]]:
 
 def _slopes(
     rows: Singles,
+    said: Singles,
     target: Singles,
     tensors: Sequence[Singles],
     slopes: Sequence[Singles],
@@ -153,15 +159,16 @@ def _slopes(
 ) -> None:
     """Gradient of the mean loss at a batch, written into ``slopes``."""
     weights, biases = tensors[::2], tensors[1::2]
-    layers, kept = [rows], []
+    layers, bends = [np.concatenate([rows, said], axis=1)], []
     for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
         x = layers[-1] @ weight
         x += bias
-        # What a rectifier leaves out passes nothing back.
-        passed = x > 0.0
-        x *= passed
-        layers.append(x)
-        kept.append(passed)
+        less = np.float32(1.0) / (np.float32(1.0) + np.abs(x))
+        share = x * less
+        share += np.float32(1.0)
+        # Half of both: x share and its derivative, share + x less^2.
+        bends.append(np.float32(0.5) * (share + x * less * less))
+        layers.append(np.concatenate([np.float32(0.5) * x * share, said], axis=1))
     over = (layers[-1] @ weights[-1] + biases[-1])[:, 0] - target
     near = np.clip(over, _LOWEST, _HIGHEST)
     pull = np.clip(np.expm1(near) / np.float32(outlier), -1.0, 1.0) * np.exp(near)
@@ -170,8 +177,8 @@ def _slopes(
         np.matmul(layers[at].T, back, out=slopes[2 * at])
         np.sum(back, axis=0, out=slopes[2 * at + 1])
         if at:
-            back = back @ weights[at].T
-            back *= kept[at - 1]
+            back = back @ weights[at][: -said.shape[1] or None].T
+            back *= bends[at - 1]
 
 
 def _cycle(done: float, warm: float) -> float:

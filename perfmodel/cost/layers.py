@@ -7,10 +7,11 @@ words of the kernel's name, learns that from all their rows:
 .. math::
 
     h_0 = \mathrm{clip}((x - c) / s, \pm 4), \quad
-    h_{i+1} = \max(0, h_i W_i + b_i), \quad f = h_n W_n + b_n
+    h_{i+1} = \sigma(h_i W_i + b_i + w V_i), \quad f = h_n W_n + b_n + w V_n, \quad
+    \sigma(z) = \frac{z}{2} \left( 1 + \frac{z}{1 + |z|} \right)
 
 The mean of a few such networks, begun differently, is closer than each. They are stored once a
-chip. Words are constant within a kernel, so that they join the first bias.
+chip. Words ``w`` (0 or 1 each) are constant within a kernel, so that they join every bias.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ Singles = NDArray[np.float32]
 FARTHEST = 4.0
 """Standard deviations beyond which a feature counts no more: nothing is extrapolated."""
 POOLED_FILE = "networks.npz"
-FORMAT = 1
-_CHUNK = 2048
+FORMAT = 2
+_CHUNK = 1024
 
 
 def words_of(kernel: str) -> tuple[str, ...]:
@@ -50,9 +51,7 @@ class Net:
     def __call__(self, x: Singles) -> Singles:
         """Its answer at inputs of shape (N, F); shape (N,)."""
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            x = x @ weight
-            x += bias
-            np.maximum(x, np.float32(0.0), out=x)
+            x = bent(x @ weight + bias)
         return np.asarray((x @ self.weights[-1] + self.biases[-1])[:, 0])
 
 
@@ -89,11 +88,12 @@ class Pooled:
     Parameters
     ----------
     inputs, words : tuple of str
-        Features, and words of kernels' names, in the order of the rows of the first matrices.
+        Features, in the order of the rows of the first matrices, and words of kernels' names, in
+        that of the last rows of every matrix.
     center, scale : array, shape (F,)
         As in :class:`Layers`.
     nets : tuple of Net
-        As in :class:`Layers`; their first matrices have a row more for each word.
+        As in :class:`Layers`; their matrices have a row more for each word, below the others.
     """
 
     inputs: tuple[str, ...]
@@ -120,15 +120,29 @@ class Pooled:
             )
         mine = words_of(kernel)
         rows = np.array([self.inputs.index(name) for name in names], dtype=np.intp)
-        said = [len(self.inputs) + at for at, word in enumerate(self.words) if word in mine]
-        nets = tuple(
-            Net(
-                (np.ascontiguousarray(net.weights[0][rows]), *net.weights[1:]),
-                (net.biases[0] + net.weights[0][said].sum(axis=0), *net.biases[1:]),
+        said = np.array([word in mine for word in self.words])
+        count = len(self.words)
+        nets = []
+        for net in self.nets:
+            # Words are the last rows of every matrix, and join its bias.
+            biases = tuple(
+                bias + weight[weight.shape[0] - count :][said].sum(axis=0)
+                for weight, bias in zip(net.weights, net.biases, strict=True)
             )
-            for net in self.nets
-        )
-        return Layers(self.center[rows], self.scale[rows], nets)
+            first, *others = (weight[: weight.shape[0] - count] for weight in net.weights)
+            nets.append(Net((np.ascontiguousarray(first[rows]), *others), biases))
+        return Layers(self.center[rows], self.scale[rows], tuple(nets))
+
+
+def bent(x: Singles) -> Singles:
+    """``x/2 (1 + x / (1 + |x|))``, in place: a rectifier with a round corner."""
+    share = np.abs(x)
+    share += np.float32(1.0)
+    np.divide(x, share, out=share)
+    share += np.float32(1.0)
+    share *= np.float32(0.5)
+    x *= share
+    return x
 
 
 def standard(features: Floats, center: Singles, scale: Singles) -> Singles:

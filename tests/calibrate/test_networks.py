@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from perfmodel.calibrate.coefficients import log_mechanism
-from perfmodel.calibrate.descent import Descent, Lesson, teach
+from perfmodel.calibrate.descent import Descent, Lesson, _slopes, teach
 from perfmodel.calibrate.learn import NETWORK_SHARES, learn, network_share
 from perfmodel.calibrate.measurements import Row
 from perfmodel.calibrate.run import learn_shared
 from perfmodel.calibrate.samples import FOLDS, samples_of
 from perfmodel.calibrate.together import is_shared, learn_together
 from perfmodel.cost.efficiency import load_coefficients
-from perfmodel.cost.layers import FARTHEST, read_pooled, write_pooled
+from perfmodel.cost.layers import FARTHEST, bent, read_pooled, write_pooled
 from perfmodel.errors import CalibrationError
 from perfmodel.hardware import load_accelerator
 
@@ -39,6 +39,42 @@ def lessons():
 @pytest.fixture(scope="module")
 def pooled(lessons):
     return teach(lessons, np.random.default_rng(1), QUICK)
+
+
+def test_the_bend_is_smooth_and_like_a_rectifier():
+    x = np.linspace(-40, 40, 4001)
+    y = bent(x.astype(np.float32))
+    assert y[0] == pytest.approx(-0.5, abs=0.02)
+    assert y[-1] == pytest.approx(39.5, abs=0.02)
+    assert np.abs(np.diff(y, 2)).max() < 5e-4
+
+
+def test_descent_follows_the_slope_of_the_loss():
+    rng = np.random.default_rng(7)
+    rows, target = rng.normal(size=(40, 5)), rng.normal(size=40) * 0.3
+    said = (rng.random((40, 3)) > 0.5).astype(float)
+    shapes = ((8, 6), (6,), (9, 4), (4,), (7, 1), (1,))
+    tensors = [0.3 * rng.normal(size=shape) for shape in shapes]
+    slopes = [np.zeros(shape) for shape in shapes]
+
+    def loss():
+        x = rows
+        for weight, bias in zip(tensors[:-2:2], tensors[1:-2:2], strict=True):
+            x = np.concatenate([x, said], axis=1) @ weight + bias
+            x = x / 2 * (1 + x / (1 + np.abs(x)))
+        over = (np.concatenate([x, said], axis=1) @ tensors[-2] + tensors[-1])[:, 0] - target
+        error = np.abs(np.expm1(over))
+        return np.mean(np.where(error < 0.1, error**2 / 0.2, error - 0.05))
+
+    _slopes(rows, said, target, tensors, slopes, 0.1)
+    for tensor, slope in zip(tensors, slopes, strict=True):
+        at = tuple(int(rng.integers(0, size)) for size in tensor.shape)
+        value, around = tensor[at], []
+        for step in (1e-6, -1e-6):
+            tensor[at] = value + step
+            around.append(loss())
+        tensor[at] = value
+        assert slope[at] == pytest.approx((around[0] - around[1]) / 2e-6, rel=1e-4, abs=1e-7)
 
 
 def test_few_rows_learn_from_those_of_another_kernel(lessons, pooled):
@@ -156,6 +192,8 @@ def test_a_kernel_takes_part_of_its_answer_from_them(kernels):
     fitted = found.fitted
     assert fitted.coefficients == start.of(name)
     assert fitted.pooled_share == NETWORK_SHARES[0]  # too few rows to choose one
+    assert fitted.trees is not None
+    assert fitted.smooth is None  # the networks are smooth already
     values = np.zeros((3, len(fitted.features)))
     parts = [replace(fitted, pooled_share=share).log_factor(values) for share in (0.0, 1.0)]
     expected = parts[0] + fitted.pooled_share * (parts[1] - parts[0])
