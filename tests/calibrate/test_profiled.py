@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from perfmodel.calibrate.learn import Helper, learn
 from perfmodel.calibrate.measurements import load_measurements
 from perfmodel.calibrate.profiled import QUICK_MODE, load_profiled, without_offset
+from perfmodel.calibrate.run import helpers_of
 from perfmodel.calibrate.samples import samples_of
 from perfmodel.cost import load_coefficients
 from perfmodel.cost.tasks import tasks_of
@@ -138,6 +140,34 @@ def test_profiled_rows_bring_held_out_rows_closer(folder):
         found = learn(timed, "h100", start, support=support)
         errors.append(np.mean(np.abs(found.predicted / timed.seconds - 1.0)))
     assert errors[1] < 0.8 * errors[0]
+
+
+def test_a_siblings_cheap_rows_are_read_by_its_own_timings(folder, tmp_path):
+    write_rows(tmp_path / "gemm.csv", _timed(_products(60, 9), np.random.default_rng(4)))
+    own = _samples(load_measurements(tmp_path, CHIP.name.lower()).rows)
+    timed = _samples(load_measurements(folder, CHIP.name.lower()).rows)
+    profiled = _samples(load_profiled(folder))
+    beside = helpers_of(own, {}, {own.kernel: timed}, {}, {}, {own.kernel: profiled})
+    assert [helper.timed for helper in beside] == [None, timed]
+    _, (task,) = tasks_of(op_from_dict(own.rows[0].record))
+    start = load_coefficients("hopper").of(task.kernel)
+    errors = []
+    for support in (beside[:1], [*beside[:1], replace(beside[1], timed=None)], beside):
+        found = learn(own, "h100", start, support=support)
+        errors.append(np.mean(np.abs(found.predicted / own.seconds - 1.0)))
+    assert errors[0] == errors[1]  # nothing of its own tells what a profiler adds
+    assert errors[2] < 0.9 * errors[0]
+
+
+def test_every_operator_may_be_timed_in_passing(tmp_path):
+    (tmp_path / "quick").mkdir()
+    data = gzip.compress(b"op,dtype,rows,cols,latency_us\nsoftmax,bf16,512,1024,3.5\n")
+    (tmp_path / "quick" / "operators.csv.gz").write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    (tmp_path / "quick" / "operators.toml").write_text(f'sha256 = "{digest}"\n')
+    (row,) = load_profiled(tmp_path)
+    assert row.record == {"op": "softmax", "dtype": "bf16", "rows": 512, "cols": 1024}
+    assert row.seconds == pytest.approx(3.5e-6)
 
 
 @pytest.mark.parametrize(
