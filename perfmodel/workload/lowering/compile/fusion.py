@@ -15,6 +15,7 @@ from typing import Final
 from perfmodel.workload.lowering.compile.places import samples
 from perfmodel.workload.lowering.compile.precedence import Above, dependences
 from perfmodel.workload.lowering.compile.realize import DEALT, Buffer, Read
+from perfmodel.workload.lowering.compile.scatter import JOIN
 
 LARGEST: Final = 64
 NEIGHBOURS: Final = 64
@@ -88,7 +89,8 @@ def fuse(
             accesses[buffer.value.number, identity(buffer.numel, total)] = buffer.written
         groups[place] = Group(
             [place], buffer.numel, buffer.reduced,
-            buffer.fusable and not buffer.value.scatter, place, place, accesses,
+            buffer.fusable and (not buffer.value.scatter or buffer.value.name == JOIN), place,
+            place, accesses,
         )  # fmt: skip
     home = {place: place for place in groups}
     needs = dependences(buffers, further)
@@ -192,7 +194,8 @@ def _can_fuse(
     if not _iterations_fit(one, two):
         return None
     if vertical:
-        return False if _reads_fit(one, two, buffers) else None
+        chain = all(any(buffers[at].value.name == JOIN for at in g.members) for g in (one, two))
+        return False if _reads_fit(one, two, buffers) and not chain else None
     if _shared(one, two) < SMALLEST_GAIN or abs(two.order - one.last) > DISTANT:
         return None
     return False

@@ -35,15 +35,19 @@ TWICE: Final = frozenset(
 )
 """Steps that are decomposed into several, of which more than one takes the operand."""
 
-COUNTED: Final = MappingProxyType({"batch_norm": 24, "cat": 6, "sin": 4, "cos": 4})
+COUNTED: Final = MappingProxyType(
+    {
+        "batch_norm": 24, "cat": 6, "sin": 4, "cos": 4, "roll": 8, "constant_pad_nd": 10,
+        "norm": 9, "rstd": 7,
+    }
+)  # fmt: skip
 """Steps that are expressions of many operations, loads and constants and casts counted."""
 
 ANGLES: Final = frozenset(["sin", "cos"])
 """Steps that take long, and that rotary embeddings compute for every head."""
 
 WRAPPED: Final = frozenset(["roll", "unpadded", "pad"])
-"""Steps that begin again in the middle of an axis, or copy to or from padded memory: no loop
-follows them."""
+"""Steps that begin again within an axis, or copy padded memory: no loop follows them."""
 
 DEALT: Final = -1
 """First place of a read whose order no loop can be turned to."""
@@ -339,15 +343,8 @@ class Realizer:
         value = self.graph.values[number]
         return min(value.bytes, base_of(self.graph, number).bytes)
 
-    def _operand(
-        self,
-        value: Value,
-        number: int,
-        points: Places,
-        loop: _Loop,
-        limit: int,
-    ) -> float:
-        """An operand of a map: broadcast where shapes say so, else spread evenly.
+    def _operand(self, value: Value, number: int, points: Places, loop: _Loop, limit: int) -> float:
+        """An operand of a map: broadcast where shapes say so, row by row, or spread evenly.
 
         ``limit`` is how many elements of the map are asked for.
         """
@@ -357,17 +354,14 @@ class Realizer:
             inner = points
         elif broadcasts(shape, value.shape):
             inner = follow(expanded(shape, value.shape), points)
+        elif len(shape) > 1 and value.shape[-1:] == shape[-1:] and shape[-1] > 1:  # rows of it
+            rows, row = count // shape[-1], points // shape[-1]
+            inner = row % max(1, rows) * shape[-1] + points % shape[-1]
         else:
             inner = points * count // max(1, value.numel) + 1
         return self._visit(number, inner, min(count, limit), loop)
 
-    def _visit(
-        self,
-        number: int,
-        points: Places,
-        count: int,
-        loop: _Loop,
-    ) -> float:
+    def _visit(self, number: int, points: Places, count: int, loop: _Loop) -> float:
         """Follow an operand to the buffers behind it; answers the FLOP met on the way."""
         value = self.graph.values[number]
         count = min(count, value.numel)

@@ -57,6 +57,12 @@ def by_library(site: Site) -> bool:
     return False
 
 
+JOIN: Final = "concat"
+JOINED: Final = 8
+"""Operands up to which a concatenation is a map; more are copied one by one, each of them to all
+its places at once (torch/_inductor/lowering.py, ``cat``; config ``max_pointwise_cat_inputs``)."""
+
+
 def _accumulates(site: Site) -> bool:
     return bool(site.attribute("accumulate", False))
 
@@ -71,6 +77,16 @@ def put(graph: Graph, base: int, others: Sequence[int], dtype: str) -> int:
     """A plain write into the memory of ``base``."""
     shape = graph.values[base].shape
     return graph.map("scatter", (base, *others), shape, dtype, 2, scatter=True)
+
+
+def joined(
+    graph: Graph, parts: Sequence[int], shape: tuple[int, ...], dtype: str, name: str
+) -> int:
+    """A concatenation of many operands: each is copied to its place in the result's memory."""
+    whole = graph.map("empty", (), shape, dtype, 0, arguments=name, heavy=True)
+    for place, part in enumerate(parts):
+        whole = graph.map(JOIN, (whole, part), shape, dtype, 0, arguments=place, scatter=True)
+    return whole
 
 
 def add(

@@ -252,6 +252,8 @@ def _map(graph: Graph, site: Site, args: list[int]) -> list[int]:
         return [graph.map("dropout", (args[0], keep), outs[0].shape, outs[0].dtype, 2), keep]
     if name in ("copy", "_copy_from") and len(args) > 1:
         args = args[1:2]
+    if name in ("cat", "stack") and len(args) > scatter.JOINED:
+        return [scatter.joined(graph, args, outs[0].shape, outs[0].dtype, site.node.name)]
     group = group_of(site.name)
     each = flops_each(site.name, site.attribute("exponent")) if "pointwise" in group else 0
     each = _ANGLE if name in ANGLES else each
