@@ -17,6 +17,7 @@ from perfmodel.calibrate.programs import (
     Measured,
     ModelRow,
     assumed_paces,
+    behind_pace,
     hosts_of,
     issue_pace,
     program_path,
@@ -291,7 +292,12 @@ def _record(
 ) -> Record:
     pace = row_pace(row, c)
     unknown = step(prepared, other, profiler=row.after_profiler)
-    done = unknown if pace is None else step(prepared, c, pace=pace, profiler=row.after_profiler)
+    behind = behind_pace(row, c)
+    done = (
+        unknown
+        if pace is None
+        else step(prepared, c, pace=pace, behind=behind, profiler=row.after_profiler)
+    )
     issuing = None if prepared.lowered.graph else issue_pace(row, c)
     issued = None
     if issuing is not None:  # with what the host waits where the queue is full

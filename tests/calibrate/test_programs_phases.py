@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from perfmodel.calibrate.programs import Measured, ModelRow
+from perfmodel.calibrate.programs import Measured, ModelRow, behind_pace
 from perfmodel.calibrate.programs.host import fit_host
 from perfmodel.calibrate.programs.rows import read_model_rows
 from perfmodel.cost.program.coefficients import load_program_coefficients
-from perfmodel.cost.program.host import paced
-from perfmodel.cost.program.step import prepare
+from perfmodel.cost.program.host import paced, plain_pace
+from perfmodel.cost.program.step import prepare, step
 from perfmodel.hardware import load_accelerator
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered, Resident
 from perfmodel.workload.op import Elementwise
@@ -41,17 +41,19 @@ def trained(number, rng):
     own, behind = rng.uniform(0.8, 1.8, 2)
     last = np.array([phase == "optimizer" for phase in phases])
     parts = (~work.behind & ~last, work.behind, last)
+    felt = plain_pace(work, TRUTH, own)
     seconds = [
-        float(paced(work.counts[part], np.full(part.sum(), pace), TRUTH).sum())
-        for part, pace in zip(parts, (own, behind, own), strict=True)
+        float(paced(work.counts[part], *np.full((2, part.sum()), pace), TRUTH).sum())
+        for part, pace in zip(parts, (felt, behind, felt), strict=True)
     ]
-    seconds[0] += own * (TRUTH["step_host"] + TRUTH["first_step"])
+    seconds[0] += felt * TRUTH["step_host"]
     block = TRUTH["probe_block"]
     row = ModelRow(
         f"train/net{number}", "train", f"net{number}", "eager", 1, 0, "bf16", sum(seconds),
         host_s=sum(seconds), probe_call_s=TRUTH["probe_call"] * own, probe_block_s=block * own,
         stream_call_s=TRUTH["probe_call"] * own, stream_block_s=block * own,
         phases_s=tuple(seconds), backward_block_s=block * behind,
+        stream_backward_block_s=block * behind,
     )  # fmt: skip
     return Measured(row, prepared)
 
@@ -81,3 +83,33 @@ def test_phases_are_read_from_a_table(tmp_path):
     assert one.backward_block_s == pytest.approx(140e-6)
     assert other.phases_s is None
     assert other.backward_block_s is None
+    assert one.stream_backward_block_s is None
+
+
+def test_a_long_step_has_the_mean_pace_of_its_spells_and_a_short_one_the_usual(tmp_path):
+    names = ("case", "kind", "model", "mode", "batch", "seq", "dtype", "step_us",
+             "stream_probe_block_us", "pieces_block_us", "pieces_backward_us")  # fmt: skip
+    probes = "120 120 120 240 240 900 90"
+    rows = [
+        ("train/a", "train", "a", "eager", 1, 0, "bf16", 20_000, 120, probes, "150 130 170 110"),
+        ("decode/a", "decode", "a", "eager", 1, 0, "bf16", 2_000, 120, probes, ""),
+        ("decode/b", "decode", "b", "eager", 1, 0, "bf16", 2_000, 130, "", ""),
+    ]
+    with (tmp_path / "cases.csv").open("w", newline="", encoding="utf-8") as handle:
+        csv.writer(handle).writerows([names, *rows])
+    found = read_model_rows(tmp_path)
+    assert [one.stream_block_s for one in found] == pytest.approx([168e-6, 120e-6, 130e-6])
+    assert found[0].stream_backward_block_s == pytest.approx(140e-6)
+    assert behind_pace(found[0], START) == pytest.approx(140e-6 / START["probe_block"])
+    assert behind_pace(found[1], START) is None
+
+
+def test_the_backward_pass_goes_with_the_pace_of_its_own_thread():
+    one = trained(1, np.random.default_rng(5))
+    slow, fast = (step(one.prepared, TRUTH, pace=1.0, behind=behind) for behind in (2.0, 1.0))
+    behind = one.prepared.work.behind
+    assert slow.calls[behind].sum() == pytest.approx(2.0 * fast.calls[behind].sum())
+    assert slow.calls[~behind].sum() == pytest.approx(fast.calls[~behind].sum())
+    usual = step(one.prepared, TRUTH, pace=1.5)
+    told = step(one.prepared, TRUTH, pace=1.5, behind=1.5 ** TRUTH["backward_pace"])
+    assert usual.seconds == pytest.approx(told.seconds)

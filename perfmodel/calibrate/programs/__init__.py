@@ -2,7 +2,13 @@
 
 from perfmodel.calibrate.programs.fit import fit_programs
 from perfmodel.calibrate.programs.measured import Measured
-from perfmodel.calibrate.programs.paces import assumed_paces, hosts_of, issue_pace, row_pace
+from perfmodel.calibrate.programs.paces import (
+    assumed_paces,
+    behind_pace,
+    hosts_of,
+    issue_pace,
+    row_pace,
+)
 from perfmodel.calibrate.programs.rows import ModelRow, program_path, read_model_rows
 from perfmodel.calibrate.programs.store import write_program_file
 
@@ -10,6 +16,7 @@ __all__ = [
     "Measured",
     "ModelRow",
     "assumed_paces",
+    "behind_pace",
     "fit_programs",
     "hosts_of",
     "issue_pace",

@@ -15,6 +15,7 @@ from perfmodel.calibrate.programs.paces import (
     FEWEST_PROBES,
     PACES,
     assumed_paces,
+    behind_pace,
     issue_pace,
     row_pace,
 )
@@ -46,6 +47,8 @@ SINGLE_WEIGHT: Final = 0.5
 """Of a single step where the stream of the same row shows the host as well."""
 HELD_UP: Final = 0.95
 """A stream is the host's if its single steps are issued in this share of its period or more,"""
+SAME_PACE: Final = 1.05
+"""Paces that lie closer are one."""
 BUSY: Final = 0.9
 """and if its kernels take less than this share."""
 SLOW_PROCESS: Final = 1.15
@@ -68,12 +71,33 @@ def fit_host(cases: Sequence[Measured], start: ProgramCoefficients) -> ProgramCo
     sums = [found for one in clean for found in _host_sums(one, start)]
     if not sums:
         return start
-    fitted = _fit_calls(sums, start, start["probe_call"] / before)
+    fitted = _fit_calls(sums, _first_step(clean, start), start["probe_call"] / before)
     attached = [one for one in cases if one.row.after_profiler]
     fitted = _fit_profiler([x for one in attached for x in _host_sums(one, fitted)], fitted)
     own = {word: fitted[word] / fitted["usual_pace"] for word in PACES}
     own |= {f"{word}_compiled": value for word, value in own.items()}
     return replace(fitted, scalars=dict(fitted.scalars) | own | assumed_paces(cases, fitted))
+
+
+def _first_step(cases: Sequence[Measured], c: ProgramCoefficients) -> ProgramCoefficients:
+    """What a step on an idle device adds: the median of single steps beside streams of a pace.
+
+    Of steps that the host holds up and that do not train: those wait for a thread of their own.
+    """
+    found = []
+    for one in cases:
+        row, alone, steady = one.row, issue_pace(one.row, c), row_pace(one.row, c)
+        if row.kind == "train" or row.host_s is None or alone is None or steady is None:
+            continue
+        device = float(np.sum(device_times(one.prepared, c)[1]))
+        same = max(alone, steady) < SAME_PACE * min(alone, steady)
+        if same and row.host_s >= HELD_UP * row.step_s and device < BUSY * row.step_s:
+            found.append((row.host_s - row.step_s) / steady)
+    if len(found) < FEWEST_PROBES:
+        return c
+    low, high = LIMITS["first_step"]
+    first = float(np.clip(np.median(found), low, high))
+    return replace(c, scalars=dict(c.scalars) | {"first_step": first})
 
 
 def _telling(cases: Sequence[Measured], c: ProgramCoefficients) -> list[Measured]:
@@ -125,7 +149,7 @@ def _host_sums(one: Measured, c: ProgramCoefficients) -> list[_HostSum]:
     found = []
     if held:
         found.append(_HostSum(*work, row.step_s, row_pace(row, c), run, 0.0, 1.0, generated,
-                              trains=trains))  # fmt: skip
+                              behind_pace=behind_pace(row, c) or 0.0, trains=trains))  # fmt: skip
     if held or launches < QUEUE_DEPTH:  # else the host waits for the device while it issues
         weight = SINGLE_WEIGHT if held else 1.0
         single = _HostSum(*work, row.host_s, issue_pace(row, c), run, 1.0, weight, generated,
@@ -145,7 +169,7 @@ def _phases(one: Measured, single: _HostSum, c: ProgramCoefficients) -> list[_Ho
     pace = (row.backward_block_s or 0.0) / c["probe_block"]
     return [
         replace(single, counts=own, behind=behind, seconds=seconds, behind_pace=pace,
-                whole=float(k == 0), single=float(k == 0))
+                whole=float(k == 0), single=0.0)  # it waits for its own thread anyway
         for k, ((own, behind), seconds) in enumerate(zip(apart, row.phases_s or (), strict=True))
         if own.any() or behind.any()
     ]  # fmt: skip
@@ -187,7 +211,7 @@ def _fit_calls(
         kinds = [kind for kind in _common(generated) if kind in COMPILED and kind not in TIMED]
         trained = [one for one in generated if one.trains]
         inferred = [one for one in generated if not one.trains]
-        own = ["compiled_pace", "compiled_power"]
+        own = ["compiled_pace"]
         for _ in range(TRIMMED):
             fitted = _fit_values(inferred, fitted, own, kinds, "cauchy")
             expected = _predictor(inferred, [])(fitted)
@@ -214,9 +238,8 @@ def _scalars(sums: Sequence[_HostSum]) -> list[str]:
     found = ["step_host", "python_call", "more_launch"]
     if sum(bool(one.behind.any()) for one in sums) >= 2:
         found += ["autograd", "backward_share", "backward_pace", "tensor", "gradient", "parameter"]
+        found += ["trained_power"]
     found += _rare(sums, RARE)
-    if 0.0 < sum(one.single for one in sums) < len(sums):
-        found += ["first_step"]
     return found
 
 
@@ -231,7 +254,9 @@ def _predictor(
 ) -> Callable[[ProgramCoefficients], Floats]:
     """Coefficients -> host seconds of rows; those of ``runs`` are scaled to their median."""
     counts, behind = (np.array([getattr(one, n) for one in sums]) for n in ("counts", "behind"))
-    target, single = (np.array([getattr(one, n) for one in sums]) for n in ("seconds", "single"))
+    target, single, trains = (
+        np.array([getattr(one, n) for one in sums]) for n in ("seconds", "single", "trains")
+    )
     pace, own_pace, whole = (
         np.array(values)
         for values in ([one.pace or 1.0 for one in sums], [one.behind_pace for one in sums],
@@ -239,9 +264,10 @@ def _predictor(
     )  # fmt: skip
 
     def predicted(c: ProgramCoefficients) -> Floats:
-        own = pace * (whole * c["step_host"] + single * c["first_step"])
+        plain = np.where(trains, pace ** c["trained_power"], pace)
+        own = plain * (whole * c["step_host"] + single * c["first_step"])
         thread = np.where(own_pace > 0.0, own_pace, pace ** c["backward_pace"])
-        found = own + paced(counts, pace, c) + paced(behind, thread, c)
+        found = own + paced(counts, plain, pace, c) + paced(behind, thread, thread, c)
         for places in runs:
             found[places] *= np.exp(np.median(np.log(target[places] / found[places])))
         return np.asarray(found)

@@ -36,6 +36,7 @@ LIMITS: Final = {
     "packed": (1e-7, 1e-4),
     "backward_share": (0.1, 3.0),
     "backward_pace": (0.1, 1.0),
+    "trained_power": (0.3, 1.2),
     "tensor": (1e-8, 2e-5),
     "gradient": (1e-7, 1e-4),
     "parameter": (1e-7, 2e-4),

@@ -82,6 +82,12 @@ def issue_pace(row: ModelRow, c: ProgramCoefficients) -> float | None:
     return pace_of_probe(row.probe_call_s, c, block=row.probe_block_s, profiler=row.after_profiler)
 
 
+def behind_pace(row: ModelRow, c: ProgramCoefficients) -> float | None:
+    """The pace of the thread that ran the backward pass of a stream, from probes between it."""
+    block = row.stream_backward_block_s
+    return None if block is None or row.after_profiler else float(block / c["probe_block"])
+
+
 def row_pace(row: ModelRow, c: ProgramCoefficients) -> float | None:
     """The pace of the host while the stream of a row ran, from the probes around and inside it.
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any, Final
 
 from perfmodel.errors import CalibrationError
@@ -25,6 +25,10 @@ STACKS: Final = {
 """Measured mode -> the stack that describes it."""
 HOSTED: Final = ("eager", "compiled")
 """Modes in which the host issues every kernel."""
+LONG_STEP: Final = 0.01
+"""Spells of a shared host last some ten milliseconds [s]."""
+MEANT: Final = 5
+"""Probes whose mean counts."""
 TABLE: Final = "cases.csv"
 ABOUT: Final = "about.toml"
 """The sidecar of a table."""
@@ -291,22 +295,30 @@ def _row(record: dict[str, Any], run: str, attached: bool) -> ModelRow:
         stream_call_s=seconds("stream_probe_call_us"),
         stream_add_s=seconds("stream_probe_add_ns", 1e-9),
         probe_block_s=seconds("probe_block_us"),
-        stream_block_s=seconds("stream_probe_block_us"),
+        stream_block_s=_around(record, "pieces_block_us") or seconds("stream_probe_block_us"),
         after_profiler=record["after_profiler"] == "true"
         if record.get("after_profiler")
         else attached,
         run=run,
         phases_s=_phases(record),
-        backward_block_s=_median(record, "singles_behind_block_us")
-        or seconds("backward_probe_block_us"),
-        stream_backward_block_s=_median(record, "pieces_backward_us"),
+        backward_block_s=seconds("backward_probe_block_us"),
+        stream_backward_block_s=_around(record, "pieces_backward_us"),
     )
 
 
-def _median(record: dict[str, Any], name: str) -> float | None:
-    """The median of a column of microseconds, in seconds; None where it is empty."""
+def _around(record: dict[str, Any], name: str) -> float | None:
+    """What probes around the pieces of a stream say of a step [s]; None where there are none.
+
+    A long step goes through several of the spells of a shared host and takes their mean (without
+    the least and the most of the probes); a short one, as the median of many, that of its kind.
+    """
     text = record.get(name)
-    return median(float(one) for one in text.split()) * 1e-6 if text else None
+    if not text:
+        return None
+    seconds = sorted(float(one) * 1e-6 for one in text.split())
+    if _time(record, "step_us") * 1e-6 < LONG_STEP or len(seconds) < MEANT:
+        return median(seconds)
+    return fmean(seconds[1:-1])
 
 
 def _phases(record: dict[str, Any]) -> tuple[float, float, float] | None:

@@ -214,18 +214,33 @@ def call_seconds(
     """
     c = coefficients
     felt = np.where(work.behind, pace ** c["backward_pace"] if behind is None else behind, pace)
-    seconds = paced(work.counts, felt, c)
+    plain = np.where(work.behind, felt, plain_pace(work, c, pace))
+    seconds = paced(work.counts, plain, felt, c)
     if profiler:
         seconds = seconds + felt * c["profiler_launch"] * work.launches
     return np.asarray(seconds)
 
 
-def paced(counts: Floats, pace: Floats, coefficients: ProgramCoefficients) -> Floats:
-    """Host time of counts of :func:`columns`, (n, columns), in threads of paces (n,): (n,) [s]."""
+def plain_pace(work: HostWork, coefficients: ProgramCoefficients, pace: float) -> float:
+    """What the caller's thread feels of its pace in calls that are not generated code.
+
+    A forward pass that keeps all it computes waits for memory more than the probe's small block
+    does, and a core that is shared makes it wait hardly longer.
+    """
+    return pace ** coefficients["trained_power"] if work.behind.any() else pace
+
+
+def paced(
+    counts: Floats, pace: Floats, generated: Floats, coefficients: ProgramCoefficients
+) -> Floats:
+    """Host time of counts of :func:`columns`, (n, columns), in threads of paces (n,): (n,) [s].
+
+    ``generated`` is the pace before the power that generated code feels of it.
+    """
     costs = column_seconds(coefficients)
     inside = _of_generated_code()
     plain, written = counts @ np.where(inside, 0.0, costs), counts @ np.where(inside, costs, 0.0)
-    return np.asarray(pace * plain + pace ** coefficients["compiled_power"] * written)
+    return np.asarray(pace * plain + generated ** coefficients["compiled_power"] * written)
 
 
 @lru_cache(maxsize=1)

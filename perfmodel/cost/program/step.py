@@ -15,6 +15,7 @@ from perfmodel.cost.program.host import (
     between_launches,
     call_seconds,
     host_work,
+    plain_pace,
 )
 from perfmodel.cost.program.price_kernels import (
     KernelTimes,
@@ -162,10 +163,11 @@ def step(
     graph = prepared.lowered.graph
     calls = call_seconds(prepared.work, c, pace=pace, behind=behind, profiler=profiler)
     gaps, tail = between_launches(prepared.work, calls)
-    gaps, tail = _with_step_host(gaps, tail, 0.0 if graph else pace * c["step_host"])
+    around = 0.0 if graph else plain_pace(prepared.work, c, pace)
+    gaps, tail = _with_step_host(gaps, tail, around * c["step_host"])
     waits = prepared.work.waits_before
     latency = c["launch_latency"]
-    cold, end = _with_step_host(gaps, tail, 0.0 if graph else pace * c["first_step"])
+    cold, end = _with_step_host(gaps, tail, around * c["first_step"])
     alone = run_step(cold, running, latency, tail=end, waits_before=waits)
     period, _ = repeat_step(gaps, running, latency, tail=tail, waits_before=waits)
     return Step(
