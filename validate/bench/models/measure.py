@@ -18,8 +18,8 @@ from validate.bench.models import state
 from validate.bench.nvml import Board
 
 Step = Callable[[], Any]
-Probed = Callable[[Callable[[int], float]], dict[str, float]]
-"""A step with probes in it, as :func:`validate.bench.models.inside.phased` answers."""
+Probed = Callable[[Callable[[int], float], bool], dict[str, float]]
+"""A step with few or many probes in it, as :func:`validate.bench.models.inside.phased` answers."""
 GROUP_S, TOTAL_S, MAX_TOTAL_S = 6e-3, 0.25, 1.5
 MIN_GROUPS, MAX_GROUPS = 7, 25
 SINGLES = 9
@@ -214,7 +214,7 @@ def _singles(
             step()
             host.append(time.perf_counter() - begin)
         else:
-            inside.append(probed(device.blocks))
+            inside.append(probed(device.blocks, False))
             host.append(sum(inside[-1][part] for part in PHASES))
             begin += inside[-1]["beside"] + 2.0 * inside[-1]["after_block"]
         device.sync()
@@ -238,7 +238,7 @@ def timing(device: CpuDevice, step: Step, tiny: bool = False) -> dict[str, Any]:
     between: list[dict[str, float]] = []
     if probed is not None:
         behind.append(state.in_backward(device.probe, kind))
-        between.append(probed(device.blocks))
+        between.append(probed(device.blocks, True))
     medians: list[float] = []
     ran: dict[str, list[float]] = {}
     for size in pieces(groups):
@@ -253,7 +253,7 @@ def timing(device: CpuDevice, step: Step, tiny: bool = False) -> dict[str, Any]:
         around.append(device.probe())
         if probed is not None:
             behind.append(state.in_backward(device.probe, kind))
-            between.append(probed(device.blocks))
+            between.append(probed(device.blocks, True))
     row: dict[str, Any] = {
         "groups": groups,
         "steps_per_group": per,

@@ -196,8 +196,8 @@ class Session:
             forward().backward()
             update()
 
-        def probed(blocks: Callable[[int], float]) -> dict[str, float]:
-            sampled = None if case.mode.startswith("compiled") else model
+        def probed(blocks: Callable[[int], float], often: bool) -> dict[str, float]:
+            sampled = model if often and not case.mode.startswith("compiled") else None
             return inside.phased(forward, update, blocks, sampled)
 
         train.probed = probed  # type: ignore[attr-defined]
