@@ -109,3 +109,19 @@ def rolled(*, norm):
 
 def test_a_rolled_image_is_stored_where_its_expression_is_long():
     assert len(rolled(norm=True)) == len(rolled(norm=False)) + 1 == 3
+
+
+@pytest.mark.parametrize(("layers", "turned"), [(2, True), (40, False)])
+def test_a_network_with_few_convolutions_keeps_its_layout(layers, turned):
+    width = 768
+    tensors = {
+        "x": ((8, 3, 224, 224), "bf16", "input"), "k": ((width, 3, 16, 16), "bf16", "parameter"),
+        "y0": ((8, width, 14, 14),),
+    }  # fmt: skip
+    nodes = [("convolution", "xk", ["y0"], {"stride": [16, 16], "padding": [0, 0]})]
+    for layer in range(layers):
+        before, after = f"y{layer}", f"y{layer + 1}"
+        tensors[after] = ((8, width, 14, 14),)
+        nodes.append(("gelu", [before], [after]))
+    found = kernels(tensors, nodes, [f"y{layers}"])
+    assert ("channels_last" in {kernel.name for kernel in found}) == turned

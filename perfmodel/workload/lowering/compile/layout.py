@@ -9,13 +9,23 @@ speedups of channels last.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Final
 
 from perfmodel.workload.lowering.eager.conv import conv_op
+from perfmodel.workload.lowering.eager.names import base_name, group_of
 from perfmodel.workload.lowering.site import Site
 
 _INFERENCE: Final = {"grouped": 1.358, "default": 0.823, "in_out": 0.725, "small": 0.783}
 _NODES_PER_CONVOLUTION: Final = 300
+_DECOMPOSED: Final = MappingProxyType(
+    {
+        "layer_norm": 10, "rms_norm": 7, "batch_norm": 16, "group_norm": 12, "softmax": 5,
+        "safe_softmax": 5, "attention": 1,
+    }
+)  # fmt: skip
+"""Nodes of the compiler's graph that an operator of a group becomes, beyond one."""
+_ACTIVATIONS: Final = MappingProxyType({"gelu": 7, "silu": 6, "hardswish": 6, "native_dropout": 4})
 
 
 def prefers_channels_last(sites: Sequence[Site]) -> bool:
@@ -23,7 +33,7 @@ def prefers_channels_last(sites: Sequence[Site]) -> bool:
     training = any(site.node.phase == "backward" for site in sites)
     forward = [site for site in sites if site.node.phase == "forward"]
     convolutions = [site for site in forward if site.name == "convolution"]
-    if not convolutions or len(forward) >= _NODES_PER_CONVOLUTION * len(convolutions):
+    if not convolutions or _nodes(forward) >= _NODES_PER_CONVOLUTION * len(convolutions):
         return False
     kinds = [_kind(site) for site in convolutions]
     if training:
@@ -36,6 +46,17 @@ def prefers_channels_last(sites: Sequence[Site]) -> bool:
     ]
     weighted = sum(_INFERENCE[kind] * each for kind, each in zip(kinds, flops, strict=True))
     return weighted <= sum(flops)
+
+
+def _nodes(forward: Sequence[Site]) -> int:
+    """Nodes of the graph that the compiler looks at: decomposed operators, inputs, the output."""
+    made = {name for site in forward for name in site.node.outputs}
+    inputs = {name for site in forward for name in site.node.inputs} - made
+    more = sum(
+        _ACTIVATIONS.get(base_name(site.name), _DECOMPOSED.get(group_of(site.name), 0))
+        for site in forward
+    )
+    return len(forward) + len(inputs) + more + 1
 
 
 def _kind(site: Site) -> str:
