@@ -45,6 +45,9 @@ def graph(
         str | None,
         typer.Option(help="The host against the reference, 1.4; or its probe's call, 8.9us."),
     ] = None,
+    backward_pace: Annotated[
+        float | None, typer.Option(help="The same of the thread that runs the backward pass.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Draw roofline, timeline, memory here.")] = None,
     profile: Annotated[
         Path | None, typer.Option(help="A Kineto trace of one step, drawn below the timeline.")
@@ -65,7 +68,9 @@ def graph(
     accelerator, chosen, dims = _device(on), _stack(stack, mode), _dims(dim or [])
     program = load_graph(file, batch_size=batch_size, dims=dims)
     pace = None if host_pace is None else _pace(host_pace, accelerator)
-    found = estimate_program(program, accelerator, stack=chosen, host_pace=pace)
+    found = estimate_program(
+        program, accelerator, stack=chosen, host_pace=pace, backward_pace=backward_pace
+    )
     drawn = [] if out is None else _draw(found, accelerator, out, profile)
     if json:
         emit(document(program, found))

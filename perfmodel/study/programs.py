@@ -142,6 +142,7 @@ def estimate_program(
     *,
     stack: str | Stack = "torch-eager",
     host_pace: float | None = None,
+    backward_pace: float | None = None,
 ) -> ProgramEstimate:
     """Step time and memory of a recorded program, or of a file that holds one.
 
@@ -157,13 +158,16 @@ def estimate_program(
     host_pace : float, optional
         How much longer the host takes for a call than the reference (:func:`host_pace_of`); without
         it, what was usual among measured hosts, with an interval over their spread.
+    backward_pace : float, optional
+        The same of the thread that runs the backward pass of a training step; without it, what
+        usually goes with the other.
     """
     accelerator = _device(on)
     recorded = load_program(program) if isinstance(program, str | Path) else program
     chosen = load_stack(stack) if isinstance(stack, str) else stack
     stack_there = _without_tf32(chosen, accelerator)
     lowered = lower(recorded, stack_there, device=lowering_device(accelerator))
-    return estimate_lowered(lowered, accelerator, host_pace=host_pace)
+    return estimate_lowered(lowered, accelerator, host_pace=host_pace, backward_pace=backward_pace)
 
 
 def host_pace_of(

@@ -207,7 +207,12 @@ class Program:
         return tuple(node for node in self.nodes if node.phase == phase)
 
     def estimate(
-        self, on: Any, *, stack: Any = "torch-eager", host_pace: float | None = None
+        self,
+        on: Any,
+        *,
+        stack: Any = "torch-eager",
+        host_pace: float | None = None,
+        backward_pace: float | None = None,
     ) -> ProgramEstimate:
         """Step time and memory on a device: :func:`perfmodel.estimate_program`.
 
@@ -220,11 +225,13 @@ class Program:
         host_pace : float, optional
             How much longer the host takes for a call than the reference
             (:func:`perfmodel.host_pace_of`).
+        backward_pace : float, optional
+            The same of the thread that runs the backward pass of a training step.
         """
         import perfmodel  # the facade: nothing of this layer looks upwards
 
         return perfmodel.estimate_program(
-            self.launched(stack), on, stack=stack, host_pace=host_pace
+            self.launched(stack), on, stack=stack, host_pace=host_pace, backward_pace=backward_pace
         )
 
     def launched(self, stack: Any) -> Program:

@@ -18,13 +18,15 @@ def test_the_probe_prints_times_and_the_pace(capsys):
     # The block decides: twice as long means half the pace.
     half = host_pace_of(1e-5, "h100-sxm5-80gb", block=0.5e-6 * found["probe_block_us"])
     assert found["host_pace"] == pytest.approx(2.0 * half, rel=1e-3)
+    ratio = found["probe_backward_block_us"] / found["probe_block_us"]
+    assert found["backward_pace"] == pytest.approx(ratio * found["host_pace"], rel=1e-2)
 
 
 def test_a_stream_is_cut_into_pieces_of_about_one_size():
-    from validate.bench.models.measure import pieces
+    from validate.bench.models.measure import CHUNKS, pieces
 
     for groups in range(1, 30):
         sizes = pieces(groups)
         assert sum(sizes) == groups
-        assert len(sizes) == min(5, groups)
+        assert len(sizes) == min(CHUNKS, groups)
         assert max(sizes) - min(sizes) <= 1

@@ -290,6 +290,11 @@ def test_the_pace_of_a_host_is_a_ratio_or_its_probe(perfmodel, small):
     assert twice["host_pace_assumed"] is False
     assert twice["host_s"] == pytest.approx(2.0 * unknown["host_s"] / unknown["host_pace"])
     assert asked("--host-pace", "15us")["host_pace"] > asked("--host-pace", "8us")["host_pace"]
+    same = asked("--host-pace", "2", "--backward-pace", "3")  # nothing runs backward here
+    assert same["host_s"] == twice["host_s"]
+    code, _, err = perfmodel("graph", small, "--on", CHIP, "--backward-pace", "900")
+    assert code == 2
+    assert "program: backward_pace" in err
     code, _, err = perfmodel("graph", small, "--on", CHIP, "--host-pace", "fast")
     assert code == 2
     assert "8.9us" in err

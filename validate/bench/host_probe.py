@@ -3,7 +3,8 @@
 Times one call of a tiny operator, and a small block of modules and operators, without waiting for
 the device, as the measurements of whole models do beside each step, and prints JSON. The block
 tells the pace best: with it, where perfmodel is installed, ``host_pace`` is printed, which goes
-into ``perfmodel graph --host-pace 1.48`` as it is; elsewhere ``probe_call_us`` will do
+into ``perfmodel graph --host-pace 1.48`` as it is, and ``backward_pace``, that of the thread which
+runs a backward pass, into ``--backward-pace``; elsewhere ``probe_call_us`` will do
 (``--host-pace 8.9us``, ``perfmodel.host_pace_of``). A host whose cores are shared changes from
 second to second: probe beside the step that is to be compared, and look at the spread.
 """
@@ -73,6 +74,25 @@ def block_seconds(step: Callable[[], Any], wait: Any) -> float:
     return spent / BLOCKS
 
 
+def behind_seconds(device: str, step: Callable[[], Any], wait: Any) -> float:
+    """Seconds of one block in the thread in which a backward pass runs."""
+    import torch
+
+    class Probed(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, value: Any) -> Any:
+            return value * 1
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Any) -> Any:
+            found.append(block_seconds(step, wait))
+            return gradient
+
+    found: list[float] = []
+    Probed.apply(torch.zeros(1, device=device, requires_grad=True)).sum().backward()
+    return found[0]
+
+
 def probe(device: str, rounds: int) -> dict[str, float]:
     """Medians, and the tenth and ninetieth percentile of the call."""
     import torch
@@ -83,6 +103,7 @@ def probe(device: str, rounds: int) -> dict[str, float]:
     adds = [add_seconds() for _ in range(max(3, rounds))]
     small = block(device)
     blocks = [block_seconds(small, wait) for _ in range(max(3, rounds))]
+    behind = [behind_seconds(device, small, wait) for _ in range(max(3, rounds))]
     tenths = statistics.quantiles(calls, n=10)
     return {
         "probe_call_us": statistics.median(calls) * 1e6,
@@ -90,6 +111,7 @@ def probe(device: str, rounds: int) -> dict[str, float]:
         "probe_call_p90_us": tenths[-1] * 1e6,
         "probe_add_ns": statistics.median(adds) * 1e9,
         "probe_block_us": statistics.median(blocks) * 1e6,
+        "probe_backward_block_us": statistics.median(behind) * 1e6,
     }
 
 
@@ -114,6 +136,8 @@ def main(argv: list[str] | None = None) -> int:
     else:
         call, block = found["probe_call_us"] * 1e-6, found["probe_block_us"] * 1e-6
         found["host_pace"] = host_pace_of(call, options.on, block=block)
+        behind = found["probe_backward_block_us"] * 1e-6
+        found["backward_pace"] = host_pace_of(call, options.on, block=behind)
     print(json.dumps({name: round(value, 4) for name, value in found.items()}))
     return 0
 

@@ -38,6 +38,7 @@ def estimate_lowered(
     efficiency: Efficiency | None = None,
     coefficients: ProgramCoefficients | None = None,
     host_pace: float | None = None,
+    backward_pace: float | None = None,
 ) -> ProgramEstimate:
     """Step time and memory of a lowered program.
 
@@ -55,15 +56,19 @@ def estimate_lowered(
         How much longer the host takes for a call than the reference
         (:func:`perfmodel.cost.program.host.pace_of_probe`). Without it, what was usual among the
         measured hosts, and an interval over their spread.
+    backward_pace : float, optional
+        The same of the thread that runs a backward pass; by default what usually goes with the
+        other.
     """
     c = program_coefficients(accelerator) if coefficients is None else coefficients
     prepared = prepare(lowered, accelerator, efficiency=efficiency)
     pace = assumed_pace(prepared.mode, c) if host_pace is None else _checked(host_pace)
-    done = step(prepared, c, pace=pace)
+    behind = None if backward_pace is None else _checked(backward_pace, "backward_pace")
+    done = step(prepared, c, pace=pace, behind=behind)
     spread = (done.seconds, done.seconds)
     if host_pace is None and not lowered.graph:
         fast, slow = (
-            step(prepared, c, pace=assumed_pace(prepared.mode, c, word))
+            step(prepared, c, pace=assumed_pace(prepared.mode, c, word), behind=behind)
             for word in ("fast", "slow")
         )
         spread = min(fast.seconds, done.seconds), max(slow.seconds, done.seconds)
@@ -101,10 +106,10 @@ def estimate_lowered(
     )
 
 
-def _checked(pace: float) -> float:
+def _checked(pace: float, name: str = "host_pace") -> float:
     if isinstance(pace, bool) or not isinstance(pace, (int, float)) or not 0.01 <= pace <= 100.0:
         raise WorkloadError(
-            "program: host_pace",
+            f"program: {name}",
             pace,
             "a ratio between 0.01 and 100: the host's time for a call over the reference's",
             repair="take the probe of docs/models/host_pace.md, or leave it out",
