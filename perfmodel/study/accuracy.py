@@ -82,7 +82,7 @@ def parts(
     folder = data_folder()
     yield training_part(folder / "published" / "training_published.csv")
     yield held_out_operators()
-    yield unseen_operators(folder, "h100-sxm5-80gb")
+    yield unseen_operators(folder)
     yield models_part(folder.parent)
     yield collectives_part(folder)
 
@@ -144,8 +144,8 @@ def own_operators(path: Path, on: str) -> Part:
         "operators",
         {"on": on, "records": records, "scores": table},
         "\n".join([_table(f"measured on {on}", table), *_refusals(records)]),
-        {name: _column(series[name], "measured_us") for name in table},
-        {name: _column(series[name], "predicted_us") for name in table},
+        {name: _column(series[name], "measured_us") * 1e-6 for name in table},
+        {name: _column(series[name], "predicted_us") * 1e-6 for name in table},
     )
 
 
@@ -174,35 +174,43 @@ def held_out_operators() -> Part:
         document[chip] = table
         texts.append(_table(chip, table))
         everything = [row for rows in series.values() for row in rows]
-        measured[chip] = _column(everything, "measured_us")
-        predicted[chip] = _column(everything, "predicted_us")
+        measured[chip] = _column(everything, "measured_us") * 1e-6
+        predicted[chip] = _column(everything, "predicted_us") * 1e-6
     return Part("operators", document, "\n\n".join(texts), measured, predicted)
 
 
-def unseen_operators(folder: Path, chip: str) -> Part:
+def unseen_operators(folder: Path) -> Part:
     """Operators of draws with seeds of their own, in folders that calibration never reads.
 
-    Rows whose operator the calibration data hold too (shapes of well-known models) are left out.
+    Rows whose operator the calibration data of any chip hold too (shapes of well-known models) are
+    left out: a sibling's rows teach as well.
     """
-    seen = _taught(folder / "measurements" / chip, chip)
-    draws = sorted(path.parent for path in (folder / "held_out").glob(f"draw-*/{chip}"))
-    texts = ["## Operators: other draws, that no fit reads"]
-    document: dict[str, Any] = {}
-    series: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-    for draw in draws:
-        found = _unseen_rows(draw / chip, chip, seen)
-        everything = [row for rows in found.values() for row in rows]
-        table = {"all": _summary(everything)} | {k: _summary(found[k]) for k in sorted(found)}
-        document[draw.name] = {chip: table}
-        texts.append(_table(f"{chip}, {draw.name}", table))
-        for name, rows in found.items():
-            series[name] += rows
+    taken = sorted(path for path in (folder / "held_out").glob("draw-*/*") if path.is_dir())
+    chips = sorted({path.name for path in taken})
+    seen = {key for chip in chips for key in _taught(folder / "measurements" / chip, chip)}
+    found = {path: _unseen_rows(path, path.name, seen) for path in taken}
+    rows = {
+        f"{path.name}, {path.parent.name}": [row for some in series.values() for row in some]
+        for path, series in found.items()
+    }
+    texts = [
+        "## Operators: other draws, that no fit reads",
+        "How each was drawn: [validate/held_out](../../validate/held_out/README.md).",
+        _table("chip, draw", {name: _summary(some) for name, some in rows.items()}),
+    ]
+    document: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+    for path, series in found.items():
+        chip, draw = path.name, path.parent.name
+        table = {"all": _summary(rows[f"{chip}, {draw}"])}
+        table |= {name: _summary(series[name]) for name in sorted(series)}
+        document[draw][chip] = table
+        texts.append(_table(f"{chip}, {draw}", table))
     return Part(
         "unseen",
-        document,
+        dict(document),
         "\n\n".join(texts),
-        {name: _column(series[name], "measured_us") for name in sorted(series)},
-        {name: _column(series[name], "predicted_us") for name in sorted(series)},
+        {name: _column(some, "measured_us") * 1e-6 for name, some in rows.items()},
+        {name: _column(some, "predicted_us") * 1e-6 for name, some in rows.items()},
     )
 
 
