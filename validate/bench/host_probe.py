@@ -128,6 +128,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("PyTorch is not installed here: pip install torch")
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("no CUDA device here; run it on the machine whose host you ask about")
+    torch.set_num_threads(1)  # one thread issues; others would only be in its way
     found = probe(options.device, options.rounds)
     try:
         from perfmodel import host_pace_of
