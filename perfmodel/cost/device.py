@@ -20,11 +20,12 @@ INLINE_ECC = 1.0 / 16.0
 # better or worse as its maker says it is.
 DELIVERED = 0.9
 # Tiles of the kernels that cuBLAS runs fp32 products in, one and batched, where it has fewer than
-# the mechanism's. By the kernel names in NeuSight's tables, 7,470 of 7,476 batched products of A100
-# and L4 ran in ampere_sgemm_128x128_nn; of a P100 2,656 of 2,662 in 128 x 64, and its 1,811 linear
-# layers in tiles of 4,096 elements. Of a V100 395 batched products ran in 64 x 64 and 325 in 32 x 128
-# of 726, of a T4 1,888 in 64 x 128, 480 in 64 x 64 and 257 in 32 x 128 of 2,630 (rows x columns).
-# On an H100 18 tiles of sm80_xmma and cutlass_80_simt were seen; these hold nine products in ten.
+# the mechanism's. By the kernel names in NeuSight's tables, 7,470 of 7,476 batched products of
+# A100 and L4 ran in ampere_sgemm_128x128_nn; of a P100 2,656 of 2,662 in 128 x 64, and its 1,811
+# linear layers in tiles of 4,096 elements. Of a V100 395 batched products ran in 64 x 64 and 325
+# in 32 x 128 of 726, of a T4 1,888 in 64 x 128, 480 in 64 x 64 and 257 in 32 x 128 of 2,630 (rows
+# x columns). On an H100 18 tiles of sm80_xmma and cutlass_80_simt were seen; these hold nine
+# products in ten.
 _HOPPER: Tiles = (
     (32, 32), (32, 64), (64, 64), (64, 128), (128, 64), (64, 256), (128, 128), (128, 256),
     (256, 128),
