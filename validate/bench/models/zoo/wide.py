@@ -102,14 +102,16 @@ class Step(nn.Module):
     """One decoding step of a causal model behind keys and values that are given."""
 
     def __init__(self, model: Any, layers: int, heads: int, head_dim: int) -> None:
+        # Not in `forward`: an import from the lazy package breaks a compiled graph in two.
+        from transformers import DynamicCache
+
         super().__init__()
         self.model, self.layers, self.heads, self.head_dim = model, layers, heads, head_dim
+        self.fresh_cache = DynamicCache
 
     def forward(self, ids: Any, keys: Any, values: Any) -> Any:
         """Logits of the next token."""
-        from transformers import DynamicCache
-
-        cache = DynamicCache()
+        cache = self.fresh_cache()
         for layer in range(self.layers):
             cache.update(keys[layer], values[layer], layer)
         return self.model(ids, past_key_values=cache, use_cache=True).logits
