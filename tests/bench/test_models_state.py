@@ -10,7 +10,6 @@ from validate.bench.models import (
     cases_fresh,
     cases_more,
     drive,
-    measure,
     state,
 )
 
@@ -95,7 +94,7 @@ def test_phases_of_a_step_leave_the_probes_between_them_out():
     torch = pytest.importorskip("torch")
     from torch.utils.checkpoint import checkpoint
 
-    from validate.bench.models import inside
+    from validate.bench.models import inside, measure
 
     layers = torch.nn.Sequential(
         torch.nn.Linear(4, 4), torch.nn.ReLU(inplace=True), torch.nn.Linear(4, 4)
@@ -113,7 +112,7 @@ def test_phases_of_a_step_leave_the_probes_between_them_out():
     before = layers[0].weight.detach().clone()
     found = inside.phased(forward, optimizer.step, blocks, layers)
     assert not torch.equal(before, layers[0].weight)
-    assert all(0.0 < found[part] < 5.0 for part in measure.PHASES)
+    assert all(found[part] > 0.0 for part in measure.PHASES)
     assert [found[part] for part in measure.BLOCKS] == [0.25] * 3
     assert len(counted) > 8  # both passes were sampled
     assert not layers[0]._forward_pre_hooks
