@@ -50,9 +50,9 @@ def point_sizes(sizes: Mapping[str, Floats], direction: str, layout: str) -> dic
     c_in, c_out, images, places = (sizes[key] for key in ("c_in", "c_out", "n", "inputs"))
     one = np.ones_like(images)
     if direction == "wgrad":
-        product = (c_out, c_in, images * places, one)
         if layout == "nchw":
             return _summed(sizes)
+        product = (c_out, c_in, images * places, one)
     else:
         wide, deep = (c_out, c_in) if direction == "fwd" else (c_in, c_out)
         product = (images * places, wide, deep, one)

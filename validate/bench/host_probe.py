@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from validate.bench.models.state import in_backward
+
 CALLS, ADDS, BLOCKS = 150, 15_000, 15
 
 
@@ -74,25 +76,6 @@ def block_seconds(step: Callable[[], Any], wait: Any) -> float:
     return spent / BLOCKS
 
 
-def behind_seconds(device: str, step: Callable[[], Any], wait: Any) -> float:
-    """Seconds of one block in the thread in which a backward pass runs."""
-    import torch
-
-    class Probed(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, value: Any) -> Any:
-            return value * 1
-
-        @staticmethod
-        def backward(ctx: Any, gradient: Any) -> Any:
-            found.append(block_seconds(step, wait))
-            return gradient
-
-    found: list[float] = []
-    Probed.apply(torch.zeros(1, device=device, requires_grad=True)).sum().backward()
-    return found[0]
-
-
 def probe(device: str, rounds: int) -> dict[str, float]:
     """Medians, and the tenth and ninetieth percentile of the call."""
     import torch
@@ -103,7 +86,9 @@ def probe(device: str, rounds: int) -> dict[str, float]:
     adds = [add_seconds() for _ in range(max(3, rounds))]
     small = block(device)
     blocks = [block_seconds(small, wait) for _ in range(max(3, rounds))]
-    behind = [behind_seconds(device, small, wait) for _ in range(max(3, rounds))]
+    behind = [
+        in_backward(lambda: block_seconds(small, wait), device) for _ in range(max(3, rounds))
+    ]
     tenths = statistics.quantiles(calls, n=10)
     return {
         "probe_call_us": statistics.median(calls) * 1e6,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from validate.bench.models.cases import Case
 
-Changes = dict[str, object]
+Changes = dict[str, Any]
 PURE: Changes = {"autocast": False}
 FOREACH: Changes = {"implementation": "foreach"}
 SGD: Changes = {"optimizer": "sgd", "implementation": "foreach"}
@@ -48,7 +49,7 @@ def trained(draw: Draw) -> list[Case]:
     for model, batch, seq, gb, more in draw.trained:
         base = Case("train", model, "eager", batch, seq, layout=_layout(draw, model),
                     autocast=True, optimizer="adamw", implementation="fused", gb=gb)  # fmt: skip
-        table.append(replace(base, **more))  # type: ignore[arg-type]
+        table.append(replace(base, **more))
     return table
 
 

@@ -72,6 +72,32 @@ def sampled(model: Any, blocks: Callable[[int], float]) -> Iterator[Samples]:
             handle.remove()
 
 
+@dataclass(frozen=True, slots=True)
+class Training:
+    """A training step, which runs as it is when called, or with probes in it.
+
+    Attributes
+    ----------
+    forward, update : callable
+        Give the loss; step the optimizer.
+    model : module or None
+        Whose modules are sampled where there are many probes; None for generated code.
+    """
+
+    forward: Callable[[], Any]
+    update: Callable[[], None]
+    model: Any
+
+    def __call__(self) -> None:
+        """The step without probes."""
+        self.forward().backward()
+        self.update()
+
+    def probed(self, blocks: Callable[[int], float], often: bool) -> dict[str, float]:
+        """Host seconds by part, with few or many probes, as :func:`phased` answers."""
+        return phased(self.forward, self.update, blocks, self.model if often else None)
+
+
 def phased(
     forward: Callable[[], Any],
     update: Callable[[], None],

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from validate.bench.host_probe import block
 from validate.bench.models import state
+from validate.bench.models.inside import Training
 from validate.bench.nvml import Board
 
 Step = Callable[[], Any]
@@ -228,7 +229,7 @@ def timing(device: CpuDevice, step: Step, tiny: bool = False) -> dict[str, Any]:
     Between the pieces of the stream the host is probed; a training step also runs once with probes
     in it.
     """
-    probed: Probed | None = getattr(step, "probed", None)
+    probed = step.probed if isinstance(step, Training) else None
     kind = "cuda" if device.cuda else "cpu"
     host, latency, pace, inside = _singles(device, step, probed, tiny)
     singles = len(host)

@@ -192,16 +192,8 @@ class Session:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
-        def train() -> None:
-            forward().backward()
-            update()
-
-        def probed(blocks: Callable[[int], float], often: bool) -> dict[str, float]:
-            sampled = model if often and not case.mode.startswith("compiled") else None
-            return inside.phased(forward, update, blocks, sampled)
-
-        train.probed = probed  # type: ignore[attr-defined]
-        return train
+        sampled = None if case.mode.startswith("compiled") else model
+        return inside.Training(forward, update, sampled)
 
     def prepare(self, case: Case) -> Callable[[], Any]:
         """Build and warm a case: what may take long and needs no quiet machine."""

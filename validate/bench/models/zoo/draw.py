@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
-from validate.bench.models.zoo.entry import Entry, tokens
-from validate.bench.models.zoo.fresh import image, pixel_model, timm_model, transformers_model
+from validate.bench.models.zoo.fresh import named
 
 _TEXT: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt_bigcode_small": ("GPTBigCodeForCausalLM", {
@@ -51,20 +49,6 @@ _TIMM = {
 }  # fmt: skip
 
 
-def _entries() -> dict[str, Entry]:
-    table = {}
-    for name, (made, options) in _TEXT.items():
-        build = functools.partial(transformers_model, made, options)
-        least = min(30000, int(options["vocab_size"]))
-        table[name] = Entry(build, functools.partial(tokens, least))
-    for name, (made, side, options) in _PIXELS.items():
-        build = functools.partial(pixel_model, made, options)
-        table[name] = Entry(build, functools.partial(image, side))
-    for name, side in _TIMM.items():
-        table[name] = Entry(functools.partial(timm_model, name), functools.partial(image, side))
-    return table
-
-
-ENTRIES = _entries()
+ENTRIES = named(_TEXT, _PIXELS, _TIMM)
 TEXT = tuple(_TEXT)
 """Models that may run other operators where a stream is captured or compiled."""

@@ -34,6 +34,14 @@ def tokens(
     return (torch.randint(0, vocab, (batch, seq)),), {}
 
 
+def image(
+    side: int, batch: int, seq: int, dtype: Any, tiny: bool
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Square images, (batch, 3, side, side)."""
+    del seq, tiny
+    return (torch.randn(batch, 3, side, side).to(dtype),), {}
+
+
 def of_tokens(
     shapes: Mapping[str, Any], tiny: Any, module: Callable[[Any], Any]
 ) -> dict[str, Entry]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from validate.bench.models.zoo.entry import Entry, tokens
+from validate.bench.models.zoo.entry import Entry, image, tokens
 from validate.bench.models.zoo.language import plain_masks
-from validate.bench.models.zoo.wide import Step, past
+from validate.bench.models.zoo.wide import Step, past, timm_model, torchvision_model
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 # architecture, what its configuration is given, and the depth that a dry run keeps
@@ -63,6 +64,10 @@ _TIMM = {
 _TORCHVISION = {"swin_v2_t": 256, "vgg13_bn": 224, "resnext101_64x4d": 224, "densenet161": 224}
 
 
+_WORDS = 30000
+"""Token ids are drawn below this, where a model has as many."""
+
+
 def transformers_model(name: str, options: dict[str, Any], tiny: bool) -> Any:
     """A model of token ids by the name of its class, with a configuration of one's own."""
     import transformers
@@ -111,44 +116,43 @@ def _pair(batch: int, seq: int, dtype: Any, tiny: bool) -> Inputs:
     return (), {"input_ids": ids, "decoder_input_ids": out}
 
 
-def image(side: int, batch: int, seq: int, dtype: Any, tiny: bool) -> Inputs:
-    """Square images, (batch, 3, side, side)."""
-    del seq, tiny
-    return (torch.randn(batch, 3, side, side).to(dtype),), {}
+def named(
+    text: Mapping[str, tuple[str, dict[str, Any]]],
+    pixels: Mapping[str, tuple[str, int, dict[str, Any]]],
+    timm: Mapping[str, int],
+) -> dict[str, Entry]:
+    """Entries of models by the names of their classes, or by timm's own names.
 
-
-def timm_model(name: str, tiny: bool) -> Any:
-    """A model of timm by name."""
-    import timm
-
-    del tiny
-    return timm.create_model(name, pretrained=False)
-
-
-def _torchvision(name: str, tiny: bool) -> Any:
-    from torchvision import models
-
-    del tiny
-    return getattr(models, name)(weights=None)
+    Parameters
+    ----------
+    text, pixels : mapping
+        Class of `transformers`, side of the images, and what its configuration is given.
+    timm : mapping
+        Side of the images.
+    """
+    table = {}
+    for name, (made, options) in text.items():
+        build = functools.partial(transformers_model, made, options)
+        least = min(_WORDS, int(options.get("vocab_size", _WORDS)))
+        table[name] = Entry(build, functools.partial(tokens, least))
+    for name, (made, side, options) in pixels.items():
+        build = functools.partial(pixel_model, made, options)
+        table[name] = Entry(build, functools.partial(image, side))
+    for name, side in timm.items():
+        table[name] = Entry(functools.partial(timm_model, name), functools.partial(image, side))
+    return table
 
 
 def _entries() -> dict[str, Entry]:
     table = {
         "bart_base": Entry(_bart, _pair),
-        "qwen3_decode": Entry(_qwen3_step, functools.partial(past, 28, 8, 128, words=30000)),
-        "mistral_decode": Entry(_mistral_step, functools.partial(past, 20, 8, 64, words=30000)),
+        "qwen3_decode": Entry(_qwen3_step, functools.partial(past, 28, 8, 128, words=_WORDS)),
+        "mistral_decode": Entry(_mistral_step, functools.partial(past, 20, 8, 64, words=_WORDS)),
     }
-    for name, (made, options) in _TEXT.items():
-        build = functools.partial(transformers_model, made, options)
-        table[name] = Entry(build, functools.partial(tokens, 30000))
-    for name, (made, side, options) in _PIXELS.items():
-        build = functools.partial(pixel_model, made, options)
+    table |= named(_TEXT, _PIXELS, _TIMM)
+    for name, side in _TORCHVISION.items():
+        build = functools.partial(torchvision_model, name)
         table[name] = Entry(build, functools.partial(image, side))
-    for sides, maker in ((_TIMM, timm_model), (_TORCHVISION, _torchvision)):
-        for name, side in sides.items():
-            table[name] = Entry(
-                functools.partial(maker, name), functools.partial(image, side)
-            )  # fmt: skip
     return table
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from validate.bench.models.zoo import diffusion, operators
-from validate.bench.models.zoo.entry import Entry, tokens
+from validate.bench.models.zoo.entry import Entry, image, tokens
 from validate.bench.models.zoo.language import plain_masks
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
@@ -21,14 +21,16 @@ _SIDES = {
 _VIDEO = {"r3d_18": (3, 16, 112, 112), "swin3d_t": (3, 16, 224, 224)}
 
 
-def _timm(name: str, tiny: bool) -> Any:
+def timm_model(name: str, tiny: bool) -> Any:
+    """A model of timm by name."""
     import timm
 
     del tiny
     return timm.create_model(name, pretrained=False)
 
 
-def _torchvision(name: str, tiny: bool) -> Any:
+def torchvision_model(name: str, tiny: bool) -> Any:
+    """A model of torchvision by name."""
     from torchvision import models
 
     del tiny
@@ -139,11 +141,6 @@ def _olmo2(tiny: bool) -> Any:
     return Olmo2ForCausalLM(config)
 
 
-def _image(side: int, batch: int, seq: int, dtype: Any, tiny: bool) -> Inputs:
-    del seq, tiny
-    return (torch.randn(batch, 3, side, side).to(dtype),), {}
-
-
 def _clip(shape: tuple[int, ...], batch: int, seq: int, dtype: Any, tiny: bool) -> Inputs:
     del seq, tiny
     return (torch.randn(batch, *shape).to(dtype),), {}
@@ -211,7 +208,7 @@ def _entries() -> dict[str, Entry]:
         "mamba2_130m": Entry(_mamba2, functools.partial(tokens, 50000)),
         "phi_decode": Entry(functools.partial(_plain, _phi), functools.partial(past, 24, 32, 64)),
         "wav2vec2_base": Entry(_wav2vec2, _sound),
-        "sam_encoder": Entry(_sam, functools.partial(_image, 1024)),
+        "sam_encoder": Entry(_sam, functools.partial(image, 1024)),
         "latent_unet": Entry(diffusion.LatentUNet, _latents),
         "dit_b": Entry(diffusion.DiT, _labelled),
         "fno2d": Entry(operators.Fno2d, _field),
@@ -219,11 +216,13 @@ def _entries() -> dict[str, Entry]:
         "gat": Entry(operators.Gat, _graph),
     }
     for name, side in _SIDES.items():
-        maker = _torchvision if name in ("maxvit_t", "deeplabv3_resnet50") else _timm
-        inputs = functools.partial(_image, side)
+        maker = torchvision_model if name in ("maxvit_t", "deeplabv3_resnet50") else timm_model
+        inputs = functools.partial(image, side)
         table[name] = Entry(functools.partial(maker, name), inputs)
     for name, shape in _VIDEO.items():
-        table[name] = Entry(functools.partial(_torchvision, name), functools.partial(_clip, shape))
+        table[name] = Entry(
+            functools.partial(torchvision_model, name), functools.partial(_clip, shape)
+        )
     return table
 
 
