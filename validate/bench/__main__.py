@@ -23,6 +23,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--wide", action="store_true", help="convolutions of every kind and network")
     plan.add_argument("--split", action="store_true", help="depth-wise and grouped ones most")
     plan.add_argument("--likely", action="store_true", help="convolutions as strangers draw them")
+    plan.add_argument("--scans", action="store_true", help="convolutions along one size at a time")
     plan.add_argument("--again", type=Path, help="folder of measured tables to draw repeats from")
     plan.add_argument("--again-points", type=int, default=100, help="repeats that are drawn")
     plan.add_argument(
@@ -71,38 +72,45 @@ def _count(text: str) -> tuple[str, int]:
     return name, int(number)
 
 
+def _plan(args: argparse.Namespace) -> None:
+    """Write a plan and say what it costs."""
+    from validate.bench import conv_draws, conv_scans, plan
+
+    if args.scans:
+        entries = conv_scans.build(args.seed)
+    elif args.convs:
+        strata = conv_draws.STRATA
+        for asked, others in (
+            (args.weak, conv_draws.WEAK),
+            (args.wide, conv_draws.WIDE),
+            (args.split, conv_draws.SPLIT),
+            (args.likely, conv_draws.LIKELY),
+        ):
+            strata = others if asked else strata
+        entries = conv_draws.build(args.convs, args.seed, strata)
+    else:
+        entries = plan.build(
+            args.preset,
+            args.seed,
+            points=args.points,
+            families=args.families,
+            counts=dict(_count(text) for text in args.counts or ()),
+        )
+    if args.again is not None:
+        draw = conv_draws.repeats if args.convs else plan.again
+        repeats = draw(args.again, args.again_points, args.seed)
+        entries = plan.merge([plan.without(entries, args.again), repeats])
+    for folder in args.without:
+        entries = plan.without(entries, folder)
+    plan.write(args.out, entries)
+    print(plan.describe(entries))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command; exit status 0, or 1 when nothing was measured."""
     args = _parser().parse_args(argv)
     if args.command == "plan":
-        from validate.bench import conv_draws, plan
-
-        if args.convs:
-            strata = conv_draws.STRATA
-            for asked, others in (
-                (args.weak, conv_draws.WEAK),
-                (args.wide, conv_draws.WIDE),
-                (args.split, conv_draws.SPLIT),
-                (args.likely, conv_draws.LIKELY),
-            ):
-                strata = others if asked else strata
-            entries = conv_draws.build(args.convs, args.seed, strata)
-        else:
-            entries = plan.build(
-                args.preset,
-                args.seed,
-                points=args.points,
-                families=args.families,
-                counts=dict(_count(text) for text in args.counts or ()),
-            )
-        if args.again is not None:
-            draw = conv_draws.repeats if args.convs else plan.again
-            repeats = draw(args.again, args.again_points, args.seed)
-            entries = plan.merge([plan.without(entries, args.again), repeats])
-        for folder in args.without:
-            entries = plan.without(entries, folder)
-        plan.write(args.out, entries)
-        print(plan.describe(entries))
+        _plan(args)
         return 0
     if args.command == "measure":
         from validate.bench import relay, runner, turns
