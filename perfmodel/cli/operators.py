@@ -49,17 +49,39 @@ def ops(
                 "power",
                 "energy",
                 "calibrated",
+                "fits",
             ],
             [_line(row, MEASURED_KEYS) for row in rows],
         )
     else:
         typer.echo(f"{len(rows)} operators priced on {on}: {out}")
+    too_large = [i for i, row in enumerate(rows) if not row.get("fits", True)]
+    if too_large:
+        if not json:
+            _complain(records, rows, too_large, on)
+        raise typer.Exit(3)
+
+
+def _complain(
+    records: list[tuple[str, Any]], rows: list[dict[str, Any]], too_large: list[int], on: str
+) -> None:
+    """Name the largest operator that has no room, and what helps."""
+    from perfmodel.hardware import accelerator_of
+    from perfmodel.units import format_bytes
+
+    worst = max(too_large, key=lambda i: rows[i]["held_bytes"])
+    has = format_bytes(accelerator_of(on).memory_capacity)
+    typer.echo(
+        f"{len(too_large)} of {len(rows)} do not fit; the largest, {records[worst][0]}, needs "
+        f"{format_bytes(rows[worst]['held_bytes'])}, has {has}: split it over devices or calls",
+        err=True,
+    )
 
 
 def _line(row: dict[str, Any], unread: frozenset[str]) -> list[str]:
     prices = {
         "latency_us", "lower_us", "low_us", "high_us", "bound", "calibrated", "board_w",
-        "energy_mj", "board_calibrated",
+        "energy_mj", "board_calibrated", "held_bytes", "fits",
     }  # fmt: skip
     about = "" if row.get("board_calibrated") else "~"
     sizes = " ".join(
@@ -74,4 +96,5 @@ def _line(row: dict[str, Any], unread: frozenset[str]) -> list[str]:
         f"{about}{row['board_w']:.0f} W" if "board_w" in row else "",
         f"{about}{row['energy_mj']:.4g} mJ" if "board_w" in row else "",
         "yes" if row["calibrated"] else "no",
+        "" if "fits" not in row else "yes" if row["fits"] else "no",
     ]

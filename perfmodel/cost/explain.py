@@ -23,8 +23,9 @@ from perfmodel.cost.price import price
 from perfmodel.cost.tasks import tasks_of
 from perfmodel.errors import WorkloadError
 from perfmodel.estimate import Estimate, leaf
-from perfmodel.hardware import Hardware, accelerator_of
+from perfmodel.hardware import Accelerator, Hardware, accelerator_of
 from perfmodel.hardware.sources import citation_keys, source_of
+from perfmodel.units import format_bytes
 from perfmodel.workload.op import Op
 
 _TURNS_ON: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
@@ -127,8 +128,15 @@ def estimate(op: Op, accelerator: Hardware, *, efficiency: Efficiency | None = N
         parts=(bound, whole, correction),
         relation="detail",
         citations=citations,
-        note=f"on {accelerator.name}",
+        note=f"on {accelerator.name}{_room(op, accelerator)}",
     )
+
+
+def _room(op: Op, accelerator: Accelerator) -> str:
+    held, has = float(op.bytes_held), accelerator.memory_capacity
+    if held <= has:
+        return ""
+    return f", which it does not fit: needs {format_bytes(held)}, has {format_bytes(has)}"
 
 
 def _file_of(kernel: str, family: str) -> str:

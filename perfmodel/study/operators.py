@@ -9,9 +9,9 @@ from typing import Any, Final
 import numpy as np
 
 from perfmodel.cost import price
-from perfmodel.cost.power import Draw, draw
+from perfmodel.cost.power import draw
 from perfmodel.errors import PerfmodelError, WorkloadError
-from perfmodel.hardware import Accelerator, Cluster, Link, load, load_cluster
+from perfmodel.hardware import Accelerator, Cluster, Hardware, Link, load, load_cluster
 from perfmodel.network.collectives import price_collective
 from perfmodel.study.measured_rows import as_operator
 from perfmodel.workload.op import Collective, Op, op_from_dict
@@ -25,7 +25,7 @@ MEASURED_KEYS: Final = frozenset(
 
 def price_records(
     records: Sequence[tuple[str, Any]],
-    hardware: str | Path | Accelerator | Cluster,
+    hardware: Hardware,
     *,
     ignored: Collection[str] = (),
 ) -> list[dict[str, Any]]:
@@ -43,9 +43,11 @@ def price_records(
     Returns
     -------
     list of dict
-        The input keys plus ``latency_us lower_us low_us high_us bound calibrated``, and of a kernel
-        on a chip of known design power ``board_w energy_mj board_calibrated``: power while it runs
-        back to back [W], energy of one call [mJ], whether power was read there of any as short.
+        The input keys plus ``latency_us lower_us low_us high_us bound calibrated``; of a kernel
+        ``held_bytes fits``: what the device's memory holds for it at once, at the least [B], and
+        whether there is room; and on a chip of known design power ``board_w energy_mj
+        board_calibrated``: power while it runs back to back [W], energy of one call [mJ], whether
+        power was read there of any as short.
 
     Raises
     ------
@@ -56,30 +58,19 @@ def price_records(
     operators = [one_operator(where, record, ignored) for where, record in records]
     rows: list[dict[str, Any]] = [dict(record) for _, record in records]
     for places, op in stacked(operators):
-        columns = _collective(op, hardware) if isinstance(op, Collective) else _kernel(op, target)
-        seconds, lower, low, high, bound, calibrated = columns
-        drawn = None if isinstance(op, Collective) else _draw(op, target, seconds)
+        if isinstance(op, Collective):
+            columns = _collective(op, hardware)
+        else:
+            columns = _kernel(op, _device(op, target))
+        lists = {name: column.tolist() for name, column in columns.items()}
         for i, place in enumerate(places):
-            rows[place] |= {
-                "latency_us": float(seconds[i]) * 1e6,
-                "lower_us": float(lower[i]) * 1e6,
-                "low_us": float(low[i]) * 1e6,
-                "high_us": float(high[i]) * 1e6,
-                "bound": str(bound[i]),
-                "calibrated": bool(calibrated[i]),
-            }
-            if drawn is not None:
-                rows[place] |= {
-                    "board_w": float(drawn.watts[i]),
-                    "energy_mj": float(drawn.joules[i]) * 1e3,
-                    "board_calibrated": bool(drawn.calibrated[i]),
-                }
+            rows[place] |= {name: values[i] for name, values in lists.items()}
     return rows
 
 
 def price_or_refuse(
     records: Sequence[tuple[str, Any]],
-    hardware: str | Path | Accelerator | Cluster,
+    hardware: Hardware,
     *,
     ignored: Collection[str] = (),
 ) -> list[dict[str, Any] | PerfmodelError]:
@@ -97,13 +88,6 @@ def price_or_refuse(
     return first + price_or_refuse(records[half:], hardware, ignored=ignored)
 
 
-def _draw(op: Op, target: Accelerator | Cluster | Link, seconds: Any) -> Draw | None:
-    accelerator = target.accelerator if isinstance(target, Cluster) else target
-    if not isinstance(accelerator, Accelerator) or accelerator.tdp is None:
-        return None
-    return draw(op, accelerator, seconds=seconds)
-
-
 def one_operator(where: str, record: Any, ignored: Collection[str]) -> Op:
     """The operator of a record, whose sizes have to be single numbers."""
     if isinstance(record, dict):
@@ -117,7 +101,7 @@ def one_operator(where: str, record: Any, ignored: Collection[str]) -> Op:
     return op
 
 
-def _kernel(op: Op, target: Accelerator | Cluster | Link) -> tuple[Any, ...]:
+def _device(op: Op, target: Accelerator | Cluster | Link) -> Accelerator:
     if isinstance(target, Link):
         raise WorkloadError(
             f"operator {op.family}",
@@ -125,13 +109,25 @@ def _kernel(op: Op, target: Accelerator | Cluster | Link) -> tuple[Any, ...]:
             "an accelerator, a node or a cluster",
             repair="name the device that runs the operator",
         )
-    priced = price(op, target.accelerator if isinstance(target, Cluster) else target)
-    return (
-        priced.seconds, priced.lower, priced.low, priced.high, priced.bound, priced.calibrated
-    )  # fmt: skip
+    return target.accelerator if isinstance(target, Cluster) else target
 
 
-def _collective(op: Collective, hardware: str | Path | Accelerator | Cluster) -> tuple[Any, ...]:
+def _kernel(op: Op, device: Accelerator) -> dict[str, Any]:
+    priced = price(op, device)
+    held = np.broadcast_to(np.asarray(op.bytes_held, dtype=np.float64), priced.seconds.shape)
+    columns = _times(priced, priced.bound)
+    columns |= {"held_bytes": held, "fits": held <= device.memory_capacity}
+    if device.tdp is None:
+        return columns
+    drawn = draw(op, device, seconds=priced.seconds)
+    return columns | {
+        "board_w": drawn.watts,
+        "energy_mj": drawn.joules * 1e3,
+        "board_calibrated": drawn.calibrated,
+    }
+
+
+def _collective(op: Collective, hardware: Hardware) -> dict[str, Any]:
     """A named node is repeated until all ranks have a device; a cluster value is taken as it is."""
     target = load(hardware) if isinstance(hardware, str | Path) else hardware
     if not isinstance(target, Cluster):
@@ -146,5 +142,16 @@ def _collective(op: Collective, hardware: str | Path | Accelerator | Cluster) ->
         target = load_cluster(hardware, nodes=-(-int(world.max()) // target.devices_per_node))
     inside = np.minimum(world, target.devices_per_node)
     priced = price_collective(op.op, op.bytes, world, target, ranks_per_node=inside)
-    bound = np.where(priced.latency > priced.moving, "latency", "network")
-    return priced.seconds, priced.lower, priced.low, priced.high, bound, priced.calibrated
+    return _times(priced, np.where(priced.latency > priced.moving, "latency", "network"))
+
+
+def _times(priced: Any, bound: Any) -> dict[str, Any]:
+    """Columns that the prices of kernels and of collectives have alike."""
+    return {
+        "latency_us": priced.seconds * 1e6,
+        "lower_us": priced.lower * 1e6,
+        "low_us": priced.low * 1e6,
+        "high_us": priced.high * 1e6,
+        "bound": bound,
+        "calibrated": priced.calibrated,
+    }

@@ -156,6 +156,27 @@ def test_specs_lists_and_shows_with_sources(perfmodel):
     assert "nvidia-h100-datasheet-2023" in out
 
 
+def test_operators_that_no_memory_holds_are_named(perfmodel, tmp_path):
+    source = tmp_path / "ops.jsonl"
+    records = [
+        {"op": "gemm", "m": 512, "n": 512, "k": 512, "dtype": "bf16"},
+        {"op": "gemm", "m": 2**18, "n": 2**18, "k": 512, "dtype": "bf16"},
+        # The result may overwrite what is read: 64 GiB have room though 128 GiB are moved.
+        {"op": "elementwise", "kind": "relu", "numel": 2**35, "dtype": "bf16"},
+    ]
+    source.write_text("".join(json.dumps(record) + "\n" for record in records))
+    code, out, _ = perfmodel("ops", source, "--on", "h100-sxm5-80gb", "--json")
+    assert code == 3
+    rows = json.loads(out)
+    assert [row["fits"] for row in rows] == [True, False, True]
+    assert rows[1]["held_bytes"] == 2 * (2**36 + 2 * 512 * 2**18)
+    assert rows[2]["held_bytes"] == 2**36
+    code, out, err = perfmodel("ops", source, "--on", "h100-sxm5-80gb")
+    assert code == 3
+    assert "ops.jsonl:2, needs 128.5 GiB, has 79.65 GiB" in err
+    assert len(out.splitlines()) == 4
+
+
 def test_ops_keeps_input_keys_and_writes_json_lines(perfmodel, tmp_path):
     source = tmp_path / "ops.jsonl"
     records = [

@@ -39,6 +39,8 @@ class Op:
     family: ClassVar[str] = ""
     may_be_zero: ClassVar[frozenset[str]] = frozenset()
     choices: ClassVar[dict[str, tuple[str, ...]]] = {}
+    in_place: ClassVar[bool] = True
+    """Whether results may take the place of operands; products' and convolutions' may not."""
 
     def __post_init__(self) -> None:
         shapes = []
@@ -92,6 +94,16 @@ class Op:
     def bytes_moved(self) -> Count:
         """Operands plus results [B]."""
         return self.bytes_read + self.bytes_written
+
+    @property
+    def bytes_held(self) -> Count:
+        """What device memory holds at once, at the least [B]: in place, the larger side only."""
+        if not self.in_place:
+            return self.bytes_moved
+        read, written = self.bytes_read, self.bytes_written
+        if isinstance(read, int) and isinstance(written, int):
+            return max(read, written)
+        return np.maximum(read, written)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of the operator; arrays become lists, sizes left open stay out."""

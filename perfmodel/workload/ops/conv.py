@@ -41,6 +41,8 @@ class _Conv(Op):
 
     __slots__ = ()
 
+    in_place: ClassVar[bool] = False
+
     n: Size
     c_in: Size
     c_out: Size

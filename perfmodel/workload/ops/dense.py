@@ -27,6 +27,7 @@ class Gemm(Op):
     """
 
     family: ClassVar[str] = "gemm"
+    in_place: ClassVar[bool] = False
     choices: ClassVar[dict[str, tuple[str, ...]]] = {"trans": ("tn", "nn", "nt", "tt")}
 
     m: Size
@@ -61,6 +62,7 @@ class GroupedGemm(Op):
     """
 
     family: ClassVar[str] = "grouped_gemm"
+    in_place: ClassVar[bool] = False
     may_be_zero: ClassVar[frozenset[str]] = frozenset({"rows"})
     choices: ClassVar[dict[str, tuple[str, ...]]] = {"direction": ("fwd", "wgrad")}
 
@@ -126,6 +128,7 @@ class Attention(Op):
     """
 
     family: ClassVar[str] = "attention"
+    in_place: ClassVar[bool] = False
     may_be_zero: ClassVar[frozenset[str]] = frozenset({"window", "v_head_dim"})
     choices: ClassVar[dict[str, tuple[str, ...]]] = {"direction": ("fwd", "bwd")}
 
