@@ -5,6 +5,7 @@ import gzip
 import io
 import sys
 import textwrap
+import threading
 
 import pytest
 
@@ -56,3 +57,37 @@ def test_a_processor_times_what_a_plan_holds(tmp_path):
     tally = quick.measure(plan, tmp_path, 60.0, "cpu")
     assert (tally["timed"], tally["failed"]) == (2, 1)
     assert all(float(row["latency_us"]) > 0.0 for row in _rows(tmp_path))
+
+
+def test_several_processes_share_a_plan(tmp_path, monkeypatch):
+    monkeypatch.setattr(quick, "CHUNK", 2)
+    script = tmp_path / "fake.py"
+    script.write_text(textwrap.dedent(FAKE))
+    plan = [_gemm(m) for m in (1, 2, 13, 3, 15, 4, 5, 6)]
+    command = [sys.executable, str(script)]
+    tally = quick.measure(plan, tmp_path / "run", 60.0, "cpu", command, processes=3)
+    assert tally == {"timed": 5, "failed": 3, "restarts": 1}
+    assert sorted(int(row["m"]) for row in _rows(tmp_path / "run")) == [1, 2, 4, 5, 6]
+
+
+def test_a_turn_keeps_others_waiting(tmp_path):
+    first, second = (quick.Turns(str(tmp_path / "turn")) for _ in range(2))
+    order = []
+
+    def other():
+        with second.turn():
+            order.append("other")
+
+    with first.turn():
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join(0.2)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "other"]
+
+
+@pytest.mark.torch
+def test_processes_on_a_processor_take_turns(tmp_path):
+    tally = quick.measure([_gemm(8 * m) for m in range(1, 5)], tmp_path, 60.0, "cpu", processes=2)
+    assert (tally["timed"], tally["failed"]) == (4, 0)

@@ -25,7 +25,8 @@ def make(op: Op, pool: Pool) -> list[Call]:
     if op.get("trans", usual_trans(op)) != usual_trans(op):
         return _make_laid(op, pool)
     _precision(dtype)
-    one = torch.ones((), device=pool.device)
+    # A product of other kinds is cut without any work for the device.
+    one = torch.ones((), device=pool.device) if dtype == "fp8_e4m3" else None
     calls: list[Call] = []
     for _ in range(pool.sets(traffic(op)[0])):
         if batch > 1:
