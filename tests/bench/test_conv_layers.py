@@ -63,3 +63,14 @@ def test_the_likely_plan_holds_ordinary_sizes_most_and_every_cell():
     assert 0.5 * len(entries) < len(dense) < 0.8 * len(entries)
     even = [e for e in dense if e["c_out"] % 8 == 0 and (e["c_in"] % 8 == 0 or e["c_in"] <= 4)]
     assert len(even) > 0.8 * len(dense)
+
+
+def test_the_aimed_plan_holds_first_layers_and_every_cell():
+    entries = conv_draws.build(1500, seed=2, strata=conv_draws.AIMED)
+    assert len({ops.key(e) for e in entries}) == len(entries)
+    cells = {(e["op"], e["pass"], e["layout"], e["dtype"]) for e in entries[: len(entries) // 2]}
+    assert len(cells) == 2 * 3 * 2 * 4
+    stems = [e for e in entries if e["op"] == "conv2d" and e["groups"] == 1 and e["c_in"] <= 4]
+    assert len(stems) > 0.04 * len(entries)
+    assert {e["pass"] for e in stems if e["kernel"] == e["stride"] > 2} == {"fwd", "wgrad"}
+    assert Counter(ops.family(e) for e in entries)["conv2d_grouped"] > 0.2 * len(entries)

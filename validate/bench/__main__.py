@@ -23,6 +23,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--wide", action="store_true", help="convolutions of every kind and network")
     plan.add_argument("--split", action="store_true", help="depth-wise and grouped ones most")
     plan.add_argument("--likely", action="store_true", help="convolutions as strangers draw them")
+    plan.add_argument("--aimed", action="store_true", help="the same, where they are priced worst")
     plan.add_argument("--scans", action="store_true", help="convolutions along one size at a time")
     plan.add_argument("--again", type=Path, help="folder of measured tables to draw repeats from")
     plan.add_argument("--again-points", type=int, default=100, help="repeats that are drawn")
@@ -85,6 +86,7 @@ def _plan(args: argparse.Namespace) -> None:
             (args.wide, conv_draws.WIDE),
             (args.split, conv_draws.SPLIT),
             (args.likely, conv_draws.LIKELY),
+            (args.aimed, conv_draws.AIMED),
         ):
             strata = others if asked else strata
         entries = conv_draws.build(args.convs, args.seed, strata)

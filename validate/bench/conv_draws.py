@@ -212,6 +212,38 @@ LIKELY = _likely()
 """As a stranger would draw: sizes free of any network and networks' layers alike, every kind in
 both layouts and all number types; those most that are priced with the largest errors."""
 
+
+def _aimed() -> tuple[Stratum, ...]:
+    rows: dict[str, _Shares] = {
+        "fwd": (
+            ("plain_dense", "point", (70, 60, 20, 20)),
+            ("plain_dense", "", (60, 30, 50, 50)),
+            ("plain_dense", "stem", (35, 20, 25, 15)),
+            ("plain_depthwise", "", (60, 30, 15, 10)),
+            ("plain_grouped", "", (110, 50, 40, 40)),
+        ),
+        "dgrad": (
+            ("plain_dense", "point", (60, 40, 20, 20)),
+            ("plain_dense", "", (70, 50, 40, 70)),
+            ("plain_depthwise", "", (50, 35, 15, 10)),
+            ("plain_grouped", "", (80, 60, 60, 60)),
+        ),
+        "wgrad": (
+            ("plain_dense", "point", (50, 35, 80, 55)),
+            ("plain_dense", "", (50, 70, 50, 80)),
+            ("plain_dense", "stem", (20, 15, 15, 15)),
+            ("plain_depthwise", "", (80, 70, 30, 15)),
+            ("plain_grouped", "", (80, 80, 50, 60)),
+        ),
+    }
+    rest: _Shares = (("plain_volume", "", (30, 20, 25, 20)),)
+    return tuple(s for which, row in rows.items() for s in _by_cell(which, (*row, *rest)))
+
+
+AIMED = _aimed()
+"""Sizes free of any network, as in :data:`LIKELY`, shared out by what a cell then lost above 8 %,
+and the first layers of networks."""
+
 _WIDTHS = (3, 6, 12, 20, 24, 28, 36, 40, 48, 56, 60, 72, 80, 84, 100, 112, 116, 128)
 _GROUPS = (2, 2, 3, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 32)
 
@@ -235,9 +267,27 @@ def _point(op: Entry, _: random.Random) -> Entry:
     return op | {"kernel": 1, "stride": 1, "padding": 0}
 
 
-CHANGES = {"uneven": _uneven, "odd": _odd, "point": _point}
+# (kernel, stride, padding) of first layers, and the sides of images.
+_STEMS = ((3, 1, 1), (3, 2, 1), (3, 2, 1), (7, 2, 3), (7, 2, 3), (5, 1, 2), (4, 4, 0), (2, 2, 0),
+          (8, 8, 0), (14, 14, 0), (16, 16, 0), (16, 16, 0), (32, 32, 0))  # fmt: skip
+_IMAGES = (28, 32, 32, 64, 96, 112, 128, 160, 192, 224, 224, 224, 240, 256, 256, 288, 299, 300,
+           320, 336, 384, 448, 512)  # fmt: skip
+
+
+def _stem(op: Entry, rng: random.Random) -> Entry:
+    """The first layer of a network: few channels of an image, by patches or a small filter."""
+    kernel, stride, padding = rng.choice(_STEMS)
+    side, wide = rng.choice(_IMAGES), rng.choice((16, 24, 32, 32, 40, 48, 64, 64, 80, 96, 128))
+    deep = rng.choice((96, 128, 192, 384, 512, 768, 768, 1024, 1280))
+    changed = {"kernel": kernel, "stride": stride, "padding": padding, "h": side, "w": side}
+    c_out = deep if kernel > 7 else wide
+    return op | changed | {"c_in": rng.choice((1, 3, 3, 3, 3, 4)), "c_out": c_out}
+
+
+CHANGES = {"uneven": _uneven, "odd": _odd, "point": _point, "stem": _stem}
 """Groups and channels of a group that no kernel is made for, which a library has to emulate
-(RegNetX, CondenseNet, ShuffleNet); uneven channels of dense layers; plain products."""
+(RegNetX, CondenseNet, ShuffleNet); uneven channels of dense layers; plain products; first
+layers."""
 _DRAWS: dict[str, Draw] = {name: draw for name, (_, _, draw) in FAMILIES.items()}
 _DRAWS["volume"] = volume
 _DRAWS |= {f"wide_{name}": conv_layers.draw(name) for name in ("dense", "depthwise", "grouped")}
