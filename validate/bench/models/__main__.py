@@ -22,8 +22,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 PROTOCOL = (
     "random weights and inputs; 3 warm steps; step_us: groups of steps in a steady stream, events "
     "between groups, in ten pieces with a probe of the host around each (in both threads of a "
-    "training step, which also runs once with probes inside); wall_us: host clock over the same "
-    "pieces; "
+    "training step); woven_us: another stream with blocks of the probe between steps; wall_us: "
+    "host clock over the pieces; "
     "latency_us and host_us: single steps from an idle device, to completion and to the return of "
     "the host; memory from an emptied cache over two settled steps; cudnn.benchmark on unless the "
     "case says otherwise; kernels: one step under torch.profiler; compiled: torch.compile default "
@@ -44,6 +44,10 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--keys", type=Path, help="measure these keys alone, a line each, in order")
     parser.add_argument("--no-profile", action="store_true", help="time alone, no kernels")
     parser.add_argument("--kineto", action="store_true", help="profile each, and keep its trace")
+    parser.add_argument(
+        "--then", action="append", default=[], metavar="PART:KEYS:OUT:SECONDS",
+        help="another such run afterwards, in the same process, which has imported already",
+    )  # fmt: skip
     parser.add_argument("--limit", type=int, default=0, help="at most so many cases a part")
     parser.add_argument("--processes", type=int, default=min(16, os.cpu_count() or 1))
     parser.add_argument("--list", action="store_true", help="print the keys and stop")
@@ -85,17 +89,39 @@ def main(argv: list[str] | None = None) -> int:
         from validate.bench.models import trace
 
         return trace.main(given[1:])
-    options = _arguments(given)
-    from validate.bench import nvml
-    from validate.bench.models import cases, cases_draw, cases_fresh, cases_more, drive, files
+    runs = [_arguments(given)]
+    runs += [_another(runs[0], one) for one in runs[0].then]
+    plans = [_plan(one) for one in runs]
+    if any(plan is None for plan in plans):
+        return 2
+    if runs[0].list:
+        print("\n".join(c.key for plan in plans for part in plan or () for c in part))
+        return 0
+    versions = _preload()
+    print(f"imports took {time.monotonic() - begin:.1f} s: {versions}", flush=True)
+    from validate.bench.models import drive
+
+    context = drive.context_for(runs[0].device)
+    count = 0
+    for options, plan in zip(runs, plans, strict=True):
+        count += _measured(options, plan or ([], []), versions, context, given, begin)
+        begin = time.monotonic()
+    return 0 if count else 1
+
+
+def _another(first: argparse.Namespace, words: str) -> argparse.Namespace:
+    """Options of a run behind the first: ``compiled:list.keys:out/compiled:120``."""
+    part, keys, out, seconds = words.split(":")
+    changes = {"part": part, "keys": Path(keys), "out": Path(out), "seconds": float(seconds)}
+    return argparse.Namespace(**(vars(first) | changes))
+
+
+def _plan(options: argparse.Namespace) -> tuple[list[Any], list[Any]] | None:
+    """Cases of a run, launched one by one and compiled; None where a key names none."""
+    from validate.bench.models import cases, files, plans
 
     parts = options.part.split(",")
-    plan = {
-        "full": lambda: [*cases.eager(), *cases_more.eager(), *cases_fresh.eager(),
-                         *cases.compiled(), *cases_more.compiled(), *cases_fresh.compiled(),
-                         *cases_draw.eager(), *cases_draw.compiled()],
-        "h200": cases.h200, "clean": cases.clean,
-    }[options.preset]()  # fmt: skip
+    plan = {"full": plans.every, "h200": cases.h200, "clean": cases.clean}[options.preset]()
     skipped: set[str] = set()
     for path in [*options.skip, options.out / files.CASES]:
         skipped |= files.done(path)
@@ -106,7 +132,7 @@ def main(argv: list[str] | None = None) -> int:
         strange = [k for k in wanted if k not in named and k not in skipped]
         if strange:
             print(f"no such case: {', '.join(strange)} (--list prints them)", file=sys.stderr)
-            return 2
+            return None
         plan = [named[k] for k in wanted if k in named]
     serial = [c for c in plan if not c.mode.startswith("compiled") and "eager" in parts]
     compiled = [c for c in plan if c.mode.startswith("compiled") and "compiled" in parts]
@@ -122,9 +148,18 @@ def main(argv: list[str] | None = None) -> int:
         serial = _one_each([c for c in serial if c.mode == "eager" or options.device == "cuda"])
     if options.limit:
         serial, compiled = serial[: options.limit], compiled[: options.limit]
-    if options.list:
-        print("\n".join(c.key for c in [*serial, *compiled]))
-        return 0
+    return serial, compiled
+
+
+def _measured(
+    options: argparse.Namespace, plan: tuple[list[Any], list[Any]], versions: dict[str, str],
+    context: Any, given: list[str], begin: float,
+) -> int:  # fmt: skip
+    """Take one run; cases done."""
+    from validate.bench import nvml
+    from validate.bench.models import drive, files
+
+    serial, compiled = plan
     options.out.mkdir(parents=True, exist_ok=True)
 
     def left() -> float:
@@ -132,11 +167,9 @@ def main(argv: list[str] | None = None) -> int:
 
     facts: dict[str, Any] = {
         "command": _command(given), "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "budget_s": options.seconds, "protocol": PROTOCOL, "library": _preload(),
+        "budget_s": options.seconds, "protocol": PROTOCOL, "library": versions,
         "board": nvml.board_facts(), "cpu_count": os.cpu_count() or 0,
     }  # fmt: skip
-    print(f"imports took {time.monotonic() - begin:.1f} s: {facts['library']}", flush=True)
-    context = drive.context_for(options.device)
     count = 0
     todo: list[tuple[str, Callable[[], int]]] = [
         (
@@ -164,8 +197,8 @@ def main(argv: list[str] | None = None) -> int:
         count += work()
         facts |= {f"{name}_wall_s": round(time.monotonic() - begin, 1), "board_end": nvml.board_facts()}  # noqa: E501  # fmt: skip
         files.about(options.out, facts | {"cases": count})
-    print(f"{count} cases in {time.monotonic() - begin:.0f} s", flush=True)
-    return 0 if count else 1
+    print(f"{options.out.name}: {count} cases in {time.monotonic() - begin:.0f} s", flush=True)
+    return count
 
 
 def _one_each(plan: list[Any]) -> list[Any]:

@@ -33,6 +33,8 @@ RESULTS = (
     "singles_forward_block_us", "singles_backward_block_us", "singles_after_block_us",
     "between_forward_us", "between_backward_us", "between_optimizer_us",
     "between_forward_block_us", "between_backward_block_us", "between_after_block_us",
+    "woven_us", "woven_first_us", "woven_block_us", "woven_lag_us", "woven_forward_us",
+    "woven_backward_us", "woven_backward_first_us", "woven_backward_block_us",
 )  # fmt: skip
 _OWN = tuple(n for n in NAMES if n not in ("profile", "kineto", "gb"))
 COLUMNS = ("case", *_OWN, *RESULTS)

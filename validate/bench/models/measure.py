@@ -14,13 +14,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from validate.bench.host_probe import block
-from validate.bench.models import state
+from validate.bench.models import state, woven
 from validate.bench.models.inside import Training
 from validate.bench.nvml import Board
 
 Step = Callable[[], Any]
-Probed = Callable[[Callable[[int], float], bool], dict[str, float]]
-"""A step with few or many probes in it, as :func:`validate.bench.models.inside.phased` answers."""
+Probed = Callable[[Callable[[int], float]], dict[str, float]]
+"""A step with probes in it, as :func:`validate.bench.models.inside.phased` answers."""
 GROUP_S, TOTAL_S, MAX_TOTAL_S = 6e-3, 0.25, 1.5
 MIN_GROUPS, MAX_GROUPS = 7, 25
 SINGLES = 9
@@ -215,7 +215,7 @@ def _singles(
             step()
             host.append(time.perf_counter() - begin)
         else:
-            inside.append(probed(device.blocks, False))
+            inside.append(probed(device.blocks))
             host.append(sum(inside[-1][part] for part in PHASES))
             begin += inside[-1]["beside"] + 2.0 * inside[-1]["after_block"]
         device.sync()
@@ -223,23 +223,22 @@ def _singles(
     return host, latency, pace, inside
 
 
-def timing(device: CpuDevice, step: Step, tiny: bool = False) -> dict[str, Any]:
+def timing(
+    device: CpuDevice, step: Step, tiny: bool = False, *, hosted: bool = True
+) -> dict[str, Any]:
     """Single steps, then a steady stream: device time, wall time, latency and host time of a step.
 
-    Between the pieces of the stream the host is probed; a training step also runs once with probes
-    in it.
+    Between the pieces of the stream the host is probed; then, where `hosted`, it is between every
+    two steps of another stream.
     """
     probed = step.probed if isinstance(step, Training) else None
     kind = "cuda" if device.cuda else "cpu"
     host, latency, pace, inside = _singles(device, step, probed, tiny)
-    singles = len(host)
     groups, per = plan(float(np.median(latency)), tiny)
     walked = [state.walk()]
     around, behind, samples, walls = [device.probe()], [], [], []
-    between: list[dict[str, float]] = []
     if probed is not None:
         behind.append(state.in_backward(device.probe, kind))
-        between.append(probed(device.blocks, True))
     medians: list[float] = []
     ran: dict[str, list[float]] = {}
     for size in pieces(groups):
@@ -254,7 +253,6 @@ def timing(device: CpuDevice, step: Step, tiny: bool = False) -> dict[str, Any]:
         around.append(device.probe())
         if probed is not None:
             behind.append(state.in_backward(device.probe, kind))
-            between.append(probed(device.blocks, True))
     row: dict[str, Any] = {
         "groups": groups,
         "steps_per_group": per,
@@ -265,7 +263,7 @@ def timing(device: CpuDevice, step: Step, tiny: bool = False) -> dict[str, Any]:
             f"{part}_host_us": float(np.median([one[part] for one in inside]) * 1e6)
             for part in PHASES
         }
-        row |= _inside(inside, "singles") | _inside(between, "between")
+        row |= _inside(inside, "singles")
     for name, probes in (("probe", pace), ("stream_probe", around), ("backward_probe", behind)):
         if not probes:
             continue
@@ -279,11 +277,13 @@ def timing(device: CpuDevice, step: Step, tiny: bool = False) -> dict[str, Any]:
     row |= {name: float(np.mean(values)) for name, values in ran.items()}
     walked.append(state.walk())
     row["walk_ns"], row["walk_last_ns"] = (1e9 * seconds for seconds in walked)
-    row["pieces_us"] = _listed(medians)
-    row["pieces_block_us"] = _listed([one[2] for one in around])
-    row["pieces_backward_us"] = _listed([one[2] for one in behind])
+    row["pieces_us"] = woven.listed(medians)
+    row["pieces_block_us"] = woven.listed([one[2] for one in around])
+    row["pieces_backward_us"] = woven.listed([one[2] for one in behind])
     row["cores"] = len(set(ran["core"]))
-    row["host_nogc_us"] = state.uncollected(step, device.sync, singles) * 1e6
+    if hosted:
+        count = woven.count_of(float(np.median(host)), tiny)
+        row |= woven.woven(step, device.blocks, device.sync, count)
     row |= _spread(samples, "step") | _spread(latency, "latency") | _spread(host, "host")
     return row | device.board()
 
@@ -295,13 +295,9 @@ BLOCKS = ("forward_block", "backward_block", "after_block")
 def _inside(found: list[dict[str, float]], name: str) -> dict[str, Any]:
     """Phases of single training steps, and the blocks that ran in them."""
     return {
-        f"{name}_{part}_us": _listed([one[part] for one in found]) for part in (*PHASES, *BLOCKS)
+        f"{name}_{part}_us": woven.listed([one[part] for one in found])
+        for part in (*PHASES, *BLOCKS)
     }
-
-
-def _listed(seconds: list[float]) -> str:
-    """Microseconds in one column."""
-    return " ".join(f"{1e6 * one:.5g}" for one in seconds)
 
 
 class _Counter(TorchDispatchMode):

@@ -192,8 +192,7 @@ class Session:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
-        sampled = None if case.mode.startswith("compiled") else model
-        return inside.Training(forward, update, sampled)
+        return inside.Training(forward, update)
 
     def prepare(self, case: Case) -> Callable[[], Any]:
         """Build and warm a case: what may take long and needs no quiet machine."""
@@ -264,7 +263,7 @@ class Session:
                        "peak_reserved": after["peak_reserved"],
                        "after_allocated": after["allocated"],
                        "after_reserved": after["reserved"]}  # fmt: skip
-            answer |= measure.timing(self.device, graph.replay, self.tiny)
+            answer |= measure.timing(self.device, graph.replay, self.tiny, hosted=False)
             del graph
             self.device.clean()
             return answer

@@ -1,7 +1,7 @@
 """What may tell why a process issues its steps at another pace than its probes do.
 
 All of it is cheap: counters of the kernel and of Python's collector around a stream of steps, the
-time of single steps with the collector off, and the time of the guards of a compiled function.
+time of the guards of a compiled function.
 """
 
 from __future__ import annotations
@@ -82,25 +82,6 @@ def between(first: Counters, last: Counters, steps: int) -> dict[str, Any]:
         "gc_old": old / steps,
         "core": core(),
     }
-
-
-def uncollected(step: Callable[[], Any], sync: Callable[[], None], singles: int) -> float:
-    """Median host seconds of single steps with the collector off."""
-    enabled = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    spent = []
-    try:
-        for _ in range(singles):
-            sync()
-            begin = time.perf_counter()
-            step()
-            spent.append(time.perf_counter() - begin)
-        sync()
-    finally:
-        if enabled:
-            gc.enable()
-    return sorted(spent)[len(spent) // 2]
 
 
 @lru_cache(maxsize=1)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from validate.bench.models import cases, cases_draw, cases_fresh, cases_more
+from validate.bench.models import plans
 from validate.bench.models.cases import Case
 
 CAPTURED = "-captured"
@@ -38,9 +38,7 @@ def name_of(case: Case) -> str:
 def recordings() -> list[Case]:
     """A case for each program, eager ones first, in the order of the measurement."""
     first: dict[str, Case] = {}
-    for case in [*cases.eager(), *cases.compiled(), *cases_more.eager(), *cases_more.compiled(),
-                 *cases_fresh.eager(), *cases_fresh.compiled(),
-                 *cases_draw.eager(), *cases_draw.compiled()]:  # fmt: skip
+    for case in plans.every():
         first.setdefault(name_of(case), replace(case, mode="eager"))
     kept, loops = [], set()
     for case in first.values():
@@ -214,9 +212,10 @@ def _record(case: Case, folder: Path, again: bool) -> str:
 
 def _others(case: Case) -> dict[str, str]:
     """Other ways of launching that may run other programs, with the suffixes of those."""
-    from validate.bench.models.zoo import draw, fresh, language
+    from validate.bench.models.zoo import draw, fresh, language, usual
 
-    masked = case.model in language.ENTRIES or case.model in (*MASKED, *fresh.TEXT, *draw.TEXT)
+    texts = (*MASKED, *language.ENTRIES, *fresh.TEXT, *draw.TEXT, *usual.TEXT)
+    masked = case.model in texts
     if case.kind == "train" and masked:
         return {"compiled": COMPILED}
     if case.kind != "infer" or case.model in LOOPS:

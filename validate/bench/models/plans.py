@@ -1,0 +1,20 @@
+"""All cases of all lists, in the order in which they were added."""
+
+from __future__ import annotations
+
+from validate.bench.models import cases, cases_draw, cases_fresh, cases_more, cases_usual
+from validate.bench.models.cases import Case
+
+
+def every() -> list[Case]:
+    """Eager, captured and compiled cases; of cases with one key the first counts."""
+    made = [
+        *cases.eager(), *cases_more.eager(), *cases_fresh.eager(),
+        *cases.compiled(), *cases_more.compiled(), *cases_fresh.compiled(),
+        *cases_draw.eager(), *cases_draw.compiled(),
+        *cases_usual.eager(), *cases_usual.compiled(),
+    ]  # fmt: skip
+    first: dict[str, Case] = {}
+    for case in made:
+        first.setdefault(case.key, case)
+    return list(first.values())
