@@ -21,7 +21,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 PROTOCOL = (
     "random weights and inputs; 3 warm steps; step_us: groups of steps in a steady stream, events "
-    "between groups, in ten pieces with a probe of the host around each (in both threads of a "
+    "between groups, in pieces with a probe of the host around each (in both threads of a "
     "training step); woven_us: another stream with blocks of the probe between steps; wall_us: "
     "host clock over the pieces; "
     "latency_us and host_us: single steps from an idle device, to completion and to the return of "

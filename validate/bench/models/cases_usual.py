@@ -75,6 +75,7 @@ UNREAD = Draw(
     trained_compiled=("distilgpt2", "llama_hf_small", "vit_tiny_patch16_224", "unet2d_narrow",
                       "distilroberta", "gpt2_wide8", "gpt_60m", "deit_base_patch16_224",
                       "resnet50d", "llama_350m"),
+    held_gb=2.0,
 )  # fmt: skip
 """Models that nothing had recorded before."""
 PREFILLED = (("llama_350m", 4, 512), ("llama_26b", 1, 1024), ("llama_1b_deep", 2, 512))

@@ -29,6 +29,8 @@ class Draw:
         Model, batch, context, GB.
     compiled, trained_compiled
         Those of them that run, and train, compiled too.
+    held_gb
+        What a compiled one that runs holds while others compile [GB].
     """
 
     last: tuple[str, ...]
@@ -37,6 +39,7 @@ class Draw:
     decoded: tuple[tuple[str, int, int, float], ...]
     compiled: tuple[str, ...]
     trained_compiled: tuple[str, ...]
+    held_gb: float = 4.0
 
 
 def _layout(draw: Draw, model: str) -> str:
@@ -73,7 +76,7 @@ def compiled(draw: Draw) -> list[Case]:
     infer = {case.model: case for case in inferred(draw) if case.mode == "eager"}
     train = {case.model: case for case in trained(draw)}
     cases = [train[name] for name in draw.trained_compiled]
-    cases += [replace(infer[name], gb=4.0) for name in draw.compiled]
+    cases += [replace(infer[name], gb=draw.held_gb) for name in draw.compiled]
     cases += [
         Case("decode", model, "eager", batch, seq, gb=gb) for model, batch, seq, gb in draw.decoded
     ]

@@ -23,9 +23,9 @@ Probed = Callable[[Callable[[int], float]], dict[str, float]]
 """A step with probes in it, as :func:`validate.bench.models.inside.phased` answers."""
 GROUP_S, TOTAL_S, MAX_TOTAL_S = 6e-3, 0.25, 1.5
 MIN_GROUPS, MAX_GROUPS = 7, 25
-SINGLES = 9
+SINGLES = 7
 PROBE_CALLS, PROBE_ADDS, PROBE_BLOCKS = 100, 10_000, 15
-CHUNKS = 10
+CHUNKS = 6
 """Pieces of a steady stream, with a probe of the host before each and after the last."""
 
 
