@@ -26,7 +26,7 @@ from perfmodel.calibrate.run import FEWEST_ROWS, helpers_of, rough_coefficients
 from perfmodel.calibrate.samples import FUSED, Samples, samples_of
 from perfmodel.calibrate.score import score_samples
 from perfmodel.calibrate.spread import Spread, in_turn
-from perfmodel.calibrate.store import read_records, write_records
+from perfmodel.calibrate.store import HELD_OUT, read_records, write_records
 from perfmodel.calibrate.together import is_shared, without_fold
 from perfmodel.calibrate.transfer import leave_one_chip_out, read_published
 from perfmodel.cost import Efficiency, load_coefficients
@@ -149,7 +149,7 @@ def _rows_of(name: str) -> dict[str, Samples]:
 def held_out() -> list[Record]:
     """Stored predictions of the calibrated chips' rows, each by folds that did not see it."""
     found: list[Record] = []
-    for path in sorted(efficiency_folder().glob("*/held_out.csv")):
+    for path in sorted(efficiency_folder().glob(f"*/{HELD_OUT}")):
         found += read_records(path)
     return found
 
@@ -223,13 +223,13 @@ def report() -> str:
                 repeat_table(pairs),
                 "",
             ]
-    if (STORED / "sibling.csv").is_file():
-        moved = read_records(STORED / "sibling.csv")
+    if (STORED / "sibling.csv.gz").is_file():
+        moved = read_records(STORED / "sibling.csv.gz")
         parts += ["## An H200 from an H100's fit, without its own data", "", _twice(moved), ""]
         parts += [markdown(summaries(moved, lambda r: f"to {r.chip}"), "direction"), ""]
         parts += [markdown(summaries(moved, lambda r: f"to {r.chip}: {base(r)}"), "kernel"), ""]
-    if (STORED / "one_chip_out.csv").is_file():
-        out = read_records(STORED / "one_chip_out.csv")
+    if (STORED / "one_chip_out.csv.gz").is_file():
+        out = read_records(STORED / "one_chip_out.csv.gz")
         parts += ["## Leave one chip out, published tables", ""]
         parts += [markdown(summaries(out, lambda r: r.chip), "chip"), ""]
         classes = summaries(out, _class)
@@ -286,9 +286,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.refit:
         STORED.mkdir(exist_ok=True)
     if args.refit in ("published", "all"):
-        write_records(STORED / "one_chip_out.csv", one_chip_out())
+        write_records(STORED / "one_chip_out.csv.gz", one_chip_out())
     if args.refit in ("sibling", "all"):
-        write_records(STORED / "sibling.csv", sibling_transfer(processes(args.jobs)))
+        write_records(STORED / "sibling.csv.gz", sibling_transfer(processes(args.jobs)))
     text = report()
     if args.out is not None:
         args.out.write_text(text, encoding="utf-8")

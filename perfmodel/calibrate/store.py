@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import io
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Final
 
 from perfmodel.calibrate.learn import COVERAGE, Learned
 from perfmodel.calibrate.measurements import Measurements
@@ -16,6 +19,9 @@ from perfmodel.cost.fitted import write_arrays
 from perfmodel.cost.layers import POOLED_FILE, Pooled, write_pooled
 from perfmodel.cost.power import POWER_FILE
 from perfmodel.hardware import Accelerator
+
+# Tens of thousands of rows, packed to a fifth; pandas and spreadsheets unpack it
+HELD_OUT: Final = "held_out.csv.gz"
 
 
 def write_folder(
@@ -29,7 +35,7 @@ def write_folder(
     sibling: str | None,
     pooled: Pooled | None = None,
 ) -> None:
-    """Write ``device.toml``, ``held_out.csv``, ``power.toml``, an npz and a TOML a kernel.
+    """Write ``device.toml``, ``held_out.csv.gz``, ``power.toml``, an npz and a TOML a kernel.
 
     Networks that kernels share (``pooled``) have an npz of their own.
     """
@@ -53,7 +59,7 @@ def write_folder(
         write_arrays(folder / f"{kernel}.npz", one.fitted)
         text = _describe(one, measured, [r for r in kept if r.kernel == kernel])
         (folder / f"{kernel}.toml").write_text(text, encoding="utf-8")
-    write_records(folder / "held_out.csv", kept)
+    write_records(folder / HELD_OUT, kept)
     if pooled is not None:
         write_pooled(folder / POOLED_FILE, pooled)
     if power is not None:
@@ -61,22 +67,28 @@ def write_folder(
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
-    """Records as CSV, times in seconds with six digits."""
+    """Records as CSV, times in seconds with six digits; packed if the name ends in ``.gz``.
+
+    Equal records give equal bytes.
+    """
     names = [field.name for field in fields(Record)]
-    with path.open("w", encoding="utf-8", newline="") as handle:
-        writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(names)
-        for record in records:
-            values = asdict(record)
-            writer.writerow(
-                f"{value:.6g}" if isinstance(value, float) else value for value in values.values()
-            )
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    for record in records:
+        values = asdict(record)
+        writer.writerow(
+            f"{value:.6g}" if isinstance(value, float) else value for value in values.values()
+        )
+    data = text.getvalue().encode()
+    path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
 
 def read_records(path: Path) -> list[Record]:
     """The inverse of :func:`write_records`."""
-    with path.open(encoding="utf-8", newline="") as handle:
-        rows = list(csv.DictReader(handle))
+    data = path.read_bytes()
+    text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+    rows = list(csv.DictReader(io.StringIO(text)))
     numbers = {field.name for field in fields(Record) if field.type == "float"}
     return [
         Record(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from perfmodel.calibrate.store import read_records
+from perfmodel.calibrate.store import HELD_OUT, read_records
 from perfmodel.cost.efficiency import efficiency_folder
 from perfmodel.files import write_text
 from perfmodel.report.figures import predicted_against_measured
@@ -35,7 +35,7 @@ def write_part(part: Part, folder: Path) -> list[Path]:
         )
         paths.append(save(drawn, folder / f"{part.name}.svg"))
     if part.name == "operators" and "on" not in part.document:  # the shipped chips' own rows
-        for path in sorted(efficiency_folder().glob("*/held_out.csv")):
+        for path in sorted(efficiency_folder().glob(f"*/{HELD_OUT}")):
             chip = path.parent.name
             paths += kernel_figures(read_records(path), chip, folder)
             measurements = data_folder() / "measurements" / chip

@@ -151,13 +151,13 @@ def own_operators(path: Path, on: str) -> Part:
 
 def held_out_operators() -> Part:
     """Every calibrated chip's own measurements, each predicted by folds that did not see it."""
-    from perfmodel.calibrate.store import read_records
+    from perfmodel.calibrate.store import HELD_OUT, read_records
     from perfmodel.cost.efficiency import efficiency_folder
 
     texts, document = ["## Operators: held-out folds"], {}
     measured: dict[str, Floats] = {}
     predicted: dict[str, Floats] = {}
-    for path in sorted(efficiency_folder().glob("*/held_out.csv")):
+    for path in sorted(efficiency_folder().glob(f"*/{HELD_OUT}")):
         series: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
         for one in read_records(path):
             series[f"{one.kernel} {one.dtype}"].append(

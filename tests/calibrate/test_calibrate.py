@@ -1,6 +1,7 @@
 """Calibration end to end on synthetic rows, and the rows it must refuse."""
 
 import csv
+import gzip
 import hashlib
 import shutil
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from perfmodel.calibrate import calibrate, load_measurements, measurement_plan, score_operators
-from perfmodel.calibrate.store import read_records
+from perfmodel.calibrate.store import HELD_OUT, read_records, write_records
 from perfmodel.cost import efficiency_of, load_efficiency, price
 from perfmodel.cost.efficiency import efficiency_folder
 from perfmodel.errors import CalibrationError
@@ -51,10 +52,21 @@ def test_calibration_finds_the_coefficients_and_keeps_them(calibrated):
     assert not outside.calibrated
     assert outside.seconds == pytest.approx(float(outside.mechanism), rel=1e-3)
     assert outside.high / outside.seconds > inside.high / inside.seconds
-    stored = read_records(out / NAME / "held_out.csv")
+    stored = read_records(out / NAME / HELD_OUT)
     assert len(stored) == len(result.records) == 80
     covered = np.mean([record.covered for record in stored])
     assert covered >= 0.85
+
+
+def test_records_are_the_same_bytes_packed_or_plain(calibrated, tmp_path):
+    _, result = calibrated
+    plain, packed, again = (tmp_path / name for name in ("a.csv", "b.csv.gz", "c.csv.gz"))
+    for path in (plain, packed, again):
+        write_records(path, result.records)
+    assert packed.read_bytes() == again.read_bytes()
+    assert gzip.decompress(packed.read_bytes()) == plain.read_bytes()
+    assert read_records(packed) == read_records(plain)
+    assert len(read_records(packed)) == len(result.records)
 
 
 def test_a_sibling_is_priced_from_it_but_not_called_calibrated(calibrated):

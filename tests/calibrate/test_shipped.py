@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from perfmodel.calibrate import load_measurements, summary
-from perfmodel.calibrate.store import read_records
+from perfmodel.calibrate.store import HELD_OUT, read_records
 from perfmodel.cost.efficiency import efficiency_folder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,7 +24,7 @@ def test_a_fit_names_the_measurements_it_came_from(chip):
 
 @pytest.mark.parametrize("chip", CHIPS)
 def test_held_out_rows_keep_the_promises(chip):
-    records = read_records(efficiency_folder() / chip / "held_out.csv")
+    records = read_records(efficiency_folder() / chip / HELD_OUT)
     scores = summary(records)
     assert scores["under_bound"] == 0
     assert 85 <= scores["covered"] <= 95

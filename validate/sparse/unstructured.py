@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from perfmodel.calibrate.store import HELD_OUT
 from perfmodel.cost.efficiency import efficiency_folder
 from perfmodel.cost.price import price
 from perfmodel.cost.pruning import crossover_density
@@ -31,7 +32,7 @@ def rows(chip: Accelerator) -> pd.DataFrame:
     and ``dense`` [s].
     """
     name = chip.name.lower()
-    held = pd.read_csv(efficiency_folder() / name / "held_out.csv")
+    held = pd.read_csv(efficiency_folder() / name / HELD_OUT)
     held = held[held.kernel == "spmm"].set_index("row")
     found = []
     for path in sorted((FOLDER / name).glob("spmm*.csv")):
