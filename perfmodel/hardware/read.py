@@ -30,7 +30,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         status = path.stat()
     except OSError as fault:
         raise SpecError(
-            str(path), fault.strerror or "unreadable", "a readable TOML file", repair="check path"
+            str(path),
+            f"<{fault.strerror or 'unreadable'}>",
+            "a readable TOML file",
+            repair="check the path, or write the file: docs/hardware.md has one of six lines",
         ) from None
     if not path.is_file():
         raise SpecError(
