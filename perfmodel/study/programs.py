@@ -7,7 +7,6 @@ that the tables of ``docs/accuracy/programs.md`` and the coefficients are made f
 from __future__ import annotations
 
 import gc
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from perfmodel.cost.program.coefficients import ProgramCoefficients, program_coe
 from perfmodel.cost.program.device import lowering_device
 from perfmodel.cost.program.host import pace_of_probe
 from perfmodel.cost.program.memory import library_workspace, replay
+from perfmodel.cost.program.spread import over_paces, within
 from perfmodel.cost.program.step import Prepared, prepare, step
 from perfmodel.errors import PerfmodelError, WorkloadError
 from perfmodel.hardware import Accelerator, Cluster, load
@@ -73,6 +73,8 @@ class Record:
         from, with the pace that the other hosts give [s].
     low_s, high_s : float
         The interval of the prediction [s].
+    unprobed_low_s, unprobed_high_s : float
+        That of the prediction for a host of unknown pace, over the paces of the other hosts [s].
     host_s, device_s : float
         Predicted work of either side [s].
     host_pace, issue_pace : float or None
@@ -110,6 +112,8 @@ class Record:
     unprobed_s: float = 0.0
     low_s: float = 0.0
     high_s: float = 0.0
+    unprobed_low_s: float = 0.0
+    unprobed_high_s: float = 0.0
     host_s: float = 0.0
     device_s: float = 0.0
     host_pace: float | None = None
@@ -309,6 +313,11 @@ def _record(
         issued = one.timeline.host_end
     memory = replay(prepared.lowered, workspace=workspace)
     width = c.interval.get(prepared.mode, 0.0)
+    apart = (unknown.seconds, unknown.seconds)
+    low, high = within(done.seconds, (done.seconds, done.seconds), width)
+    if not prepared.lowered.graph:
+        apart = over_paces(prepared, other)
+    wide_low, wide_high = within(unknown.seconds, apart, width)
     blank = _blank(row)
     if row.peak_allocated is not None and row.before_allocated is not None and row.mode in PLAIN:
         held = memory.resident + memory.at_peak.get("workspace", 0)
@@ -320,8 +329,10 @@ def _record(
         host_pace=pace,
         issue_pace=issuing,
         issued_s=issued,
-        low_s=done.seconds * math.exp(-width),
-        high_s=done.seconds * math.exp(width),
+        low_s=low,
+        high_s=high,
+        unprobed_low_s=wide_low,
+        unprobed_high_s=wide_high,
         host_s=done.host,
         device_s=done.device,
         peak_predicted=memory.peak_allocated,

@@ -20,7 +20,7 @@ from perfmodel.cost.program.coefficients import load_program_coefficients
 from perfmodel.errors import PerfmodelError
 from perfmodel.files import write_text
 from perfmodel.hardware import load_accelerator
-from perfmodel.study import programs_host
+from perfmodel.study import programs_bars, programs_host
 from perfmodel.study.programs import (
     UNREAD,
     Record,
@@ -83,6 +83,7 @@ def markdown(
     ]
     for chip, rows in found.items():
         lines += [f"## {chip}", ""]
+        lines += programs_bars.markdown(rows, own=chip == CHIPS[0])
         if chip != CHIPS[0]:
             lines += [
                 "No fit read a model of this chip: its kernels were calibrated one by one, and the",

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,9 @@ import perfmodel as pm
 from perfmodel.cost.program.coefficients import program_coefficients
 from perfmodel.errors import WorkloadError
 from perfmodel.hardware import load_accelerator
+from perfmodel.study import programs_bars
 from perfmodel.study.programs import (
+    Record,
     estimate_program,
     family_of,
     measured_cases,
@@ -198,3 +201,18 @@ def test_a_probe_is_a_time():
         pm.host_pace_of(9.0, "h100-sxm5-80gb")
     with pytest.raises(WorkloadError, match=r"(?s)block.*probe again"):
         pm.host_pace_of(9e-6, "h100-sxm5-80gb", block=9.0)
+
+
+def test_bars_stand_beside_what_was_reached_and_how_often_intervals_held():
+    def record(case, split, measured, **more):
+        one = Record(case, "run", "train", "net", "eager", "language", split, measured)
+        return replace(one, predicted_s=1.0, unprobed_s=2.0, host_pace=1.0, low_s=0.9, high_s=1.1,
+                       unprobed_low_s=0.5, unprobed_high_s=3.0, **more)  # fmt: skip
+
+    rows = [record("a", "report", 1.0), record("b", "report", 1.25), record("c", "unread", 0.8),
+            record("d", "tune", 9.0)]  # fmt: skip
+    page = "\n".join(programs_bars.markdown(rows, own=True))
+    assert "| training, eager | 5 | 2 | 10.0 | -20 | 80.0 | 1 | 25.0 | +25 |" in page
+    assert programs_bars.coverage(rows[:3]) == {"training, eager": (3, 1 / 3, 1.0)}
+    sibling = "\n".join(programs_bars.markdown(rows, own=False))
+    assert "| training, eager | 8 | 4 |" in sibling

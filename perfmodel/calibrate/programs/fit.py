@@ -24,7 +24,7 @@ from perfmodel.calibrate.programs.host import fit_host
 from perfmodel.calibrate.programs.joined import join
 from perfmodel.calibrate.programs.least import LIMITS, fit_values
 from perfmodel.calibrate.programs.measured import Measured
-from perfmodel.calibrate.programs.paces import assumed_paces, row_pace
+from perfmodel.calibrate.programs.paces import assumed_paces, behind_pace, row_pace
 from perfmodel.cost.parts import Floats
 from perfmodel.cost.program.coefficients import ProgramCoefficients
 from perfmodel.cost.program.price_kernels import LIBRARY
@@ -170,7 +170,8 @@ def fit_interval(cases: Sequence[Measured], c: ProgramCoefficients) -> dict[str,
         if one.row.superseded:
             continue
         pace = row_pace(one.row, c)
-        done = step(one.prepared, c, pace=pace, profiler=one.row.after_profiler)
+        behind = behind_pace(one.row, c)
+        done = step(one.prepared, c, pace=pace, behind=behind, profiler=one.row.after_profiler)
         ratio = abs(float(np.log(done.seconds / one.row.step_s)))
         mode = one.prepared.mode
         apart.setdefault(mode, []).append((mode == "graph" or pace is not None, ratio))

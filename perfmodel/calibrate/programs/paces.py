@@ -15,6 +15,8 @@ from perfmodel.cost.program.coefficients import ProgramCoefficients
 from perfmodel.cost.program.host import pace_of_probe
 
 FEWEST_PROBES: Final = 8
+ENDS: Final = (0.05, 0.95)
+"""Shares of the hosts below the fast and the slow pace."""
 PACES: Final = ("fast_pace", "usual_pace", "slow_pace")
 """And the same with ``_compiled`` behind, for processes that compiled."""
 SAME_HOST: Final = 900.0
@@ -71,7 +73,8 @@ def _middle(paces: Sequence[tuple[str, float]]) -> dict[str, float]:
     known, share = known[order], share[order]
     reached = np.cumsum(share / known)
     usual = float(known[np.searchsorted(reached, 0.5 * reached[-1])])
-    fast, slow = np.quantile(known, (0.05, 0.95)).tolist()
+    middle = (np.cumsum(share) - 0.5 * share) / np.sum(share)
+    fast, slow = np.interp(ENDS, middle, known).tolist()
     return dict(zip(PACES, (fast, usual, slow), strict=True))
 
 

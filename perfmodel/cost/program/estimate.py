@@ -13,6 +13,7 @@ from perfmodel.cost.program.host import assumed_pace
 from perfmodel.cost.program.memory import Memory, library_workspace, replay
 from perfmodel.cost.program.price_kernels import BOUNDS, PricedKernels
 from perfmodel.cost.program.result import KernelTable, ProgramEstimate, Unknown
+from perfmodel.cost.program.spread import over_paces, within
 from perfmodel.cost.program.step import Prepared, Step, mode_of, prepare, step
 from perfmodel.errors import Infeasible, WorkloadError
 from perfmodel.estimate import Estimate, leaf, total
@@ -67,11 +68,8 @@ def estimate_lowered(
     done = step(prepared, c, pace=pace, behind=behind)
     spread = (done.seconds, done.seconds)
     if host_pace is None and not lowered.graph:
-        fast, slow = (
-            step(prepared, c, pace=assumed_pace(prepared.mode, c, word), behind=behind)
-            for word in ("fast", "slow")
-        )
-        spread = min(fast.seconds, done.seconds), max(slow.seconds, done.seconds)
+        fast, slow = over_paces(prepared, c, behind=behind)
+        spread = min(fast, done.seconds), max(slow, done.seconds)
     capacity = float(accelerator.memory_capacity) - DRIVER_BYTES
     workspace = library_workspace(accelerator)
     try:
@@ -172,12 +170,13 @@ def _tree(
     whole = total(f"{lowered.program} on {accelerator.name}", parts)
     width = c.interval.get(prepared.mode, UNFITTED_WIDTH) * (1.0 if own else SIBLING_WIDTH)
     lower = min(float(np.sum(done.times.lower)), done.seconds)
+    low, high = within(done.seconds, spread, width)
     return replace(
         whole,
         seconds=done.seconds,
         lower=lower,
-        low=max(spread[0] * float(np.exp(-width)), lower),
-        high=spread[1] * float(np.exp(width)),
+        low=max(low, lower),
+        high=high,
         bound="launch" if idle > 0.5 * done.seconds else whole.bound,
         calibrated=own and all(kernel.known for kernel in lowered.kernels),
         citations=(source,) if source else (),

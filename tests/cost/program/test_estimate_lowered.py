@@ -1,6 +1,7 @@
 """A lowered program on a device: sums, properties, explanations, memory."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from perfmodel.cost.program import estimate_lowered, program_coefficients
 from perfmodel.cost.program.coefficients import load_program_coefficients
 from perfmodel.cost.program.host import CALLS_OF_A_MODULE, call_seconds, host_work
 from perfmodel.cost.program.memory import library_workspace, replay
+from perfmodel.cost.program.spread import within
 from perfmodel.errors import CalibrationError, WorkloadError
 from perfmodel.hardware import load_accelerator
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered, MemoryEvent, Resident
@@ -276,3 +278,11 @@ def test_what_runs_beside_a_convolution_costs_the_host_too():
     assert two - one == pytest.approx(c.host["conv_beside"])
     with_profiler = float(call_seconds(host_work(both), c, profiler=True).sum())
     assert with_profiler - two == pytest.approx(2 * c["profiler_launch"])
+
+
+def test_unknown_hosts_and_the_models_own_error_add_in_squares():
+    low, high = within(1.0, (0.8, 2.0), 0.1)
+    assert low == pytest.approx(math.exp(-math.hypot(math.log(0.8), 0.1)))
+    assert high == pytest.approx(math.exp(math.hypot(math.log(2.0), 0.1)))
+    assert within(1.0, (1.2, 0.9), 0.0) == (1.0, 1.0)  # a spread never turns round
+    assert within(0.0, (0.0, 0.0), 0.1) == (0.0, 0.0)
