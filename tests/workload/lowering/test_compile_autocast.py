@@ -44,3 +44,16 @@ def test_single_precision_gradients_are_cast(weight, compiled, expected):
     allowed = stack.model_copy(update={"matmul_fp32": "tf32"})
     kernels = lower(step(weight), allowed).kernels
     assert [k.ops[0].dtype for k in kernels if k.kind == "gemm"] == expected
+
+
+def test_casts_that_only_the_backward_pass_reads_are_made_in_the_forward_pass():
+    """They hang on no gradient, cost half of what they are made of, and are kept instead of it."""
+    stack = load_stack("torch-compile")
+    kernels = lower(step("fp32"), stack).kernels
+    wide = 64 * 64 * 4
+    back = [kernel for kernel in kernels if kernel.phase == "backward"]
+    assert all(size < wide for kernel in back if kernel.kind == "gemm" for _, size in kernel.reads)
+    early = [k for k in kernels if k.phase == "forward" and k.kind == "pointwise"]
+    written = {storage for kernel in early for storage, _ in kernel.writes}
+    (product,) = [kernel for kernel in back if kernel.kind == "gemm"]
+    assert any(storage in written for storage, _ in product.reads)

@@ -67,10 +67,11 @@ def lower_compiled(program: Program, stack: Stack, device: Device | None = None)
     backward_out = [n for n in results if graph.values[n].backward]
     tail = needed(graph, backward_out)
     late = {n for n in tail if graph.values[n].backward}
-    early = (tail - late) | needed(graph, forward_out)
+    required = needed(graph, forward_out)
+    early = (tail - late) | required
     saved: set[int] = set()
     if late:
-        saved = kept(graph, early, late)
+        saved = kept(graph, early, late, required)
     held = {n for n in saved if graph.values[n].kind != "source"}
     outputs = [*forward_out, *held]
     alive = sorted(needed(graph, outputs))

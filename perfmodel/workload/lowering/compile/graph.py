@@ -116,7 +116,8 @@ class Graph:
 
     ``autocast`` is the format of the autocast context that the model runs in, if any; ``saved``
     are operands of attention that the backward pass reads; ``joint`` says that forward and backward
-    are traced together (torch/_functorch/partitioners.py, ``fx_graph_cse``, runs on these only).
+    are traced together (torch/_functorch/partitioners.py, ``fx_graph_cse``, runs on these only);
+    ``again`` that the current node is a checkpointed one that the backward pass repeats.
     """
 
     values: list[Value] = field(default_factory=list)
@@ -125,6 +126,7 @@ class Graph:
     known: dict[tuple[object, ...], int] = field(default_factory=dict)
     autocast: str = ""
     joint: bool = False
+    again: bool = False
     saved: set[int] = field(default_factory=set)
 
     def add(
@@ -133,11 +135,22 @@ class Graph:
     ) -> int:  # fmt: skip
         """Append a value that belongs to the current node; answers its number."""
         number = len(self.values)
+        late = self.is_late(inputs)
         self.values.append(
-            Value(number, kind, tuple(inputs), tuple(shape), dtype, name, self.node, self.backward,
+            Value(number, kind, tuple(inputs), tuple(shape), dtype, name, self.node, late,
                   **more)  # type: ignore[arg-type]
         )  # fmt: skip
         return number
+
+    def is_late(self, inputs: Sequence[int]) -> bool:
+        """Whether a step of these operands belongs to the backward pass.
+
+        What that pass computes of values of the forward pass alone may be computed there, and kept
+        (torch/_functorch/partitioners.py, ``classify_nodes``).
+        """
+        if not self.backward or self.again or not inputs:
+            return self.backward
+        return any(self.values[number].backward for number in inputs)
 
     def view(self, parent: int, shape: Sequence[int], index: Index | None = None) -> int:
         """A view; one that changes nothing is its parent."""
@@ -159,7 +172,7 @@ class Graph:
         differ in numbers only.
         """
         arguments = more.pop("arguments", "")
-        key = (name, tuple(inputs), tuple(shape), dtype, arguments, self.backward)
+        key = (name, tuple(inputs), tuple(shape), dtype, arguments, self.is_late(inputs))
         once = not (more.get("random") or more.get("scatter"))
         if once and key in self.known:
             return self.known[key]
@@ -183,7 +196,7 @@ class Graph:
         terms = math.prod(shape[axis] for axis in axes)
         if len(axes) == 1 and 1 < terms < UNROLLED and math.prod(kept) > 1:
             return self._unrolled(name, operand, axes[0], kept, dtype, operations)
-        key = ("reduce", name, operand, kept, dtype, axes, self.backward)
+        key = ("reduce", name, operand, kept, dtype, axes, self.is_late((operand,)))
         if key not in self.known:
             self.known[key] = self.add(
                 "reduce", (operand,), kept, dtype, name, operations=operations, over=axes

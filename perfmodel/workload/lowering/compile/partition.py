@@ -58,8 +58,14 @@ def needed(graph: Graph, wanted: Iterable[int], stop: Iterable[int] = ()) -> set
     return found
 
 
-def kept(graph: Graph, forward: set[int], backward: set[int]) -> set[int]:
-    """Numbers of forward values (sources included) that the backward pass finds in memory."""
+def kept(
+    graph: Graph, forward: set[int], backward: set[int], required: set[int] | None = None
+) -> set[int]:
+    """Numbers of forward values (sources included) that the backward pass finds in memory.
+
+    ``required`` are those that the results of the forward pass depend on (all of them unless told):
+    the rest only serves the backward pass, and may be computed in either.
+    """
     users: dict[int, list[int]] = {number: [] for number in forward}
     late: dict[int, list[int]] = {number: [] for number in forward}
     for number in sorted(forward | backward):
@@ -71,16 +77,23 @@ def kept(graph: Graph, forward: set[int], backward: set[int]) -> set[int]:
             if base in users:
                 (users if number in forward else late)[base].append(number)
     real = [n for n in sorted(forward) if graph.values[n].kind != "view"]
-    distance = _distances(real, users, late)
-    banned = {n for n in real if _banned(graph, n, late[n])} | _far_uses(graph, real, users)
+    own = forward if required is None else required
+    distance = _distances(real, users, late, own)
+    uses = {n: [*late[n], *(user for user in users[n] if user not in own)] for n in real}
+    banned = {n for n in real if n in own and _banned(graph, n, uses[n])}
+    early = [n for n in real if n in own]
+    banned |= _far_uses(graph, early, {n: [u for u in users[n] if u in own] for n in early})
     return _cut(graph, real, users, late, distance, banned)
 
 
 def _distances(
-    real: list[int], users: dict[int, list[int]], late: dict[int, list[int]]
+    real: list[int], users: dict[int, list[int]], late: dict[int, list[int]], required: set[int]
 ) -> dict[int, int]:
     found: dict[int, int] = {}
     for number in reversed(real):
+        if number not in required:
+            found[number] = 0
+            continue
         nearest = 1 if late[number] else _FAR
         for user in users[number]:
             nearest = min(nearest, found.get(user, _FAR) + 1)

@@ -24,6 +24,7 @@ from perfmodel.workload.lowering.compile.realize import ANGLES, base_of
 from perfmodel.workload.lowering.compile.views import view_value
 from perfmodel.workload.lowering.eager.conv import convolution_backward
 from perfmodel.workload.lowering.eager.gemm import is_odd_transposed
+from perfmodel.workload.lowering.eager.inside import recomputed
 from perfmodel.workload.lowering.eager.names import base_name, group_of, operations
 from perfmodel.workload.lowering.eager.pointwise import flops_each
 from perfmodel.workload.lowering.eager.reduction import taps
@@ -44,12 +45,14 @@ def trace(program: Program, sites: Iterable[Site], *, channels_last: bool) -> tu
     joint = any(site.node.phase == "backward" for site in found)
     graph = Graph(autocast=autocast_format(found), joint=joint)
     names = Names(program, graph)
+    again = recomputed(program) if joint else frozenset()
     for site in found:
         if any(t.host for t in (*site.inputs, *site.outputs)) and all(
             t.host for t in (*site.inputs, *site.outputs)
         ):
             continue
         graph.node, graph.backward = site.index, site.node.phase == "backward"
+        graph.again = site.index in again
         _node(names, site, channels_last=channels_last)
     return graph, names
 
