@@ -433,6 +433,17 @@ def test_views_that_a_linear_layer_takes_are_cheaper_than_those_in_python():
     assert kinds.count("view") == 4
 
 
+def test_casts_of_autocast_leave_those_views_as_they_are():
+    made = program(
+        {"m": ((32, 16), "fp32", "parameter"), "w": ((32, 16), "bf16"), "v": ((16, 32), "bf16"),
+         "x": ((8, 16), "bf16"), "y": ((8, 32), "bf16")},
+        [("_to_copy", "m", "w", {"dtype": "bf16"}), ("t", "w", "v"), ("mm", ("x", "v"), "y")],
+    )  # fmt: skip
+    nodes = tuple(replace(node, module="layer", source="model.py:7") for node in made.nodes)
+    calls = lower(replace(made, nodes=nodes), EAGER).calls
+    assert [call.kind for call in calls] == ["copy", "inner", "gemm"]
+
+
 def test_what_checkpointing_runs_again_is_called_from_python_again():
     def layer(k, phase):
         steps = ["t", "mm", "add", "relu", "mul", "neg", "exp"]

@@ -1,7 +1,8 @@
 """Who calls an operator: Python, or C++ code by itself, which costs the less.
 
-``F.linear`` transposes its weight and folds its input to a matrix; fused evaluation paths and the
-backward pass run without Python altogether, but for what activation checkpointing runs again.
+``F.linear`` transposes its weight and folds its input to a matrix, behind the casts that autocast
+makes of both; fused evaluation paths and the backward pass run without Python altogether, but for
+what activation checkpointing runs again.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ PRODUCTS: Final = ("aten.mm", "aten.addmm", "aten.bmm", "aten.baddbmm", "aten._g
 FOLDS: Final = (
     "aten.t", "aten.view", "aten._unsafe_view", "aten.expand", "aten.transpose", "aten.reshape",
 )  # fmt: skip
+CAST: Final = "aten._to_copy"
 
 
 SHORTEST: Final = 6
@@ -32,7 +34,7 @@ def recomputed(program: Program) -> frozenset[int]:
     forward: list[_Key] = []
     again: list[tuple[int, _Key]] = []
     for place, node in enumerate(program.nodes):
-        if node.target in ("aten.detach", "aten._to_copy") or not node.source:
+        if node.target in ("aten.detach", CAST) or not node.source:
             continue
         key = (node.module, node.source, node.target)
         if node.phase == "forward":
@@ -74,8 +76,8 @@ def inside(program: Program, again: frozenset[int] = frozenset()) -> frozenset[i
     """Nodes that are called from C++ code.
 
     Those of fused paths (attribute ``within``) and of the backward pass without what is computed
-    ``again``, and the views in a run of nodes of one module and line that is nothing but a product
-    and the views around it.
+    ``again``, and the views in a run of nodes of one module and line that is nothing but a product,
+    the views around it and the casts before it.
     """
     found = {
         place
@@ -85,7 +87,7 @@ def inside(program: Program, again: frozenset[int] = frozenset()) -> frozenset[i
     numbered = enumerate(program.nodes)
     for _, run in groupby(numbered, key=lambda pair: (pair[1].module, pair[1].source)):
         members = list(run)
-        names = [node.target for _, node in members]
+        names = [node.target for _, node in members if node.target != CAST]
         products = sum(name in PRODUCTS for name in names)
         if products == 1 and all(name in PRODUCTS or name in FOLDS for name in names):
             found |= {place for place, node in members if node.target in FOLDS}
