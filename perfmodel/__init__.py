@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from perfmodel.parallel.training import evaluate as evaluate
     from perfmodel.parallel.training import train as train
     from perfmodel.sim import run_scenario as simulate  # noqa: F401
+    from perfmodel.study.own_model import estimate_program as estimate_program
+    from perfmodel.study.own_model import host_pace_of as host_pace_of
     from perfmodel.study.planning import plan as plan
-    from perfmodel.study.programs import estimate_program as estimate_program
-    from perfmodel.study.programs import host_pace_of as host_pace_of
     from perfmodel.workload.importers.load import load_graph as load_graph
     from perfmodel.workload.importers.record import trace as trace
     from perfmodel.workload.importers.training import Training as Training
@@ -61,9 +61,9 @@ _HOMES: Final = {
     "calibrate_device": "calibrate:calibrate",
     "collective_seconds": "network:collective_seconds",
     "cost_of": "cost:estimate",
-    "estimate_program": "study.programs:estimate_program",
+    "estimate_program": "study.own_model:estimate_program",
     "evaluate": "parallel.training:evaluate",
-    "host_pace_of": "study.programs:host_pace_of",
+    "host_pace_of": "study.own_model:host_pace_of",
     "infer": "parallel.inference:infer",
     "load": "hardware:load",
     "load_graph": "workload.importers.load:load_graph",

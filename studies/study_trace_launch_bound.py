@@ -23,7 +23,7 @@ from perfmodel.cost.program import ProgramEstimate
 from perfmodel.report.figures import curves
 from perfmodel.report.programs import memory_over_time, operator_roofline, timeline
 from perfmodel.report.style import save
-from perfmodel.study.programs import estimate_program
+from perfmodel.study.own_model import estimate_program
 from perfmodel.workload.importers.load import load_graph
 
 MODELS = Path(__file__).parent / "models"

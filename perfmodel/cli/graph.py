@@ -55,7 +55,7 @@ def graph(
     json: Json = False,
 ) -> None:
     """What one step of a saved model takes: time, host and device, memory, operators."""
-    from perfmodel.study.programs import estimate_program
+    from perfmodel.study.own_model import estimate_program
     from perfmodel.workload.importers.load import load_graph
 
     if profile is not None and out is None:
@@ -84,7 +84,7 @@ def graph(
 
 def _pace(text: str, accelerator: Accelerator) -> float:
     """A ratio, or the time of the probe's call with its unit."""
-    from perfmodel.study.programs import host_pace_of
+    from perfmodel.study.own_model import host_pace_of
 
     number = text.strip().removesuffix("us").strip()
     try:

@@ -22,6 +22,9 @@ def validate(
         Path | None, typer.Option(help="Own operator times: JSON lines, or a CSV.")
     ] = None,
     on: Annotated[str | None, typer.Option(help="The chip of --ops.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Processes at once; by default one a processor.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write report and pictures here.")] = None,
     json: Json = False,
 ) -> None:
@@ -42,9 +45,11 @@ def validate(
             "--ops FILE.jsonl beside it: training rows name their own chips",
             repair="name the measured operators with --ops, or leave --on out",
         )
+    if jobs is not None and jobs < 1:
+        raise CalibrationError("--jobs", jobs, "1 or more", repair="leave it out to use them all")
     documents: dict[str, Any] = {}
     texts: list[str] = []
-    for part in accuracy.parts(training=training, ops=ops, on=on):
+    for part in accuracy.parts(training=training, ops=ops, on=on, jobs=jobs):
         documents[part.name] = part.document
         texts.append(part.markdown)
         if out is not None:

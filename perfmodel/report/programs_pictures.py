@@ -26,7 +26,8 @@ from perfmodel.report.figures import predicted_against_measured
 from perfmodel.report.programs import memory_over_time, operator_roofline, timeline
 from perfmodel.report.style import save
 from perfmodel.sim.kineto import KinetoTrace, read_kineto
-from perfmodel.study.programs import PLAIN, UNREAD, estimate_program
+from perfmodel.study.own_model import estimate_program
+from perfmodel.study.programs import PLAIN, UNREAD
 from perfmodel.study.programs_fit import folders
 from perfmodel.study.scores import REPORT
 

@@ -17,8 +17,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from perfmodel.calibrate.spread import Spread, in_turn
 from perfmodel.errors import CalibrationError, PerfmodelError, WorkloadError
 from perfmodel.hardware import load
+from perfmodel.study.executor import processes
 from perfmodel.study.measured_rows import measured_rows
 from perfmodel.study.operators import (
     MEASURED_KEYS,
@@ -56,7 +58,11 @@ class Part:
 
 
 def parts(
-    *, training: Path | None = None, ops: Path | None = None, on: str | None = None
+    *,
+    training: Path | None = None,
+    ops: Path | None = None,
+    on: str | None = None,
+    jobs: int | None = None,
 ) -> Iterator[Part]:
     """The parts that were asked for; all shipped ones when no file was named.
 
@@ -67,6 +73,8 @@ def parts(
     ops : Path, optional
         Measured operators of the user (JSON lines, or a CSV of the harness), taken ``on`` a chip,
         node or cluster.
+    jobs : int, optional
+        Processes that price whole models; by default one for each processor.
 
     Raises
     ------
@@ -83,7 +91,7 @@ def parts(
     yield training_part(folder / "published" / "training_published.csv")
     yield held_out_operators()
     yield unseen_operators(folder)
-    yield models_part(folder.parent)
+    yield models_part(folder.parent, processes(jobs))
     yield collectives_part(folder)
 
 
@@ -238,13 +246,13 @@ def _unseen_rows(folder: Path, chip: str, seen: set[str]) -> dict[str, list[dict
     return dict(series)
 
 
-def models_part(root: Path) -> Part:
+def models_part(root: Path, spread: Spread = in_turn) -> Part:
     """Whole models of every chip that measured some; ``split`` tells which ones a fit read."""
     from perfmodel.study.programs import purpose
     from perfmodel.study.programs_report import all_records, markdown
     from perfmodel.study.scores import REPORT
 
-    found = all_records(root)
+    found = all_records(root, spread=spread)
     series: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
     for one in (one for rows in found.values() for one in rows):
         if one.split == REPORT and not one.refused and not one.superseded:

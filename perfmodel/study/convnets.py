@@ -19,7 +19,7 @@ from perfmodel.errors import WorkloadError, nearest_name
 from perfmodel.hardware import Accelerator, Cluster
 from perfmodel.network import collective_seconds
 from perfmodel.study.convnets_kinds import host_calls, kind_of
-from perfmodel.study.programs import estimate_program
+from perfmodel.study.own_model import estimate_program
 from perfmodel.workload.convnet import (
     Convnet,
     Memory,

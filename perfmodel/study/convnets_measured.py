@@ -1,9 +1,9 @@
 """Whole convolutional networks replayed as CUDA graphs, measured and predicted.
 
 Two predictions stand beside each measurement, priced by one model
-(:func:`perfmodel.study.programs.estimate_program`): that of the network's recorded program, the way
-of any PyTorch model, and that of the bundled network. Coefficients were fitted on the half of the
-models that a hash of the name picks.
+(:func:`perfmodel.study.own_model.estimate_program`): that of the network's recorded program, the
+way of any PyTorch model, and that of the bundled network. Coefficients were fitted on the half of
+the models that a hash of the name picks.
 
 ``python -m perfmodel.study.convnets_measured [CHIP...]`` writes
 ``docs/accuracy/convnets_graph.md``.
@@ -25,8 +25,9 @@ from perfmodel.errors import PerfmodelError
 from perfmodel.files import write_text
 from perfmodel.hardware import Accelerator, load_accelerator
 from perfmodel.study.convnets import infer_convnet
-from perfmodel.study.programs import Record, measured_cases, records
+from perfmodel.study.programs import Record
 from perfmodel.study.programs_fit import folders
+from perfmodel.study.programs_measured import measured_cases, records
 from perfmodel.study.scores import REPORT, TUNE, Score, score
 
 Bundled = tuple[str, int | tuple[int, ...] | None]

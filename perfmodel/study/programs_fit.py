@@ -19,13 +19,8 @@ from perfmodel.cost.efficiency import efficiency_folder
 from perfmodel.cost.program.coefficients import ProgramCoefficients, load_program_coefficients
 from perfmodel.errors import PerfmodelError
 from perfmodel.hardware import Accelerator, load_accelerator
-from perfmodel.study.programs import (
-    Record,
-    measured_cases,
-    part_of,
-    records,
-    time_scores,
-)
+from perfmodel.study.programs import Record, time_scores
+from perfmodel.study.programs_measured import measured_cases, part_of, records
 from perfmodel.study.scores import REPORT, TUNE, Score
 
 

@@ -16,23 +16,24 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from perfmodel.calibrate.spread import Spread, in_turn
 from perfmodel.cost.program.coefficients import load_program_coefficients
 from perfmodel.errors import PerfmodelError
 from perfmodel.files import write_text
 from perfmodel.hardware import load_accelerator
 from perfmodel.study import programs_bars, programs_host
+from perfmodel.study.executor import processes
 from perfmodel.study.programs import (
     UNREAD,
     Record,
     blind,
     bounded,
-    measured_cases,
     memory_scores,
     purpose,
-    records,
     time_scores,
 )
 from perfmodel.study.programs_fit import fit_chip, folders
+from perfmodel.study.programs_measured import measured_cases, measured_records
 from perfmodel.study.scores import REPORT, TUNE, Score
 
 CHIPS: Final = ("h100-sxm5-80gb", "h200-sxm-141gb")
@@ -207,9 +208,13 @@ def all_records(
     chips: Sequence[str] = CHIPS,
     *,
     fit: Sequence[str] = (),
+    spread: Spread = in_turn,
     say: Callable[[str], object] = lambda text: None,
 ) -> dict[str, list[Record]]:
-    """Records of every chip whose models were measured; some are fitted anew before."""
+    """Records of every chip whose models were measured; some are fitted anew before.
+
+    What is not fitted is priced by the processes of ``spread``.
+    """
     found = {}
     for chip in chips:
         measurements, programs = folders(root, chip)
@@ -217,13 +222,12 @@ def all_records(
             continue
         say(f"{chip}\n")
         accelerator = load_accelerator(chip)
-        cases, refused = measured_cases(measurements, programs, accelerator)
         if chip in fit:
-            mine = fit_chip(cases, accelerator, measurements)
+            cases, refused = measured_cases(measurements, programs, accelerator)
+            found[chip] = [*fit_chip(cases, accelerator, measurements), *refused]
             load_program_coefficients.cache_clear()
         else:
-            mine = records(cases, accelerator)
-        found[chip] = [*mine, *refused]
+            found[chip] = measured_records(measurements, programs, accelerator, spread=spread)
     return found
 
 
@@ -233,7 +237,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     root = Path(__file__).resolve().parents[2]
     folder = root / "docs" / "accuracy"
     try:
-        found = all_records(root, fit=fit, say=sys.stdout.write)
+        found = all_records(root, fit=fit, spread=processes(), say=sys.stdout.write)
     except PerfmodelError as error:
         sys.stderr.write(f"{error}\n")
         return 2

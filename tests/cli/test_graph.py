@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from perfmodel import cli
 from perfmodel.errors import PerfmodelError
 from perfmodel.hardware import load_accelerator
-from perfmodel.study.programs import estimate_program
+from perfmodel.study.own_model import estimate_program
 from perfmodel.workload.importers.load import load_graph
 from perfmodel.workload.program import Node, Program, Tensor, save_program
 

@@ -15,7 +15,7 @@ from perfmodel.study.convnets_measured import (
     network_rows,
     network_scores,
 )
-from perfmodel.study.programs import estimate_program
+from perfmodel.study.own_model import estimate_program
 from perfmodel.study.scores import REPORT, half
 from perfmodel.workload.convnet import Setting, convnet, network_program
 from perfmodel.workload.lowering.lower import lower

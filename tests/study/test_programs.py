@@ -11,18 +11,18 @@ from perfmodel.cost.program.coefficients import program_coefficients
 from perfmodel.errors import WorkloadError
 from perfmodel.hardware import load_accelerator
 from perfmodel.study import programs_bars
+from perfmodel.study.executor import processes
+from perfmodel.study.own_model import estimate_program
 from perfmodel.study.programs import (
     Record,
-    estimate_program,
     family_of,
-    measured_cases,
     memory_scores,
     purpose,
-    records,
     time_scores,
 )
 from perfmodel.study.programs_fit import fit_and_score
 from perfmodel.study.programs_host import both_ways, issue_scores, repeats
+from perfmodel.study.programs_measured import measured_cases, measured_records, records
 from perfmodel.study.programs_report import WORDS, markdown, table_csv
 from perfmodel.workload.program import Node, Program, Tensor, load_program, save_program
 from perfmodel.workload.stack import load_stack
@@ -104,6 +104,13 @@ def test_errors_are_those_that_were_put_in(cases):
         assert one.mape == pytest.approx(1 - 1 / 1.1, abs=1e-6)
         assert one.bias < 0.0
     assert memory_scores(found, purpose)["inference, eager"].mape == pytest.approx(0.0, abs=1e-12)
+
+
+def test_processes_find_the_records_that_one_finds(cases, folders):
+    kept, refused = cases
+    alone = [*records(kept, H100), *refused]
+    for spread in (processes(1), processes(2)):
+        assert measured_records(folders, folders, H100, spread=spread) == alone
 
 
 def test_a_fit_on_half_brings_the_other_half_closer(cases):

@@ -62,7 +62,8 @@ def fit_programs(
     """
     found = fit_device(cases, start)
     found = fit_host([one for one in cases if one.prepared.mode != "graph"], found)
-    found = replace(found, scalars=dict(found.scalars) | assumed_paces(hosts, found))
+    paces = assumed_paces([one.row for one in hosts], found)
+    found = replace(found, scalars=dict(found.scalars) | paces)
     found = fit_gap([one for one in cases if one.prepared.mode != "graph"], found)
     return replace(found, interval=fit_interval(cases, found), device=device)
 

@@ -76,7 +76,8 @@ def fit_host(cases: Sequence[Measured], start: ProgramCoefficients) -> ProgramCo
     fitted = _fit_profiler([x for one in attached for x in _host_sums(one, fitted)], fitted)
     own = {word: fitted[word] / fitted["usual_pace"] for word in PACES}
     own |= {f"{word}_compiled": value for word, value in own.items()}
-    return replace(fitted, scalars=dict(fitted.scalars) | own | assumed_paces(cases, fitted))
+    paces = assumed_paces([one.row for one in cases], fitted)
+    return replace(fitted, scalars=dict(fitted.scalars) | own | paces)
 
 
 def _first_step(cases: Sequence[Measured], c: ProgramCoefficients) -> ProgramCoefficients:
@@ -154,7 +155,7 @@ def _host_sums(one: Measured, c: ProgramCoefficients) -> list[_HostSum]:
         weight = SINGLE_WEIGHT if held else 1.0
         single = _HostSum(*work, row.host_s, issue_pace(row, c), run, 1.0, weight, generated,
                           trains=trains)  # fmt: skip
-        found += _phases(one, single, c) if row.phases_s else [single]
+        found += _phases(one, single, c) if _phases_of(row) else [single]
     return found
 
 
@@ -166,13 +167,20 @@ def _phases(one: Measured, single: _HostSum, c: ProgramCoefficients) -> list[_Ho
     none = np.zeros_like(single.counts)
     first = calls.counts[~calls.behind & ~last].sum(axis=0)
     apart = ((first, none), (none, single.behind), (calls.counts[last].sum(axis=0), none))
-    pace = (row.backward_block_s or 0.0) / c["probe_block"]
+    pace, thread = single.pace, (row.backward_block_s or 0.0) / c["probe_block"]
+    if row.woven is not None and row.woven.phases_s:
+        pace, thread = row_pace(row, c), behind_pace(row, c) or 0.0
     return [
-        replace(single, counts=own, behind=behind, seconds=seconds, behind_pace=pace,
+        replace(single, counts=own, behind=behind, seconds=seconds, pace=pace, behind_pace=thread,
                 whole=float(k == 0), single=0.0)  # it waits for its own thread anyway
-        for k, ((own, behind), seconds) in enumerate(zip(apart, row.phases_s or (), strict=True))
+        for k, ((own, behind), seconds) in enumerate(zip(apart, _phases_of(row), strict=True))
         if own.any() or behind.any()
     ]  # fmt: skip
+
+
+def _phases_of(row: ModelRow) -> tuple[float, ...]:
+    """Of a training step: in a stream with blocks between, else of single steps; or nothing [s]."""
+    return (row.woven.phases_s if row.woven is not None else None) or row.phases_s or ()
 
 
 def _fit_calls(
@@ -332,6 +340,7 @@ def _with_reference(rows: Sequence[ModelRow], c: ProgramCoefficients) -> Program
     if len(pairs) < FEWEST_PROBES:
         return c
     call, block = np.log(np.array(pairs)).T
+    usual_block = float(np.exp(np.median(block)))
     x, y = call - np.median(call), block - np.median(block)
     low, high = LIMITS["probe_power"]
     power = float(np.clip((x @ y) / (x @ x), low, high)) if x.any() else c["probe_power"]
@@ -339,9 +348,21 @@ def _with_reference(rows: Sequence[ModelRow], c: ProgramCoefficients) -> Program
     found = {
         "probe_call": usual,
         "profiler_probe": c["profiler_probe"] * usual / c["probe_call"],
-        "probe_block": float(np.exp(np.median(block))),
+        "probe_block": usual_block,
         "probe_power": power,
     }
+    colder = [
+        (row.woven.block_s / row.stream_block_s, row.woven.behind_block_s, row)
+        for row in rows
+        if row.woven is not None and row.stream_block_s
+    ]
+    if len(colder) >= FEWEST_PROBES:
+        found["probe_woven"] = usual_block * float(np.median([ratio for ratio, _, _ in colder]))
+    behind = [
+        b / row.stream_backward_block_s for _, b, row in colder if row.stream_backward_block_s
+    ]
+    if len(behind) >= FEWEST_PROBES:
+        found["probe_behind"] = usual_block * float(np.median(behind))
     return replace(c, scalars=dict(c.scalars) | found)
 
 

@@ -9,7 +9,6 @@ from typing import Final
 
 import numpy as np
 
-from perfmodel.calibrate.programs.measured import Measured
 from perfmodel.calibrate.programs.rows import HOSTED, ModelRow
 from perfmodel.cost.program.coefficients import ProgramCoefficients
 from perfmodel.cost.program.host import pace_of_probe
@@ -25,7 +24,7 @@ SUDDEN: Final = 1.5
 """Two probes around a stream that lie further from the nine before it caught a moment."""
 
 
-def assumed_paces(cases: Sequence[Measured], c: ProgramCoefficients) -> dict[str, float]:
+def assumed_paces(rows: Sequence[ModelRow], c: ProgramCoefficients) -> dict[str, float]:
     """The paces to assume where nobody probes, from rows without a profiler; none if they are few.
 
     Eager and compiled processes apart, where both were probed often enough. Assumed is the pace
@@ -33,11 +32,11 @@ def assumed_paces(cases: Sequence[Measured], c: ProgramCoefficients) -> dict[str
     least, so it is their median with weights 1 / p. Hosts count alike, however many rows they have:
     the next host will be another. Beside it stand the paces that one row in twenty lies beyond.
     """
-    hosts = hosts_of([one.row for one in cases])
+    hosts = hosts_of(rows)
     paces = [
-        (hosts[one.row.run], one.row.mode == "compiled", row_pace(one.row, c))
-        for one in cases
-        if not one.row.after_profiler and one.row.mode in HOSTED
+        (hosts[row.run], row.mode == "compiled", row_pace(row, c))
+        for row in rows
+        if not row.after_profiler and row.mode in HOSTED
     ]
     known = [(run, compiled, pace) for run, compiled, pace in paces if pace is not None]
     if len(known) < FEWEST_PROBES:
@@ -86,7 +85,12 @@ def issue_pace(row: ModelRow, c: ProgramCoefficients) -> float | None:
 
 
 def behind_pace(row: ModelRow, c: ProgramCoefficients) -> float | None:
-    """The pace of the thread that ran the backward pass of a stream, from probes between it."""
+    """The pace of the thread that ran the backward pass of a stream, from probes at its ends.
+
+    Of a stream without such blocks, from probes in that thread between its pieces.
+    """
+    if row.woven is not None and row.woven.behind_block_s and not row.after_profiler:
+        return row.woven.behind_block_s / c["probe_behind"]
     block = row.stream_backward_block_s
     return None if block is None or row.after_profiler else float(block / c["probe_block"])
 
@@ -94,10 +98,13 @@ def behind_pace(row: ModelRow, c: ProgramCoefficients) -> float | None:
 def row_pace(row: ModelRow, c: ProgramCoefficients) -> float | None:
     """The pace of the host while the stream of a row ran, from the probes around and inside it.
 
+    Blocks between its steps tell it where there are some: of the very milliseconds of the steps.
     A row without a block has two probes around its stream, which are few: they count as much as
     those between the single steps just before it, and never lie further from them than
     :data:`SUDDEN`.
     """
+    if row.woven is not None and not row.after_profiler:
+        return row.woven.block_s / c["probe_woven"]
     if row.stream_call_s is None or row.probe_call_s is None:
         return None
     probe = row.stream_call_s

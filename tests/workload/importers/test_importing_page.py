@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jsonschema
 
-from perfmodel.study.programs import estimate_program
+from perfmodel.study.own_model import estimate_program
 from perfmodel.workload.program import Program
 from perfmodel.workload.program_file import SCHEMA
 
