@@ -29,6 +29,10 @@ LONG_STEP: Final = 0.01
 """Spells of a shared host last some ten milliseconds [s]."""
 MEANT: Final = 5
 """Probes whose mean counts."""
+TRIMMED: Final = 0.1
+"""Share of a list that is left out at either end."""
+LAG: Final = 0.3
+"""A device that is done so soon after the host, in steps, did not hold a stream of many up."""
 TABLE: Final = "cases.csv"
 ABOUT: Final = "about.toml"
 """The sidecar of a table."""
@@ -39,6 +43,26 @@ OWN_PROGRAMS: Final = {
     "compiled-graph": ("-compiled", "-captured"),
 }
 """Ends of the names of programs that only these modes run, the first that exists counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Woven:
+    """A stream with blocks of the probe between its steps, which are no part of them.
+
+    Parameters
+    ----------
+    step_s : float
+        A step [s].
+    block_s, behind_block_s : float
+        A block in the caller's thread, and in that of the backward pass (0 without one) [s].
+    phases_s : (float, float, float) or None
+        Of a training step: forward pass, backward pass, optimizer [s].
+    """
+
+    step_s: float
+    block_s: float
+    behind_block_s: float = 0.0
+    phases_s: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +112,9 @@ class ModelRow:
         The probe's block in the thread that runs the backward pass, beside the single steps [s].
     stream_backward_block_s : float or None
         The same around the pieces of the steady stream [s].
+    woven : Woven or None
+        A stream that the host held up with blocks of the probe between its steps; `step_s` is then
+        of that stream.
     """
 
     case: str
@@ -119,6 +146,7 @@ class ModelRow:
     phases_s: tuple[float, float, float] | None = None
     backward_block_s: float | None = None
     stream_backward_block_s: float | None = None
+    woven: Woven | None = None
 
     @property
     def recorded(self) -> str:
@@ -273,6 +301,7 @@ def _row(record: dict[str, Any], run: str, attached: bool) -> ModelRow:
     def whole(name: str) -> int | None:
         return int(float(record[name])) if record.get(name) else None
 
+    woven = _woven(record)
     return ModelRow(
         case=record["case"],
         kind=record["kind"],
@@ -281,7 +310,7 @@ def _row(record: dict[str, Any], run: str, attached: bool) -> ModelRow:
         batch=int(record["batch"]),
         seq=int(record["seq"]),
         dtype=record["dtype"],
-        step_s=_time(record, "step_us") * 1e-6,
+        step_s=_time(record, "step_us") * 1e-6 if woven is None else woven.step_s,
         latency_s=seconds("latency_us"),
         host_s=seconds("host_us"),
         kernel_s=seconds("kernel_us"),
@@ -303,7 +332,37 @@ def _row(record: dict[str, Any], run: str, attached: bool) -> ModelRow:
         phases_s=_phases(record),
         backward_block_s=seconds("backward_probe_block_us"),
         stream_backward_block_s=_around(record, "pieces_backward_us"),
+        woven=woven,
     )
+
+
+def _woven(record: dict[str, Any]) -> Woven | None:
+    """The stream with blocks between its steps; None where the device held it up."""
+    steps = _listed(record, "woven_us")
+    if not steps:
+        return None
+    step = _middle(steps)
+    if _time(record, "woven_lag_us") * 1e-6 > LAG * step:
+        return None
+    forward, backward = (_listed(record, f"woven_{name}_us") for name in ("forward", "backward"))
+    phases = None
+    if forward and backward:
+        first, second = _middle(forward), _middle(backward)
+        phases = first, second, max(step - first - second, 1e-9)
+    behind = _listed(record, "woven_backward_block_us")
+    return Woven(
+        step, _middle(_listed(record, "woven_block_us")), _middle(behind) if behind else 0.0, phases
+    )
+
+
+def _listed(record: dict[str, Any], name: str) -> list[float]:
+    return [float(one) * 1e-6 for one in (record.get(name) or "").split()]
+
+
+def _middle(seconds: list[float]) -> float:
+    """The mean without the ends: what a spell of a busy core adds counts, a rare pause does not."""
+    cut = int(TRIMMED * len(seconds))
+    return fmean(sorted(seconds)[cut : len(seconds) - cut])
 
 
 def _around(record: dict[str, Any], name: str) -> float | None:

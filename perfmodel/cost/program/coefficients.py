@@ -51,6 +51,8 @@ MEANINGS: Final = {
     "first_step": "host time that a step on an idle device takes beyond one of a stream [s]",
     "probe_call": "the tiny call of the probe in the state that host times are given for [s]",
     "probe_block": "the block of the probe in that state [s]",
+    "probe_woven": "such a block between two steps of a model in that state [s]",
+    "probe_behind": "such a block at the ends of a backward pass, in its thread, in that state [s]",
     "probe_power": "host time goes with this power of the tiny call",
     "profiler_probe": "what a profiler that was attached to the process adds to the call [s]",
     "profiler_launch": "host time that such a profiler adds to each launch [s]",
@@ -67,8 +69,8 @@ OF_THE_HOST: Final = (
     "graph_host", "python_call", "step_host", "autograd", "recomputed", "packed", "backward_share",
     "backward_pace", "trained_power", "tensor", "gradient", "parameter", "compiled_module",
     "compiled_input", "compiled_tensor", "compiled_pace", "compiled_power", "compiled_leaf",
-    "compiled_saved", "more_launch", "first_step", "probe_call", "probe_block", "probe_power",
-    "profiler_probe", "profiler_launch", "usual_pace", "slow_pace", "fast_pace",
+    "compiled_saved", "more_launch", "first_step", "probe_call", "probe_block", "probe_woven",
+    "probe_behind", "probe_power", "profiler_probe", "profiler_launch", "usual_pace", "slow_pace", "fast_pace",
     "usual_pace_compiled", "slow_pace_compiled", "fast_pace_compiled",
 )  # fmt: skip
 """Scalars that are the processor's, whatever chip it feeds."""
