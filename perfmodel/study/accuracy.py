@@ -74,7 +74,7 @@ def parts(
         Measured operators of the user (JSON lines, or a CSV of the harness), taken ``on`` a chip,
         node or cluster.
     jobs : int, optional
-        Processes that price whole models; by default one for each processor.
+        Processes that price what is shipped; by default one for each processor.
 
     Raises
     ------
@@ -88,10 +88,11 @@ def parts(
             yield own_operators(ops, str(on))
         return
     folder = data_folder()
-    yield training_part(folder / "published" / "training_published.csv")
+    shared = processes(jobs)
+    yield training_part(folder / "published" / "training_published.csv", shared)
     yield held_out_operators()
     yield unseen_operators(folder)
-    yield models_part(folder.parent, processes(jobs))
+    yield models_part(folder.parent, shared)
     yield collectives_part(folder)
 
 
@@ -108,11 +109,11 @@ def data_folder() -> Path:
     return folder
 
 
-def training_part(path: Path) -> Part:
+def training_part(path: Path, spread: Spread = in_turn) -> Part:
     """Training steps of a CSV file."""
     from perfmodel.study.training_rows import score_training
 
-    report = score_training(path)
+    report = score_training(path, spread=spread)
     measured, predicted = report.scatter()
     return Part("training", report.to_dict(), report.markdown(), measured, predicted)
 

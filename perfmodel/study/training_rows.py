@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
+from perfmodel.calibrate.spread import Spread, in_turn
 from perfmodel.study.training_case import Refused, TrainingCase, express
 from perfmodel.study.training_convnet import ConvnetCase
 from perfmodel.study.training_csv import read_rows
@@ -40,7 +41,7 @@ def published_path() -> Path:
     )
 
 
-def score_training(path: str | Path | None = None) -> TrainingReport:
+def score_training(path: str | Path | None = None, *, spread: Spread = in_turn) -> TrainingReport:
     """Predict every row of a table of measured training steps.
 
     Parameters
@@ -48,6 +49,8 @@ def score_training(path: str | Path | None = None) -> TrainingReport:
     path : str or Path, optional
         A CSV with the columns of ``validate/published/training_published.csv``, in any order, any
         of them missing but what says what ran where; the published table itself by default.
+    spread : callable
+        Shares rows out among processes.
 
     Raises
     ------
@@ -66,8 +69,9 @@ def score_training(path: str | Path | None = None) -> TrainingReport:
             records[place] = convnet_record(case)
         else:
             cases.append((place, case))
-    for members in batches([case for _, case in cases]):
-        part = [cases[i] for i in members]
-        for (place, _), record in zip(part, predicted([c for _, c in part]), strict=True):
+    grids = [[cases[i] for i in members] for members in batches([case for _, case in cases])]
+    answers = spread(predicted, (([case for _, case in part],) for part in grids))
+    for part, found in zip(grids, answers, strict=True):
+        for (place, _), record in zip(part, found, strict=True):
             records[place] = record
     return TrainingReport(tuple(record for record in records if record is not None))
