@@ -9,7 +9,7 @@ operators that calibration never reads, whole models (the half that no fit read)
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -208,6 +208,10 @@ def unseen_operators(folder: Path) -> Part:
         _table("chip, draw", {name: _summary(some) for name, some in rows.items()}),
     ]
     document: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+    for chip in chips:
+        table = _by_family(found[path] for path in taken if path.name == chip)
+        document["all draws"][chip] = table
+        texts.append(_table(f"{chip}, all draws", table))
     for path, series in found.items():
         chip, draw = path.name, path.parent.name
         table = {"all": _summary(rows[f"{chip}, {draw}"])}
@@ -243,8 +247,17 @@ def _unseen_rows(folder: Path, chip: str, seen: set[str]) -> dict[str, list[dict
         series[_series(row.record)].append(
             {"measured_us": row.seconds * 1e6, "predicted_us": priced["latency_us"]}
             | {name: priced[name] for name in names}
+            | {"family": _family(row.record)}
         )
     return dict(series)
+
+
+def _by_family(draws: Iterable[Mapping[str, list[dict[str, Any]]]]) -> dict[str, dict[str, float]]:
+    """Scores of families of operators, whatever their number format."""
+    rows: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in (row for draw in draws for some in draw.values() for row in some):
+        rows[row["family"]].append(row)
+    return {name: _summary(rows[name]) for name in sorted(rows)}
 
 
 def models_part(root: Path, spread: Spread = in_turn) -> Part:
@@ -316,15 +329,21 @@ def _fault(row: Any, where: str) -> str:
 
 
 def _series(row: Mapping[str, Any]) -> str:
-    words = [row["op"], row.get("pass"), row.get("kind"), row.get("dtype")]
-    if row["op"] == "attention" and row.get("q_len") == 1:
-        words[0] = "attention decode"
-    if row["op"] == "gemm" and row.get("batch", 1) > 1:
-        words[0] = "gemm batched"
-    if row["op"] == "conv2d" and row.get("groups", 1) > 1:
-        depthwise = row["groups"] == row["c_in"]
-        words[0] = "conv2d depthwise" if depthwise else "conv2d grouped"
+    words = (_family(row), row.get("kind"), row.get("dtype"))
     return " ".join(str(word) for word in words if word)
+
+
+def _family(row: Mapping[str, Any]) -> str:
+    """The operator, what sets it apart, and the pass."""
+    name = str(row["op"])
+    if name == "attention" and row.get("q_len") == 1:
+        name = "attention decode"
+    if name == "gemm" and row.get("batch", 1) > 1:
+        name = "gemm batched"
+    if name == "conv2d" and row.get("groups", 1) > 1:
+        depthwise = row["groups"] == row["c_in"]
+        name = "conv2d depthwise" if depthwise else "conv2d grouped"
+    return f"{name} {row['pass']}" if row.get("pass") else name
 
 
 def _column(rows: list[dict[str, Any]], name: str) -> Floats:

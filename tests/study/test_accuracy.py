@@ -107,6 +107,11 @@ def test_the_later_draws_share_no_operator_with_the_fits():
         seen |= {row.key for row in (*load_measurements(mine, chip).rows, *load_profiled(mine))}
     taken = sorted(path for path in (folder / "held_out").glob("draw-*/*") if path.is_dir())
     assert {path.name for path in taken} == {"h100-sxm5-80gb", "h200-sxm-141gb"}
+    for chip, families in part.document["all draws"].items():
+        draws = [part.document[path.parent.name][chip] for path in taken if path.name == chip]
+        together = sum(draw["all"]["count"] for draw in draws)
+        assert sum(row["count"] for row in families.values()) == together
+        assert families["gemm"]["count"] > 50
     for path in taken:
         rows = load_measurements(path, path.name).rows
         fresh = [row for row in rows if row.key not in seen]
