@@ -8,6 +8,7 @@ import pytest
 import typer.main
 
 from perfmodel.cli import app
+from validate import front_page
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -30,6 +31,23 @@ def test_the_front_page_quotes_the_accuracy_page_word_for_word():
     rows = [line for line in front.splitlines() if line.startswith("|")]
     assert len(rows) > 10
     assert [row for row in rows if row not in known] == []
+
+
+def test_the_front_pages_say_what_the_stored_predictions_say():
+    told = front_page.expected()
+    for page in front_page.PAGES:
+        text = page.read_text()
+        assert front_page.corrected(text, told) == (text, [])
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert sum(any(row.startswith(f"| {label}") for label in told) for row in rows) > 15
+
+
+def test_a_wrong_figure_on_the_front_page_is_put_right():
+    told = {"models": ("12", "3.4 %", "5 %")}
+    page = "| what | points |\n| models | 11 | 3.4 % | 5 % | a remark |\n"
+    right, changed = front_page.corrected(page, told)
+    assert right == "| what | points |\n| models | 12 | 3.4 % | 5 % | a remark |\n"
+    assert changed == ["| models | 12 | 3.4 % | 5 % | a remark |"]
 
 
 def _commands():

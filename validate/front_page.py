@@ -1,0 +1,223 @@
+"""Figures of the accuracy tables on the front pages, from the stored predictions they speak of.
+
+``python3 -m validate.front_page`` names every row of ``README.md`` and ``docs/accuracy/README.md``
+whose points, MAPE or worst case are not those of the data; with ``--write`` it puts them right.
+What stands in the last column of a row is its author's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pandas as pd
+
+from perfmodel.calibrate.store import HELD_OUT
+from perfmodel.cost.efficiency import efficiency_folder
+from perfmodel.hardware import load_accelerator
+from perfmodel.study.programs import PLAIN, UNREAD
+from perfmodel.study.scores import REPORT
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+PAGES: Final = (ROOT / "docs/accuracy/README.md", ROOT / "README.md")
+CHIP: Final = "h100-sxm5-80gb"
+DENSE: Final = ("conv", "conv_point", "conv_odd")
+DRAWS: Final = (
+    (f"{CHIP}, draw-77", f"{CHIP}, draw-911", f"{CHIP}, draw-77003", "h200-sxm-141gb, draw-4242"),
+    (f"{CHIP}, draw-6060",),
+)
+"""Unread draws in the order of their row: of all operators, of convolutions alone."""
+
+
+class Score(NamedTuple):
+    """Errors of one class [fraction of the measurement]."""
+
+    rows: int
+    mape: float
+    median: float
+    worst: float
+
+
+Groups = Sequence[Sequence[Score]]
+
+
+def score(table: pd.DataFrame) -> Score:
+    """Of the rows of a table with ``measured_s`` and ``predicted_s``."""
+    error = (table.predicted_s / table.measured_s - 1.0).abs()
+    return Score(len(error), error.mean(), error.median(), error.max())
+
+
+def cells(groups: Groups, *, medians: bool = False) -> tuple[str, str, str]:
+    """Points, MAPE and worst case as they stand in a row."""
+    points = _joined(groups, lambda one: f"{one.rows:,}")
+    mape = _joined(groups, lambda one: f"{100 * one.mape:.1f}") + " %"
+    if medians:
+        mape += f" (median {_joined(groups, lambda one: f'{100 * one.median:.1f}')} %)"
+    return points, mape, _joined(groups, lambda one: f"{100 * one.worst:.0f}") + " %"
+
+
+def _joined(groups: Groups, said: Callable[[Score], str]) -> str:
+    return "; ".join(" / ".join(said(one) for one in group) for group in groups)
+
+
+def kernel_rows() -> dict[str, Groups]:
+    """Rows of the H100's operators by how they begin."""
+    held = pd.read_csv(efficiency_folder() / CHIP / HELD_OUT)
+    base = held.kernel.str.split("-").str[0]
+
+    def kernel(*names: str, dtype: str = "") -> Score:
+        chosen = base.isin(names)
+        return score(held[chosen & held.dtype.str.startswith(dtype)])
+
+    def dense(layout: str, *passes: str) -> Score:
+        return kernel(*(f"{begins}_{one}_{layout}" for begins in DENSE for one in passes))
+
+    def family(begins: str) -> Score:
+        return score(held[base.str.startswith(begins)])
+
+    def operator(name: str) -> Score:
+        return score(held[held.op == name])
+
+    formats = ("fp16", "fp8", "tf32", "fp32")
+    attention = [kernel(f"attention_{one}") for one in ("fwd", "bwd", "decode")]
+    streams = [operator(name) for name in ("elementwise", "layernorm", "softmax", "rmsnorm")]
+    return {
+        "bf16 GEMM, rows": [[kernel("gemm", dtype="bf16")]],
+        "fp16 / fp8 / TF32 / fp32": [[kernel("gemm", dtype=one) for one in formats]],
+        "batches of products": [
+            [kernel("gemm_batched")],
+            [kernel("recurrent_fwd"), kernel("recurrent_bwd")],
+        ],
+        "attention forward": [attention],
+        "elementwise, layer norm": [streams],
+        "AdamW, cross-entropy": [
+            [operator(name) for name in ("adamw", "cross_entropy", "embedding")]
+        ],
+        "convolution forward": [[dense(one, "fwd") for one in ("nhwc", "nchw")]],
+        "convolution gradients": [[dense(one, "dgrad", "wgrad") for one in ("nhwc", "nchw")]],
+        "depth-wise / grouped": [
+            [family(name) for name in ("conv_depthwise", "conv_grouped", "conv3d")]
+        ],
+    }
+
+
+def transfer_rows() -> dict[str, Groups]:
+    """Rows of chips that were priced without their own measurements."""
+    sibling = pd.read_csv(ROOT / "validate/transfer/sibling.csv.gz")
+    out = pd.read_csv(ROOT / "validate/transfer/one_chip_out.csv.gz")
+    vendor = out.chip.map({chip: load_accelerator(chip).vendor for chip in out.chip.unique()})
+    return {
+        "every operator, from the H100's": [[score(sibling[sibling.chip == "h200-sxm-141gb"])]],
+        "operators of a chip left out": [
+            [score(out[vendor == one]) for one in ("NVIDIA", "AMD")],
+        ],
+    }
+
+
+def program_rows() -> dict[str, Groups]:
+    """Rows of whole models."""
+    steps = pd.read_csv(ROOT / "docs/accuracy/programs.csv", low_memory=False)
+    here = steps.chip == CHIP
+    attached = steps.after_profiler & steps["mode"].isin(PLAIN)
+    timed = steps.refused.isna() & ~steps.superseded & ~attached
+    unread = steps.run.str.startswith(UNREAD)
+    kinds_of = steps.kind.where(steps.kind.isin(["train", "decode"]), "infer")
+    named = {
+        name: steps.run.str.startswith(f"{UNREAD}-{name}") for name in ("kinds", "fresh", "draw")
+    }
+    named["first"] = unread & ~pd.concat(named, axis=1).any(axis=1)
+
+    def steps_of(chosen: pd.Series, kind: str, *modes: str) -> Score:
+        right = (kinds_of == kind) & steps["mode"].isin(modes or PLAIN)
+        return score(steps[chosen & timed & here & right])
+
+    held = partial(steps_of, steps.split == REPORT)
+    first, fresh, draw, kinds = (
+        partial(steps_of, named[name]) for name in ("first", "fresh", "draw", "kinds")
+    )
+    graphs = ("graph", "compiled-graph")
+    watched = steps[here & steps.peak_measured.gt(0) & steps.peak_predicted.gt(0) & ~attached]
+    peaks = watched.assign(measured_s=watched.peak_measured, predicted_s=watched.peak_predicted)
+    everything = [fresh("infer", one) for one in PLAIN]
+    everything += [fresh(kind, one) for kind in ("decode", "train") for one in PLAIN]
+    return {
+        "replayed inference": [[held("infer", "graph")]],
+        "the same, compiled": [[held("infer", "compiled-graph")]],
+        "a decoding step from a graph": [[held("decode", "graph")]],
+        "inference, eager / compiled": [[held("infer", one) for one in PLAIN]],
+        "a decoding step, eager": [[held("decode", one) for one in PLAIN]],
+        "training step, eager": [[held("train", one) for one in PLAIN]],
+        "a check of all of these": [
+            [first("infer", *graphs), *(first("infer", one) for one in PLAIN), first("train")]
+        ],
+        "a later check of usual": [everything],
+        "the same of 17 models": [
+            [kinds("infer", *graphs), *(kinds("infer", one) for one in PLAIN), kinds("train")]
+        ],
+        "a draw of new models": [
+            [
+                draw("infer", "eager"),
+                *(draw(kind, one) for kind in ("decode", "train") for one in PLAIN),
+            ]
+        ],
+        "whole models of a chip": [[score(steps[timed & (steps.chip == "h200-sxm-141gb")])]],
+        "peak allocated memory": [[score(peaks[peaks["mode"] == one]) for one in PLAIN]],
+    }
+
+
+def unread_rows() -> dict[str, Groups]:
+    """The row of unread draws, from the page that ``perfmodel validate`` writes."""
+    page = (ROOT / "docs/accuracy/unseen.md").read_text(encoding="utf-8")
+    first = page.partition("| chip, draw |")[2].partition("\n\n")[0]
+    found: dict[str, Score] = {}
+    for line in first.splitlines()[2:]:
+        name, *values = (text.strip() for text in line.strip("|").split("|"))
+        mape, median, _, worst = (float(text.rstrip("%")) / 100 for text in values[1:5])
+        found[name] = Score(int(values[0].replace(",", "")), mape, median, abs(worst))
+    return {"every operator of draws": [[found[name] for name in group] for group in DRAWS]}
+
+
+def expected() -> dict[str, tuple[str, str, str]]:
+    """Beginning of a row's first cell -> its points, MAPE and worst case by the data."""
+    rows = {**kernel_rows(), **transfer_rows(), **program_rows()}
+    told = {label: cells(groups) for label, groups in rows.items()}
+    return told | {label: cells(groups, medians=True) for label, groups in unread_rows().items()}
+
+
+def corrected(page: str, told: Mapping[str, tuple[str, str, str]]) -> tuple[str, list[str]]:
+    """The page with its figures put right, and the rows that were wrong, as they should be."""
+    lines, changed = [], []
+    for line in page.splitlines():
+        label = next((one for one in told if line.startswith(f"| {one}")), None)
+        if label is None:
+            lines.append(line)
+            continue
+        name, *_, remark = (text.strip() for text in line.strip("|").split("|"))
+        lines.append("| " + " | ".join((name, *told[label], remark)) + " |")
+        if lines[-1] != line:
+            changed.append(lines[-1])
+    return "\n".join(lines) + "\n", changed
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Name the rows that differ from the data, or put them right; 1 if any differ and stay."""
+    parser = argparse.ArgumentParser(prog="python3 -m validate.front_page", description=__doc__)
+    parser.add_argument("--write", action="store_true", help="put the rows right")
+    write = parser.parse_args(argv).write
+    told, wrong = expected(), 0
+    for path in PAGES:
+        text, changed = corrected(path.read_text(encoding="utf-8"), told)
+        wrong += len(changed)
+        for line in changed:
+            sys.stdout.write(f"{path.relative_to(ROOT)}: {line}\n")
+        if write:
+            path.write_text(text, encoding="utf-8")
+    return 0 if write else int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
