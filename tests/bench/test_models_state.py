@@ -94,6 +94,7 @@ def _training(torch):
 
     from validate.bench.models import inside
 
+    torch.manual_seed(0)
     layers = torch.nn.Sequential(
         torch.nn.Linear(4, 4), torch.nn.ReLU(inplace=True), torch.nn.Linear(4, 4)
     )
@@ -158,3 +159,14 @@ def test_a_stream_has_enough_steps():
     assert woven.count_of(1e-4, tiny=False) == woven.MOST
     assert woven.count_of(0.02, tiny=False) == 15
     assert woven.count_of(0.02, tiny=True) == 2
+
+
+def test_a_process_that_keeps_its_memory_holds_little():
+    kept = state.keep_memory()
+    laid = state.KEPT_BYTES // state.KEPT_SIZE
+    assert 0 < len(kept) <= laid // 500 + 1
+    assert {len(one) for one in kept} == {state.KEPT_SIZE}
+
+
+def test_a_page_fault_is_timed():
+    assert 0.0 < state.fault_seconds() < 0.01

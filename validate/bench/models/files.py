@@ -35,6 +35,7 @@ RESULTS = (
     "between_forward_block_us", "between_backward_block_us", "between_after_block_us",
     "woven_us", "woven_first_us", "woven_block_us", "woven_lag_us", "woven_forward_us",
     "woven_backward_us", "woven_backward_first_us", "woven_backward_block_us",
+    "fault_us",
 )  # fmt: skip
 _OWN = tuple(n for n in NAMES if n not in ("profile", "kineto", "gb"))
 COLUMNS = ("case", *_OWN, *RESULTS)

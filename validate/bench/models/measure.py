@@ -281,6 +281,7 @@ def timing(
     row["pieces_block_us"] = woven.listed([one[2] for one in around])
     row["pieces_backward_us"] = woven.listed([one[2] for one in behind])
     row["cores"] = len(set(ran["core"]))
+    row["fault_us"] = 1e6 * state.fault_seconds()
     if hosted:
         count = woven.count_of(float(np.median(host)), tiny)
         row |= woven.woven(step, device.blocks, device.sync, count)

@@ -7,8 +7,10 @@ time of the guards of a compiled function.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import inspect
+import mmap
 import random
 import resource
 import time
@@ -19,6 +21,11 @@ from pathlib import Path
 from typing import Any
 
 GUARD_CHECKS = 30
+KEPT_BYTES, KEPT_SIZE = 64 * 2**20, 400
+"""Memory that a process keeps for its small objects, and the size of what is laid out in it."""
+PAGES = 512
+"""Touched to time a page fault."""
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of mallopt(3)
 WALKED = 200_000
 """Objects of a walk: some 6 MB, more than the caches of one core hold beside the step's own."""
 
@@ -82,6 +89,31 @@ def between(first: Counters, last: Counters, steps: int) -> dict[str, Any]:
         "gc_old": old / steps,
         "core": core(),
     }
+
+
+def keep_memory() -> list[bytes]:
+    """Let this process keep what it frees; hold the answer as long as that is wanted.
+
+    Where the working set of a step ends just beyond an arena of Python's or of the C library's,
+    each step gives a megabyte back and faults it in again, page by page: some processes do and
+    others do not, by chance, and where the kernel is a sandbox's a page costs some 20 us. One small
+    object in each arena keeps it.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(_TRIM_THRESHOLD, 2**30)
+        library.mallopt(_MMAP_MAX, 0)
+    laid = [bytes(KEPT_SIZE) for _ in range(KEPT_BYTES // KEPT_SIZE)]
+    return laid[::500]
+
+
+def fault_seconds() -> float:
+    """Seconds of a page that is touched for the first time."""
+    with mmap.mmap(-1, PAGES * mmap.PAGESIZE) as fresh:
+        begin = time.perf_counter()
+        for page in range(PAGES):
+            fresh[page * mmap.PAGESIZE] = 1
+        return (time.perf_counter() - begin) / PAGES
 
 
 @lru_cache(maxsize=1)

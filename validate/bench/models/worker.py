@@ -25,8 +25,10 @@ def serve(pipe: Any, device: str, tiny: bool) -> None:
     """Answer ``(command, case)`` until None comes; commands: ``prepare``, ``run``, ``profile``."""
     import torch
 
+    from validate.bench.models import state
     from validate.bench.models.session import Session, alive
 
+    kept = state.keep_memory()
     if not tiny:
         torch.set_num_threads(1)
     try:
@@ -43,6 +45,7 @@ def serve(pipe: Any, device: str, tiny: bool) -> None:
     while True:
         request = pipe.recv()
         if request is None:
+            del kept
             os._exit(0)
         command, case = request
         assert_case: Case = case
