@@ -61,7 +61,8 @@ def fit_programs(
         those of `cases`.
     """
     found = fit_device(cases, start)
-    found = fit_host([one for one in cases if one.prepared.mode != "graph"], found)
+    hosted = [one for one in cases if one.prepared.mode != "graph" and not one.row.faulted]
+    found = fit_host(hosted, found)
     paces = assumed_paces([one.row for one in hosts], found)
     found = replace(found, scalars=dict(found.scalars) | paces)
     found = fit_gap([one for one in cases if one.prepared.mode != "graph"], found)
@@ -168,7 +169,7 @@ def fit_interval(cases: Sequence[Measured], c: ProgramCoefficients) -> dict[str,
     """
     apart: dict[str, list[tuple[bool, float]]] = {}
     for one in cases:
-        if one.row.superseded:
+        if one.row.superseded or one.row.faulted:
             continue
         pace = row_pace(one.row, c)
         behind = behind_pace(one.row, c)

@@ -18,6 +18,8 @@ from perfmodel.calibrate.programs.paces import (
     behind_pace,
     issue_pace,
     row_pace,
+    woven_behind,
+    woven_pace,
 )
 from perfmodel.calibrate.programs.rows import ModelRow
 from perfmodel.cost.parts import Floats
@@ -169,7 +171,7 @@ def _phases(one: Measured, single: _HostSum, c: ProgramCoefficients) -> list[_Ho
     apart = ((first, none), (none, single.behind), (calls.counts[last].sum(axis=0), none))
     pace, thread = single.pace, (row.backward_block_s or 0.0) / c["probe_block"]
     if row.woven is not None and row.woven.phases_s:
-        pace, thread = row_pace(row, c), behind_pace(row, c) or 0.0
+        pace, thread = woven_pace(row, c), woven_behind(row, c) or 0.0
     return [
         replace(single, counts=own, behind=behind, seconds=seconds, pace=pace, behind_pace=thread,
                 whole=float(k == 0), single=0.0)  # it waits for its own thread anyway

@@ -85,26 +85,39 @@ def issue_pace(row: ModelRow, c: ProgramCoefficients) -> float | None:
 
 
 def behind_pace(row: ModelRow, c: ProgramCoefficients) -> float | None:
-    """The pace of the thread that ran the backward pass of a stream, from probes at its ends.
+    """The pace of the thread that ran the backward pass of a stream, from probes between it.
 
-    Of a stream without such blocks, from probes in that thread between its pieces.
+    With another stream that has blocks at both ends of that thread: the middle of the two.
     """
-    if row.woven is not None and row.woven.behind_block_s and not row.after_profiler:
-        return row.woven.behind_block_s / c["probe_behind"]
-    block = row.stream_backward_block_s
-    return None if block is None or row.after_profiler else float(block / c["probe_block"])
+    block, woven = row.stream_backward_block_s, woven_behind(row, c)
+    if block is None or row.after_profiler:
+        return None
+    pace = float(block / c["probe_block"])
+    return pace if woven is None else float(np.sqrt(pace * woven))
+
+
+def woven_pace(row: ModelRow, c: ProgramCoefficients) -> float | None:
+    """The pace of the host from blocks between the steps of a stream; None without such."""
+    if row.woven is None or row.after_profiler:
+        return None
+    return row.woven.block_s / c["probe_woven"]
+
+
+def woven_behind(row: ModelRow, c: ProgramCoefficients) -> float | None:
+    """The same of the thread of the backward pass."""
+    if row.woven is None or row.after_profiler or not row.woven.behind_block_s:
+        return None
+    return row.woven.behind_block_s / c["probe_behind"]
 
 
 def row_pace(row: ModelRow, c: ProgramCoefficients) -> float | None:
     """The pace of the host while the stream of a row ran, from the probes around and inside it.
 
-    Blocks between its steps tell it where there are some: of the very milliseconds of the steps.
     A row without a block has two probes around its stream, which are few: they count as much as
     those between the single steps just before it, and never lie further from them than
-    :data:`SUDDEN`.
+    :data:`SUDDEN`. With blocks between the steps of another stream: the middle of the two, as the
+    row's step is the middle of both streams.
     """
-    if row.woven is not None and not row.after_profiler:
-        return row.woven.block_s / c["probe_woven"]
     if row.stream_call_s is None or row.probe_call_s is None:
         return None
     probe = row.stream_call_s
@@ -112,4 +125,6 @@ def row_pace(row: ModelRow, c: ProgramCoefficients) -> float | None:
         before = row.probe_call_s
         around = min(max(probe, before / SUDDEN), before * SUDDEN)
         probe = float(np.sqrt(before * around))
-    return pace_of_probe(probe, c, block=row.stream_block_s, profiler=row.after_profiler)
+    pace = pace_of_probe(probe, c, block=row.stream_block_s, profiler=row.after_profiler)
+    woven = woven_pace(row, c)
+    return pace if woven is None else float(np.sqrt(pace * woven))

@@ -29,10 +29,12 @@ LONG_STEP: Final = 0.01
 """Spells of a shared host last some ten milliseconds [s]."""
 MEANT: Final = 5
 """Probes whose mean counts."""
-TRIMMED: Final = 0.1
-"""Share of a list that is left out at either end."""
 LAG: Final = 0.3
 """A device that is done so soon after the host, in steps, did not hold a stream of many up."""
+FAULT_S: Final = 20e-6
+FAULTED: Final = 0.05
+"""What a page costs that is faulted in, where these rows were measured [s], and the share of a step
+in which such pages disturb it."""
 TABLE: Final = "cases.csv"
 ABOUT: Final = "about.toml"
 """The sidecar of a table."""
@@ -102,7 +104,7 @@ class ModelRow:
         Folder of the table below the one that was read: a case may be measured in several runs.
     superseded : bool
         Whether another row of the same case stands for it: of two rows with a host in them, the one
-        without a profiler, then the one with a probe, then the later one.
+        without a profiler, then one that was not `faulted`, with a probe, and later.
     began : float or None
         When the run began, by the table's sidecar [s since 1970].
     phases_s : (float, float, float) or None
@@ -113,8 +115,10 @@ class ModelRow:
     stream_backward_block_s : float or None
         The same around the pieces of the steady stream [s].
     woven : Woven or None
-        A stream that the host held up with blocks of the probe between its steps; `step_s` is then
-        of that stream.
+        Another stream, which the host held up too, with blocks of the probe between its steps;
+        `step_s` is then the middle of both.
+    faulted : bool
+        Whether the process gave memory back and faulted it in again in each step, by chance.
     """
 
     case: str
@@ -147,6 +151,7 @@ class ModelRow:
     backward_block_s: float | None = None
     stream_backward_block_s: float | None = None
     woven: Woven | None = None
+    faulted: bool = False
 
     @property
     def recorded(self) -> str:
@@ -231,11 +236,12 @@ def read_model_rows(folder: Path) -> list[ModelRow]:
     ]
 
 
-def _standing(row: ModelRow) -> tuple[bool, bool, int]:
+def _standing(row: ModelRow) -> tuple[bool, bool, bool, int]:
     """What makes one row of a case stand for it rather than another; runs count up: eager-2."""
     number = row.run.rpartition("-")[2]
     return (
         not row.after_profiler,
+        not row.faulted,
         row.stream_call_s is not None,
         int(number) if number.isdigit() else 1,
     )
@@ -301,7 +307,7 @@ def _row(record: dict[str, Any], run: str, attached: bool) -> ModelRow:
     def whole(name: str) -> int | None:
         return int(float(record[name])) if record.get(name) else None
 
-    woven = _woven(record)
+    woven, step = _woven(record), _time(record, "step_us") * 1e-6
     return ModelRow(
         case=record["case"],
         kind=record["kind"],
@@ -310,7 +316,7 @@ def _row(record: dict[str, Any], run: str, attached: bool) -> ModelRow:
         batch=int(record["batch"]),
         seq=int(record["seq"]),
         dtype=record["dtype"],
-        step_s=_time(record, "step_us") * 1e-6 if woven is None else woven.step_s,
+        step_s=step if woven is None else math.sqrt(step * woven.step_s),
         latency_s=seconds("latency_us"),
         host_s=seconds("host_us"),
         kernel_s=seconds("kernel_us"),
@@ -333,6 +339,7 @@ def _row(record: dict[str, Any], run: str, attached: bool) -> ModelRow:
         backward_block_s=seconds("backward_probe_block_us"),
         stream_backward_block_s=_around(record, "pieces_backward_us"),
         woven=woven,
+        faulted=float(record.get("faults") or 0.0) * FAULT_S > FAULTED * step,
     )
 
 
@@ -341,28 +348,21 @@ def _woven(record: dict[str, Any]) -> Woven | None:
     steps = _listed(record, "woven_us")
     if not steps:
         return None
-    step = _middle(steps)
+    step = median(steps)
     if _time(record, "woven_lag_us") * 1e-6 > LAG * step:
         return None
     forward, backward = (_listed(record, f"woven_{name}_us") for name in ("forward", "backward"))
     phases = None
     if forward and backward:
-        first, second = _middle(forward), _middle(backward)
-        phases = first, second, max(step - first - second, 1e-9)
+        last = [a - b - c for a, b, c in zip(steps, forward, backward, strict=True)]
+        phases = median(forward), median(backward), max(median(last), 1e-9)
     behind = _listed(record, "woven_backward_block_us")
-    return Woven(
-        step, _middle(_listed(record, "woven_block_us")), _middle(behind) if behind else 0.0, phases
-    )
+    block = median(_listed(record, "woven_block_us"))
+    return Woven(step, block, median(behind) if behind else 0.0, phases)
 
 
 def _listed(record: dict[str, Any], name: str) -> list[float]:
     return [float(one) * 1e-6 for one in (record.get(name) or "").split()]
-
-
-def _middle(seconds: list[float]) -> float:
-    """The mean without the ends: what a spell of a busy core adds counts, a rare pause does not."""
-    cut = int(TRIMMED * len(seconds))
-    return fmean(sorted(seconds)[cut : len(seconds) - cut])
 
 
 def _around(record: dict[str, Any], name: str) -> float | None:
