@@ -17,10 +17,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from perfmodel.cost.layers import Net, Pooled, Singles, standard, words_of
+from perfmodel.cost.layers import Net, Pooled, Singles, least, standard, words_of
 from perfmodel.cost.parts import Floats
 
-_BETAS, _TINY = (0.9, 0.999), 1e-8
+_BETAS, _TINY = (0.9, 0.99), 1e-8
 _SMALLEST_SCALE = 1e-6
 # A residual's exponential weighs no more (and no less) than that of these.
 _LOWEST, _HIGHEST = -2.0, 1.5
@@ -35,7 +35,9 @@ class Descent:
     nets : int
         Networks, whose mean answers.
     widths : tuple of int
-        Of the layers between features and answer.
+        Of the layers between features and answers.
+    answers : int
+        Whose soft minimum is what a network says.
     epochs, batch : int
         Passes over the rows, and rows of a step.
     rate : float
@@ -46,11 +48,12 @@ class Descent:
         Relative errors beyond this pull no harder.
     """
 
-    nets: int = 4
-    widths: tuple[int, ...] = (96, 64, 64, 64)
+    nets: int = 2
+    widths: tuple[int, ...] = (192, 128, 96, 64)
+    answers: int = 16
     epochs: int = 50
-    batch: int = 256
-    rate: float = 3e-3
+    batch: int = 512
+    rate: float = 4e-3
     warm: float = 0.3
     decay: float = 1e-3
     outlier: float = 0.1
@@ -115,7 +118,7 @@ def _descend(
     rows: Singles, said: Singles, target: Singles, rng: np.random.Generator, settings: Descent
 ) -> Net:
     """The network after all epochs; every layer hears the words (``said``) again."""
-    sizes = (rows.shape[1], *settings.widths, 1)
+    sizes = (rows.shape[1], *settings.widths, settings.answers)
     beside = said.shape[1]
     shapes = [shape for wide, out in pairwise(sizes) for shape in ((wide + beside, out), (out,))]
     flat, tensors = _views(shapes)
@@ -169,10 +172,11 @@ def _slopes(
         # Half of both: x share and its derivative, share + x less^2.
         bends.append(np.float32(0.5) * (share + x * less * less))
         layers.append(np.concatenate([np.float32(0.5) * x * share, said], axis=1))
-    over = (layers[-1] @ weights[-1] + biases[-1])[:, 0] - target
+    answer, shares = least(layers[-1] @ weights[-1] + biases[-1])
+    over = answer - target
     near = np.clip(over, _LOWEST, _HIGHEST)
     pull = np.clip(np.expm1(near) / np.float32(outlier), -1.0, 1.0) * np.exp(near)
-    back = (pull * (over == near) / np.float32(target.size))[:, None]
+    back = (pull * (over == near) / np.float32(target.size))[:, None] * shares
     for at in range(len(weights) - 1, -1, -1):
         np.matmul(layers[at].T, back, out=slopes[2 * at])
         np.sum(back, axis=0, out=slopes[2 * at + 1])

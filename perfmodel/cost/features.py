@@ -18,12 +18,15 @@ from perfmodel.cost.gemm import stream_bytes
 from perfmodel.cost.mechanism import product_sizes, row_count
 from perfmodel.cost.parts import Floats, Parts
 from perfmodel.cost.tasks import Task, row_lengths
+from perfmodel.cost.tiles import tile_times
 
 _TILES = ((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64))
 _DTYPES = ("bf16", "fp16", "fp32", "tf32", "fp64", "fp8_e4m3", "fp8_e5m2", "int8")
 _WORDS = ("add", "mul", "gelu", "silu", "relu", "copy", "fwd", "bwd", "dgrad", "wgrad", "nhwc",
           "nchw", "train", "lstm", "gru", "rnn")  # fmt: skip
 _TINY = 1e-3
+# Logarithms of times in tiles, against the mechanism's.
+_FASTEST_TILE, _SLOWEST_TILE = -4.0, 3.0
 
 
 class _Columns:
@@ -69,6 +72,10 @@ def features(
         _conv(task, columns)
     if task.base.startswith("conv_grouped"):
         _groups(task, device, parts, columns)
+    if task.convolution:
+        for name, time in zip(*tile_times(task, device), strict=True):
+            apart = np.log(time / parts.seconds)
+            columns.add(name, np.clip(apart, _FASTEST_TILE, _SLOWEST_TILE))
     if not task.base.startswith(("gemm", "conv", "attention")):
         _rows(task, device, parts, columns)
     return (

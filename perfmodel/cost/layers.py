@@ -7,11 +7,14 @@ words of the kernel's name, learns that from all their rows:
 .. math::
 
     h_0 = \mathrm{clip}((x - c) / s, \pm 4), \quad
-    h_{i+1} = \sigma(h_i W_i + b_i + w V_i), \quad f = h_n W_n + b_n + w V_n, \quad
-    \sigma(z) = \frac{z}{2} \left( 1 + \frac{z}{1 + |z|} \right)
+    h_{i+1} = \sigma(h_i W_i + b_i + w V_i), \quad o = h_n W_n + b_n + w V_n, \\
+    \sigma(z) = \frac{z}{2} \left( 1 + \frac{z}{1 + |z|} \right), \quad
+    f = -\tau \log \sum_j e^{-o_j / \tau}
 
-The mean of a few such networks, begun differently, is closer than each. They are stored once a
-chip. Words ``w`` (0 or 1 each) are constant within a kernel, so that they join every bias.
+The answers ``o`` are as of several kernels, of which a library runs the fastest: ``f`` is their
+soft minimum. The mean of a few such networks, begun differently, is closer than each. They are
+stored once a chip. Words ``w`` (0 or 1 each) are constant within a kernel, so that they join every
+bias.
 """
 
 from __future__ import annotations
@@ -32,7 +35,10 @@ Singles = NDArray[np.float32]
 FARTHEST = 4.0
 """Standard deviations beyond which a feature counts no more: nothing is extrapolated."""
 POOLED_FILE = "networks.npz"
-FORMAT = 2
+FORMAT = 3
+_READ = (2, FORMAT)  # 2 is of networks with one answer
+SHARPNESS = 0.15
+"""``tau`` of the soft minimum, in logarithms of time."""
 _CHUNK = 1024
 
 
@@ -43,7 +49,7 @@ def words_of(kernel: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Net:
-    """One network: a matrix and a vector a layer, the last of width 1."""
+    """One network: a matrix and a vector a layer, the last as wide as there are answers."""
 
     weights: tuple[Singles, ...]
     biases: tuple[Singles, ...]
@@ -52,7 +58,7 @@ class Net:
         """Its answer at inputs of shape (N, F); shape (N,)."""
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             x = bent(x @ weight + bias)
-        return np.asarray((x @ self.weights[-1] + self.biases[-1])[:, 0])
+        return least(x @ self.weights[-1] + self.biases[-1])[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +151,15 @@ def bent(x: Singles) -> Singles:
     return x
 
 
+def least(x: Singles) -> tuple[Singles, Singles]:
+    """Soft minimum of ``x`` (N, K) along its rows, and its slopes: shape (N,) and (N, K)."""
+    lowest = x.min(axis=1, keepdims=True)
+    share = np.exp((lowest - x) / np.float32(SHARPNESS))
+    whole = share.sum(axis=1, keepdims=True)
+    found = lowest - np.float32(SHARPNESS) * np.log(whole)
+    return np.asarray(found[:, 0]), np.asarray(share / whole)
+
+
 def standard(features: Floats, center: Singles, scale: Singles) -> Singles:
     """Features in standard deviations from their mean, at most :data:`FARTHEST`."""
     x = features.astype(np.float32)
@@ -179,7 +194,7 @@ def read_pooled(path: Path) -> Pooled:
     """
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as data:
-            if int(data["format"]) != FORMAT:
+            if int(data["format"]) not in _READ:
                 raise ValueError(f"format {int(data['format'])}")
             layers = sum(name.startswith("weight_0_") for name in data)
             count = sum(name.startswith("weight_") for name in data) // max(layers, 1)

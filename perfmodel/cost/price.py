@@ -124,16 +124,24 @@ def price_task(task: Task, accelerator: Accelerator, efficiency: Efficiency) -> 
 
 
 def matched(fitted: Fitted, task: Task, device: Device, parts: Parts) -> Floats:
-    """The features of a task, after a check that they are those that were learned on."""
+    """The features of a task that were learned on, in their order.
+
+    Raises
+    ------
+    CalibrationError
+        If this version lacks one of them.
+    """
     names, values, _ = features(task, device, parts)
-    if names != fitted.features:
+    if names == fitted.features:
+        return values
+    if not set(fitted.features) <= set(names):
         raise CalibrationError(
             f"efficiency of {fitted.device}: {fitted.kernel}",
             f"<{len(fitted.features)} features>",
             f"the {len(names)} features that this version computes",
             repair="run `perfmodel calibrate` again with this version",
         )
-    return values
+    return values[:, [names.index(name) for name in fitted.features]]
 
 
 def bound_of(parts: Parts) -> NDArray[np.intp]:

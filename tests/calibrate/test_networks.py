@@ -13,11 +13,11 @@ from perfmodel.calibrate.run import learn_shared
 from perfmodel.calibrate.samples import FOLDS, samples_of
 from perfmodel.calibrate.together import is_shared, learn_together
 from perfmodel.cost.efficiency import load_coefficients
-from perfmodel.cost.layers import FARTHEST, bent, read_pooled, write_pooled
+from perfmodel.cost.layers import FARTHEST, SHARPNESS, bent, least, read_pooled, write_pooled
 from perfmodel.errors import CalibrationError
 from perfmodel.hardware import load_accelerator
 
-QUICK = Descent(epochs=200)
+QUICK = Descent(widths=(32, 32), answers=4, epochs=200, batch=256)
 CHIP = load_accelerator("h100-sxm5-80gb")
 
 
@@ -49,12 +49,25 @@ def test_the_bend_is_smooth_and_like_a_rectifier():
     assert np.abs(np.diff(y, 2)).max() < 5e-4
 
 
+def test_the_soft_minimum_is_near_the_least_and_one_answer_is_itself():
+    x = np.array([[0.0, 1.0, 2.0], [3.0, -1.0, 0.5]], dtype=np.float32)
+    said, shares = least(x)
+    assert said == pytest.approx([0.0, -1.0], abs=1e-3)
+    assert np.all(said <= x.min(axis=1))
+    assert shares.sum(axis=1) == pytest.approx(1.0)
+    alike, _ = least(np.zeros((1, 4), np.float32))
+    assert alike == pytest.approx(-SHARPNESS * np.log(4.0))
+    one, whole = least(x[:, :1])
+    assert np.array_equal(one, x[:, 0])
+    assert np.all(whole == 1.0)
+
+
 def test_descent_follows_the_slope_of_the_loss():
     rng = np.random.default_rng(7)
     rows, target = rng.normal(size=(40, 5)), rng.normal(size=40) * 0.3
     said = (rng.random((40, 3)) > 0.5).astype(float)
-    shapes = ((8, 6), (6,), (9, 4), (4,), (7, 1), (1,))
-    tensors = [0.3 * rng.normal(size=shape) for shape in shapes]
+    shapes = ((8, 6), (6,), (9, 4), (4,), (7, 3), (3,))
+    tensors = [0.2 * rng.normal(size=shape) for shape in shapes]
     slopes = [np.zeros(shape) for shape in shapes]
 
     def loss():
@@ -62,7 +75,8 @@ def test_descent_follows_the_slope_of_the_loss():
         for weight, bias in zip(tensors[:-2:2], tensors[1:-2:2], strict=True):
             x = np.concatenate([x, said], axis=1) @ weight + bias
             x = x / 2 * (1 + x / (1 + np.abs(x)))
-        over = (np.concatenate([x, said], axis=1) @ tensors[-2] + tensors[-1])[:, 0] - target
+        answers = np.concatenate([x, said], axis=1) @ tensors[-2] + tensors[-1]
+        over = -SHARPNESS * np.log(np.sum(np.exp(-answers / SHARPNESS), axis=1)) - target
         error = np.abs(np.expm1(over))
         return np.mean(np.where(error < 0.1, error**2 / 0.2, error - 0.05))
 
