@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +42,7 @@ def power_figure(fit: PowerFit, chip: str) -> Figure:
     return drawn
 
 
-def main(folder: str, chip: str, out: str) -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Draw the figure of a folder of measurements.
 
     Raises
@@ -50,16 +50,22 @@ def main(folder: str, chip: str, out: str) -> None:
     CalibrationError
         If too few rows carry a reading.
     """
-    fit = fit_power(load_measurements(folder, chip).rows, load_accelerator(chip))
+    parser = argparse.ArgumentParser(prog="perfmodel.report.power", description=__doc__)
+    parser.add_argument("folder", type=Path, help="validate/measurements/CHIP")
+    parser.add_argument("chip")
+    parser.add_argument("out", type=Path, help="the picture")
+    given = parser.parse_args(arguments)
+    rows = load_measurements(given.folder, given.chip).rows
+    fit = fit_power(rows, load_accelerator(given.chip))
     if fit is None:
         raise CalibrationError(
-            folder,
+            str(given.folder),
             "<too few rows with a power_w>",
             "operators whose board power was read",
             repair="measure operators of the plan that ask for power",
         )
-    save(power_figure(fit, chip), Path(out))
+    save(power_figure(fit, given.chip), given.out)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -11,6 +11,7 @@ the models that a hash of the name picks.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -280,13 +281,16 @@ def _line(name: str, one: Score) -> str:
     )
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page; 0 when it was written."""
+    parser = argparse.ArgumentParser(prog="perfmodel.study.convnets_measured", description=__doc__)
+    parser.add_argument("chips", nargs="*", default=CHIPS, metavar="CHIP")
+    chips = parser.parse_args(arguments).chips
     root = Path(__file__).resolve().parents[2]
     page = root / "docs" / "accuracy" / "convnets_graph.md"
     found = {}
     try:
-        for chip in arguments or CHIPS:
+        for chip in chips:
             measurements, programs = folders(root, chip)
             found[chip] = network_rows(measurements, programs, load_accelerator(chip))
     except PerfmodelError as error:
@@ -303,4 +307,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
+import argparse
 import math
-import sys
 from collections import Counter
 from pathlib import Path
 from statistics import median, pstdev
-from typing import Any, Final
+from typing import Final
 
 from perfmodel.files import write_text
 from perfmodel.study.convnets_library import LEAST_ROWS
@@ -140,9 +140,9 @@ def _hosts(scored: tuple[Scored, ...]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Score and write."""
-    given: list[Any] = list(sys.argv[1:] if arguments is None else arguments)
-    out = Path(given[0]) if given else PAGE
-    write_text(out, document(score_published(TABLE)))
+    parser = argparse.ArgumentParser(prog="perfmodel.study.convnets_page", description=__doc__)
+    parser.add_argument("page", type=Path, nargs="?", default=PAGE, help="where it is written")
+    write_text(parser.parse_args(arguments).page, document(score_published(TABLE)))
 
 
 if __name__ == "__main__":
