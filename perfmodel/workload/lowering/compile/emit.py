@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
+from perfmodel.workload.lowering.compile.buffers import Buffer, base_of
 from perfmodel.workload.lowering.compile.fusion import fuse
 from perfmodel.workload.lowering.compile.graph import Graph
 from perfmodel.workload.lowering.compile.layout import prefers_channels_last
@@ -13,7 +14,7 @@ from perfmodel.workload.lowering.compile.locality import late as late_order
 from perfmodel.workload.lowering.compile.loops import generated, loads
 from perfmodel.workload.lowering.compile.names import Names
 from perfmodel.workload.lowering.compile.partition import kept, needed
-from perfmodel.workload.lowering.compile.realize import Buffer, Realizer, base_of
+from perfmodel.workload.lowering.compile.realize import Realizer
 from perfmodel.workload.lowering.compile.region import outside
 from perfmodel.workload.lowering.compile.split import mixed_rows, staged
 from perfmodel.workload.lowering.compile.storages import (
@@ -201,7 +202,9 @@ def _graph(
     """One compiled graph: its call, kernels and memory."""
     held = set(given)
     local = [n for n in alive if n not in held]
-    realizer = Realizer(graph, local, outputs, channels_last=channels_last, last=out.last)
+    realizer = Realizer(
+        graph, local, outputs, channels_last=channels_last, last=out.last, axes=out.axes
+    )
     buffers = [
         stage
         for buffer in realizer.buffers()

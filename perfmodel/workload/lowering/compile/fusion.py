@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Final
 
+from perfmodel.workload.lowering.compile.buffers import DEALT, Buffer, Read, written_at
 from perfmodel.workload.lowering.compile.places import samples
 from perfmodel.workload.lowering.compile.precedence import Above, dependences
-from perfmodel.workload.lowering.compile.realize import DEALT, Buffer, Read
 from perfmodel.workload.lowering.compile.scatter import JOIN
 
 LARGEST: Final = 64
@@ -86,7 +86,7 @@ def fuse(
             total = buffer.numel * buffer.reduced
             for read in buffer.reads:
                 accesses[read.buffer, read.places + _loops(buffer, read)] = read.bytes
-            accesses[buffer.value.number, identity(buffer.numel, total)] = buffer.written
+            accesses[buffer.value.number, written_at(buffer, total)] = buffer.written
         groups[place] = Group(
             [place], buffer.numel, buffer.reduced,
             buffer.fusable and (not buffer.value.scatter or buffer.value.name == JOIN), place,
@@ -95,11 +95,12 @@ def fuse(
     home = {place: place for place in groups}
     needs = dependences(buffers, further)
     above = Above(needs)
-    for _ in range(ROUNDS):
-        before = len(groups)
-        _round(groups, home, needs, above, buffers, mix_orders=mix_orders)
-        if len(groups) == before:
-            break
+    for merged in (False, True):  # axes of loops are merged once nothing else can fuse
+        for _ in range(ROUNDS):
+            before = len(groups)
+            _round(groups, home, needs, above, buffers, mix_orders=mix_orders, merged=merged)
+            if len(groups) == before:
+                break
     starts = {name: group.order for name, group in groups.items()}
     return [groups[name].members for name in above.ordered(starts)]
 
@@ -121,6 +122,7 @@ def _round(
     buffers: Sequence[Buffer],
     *,
     mix_orders: bool,
+    merged: bool,
 ) -> None:
     touching: defaultdict[int, list[int]] = defaultdict(list)
     for name, group in sorted(groups.items(), key=lambda item: item[1].order):
@@ -132,7 +134,7 @@ def _round(
         for place, first in enumerate(names):
             for second in names[place + 1 : place + 1 + NEIGHBOURS]:
                 if (first, second) not in candidates:
-                    score = _score(groups[first], groups[second])
+                    score = _score(groups[first], groups[second], buffers, mix_orders=mix_orders)
                     candidates[first, second] = score
     ranked = sorted(candidates, key=lambda pair: candidates[pair], reverse=True)
     for first, second in ranked:
@@ -142,7 +144,7 @@ def _round(
         one, two = groups[a], groups[b]
         if one.order > two.order:
             a, b, one, two = b, a, two, one
-        mixed = _can_fuse(one, two, needs, buffers, mix_orders=mix_orders)
+        mixed = _can_fuse(one, two, needs, buffers, mix_orders=mix_orders, merged=merged)
         if mixed is None or above.is_between(a, b):
             continue
         rows = groups[b] if _is_row_side(groups[b], groups[a], buffers) else groups[a]
@@ -150,8 +152,13 @@ def _round(
         above.merge(a, b)
 
 
-def _score(one: Group, two: Group) -> tuple[bool, int, int]:
+def _score(
+    one: Group, two: Group, buffers: Sequence[Buffer], *, mix_orders: bool
+) -> tuple[bool, int, int]:
+    """Alike first, then what shares most; sums of both kinds count their elements."""
     shared = _shared(one, two)
+    if mix_orders and one.is_reduction and two.is_reduction and _mixed(one, two, buffers):
+        shared = one.numel * one.reduced
     distance = -max(abs(one.order - two.last), abs(two.order - one.last))
     return (one.is_reduction == two.is_reduction and shared > 0, shared, distance)
 
@@ -183,6 +190,7 @@ def _can_fuse(
     buffers: Sequence[Buffer],
     *,
     mix_orders: bool,
+    merged: bool,
 ) -> bool | None:
     """None where they cannot; else whether they are reductions of mixed order."""
     if not (one.fusable and two.fusable) or len(one.members) + len(two.members) > LARGEST:
@@ -191,11 +199,12 @@ def _can_fuse(
     vertical = any(needs[place] & inside for place in two.members)
     if mix_orders and not vertical and (_mixed(one, two, buffers) or _joins(one, two, buffers)):
         return True
-    if not _iterations_fit(one, two):
-        return None
+    if not _iterations_fit(one, two) or (two.mixed and not one.mixed):
+        return None  # nothing joins sums of both kinds from before
     if vertical:
         chain = all(any(buffers[at].value.name == JOIN for at in g.members) for g in (one, two))
-        return False if _reads_fit(one, two, buffers) and not chain else None
+        apart = not (merged and not one.mixed) and _other_axes(one, two, buffers)
+        return False if _reads_fit(one, two, buffers) and not (chain or apart) else None
     if _shared(one, two) < SMALLEST_GAIN or abs(two.order - one.last) > DISTANT:
         return None
     return False
@@ -278,8 +287,10 @@ def _reads_fit(one: Group, two: Group, buffers: Sequence[Buffer]) -> bool:
             if read.buffer not in made:
                 continue
             source = buffers[made[read.buffer]]
-            if read.places == identity(source.numel, total):
-                continue
+            if read.places == written_at(source, total):
+                if buffer.turn is None or source.reduced == 1 or _axes(source) == _axes(buffer):
+                    continue
+                return False
             if read.places[:1] == (DEALT,):
                 return False
             whole = source.numel == total
@@ -290,10 +301,29 @@ def _reads_fit(one: Group, two: Group, buffers: Sequence[Buffer]) -> bool:
     return True
 
 
+def _other_axes(one: Group, two: Group, buffers: Sequence[Buffer]) -> bool:
+    """Whether a product's operand is made in another shape than what it reads."""
+    made = {buffers[place].value.number: place for place in one.members}
+    return any(
+        buffers[place].sizes != _axes(buffers[made[read.buffer]])
+        for place in two.members
+        if buffers[place].sizes
+        for read in buffers[place].reads
+        if read.buffer in made
+    )
+
+
+def _axes(buffer: Buffer) -> tuple[int, ...]:
+    """Sizes of the axes that a loop goes through, in ascending order."""
+    shape = buffer.sizes or buffer.operand or buffer.value.shape
+    return tuple(sorted(size for size in shape if size > 1))
+
+
 def _other_loops(one: Buffer, two: Buffer) -> bool:
     """Whether loops of many axes go through axes of other sizes: none is turned to the other."""
-    sizes = [sorted(s for s in (b.operand or b.value.shape) if s > 1) for b in (one, two)]
-    return min(map(len, sizes)) >= MANY_AXES and sizes[0] != sizes[1]
+    sizes = [_axes(replace(one, operand=())), _axes(two)]
+    many = min(map(len, sizes)) >= MANY_AXES or one.turn is not None or two.turn is not None
+    return many and sizes[0] != sizes[1]
 
 
 def _turned_alike(one: Group, source: Buffer, buffer: Buffer, read: Read) -> bool:

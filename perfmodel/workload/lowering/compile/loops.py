@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from perfmodel.workload.lowering.compile.buffers import Buffer
 from perfmodel.workload.lowering.compile.fusion import identity
-from perfmodel.workload.lowering.compile.realize import ANGLES, Buffer
+from perfmodel.workload.lowering.compile.limits import ANGLES
 from perfmodel.workload.lowering.compile.scatter import SUM, waiting
 from perfmodel.workload.lowering.compile.split import WARP, many_rows
 from perfmodel.workload.lowering.device import Device

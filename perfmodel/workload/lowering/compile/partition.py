@@ -18,9 +18,9 @@ from typing import Final
 
 import numpy as np
 
+from perfmodel.workload.lowering.compile.buffers import base_of
 from perfmodel.workload.lowering.compile.graph import Graph, Value
 from perfmodel.workload.lowering.compile.padding import PAD
-from perfmodel.workload.lowering.compile.realize import base_of
 
 _UNIT: Final = 256  # capacities are counted in blocks, so that they fit 32 bits
 _INFINITE: Final = 2**30

@@ -42,8 +42,17 @@ def broadcasts(shape: Sequence[int], target: Sequence[int]) -> bool:
     )  # fmt: skip
 
 
-def reduction_order(shape: tuple[int, ...], over: tuple[int, ...]) -> Index | None:
-    """The index that walks an operand results first, summed elements within."""
+def reduction_order(
+    shape: tuple[int, ...], over: tuple[int, ...], axes: tuple[int, ...] = ()
+) -> Index | None:
+    """The index that walks an operand results first, summed elements within.
+
+    ``axes`` is the order of the results' axes, if it is not the logical one.
+    """
     kept = [axis for axis in range(len(shape)) if axis not in over]
+    if axes and len(axes) < len(shape):
+        kept = [kept[axis] for axis in axes]
+    elif axes:
+        kept = [axis for axis in axes if axis not in over]
     order = [*kept, *over]
     return None if order == sorted(order) else permuted(shape, order)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
-from perfmodel.workload.lowering.compile.realize import Buffer
+from perfmodel.workload.lowering.compile.buffers import Buffer
 
 
 def writers(buffers: Sequence[Buffer], further: Mapping[int, int] | None) -> dict[int, int]:

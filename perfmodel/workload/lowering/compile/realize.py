@@ -8,16 +8,23 @@ accesses compare equal exactly when they visit memory in the same order.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
-from typing import Final
+from math import prod
 
 import numpy as np
 
-from perfmodel.workload.lowering.compile.graph import Graph, Value, expanded
-from perfmodel.workload.lowering.compile.orders import Orders
+from perfmodel.workload.lowering.compile import limits
+from perfmodel.workload.lowering.compile.buffers import (
+    DEALT,
+    Buffer,
+    Read,
+    base_of,
+    users_of,
+    written_at,
+)
+from perfmodel.workload.lowering.compile.graph import Graph, Value, expanded, permuted
+from perfmodel.workload.lowering.compile.orders import IMAGES, Orders
 from perfmodel.workload.lowering.compile.places import (
     Places,
     broadcasts,
@@ -25,83 +32,16 @@ from perfmodel.workload.lowering.compile.places import (
     reduction_order,
     samples,
 )
-from perfmodel.workload.lowering.site import item_bytes
-
-READS_ON_REUSE: Final = 4
-READS_IN_ALL: Final = 8
-OPERATIONS: Final = 30
-TWICE: Final = frozenset(
-    ["silu", "hardswish", "gelu", "mish", "silu_backward", "gelu_backward", "hardswish_backward"]
+from perfmodel.workload.lowering.compile.turned import (
+    Axes,
+    Turn,
+    as_recorded,
+    corners,
+    is_turned,
+    memory,
+    voted,
 )
-"""Steps that are decomposed into several, of which more than one takes the operand."""
-
-COUNTED: Final = MappingProxyType(
-    {
-        "batch_norm": 24, "cat": 6, "sin": 4, "cos": 4, "roll": 8, "constant_pad_nd": 10,
-        "norm": 9, "rstd": 7,
-    }
-)  # fmt: skip
-"""Steps that are expressions of many operations, loads and constants and casts counted."""
-
-ANGLES: Final = frozenset(["sin", "cos"])
-"""Steps that take long, and that rotary embeddings compute for every head."""
-
-WRAPPED: Final = frozenset(["roll", "unpadded", "pad"])
-"""Steps that begin again within an axis, or copy padded memory: no loop follows them."""
-
-DEALT: Final = -1
-"""First place of a read whose order no loop can be turned to."""
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """One access to a buffer: which, in which order (places at the samples), how much [B]."""
-
-    buffer: int
-    places: tuple[int, ...]
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Buffer:
-    """A value with memory.
-
-    Parameters
-    ----------
-    value : Value
-    numel, reduced : int
-        Iteration: results, and elements that each of them sums (1 for a map).
-    reads : tuple of Read
-        What its loop loads.
-    operations : float
-        FLOP of the whole loop.
-    steps : tuple of str
-        Names of the steps that are computed in it.
-    nodes : tuple of int
-        The program's nodes that these steps belong to.
-    written : int
-        Bytes stored [B].
-    operand : tuple of int
-        Shape that a reduction runs over; empty for a map.
-    whole : tuple of int
-        Results and terms of the sum that this is the first stage of; empty for any other.
-    """
-
-    value: Value
-    numel: int
-    reduced: int
-    reads: tuple[Read, ...]
-    operations: float
-    steps: tuple[str, ...]
-    nodes: tuple[int, ...]
-    written: int
-    operand: tuple[int, ...] = ()
-    whole: tuple[int, ...] = ()
-
-    @property
-    def fusable(self) -> bool:
-        """Whether it is a generated loop, not a library call."""
-        return self.value.kind in ("map", "reduce")
+from perfmodel.workload.lowering.site import item_bytes
 
 
 @dataclass(slots=True)
@@ -115,28 +55,6 @@ class _Loop:
     seen: set[tuple[int, tuple[int, ...]]] = field(default_factory=set)
 
 
-def base_of(graph: Graph, number: int) -> Value:
-    """The value behind a chain of views."""
-    value = graph.values[number]
-    while value.kind == "view":
-        value = graph.values[value.inputs[0]]
-    return value
-
-
-def users_of(graph: Graph, alive: Iterable[int]) -> dict[int, list[int]]:
-    """Which living values use each value, views looked through."""
-    users: defaultdict[int, list[int]] = defaultdict(list)
-    for number in alive:
-        value = graph.values[number]
-        if value.kind == "view":
-            continue
-        for operand in value.inputs:
-            base = base_of(graph, operand).number
-            if number not in users[base]:
-                users[base].append(number)
-    return users
-
-
 class Realizer:
     """Walks the living values in order and decides, one after another, which get memory."""
 
@@ -148,6 +66,7 @@ class Realizer:
         *,
         channels_last: bool = False,
         last: dict[int, bool] | None = None,
+        axes: dict[int, Axes] | None = None,
     ) -> None:
         self.graph = graph
         self.channels_last = channels_last
@@ -157,11 +76,16 @@ class Realizer:
         self.real: set[int] = set()
         self.folded: dict[int, int] = {}
         self.orders = Orders(graph, channels_last, {} if last is None else last)
+        self.axes = {} if axes is None else axes
+        self.recorded: dict[int, Axes] = {}
         self.local = set(alive)
 
     def buffers(self) -> list[Buffer]:
-        """Buffers in order."""
+        """Buffers in order; results that nobody had to read are computed where they are used,
+        and stored at the end.
+        """
         found: list[Buffer] = []
+        later: list[int] = []
         for number in self.alive:
             value = self.graph.values[number]
             if value.kind in ("view", "result"):
@@ -174,12 +98,19 @@ class Realizer:
                 self._read_bias(found, value)
                 continue
             if value.kind == "map" and not self._needs_memory(value):
+                later += [number] if number in self.outputs else []
                 continue
             self.real.add(number)
             if value.kind != "source":
-                found.append(self._buffer(self._widened(value)))
-                self._follow_order(found[-1])
+                self._make(found, value)
+        for number in later:
+            self.real.add(number)
+            self._make(found, self.graph.values[number])
         return found
+
+    def _make(self, found: list[Buffer], value: Value) -> None:
+        found.append(self._buffer(self._widened(value)))
+        self._follow_order(found[-1])
 
     def _stays_in_call(self, value: Value) -> bool:
         """Whether a bias is added by the library.
@@ -205,7 +136,7 @@ class Realizer:
                 return
 
     def _needs_memory(self, value: Value) -> bool:
-        if value.scatter or value.heavy or value.random or value.number in self.outputs:
+        if value.scatter or value.heavy or value.random:
             return True
         users = self.users.get(value.number, [])
         if any(self._wants_memory(self.graph.values[user], value) for user in users):
@@ -213,15 +144,15 @@ class Realizer:
         reads, work = self._cost(value)
         if reads > 1 and any(self.graph.values[user].window for user in users):
             return True
-        uses = len(users) + sum(self.graph.values[user].name in TWICE for user in users)
-        if uses > 1 and (reads > READS_ON_REUSE or work > OPERATIONS):
+        uses = len(users) + sum(self.graph.values[user].name in limits.TWICE for user in users)
+        if uses > 1 and (reads > limits.READS_ON_REUSE or work > limits.OPERATIONS):
             return bool(reads)
-        return reads > READS_IN_ALL or (work > OPERATIONS and reads > 0)
+        return reads > limits.READS_IN_ALL or (work > limits.OPERATIONS and reads > 0)
 
     def _widened(self, value: Value) -> Value:
         """A half-precision map that only decomposed steps read is stored as they read it: fp32."""
         users = self.users.get(value.number, [])
-        decomposed = users and all(self.graph.values[user].name in TWICE for user in users)
+        decomposed = users and all(self.graph.values[user].name in limits.TWICE for user in users)
         if value.kind != "map" or value.dtype not in ("bf16", "fp16") or not decomposed:
             return value
         if value.heavy or value.scatter or value.number in self.outputs:
@@ -250,7 +181,7 @@ class Realizer:
             elif number in self.real or not current.lazy or number not in self.local:
                 read.add(number)
             else:
-                work += COUNTED.get(current.name, max(1, min(current.operations, 12)))
+                work += limits.COUNTED.get(current.name, max(1, min(current.operations, 12)))
                 stack += current.inputs
         return len(read), work
 
@@ -274,24 +205,96 @@ class Realizer:
         total = across.numel * reduced
         loop = _Loop([value.name], [value.node], total)
         points = samples(total)
+        turn = self._turn(value)
         work = float(value.operations * numel * reduced)
         if value.kind == "reduce":
             operand = self.graph.values[value.inputs[0]]
-            points = follow(reduction_order(operand.shape, value.over), points)
+            first = turn.loop if turn else ()
+            points = follow(reduction_order(operand.shape, value.over, first), points)
             work += self._visit(value.inputs[0], points, total, loop)
         else:
+            points = turn.walk(points) if turn else points
             skip = 1 if value.scatter else 0
             for operand_number in value.inputs[skip:]:
                 work += self._operand(across, operand_number, points, loop, across.numel)
-            if value.name in WRAPPED:
+            if value.name in limits.WRAPPED:
                 loop.leaves = {(n, (DEALT, *key)): size for (n, key), size in loop.leaves.items()}
         written = min(value.numel, across.numel) * item_bytes(value.dtype)
         reads = tuple(Read(buffer, key, size) for (buffer, key), size in loop.leaves.items())
         shape = self.graph.values[value.inputs[0]].shape if value.kind == "reduce" else ()
+        sizes = self._merged(value, 2) if len(reads) == 1 and self.graph.joint else ()
         return Buffer(
             value, max(1, numel), reduced, reads, work, tuple(dict.fromkeys(loop.steps)),
-            tuple(dict.fromkeys(loop.nodes)), written, shape,
+            tuple(dict.fromkeys(loop.nodes)), written, shape, turn=turn, sizes=sizes,
         )  # fmt: skip
+
+    def _places(self, number: int, points: Places) -> tuple[int, ...]:
+        """Where elements of a buffer lie, counted in the order of memory if it lies turned."""
+        axes = self.axes.get(number)
+        found = memory(self.graph.values[number].shape, axes, points) if axes else points
+        return tuple(found.tolist())
+
+    def _turn(self, value: Value) -> Turn | None:
+        """In which order a new buffer lies, and its loop goes; None for the logical one."""
+        operand = self.graph.values[value.inputs[0]].shape if value.kind == "reduce" else ()
+        kept = [axis for axis in range(len(operand)) if axis not in value.over]
+        shape = tuple(operand[axis] for axis in kept) if operand else value.shape
+        if len(shape) < 2 or value.scatter or value.random or not value.inputs:
+            return None
+        points, loop = corners(shape), _Loop([], [])
+        if operand:
+            points = points * prod(operand[axis] for axis in value.over)
+            points = follow(permuted(operand, [*kept, *value.over]), points)
+            self._visit(value.inputs[0], points, prod(operand), loop)
+        else:
+            for number in value.inputs:
+                self._operand(value, number, points, loop, value.numel)
+        if any(self.orders.is_last(number) for number, _ in loop.leaves):
+            return None
+        reads = [places for _, places in loop.leaves]
+        logical = tuple(range(len(shape)))
+        axes = logical
+        if value.number in self.outputs:
+            images = self.channels_last and len(shape) in IMAGES
+            if not (operand or images):
+                axes = as_recorded(self.graph, value.number, self.recorded)
+        elif not self._lies_straight(value):
+            axes = voted(shape, reads)
+        if is_turned(shape, axes):
+            wide = operand and len(value.shape) == len(operand)
+            back = (*(kept[axis] for axis in axes), *value.over) if wide else axes
+            self.axes[value.number] = back
+        order = voted(shape, [memory(shape, axes, corners(shape)).tolist(), *reads])
+        if is_turned(shape, axes) or is_turned(shape, order):
+            return Turn(shape, order, axes)
+        return None
+
+    def _merged(self, value: Value, takers: int = 1) -> tuple[int, ...]:
+        """The shape that as many library calls take a map in, if it is not its own.
+
+        What reads one operand is not stored before it is seen in that shape by two users, one of
+        them a product: then it is copied into it (torch/_inductor/graph.py, ``run_node``).
+        """
+        if value.kind != "map":
+            return ()
+        found: dict[tuple[int, ...], list[int]] = {}
+        for user in self.users.get(value.number, ()):
+            taker = self.graph.values[user]
+            for operand in taker.inputs:
+                seen = self.graph.values[operand].shape
+                mine = base_of(self.graph, operand).number == value.number
+                if mine and (taker.kind == "extern" or self._stays_in_call(taker)):
+                    sizes = tuple(sorted(size for size in seen if size > 1))
+                    if sizes != tuple(sorted(size for size in value.shape if size > 1)):
+                        found.setdefault(sizes, []).append(user)
+        return next((sizes for sizes, users in found.items() if len(users) >= takers), ())
+
+    def _lies_straight(self, value: Value) -> bool:
+        """Whether a buffer lies in the logical order of its axes, whatever it reads."""
+        if value.heavy or value.window or value.name in limits.WRAPPED or self._merged(value):
+            return True
+        users = (self.graph.values[user] for user in self.users.get(value.number, ()))
+        return any(user.scatter or user.window for user in users)
 
     def memory(self, number: int) -> int:
         """The number of the buffer that holds (the base of) a value."""
@@ -306,7 +309,7 @@ class Realizer:
         operand = buffer.value.inputs[0]
         shape = self.graph.values[operand].shape
         places = follow(reduction_order(shape, buffer.value.over), np.array([0, 1]))
-        if not self.channels_last:
+        if not self.channels_last and not self.axes:
             return bool(places[1] - places[0] == 1)
         loop = _Loop([], [])
         self._visit(operand, places, buffer.numel * buffer.reduced, loop)
@@ -321,6 +324,8 @@ class Realizer:
         if read.buffer < 0 or buffer.value.number < 0 or read.places[:1] == (DEALT,):
             return False
         step = max(1, buffer.reduced)
+        if buffer.turn or read.buffer in self.axes:
+            return read.places == written_at(buffer, buffer.numel * buffer.reduced)
         written = (samples(buffer.numel * buffer.reduced) // step).tolist()
         own = self.orders.offsets(buffer.value.number, written)
         return self.orders.offsets(read.buffer, read.places) == own
@@ -368,7 +373,7 @@ class Realizer:
         if value.kind == "view":
             return self._visit(value.inputs[0], follow(value.index, points), count, loop)
         if number in self.real or not value.lazy or number not in self.local:
-            key = (self.memory(number), tuple(points.tolist()))
+            key = (self.memory(number), self._places(self.memory(number), points))
             size = min(count * item_bytes(value.dtype), value.bytes)
             loop.leaves[key] = max(loop.leaves.get(key, 0), size)
             return 0.0
@@ -379,9 +384,9 @@ class Realizer:
         loop.steps.append(value.name)
         loop.nodes.append(value.node)
         # what is computed in place is computed for every element, however often it is the same
-        every = max(count, loop.total) if value.name in ANGLES else count
+        every = max(count, loop.total) if value.name in limits.ANGLES else count
         work = float(value.operations * every)
-        inside = _Loop([], [], loop.total, seen=loop.seen) if value.name in WRAPPED else loop
+        inside = _Loop([], [], loop.total, seen=loop.seen) if value.name in limits.WRAPPED else loop
         for operand in value.inputs:
             work += self._operand(value, operand, points, inside, count)
         if inside is not loop:

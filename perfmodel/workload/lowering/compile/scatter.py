@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from perfmodel.workload.lowering.compile.buffers import Buffer
 from perfmodel.workload.lowering.compile.graph import Graph
-from perfmodel.workload.lowering.compile.realize import Buffer
 from perfmodel.workload.lowering.eager.table import eager_work
 from perfmodel.workload.lowering.kernel import Traffic
 from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from perfmodel.workload.lowering.compile.buffers import DEALT, Buffer, Read
 from perfmodel.workload.lowering.compile.places import samples
-from perfmodel.workload.lowering.compile.realize import DEALT, Buffer, Read
 from perfmodel.workload.lowering.device import Device
 
 WARP: Final = 32

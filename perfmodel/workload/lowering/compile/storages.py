@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from perfmodel.workload.lowering.compile.buffers import Buffer, base_of
 from perfmodel.workload.lowering.compile.graph import Graph
 from perfmodel.workload.lowering.compile.order import Step, memory_at_steps, peak_order
 from perfmodel.workload.lowering.compile.precedence import dependences
-from perfmodel.workload.lowering.compile.realize import Buffer, Realizer, base_of
+from perfmodel.workload.lowering.compile.realize import Realizer
 from perfmodel.workload.lowering.compile.reuse import Blocks, Need, Turn, share_blocks
 from perfmodel.workload.lowering.device import Device
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, MemoryEvent
@@ -27,6 +28,7 @@ class Output:
     size: dict[int, int] = field(default_factory=dict)
     alive: set[int] = field(default_factory=set)
     last: dict[int, bool] = field(default_factory=dict)
+    axes: dict[int, tuple[int, ...]] = field(default_factory=dict)
     fresh: int = 0
 
 

@@ -16,11 +16,12 @@ import numpy as np
 from perfmodel.workload.lowering.compile import decompositions as parts
 from perfmodel.workload.lowering.compile import scatter
 from perfmodel.workload.lowering.compile.autocast import autocast_format, cast_product
+from perfmodel.workload.lowering.compile.buffers import base_of
 from perfmodel.workload.lowering.compile.graph import Graph, Value
+from perfmodel.workload.lowering.compile.limits import ANGLES
 from perfmodel.workload.lowering.compile.names import Names
 from perfmodel.workload.lowering.compile.padding import fits, padded, room
 from perfmodel.workload.lowering.compile.places import follow
-from perfmodel.workload.lowering.compile.realize import ANGLES, base_of
 from perfmodel.workload.lowering.compile.views import view_value
 from perfmodel.workload.lowering.eager.conv import convolution_backward
 from perfmodel.workload.lowering.eager.gemm import is_odd_transposed

@@ -1,0 +1,28 @@
+"""When a map is stored: thresholds and steps of torch/_inductor/config.py and ir.py."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Final
+
+READS_ON_REUSE: Final = 4
+READS_IN_ALL: Final = 8
+OPERATIONS: Final = 30
+TWICE: Final = frozenset(
+    ["silu", "hardswish", "gelu", "mish", "silu_backward", "gelu_backward", "hardswish_backward"]
+)
+"""Steps that are decomposed into several, of which more than one takes the operand."""
+
+COUNTED: Final = MappingProxyType(
+    {
+        "batch_norm": 24, "cat": 6, "sin": 4, "cos": 4, "roll": 8, "constant_pad_nd": 10,
+        "norm": 9, "rstd": 7,
+    }
+)  # fmt: skip
+"""Steps that are expressions of many operations, loads and constants and casts counted."""
+
+ANGLES: Final = frozenset(["sin", "cos"])
+"""Steps that take long, and that rotary embeddings compute for every head."""
+
+WRAPPED: Final = frozenset(["roll", "unpadded", "pad"])
+"""Steps that begin again within an axis, or copy padded memory: no loop follows them."""

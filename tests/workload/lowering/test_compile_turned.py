@@ -1,0 +1,71 @@
+"""The order in which generated buffers lie in memory, and what it keeps apart."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from perfmodel.workload.lowering import lower
+from perfmodel.workload.lowering.compile.turned import Turn, corners, is_turned, memory, voted
+from perfmodel.workload.stack import load_stack
+
+_spec = importlib.util.spec_from_file_location("recipes", Path(__file__).with_name("recipes.py"))
+recipes = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(recipes)
+COMPILED = load_stack("torch-compile")
+
+
+@pytest.mark.parametrize(
+    ("strides", "axes"),
+    [
+        ([(768, 49152, 1)], (1, 0, 2)),  # what a transposed product left behind
+        ([(768, 49152, 1), (151296, 768, 1)], (0, 1, 2)),  # a draw: the logical order
+        ([(768, 49152, 1), (768, 49152, 1), (151296, 768, 1)], (1, 0, 2)),
+        ([(4608, 0, 1)], (0, 1, 2)),  # repeated along an axis
+        ([(150528, 1, 196)], (0, 2, 1)),  # channels first
+    ],
+)
+def test_axes_lie_as_most_reads_do(strides, axes):
+    reads = [(0, *each) for each in strides]
+    assert voted((64, 197, 768), reads) == axes
+
+
+def test_places_of_turned_memory():
+    shape, axes = (2, 3, 4), (1, 0, 2)
+    assert memory(shape, axes, corners(shape)).tolist() == [0, 4, 8, 1]
+    straight = Turn(shape, axes, axes)
+    assert straight.written(corners(shape)).tolist() == corners(shape).tolist()
+    assert is_turned(shape, axes)
+    assert not is_turned((2, 1, 4), axes)
+
+
+def chain(*, transposed):
+    """Two products, the sum of their results with one of them turned, and a sum along its rows."""
+    wide, narrow = (64, 32, 128), (64 * 32, 128)
+    other = (32, 64, 128) if transposed else wide
+    tensors = {
+        "x": (narrow, "bf16", "input"), "w": ((128, 128), "bf16", "parameter"),
+        "p": (narrow,), "q": (narrow,), "a": (wide, "bf16", "view of p"),
+        "b": (other, "bf16", "view of q"), "c": (wide, "bf16", "view of q", "strided"),
+        "s": (wide,), "t": (wide,), "r": ((64, 32),), "y": (wide,),
+    }  # fmt: skip
+    turned = ("transpose", "b", "c", {"dim0": 0, "dim1": 1})
+    nodes = [
+        ("mm", "xw", "p"), ("mm", "xw", "q"), ("view", "p", "a", {"size": list(wide)}),
+        ("view", "q", "b", {"size": list(other)}),
+        *([turned] if transposed else []),
+        ("mul", "cc" if transposed else "bb", "s"), ("exp", "s", "t"),
+        ("add", "at", "y"), ("sum", "s", "r", {"dim": [2]}),
+    ]  # fmt: skip
+    return recipes.program(tensors, nodes, ["y", "r"])
+
+
+def test_what_follows_turned_memory_still_reads_every_element_once():
+    for transposed in (False, True):
+        kernels = lower(chain(transposed=transposed), COMPILED).kernels
+        generated = [kernel for kernel in kernels if kernel.host == "triton"]
+        size = 64 * 32 * 128 * 2
+        assert sum(kernel.bytes_read for kernel in generated) >= 2 * size
+        assert sum(kernel.bytes_written for kernel in generated) == size + 64 * 32 * 2
