@@ -35,6 +35,7 @@ COEFFICIENTS = {
     "winograd_gain": "how much faster 3 x 3, stride 1 runs where Winograd applies (1: not used)",
     "vector_efficiency": "share of the vector peak of plain fp32 kernels, which TF32 may fall to",
     "gather_efficiency": "arithmetic rate of an implicit product against a plain one",
+    "eighth_rate": "rate of taps whose channels are an odd multiple of 16 bytes, against others",
     "many_taps_efficiency": "rate of the kernels for more than 32 taps, against those for fewer",
 }
 MOST_TAPS = 32

@@ -34,7 +34,7 @@ from perfmodel.cost.conv_groups import (
     sliced_bytes,
     tried,
 )
-from perfmodel.cost.conv_point import is_point, point_sizes
+from perfmodel.cost.conv_point import is_point, point_sizes, row_step
 from perfmodel.cost.conv_search import searched
 from perfmodel.cost.conv_spectra import is_spectral, spectral_parts
 from perfmodel.cost.device import Device
@@ -48,6 +48,8 @@ Coefficients = Mapping[str, float]
 CHANNEL_BLOCK = 32
 # Channels of thin groups that a matrix kernel takes at once, with zeros between the groups.
 GROUP_BLOCK = 64
+# A weight gradient of one place has no uneven plan with more channels (bf16: none of 16 searches).
+FEW_OF_PLACE = 36.0
 
 
 def conv_sizes(task: Task) -> tuple[Floats, Floats, Floats, Floats]:
@@ -73,7 +75,7 @@ def repacking(task: Task) -> tuple[Floats, Floats, Floats, Floats]:
     and output into the other order, except where it is a plain product already: one tap, one step,
     no padding, and maps that start on 16 bytes. A channels-last one pads the operands whose channel
     count is no multiple of 16 bytes. Weights of one tap lie alike in both orders. The last answer
-    is the part of the weights' bytes that is padded.
+    are the bytes of one tap of weights that are padded: the copy takes all taps side by side.
     """
     s = task.sizes
     align = 16.0 / task.element
@@ -95,7 +97,8 @@ def repacking(task: Task) -> tuple[Floats, Floats, Floats, Floats]:
     copied = np.minimum(kernels, 1.0)
     if first:
         copied = np.maximum(copied * (s["taps"] > 1.0), uneven)
-    return moved, kernels + copied, copied * weights, uneven * weights
+    one_tap = weights / (1.0 if "depth" in s else s["taps"])  # volumes come closer without
+    return moved, kernels + copied, copied * weights, uneven * one_tap
 
 
 def pointwise(task: Task) -> Floats:
@@ -166,6 +169,9 @@ def _unaligned(task: Task, device: Device, coefficients: Coefficients) -> Parts:
     forms: list[tuple[Parts, NDArray[np.bool_] | bool]] = [
         (_implicit(task, device, coefficients), True)
     ]
+    if task.words["direction"] == "wgrad" and task.dtype == "bf16":
+        alone = (s["inputs"] == 1.0) & (np.minimum(s["c_in"], s["c_out"]) > FEW_OF_PLACE)
+        odd, plain = odd & ~alone, plain & ~alone
     if odd.any():
         traffic = s["read"] * s["seen"] + s["written"]
         forms.append((direct_parts(conv_sizes(task), traffic, device, coefficients), odd))
@@ -180,8 +186,6 @@ def _unaligned(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         slow = device.vector / device.peak * coefficients["vector_efficiency"]
         units = dict(coefficients) | {"compute_efficiency": slow}
         forms.append((_product(conv_sizes(task), task, device, units), True))
-    if task.words["direction"] == "wgrad" and task.dtype == "bf16":
-        plain = plain & (s["inputs"] > 1.0)  # not among the plans of one place
     if plain.any():
         forms += _plain_products(task, plain, device, coefficients)
     return fastest(forms)
@@ -194,20 +198,19 @@ def _plain_products(
 
     Channels first their rows are maps, which may start on 16 bytes though channels are uneven.
     """
-    c = coefficients
-    sizes = point_sizes(task.sizes, task.words["direction"], task.words["layout"])
+    c, layout = coefficients, task.words["layout"]
+    sizes = point_sizes(task.sizes, task.words["direction"], layout)
     product = (sizes["m"], sizes["n"], sizes["k"], sizes["batch"])
     traffic = sizes["read"] + sizes["written"]
-    whole = task.sizes["inputs"] % (16.0 / task.element) == 0.0
-    if task.words["layout"] == "nhwc":
-        whole = np.zeros_like(whole)
+    whole = (task.sizes["inputs"] % (16.0 / task.element) == 0.0) & (layout == "nchw")
+    step = row_step(task.sizes, layout)
     singly = dict(c) | {
         "compute_efficiency": c["compute_efficiency"] * c["unaligned_efficiency"],
         "bandwidth_efficiency": c["point_bandwidth_share"] * c["unaligned_bandwidth_share"],
         "floor_seconds": c["point_floor_seconds"],
     }
     forms: list[tuple[Parts, NDArray[np.bool_] | bool]] = [
-        (_product(product, task, device, singly, traffic), plain & ~whole)
+        (_product(product, task, device, singly, traffic, step), plain & ~whole)
     ]
     if np.any(plain & whole):
         vectors = dict(c) | {
@@ -288,6 +291,7 @@ def _product(
     device: Device,
     coefficients: Coefficients,
     traffic: Floats | None = None,
+    even: Floats | float = 64.0,
 ) -> Parts:
     """A convolution as the product of ``sizes``, without copies around it."""
     s = task.sizes
@@ -298,6 +302,7 @@ def _product(
         device,
         coefficients,
         traffic=s["read"] * s["seen"] + s["written"] if traffic is None else traffic,
+        even=even,
         splits=MANY_SPLITS if task.words["direction"] == "wgrad" else SPLITS,
     )
 
@@ -320,8 +325,11 @@ def _implicit(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         copies = repacking(task)
         # A weight gradient has these channels, tap by tap, along its columns.
         taken = s["c_out" if task.words["direction"] == "dgrad" else "c_in"] / s["groups"]
-        rounded = np.ceil(taken / CHANNEL_BLOCK) * CHANNEL_BLOCK
-        rounded = np.where(plain > 0.0, 1.0, rounded / taken)
+        rounded = np.ceil(taken / CHANNEL_BLOCK) * CHANNEL_BLOCK / taken
+        if "eighth_rate" in coefficients:
+            thin = (taken * task.element % CHANNEL_BLOCK == 16.0) & (s["taps"] > 1.0)
+            rounded = np.where(thin, rounded / coefficients["eighth_rate"], rounded)
+        rounded = np.where(plain > 0.0, 1.0, rounded)
         if task.words["direction"] == "wgrad":
             n = n * rounded
         else:

@@ -30,6 +30,12 @@ def is_point(sizes: Mapping[str, Floats]) -> NDArray[np.bool_]:
     )
 
 
+def row_step(sizes: Mapping[str, Floats], layout: str) -> Floats:
+    """Elements loaded at once of rows that do not start on 16 bytes: 2, or 1 if one is uneven."""
+    rows = ("inputs",) if layout == "nchw" else ("c_in", "c_out")
+    return np.asarray(2.0 - np.maximum.reduce([sizes[row] % 2.0 for row in rows]))
+
+
 def point_sizes(sizes: Mapping[str, Floats], direction: str, layout: str) -> dict[str, Floats]:
     """The product's ``m n k batch`` in place of the convolution's sizes.
 

@@ -109,6 +109,8 @@ def test_neighbours_of_a_line_share_what_they_read(record, share):
             DEPTHWISE | {"pass": "wgrad", "dtype": "fp32", "c_in": 66, "c_out": 66, "groups": 66},
             False,
         ),
+        (DEPTHWISE | {"pass": "wgrad", "dtype": "fp32", "h": 14, "w": 14, "n": 8}, False),
+        (WIDE | {"pass": "wgrad", "dtype": "fp32", "h": 14, "w": 14, "n": 8}, True),
         (DEPTHWISE | {"kernel": 7, "padding": 3, "pass": "wgrad"}, True),
         (DEPTHWISE | {"kernel": 7, "padding": 3, "pass": "wgrad", "dtype": "tf32"}, False),
         (DEPTHWISE | {"pass": "dgrad", "stride": 2}, True),

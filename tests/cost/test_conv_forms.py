@@ -313,7 +313,8 @@ def test_copies_move_maps_weights_and_what_is_padded():
     assert copies(layout="nchw", w=13) == [2 * maps * 13 / 14, 2.0, 0.0, 0.0]
     assert copies(layout="nchw", **three) == [2 * maps, 3.0, 2 * 2 * 9 * weights, 0.0]
     odd = 2 * 2 * 64.0 * 129 * 9
-    assert copies(c_out=129, **three) == [2 * 2 * 4 * 28 * 14 * 129.0, 2.0, odd, odd]
+    # All taps of weights are padded in the time of one.
+    assert copies(c_out=129, **three) == [2 * 2 * 4 * 28 * 14 * 129.0, 2.0, odd, odd / 9]
 
 
 def test_weights_that_are_padded_cost_passes_of_their_own():
@@ -340,6 +341,28 @@ def test_one_place_in_bf16_is_no_plain_product_of_weights():
     record = POINT | {"h": 1, "w": 1, "c_in": 2308, "c_out": 577, "n": 128, "pass": "wgrad"}
     half, bf16 = (priced(record | {"dtype": dtype}).seconds[0] for dtype in ("fp16", "bf16"))
     assert bf16 > 1.5 * half
+    # Of few channels it is, and a kernel of the vector units serves too.
+    few = record | {"c_in": 144, "c_out": 36}
+    half, bf16 = (priced(few | {"dtype": dtype}).seconds[0] for dtype in ("fp16", "bf16"))
+    assert bf16 == pytest.approx(half)
+
+
+def test_rows_of_single_elements_are_loaded_more_slowly_than_even_ones():
+    record = POINT | {"c_out": 512, "n": 64, "layout": "nchw"}
+    odd, even = record | {"h": 13, "w": 13}, record | {"h": 14, "w": 13}
+    for one, changes in ((odd, True), (even, False)):
+        slow, quick = (priced(one, single_rate=rate).seconds[0] for rate in (0.3, 1.0))
+        assert (slow > 1.2 * quick) == changes
+    channels = POINT | {"c_out": 514, "c_in": 130, "n": 64}
+    assert priced(channels, single_rate=0.3).seconds[0] == priced(channels).seconds[0]
+
+
+def test_channels_of_odd_multiples_of_16_bytes_fill_the_blocks_of_a_tap_badly():
+    record = POINT | {"kernel": 3, "padding": 1, "n": 64}
+    for c_in, changes in ((72, True), (80, False), (96, False)):
+        one = record | {"c_in": c_in}
+        slow, quick = (priced(one, eighth_rate=rate).seconds[0] for rate in (0.5, 1.0))
+        assert (slow > 1.3 * quick) == changes
 
 
 def test_few_channels_are_quicker_in_fp16():
