@@ -239,7 +239,8 @@ def taught_by(
         kept[drawn] = seconds[drawn]
         seconds = kept
     blocks = tuple(block for _, samples in others for block in samples.blocks)
-    return fit_coefficients(blocks, seconds, start, np.random.default_rng(seed), held=held)
+    rng = np.random.default_rng(seed)
+    return fit_coefficients(blocks, seconds, start, rng, held=held, one_chip=False)
 
 
 def _year(chip: str) -> float:

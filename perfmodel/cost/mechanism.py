@@ -73,6 +73,7 @@ def mechanism(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         device,
         coefficients,
         row_bytes=taken,
+        copies=base == "elementwise" and task.words.get("kind") == "copy",
     )
 
 

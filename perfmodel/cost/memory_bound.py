@@ -35,6 +35,7 @@ COEFFICIENTS = {
     "again_passes": "passes that come back to a row after the first, from the cache if it is there",
     "rows_in_flight": "rows that one unit has begun and not finished",
     "compute_efficiency": "share of the vector peak that the arithmetic reaches",
+    "copy_bytes_per_clock": "bytes a clock that a unit reads and writes at most where it copies",
     "odd_start": "how much longer a copy of a number of bytes that is no multiple of 4 starts",
     "floor_seconds": "start and end of the kernels in a stream [s]",
     "overlap_exponent": "how sharply the parts overlap",
@@ -72,6 +73,7 @@ def memory_parts(
     coefficients: Mapping[str, float],
     *,
     row_bytes: Floats | float = 0.0,
+    copies: bool = False,
 ) -> Parts:
     """Time of a kernel that streams ``read`` and ``written`` bytes in ``rows`` rows.
 
@@ -89,6 +91,8 @@ def memory_parts(
         Values of :data:`COEFFICIENTS`.
     row_bytes : array
         Bytes that the block of one row moves [B].
+    copies : bool
+        Whether the kernel is the library's own copy, which its units may bound.
     """
     c = coefficients
     traffic = (read + written) * (1.0 + c["extra_passes"]) - cached_writes(
@@ -101,6 +105,8 @@ def memory_parts(
     turns = np.maximum(1.0, rows / (device.units * c["rows_per_unit"]))
     rows_time = np.where(rows > 0.0, turns * each / device.clock, 0.0)
     compute = flops / (device.vector * c["compute_efficiency"])
+    if copies:
+        compute = compute + passed_on(read + written, device, c)
     return combine(
         np.maximum(compute, rows_time),
         memory,
@@ -113,10 +119,17 @@ def memory_parts(
 def copy_parts(moved: Floats, device: Device, coefficients: Mapping[str, float]) -> Parts:
     """Time of copies of ``moved`` bytes within device memory, shape (N,).
 
-    What they write leaves the cache at once.
+    What they write leaves the cache at once. Where copies end at the units rather than at the
+    memory, ``copy_bytes_per_clock`` says how many bytes each passes on.
     """
     c = coefficients
     start = c["floor_seconds"] * np.where(moved % 4.0 > 0.0, c.get("odd_start", 1.0), 1.0)
     none = np.zeros_like(moved)
     memory = 2.0 * moved / (device.bandwidth * c["bandwidth_efficiency"])
-    return combine(none, memory, none, start, c["overlap_exponent"])
+    return combine(passed_on(2.0 * moved, device, c), memory, none, start, c["overlap_exponent"])
+
+
+def passed_on(moved: Floats, device: Device, c: Mapping[str, float]) -> Floats:
+    """Time in which the units of a chip copy ``moved`` bytes, reads and writes; shape (N,) [s]."""
+    rate = c.get("copy_bytes_per_clock", np.inf)
+    return np.asarray(moved / (rate * device.units * device.clock))

@@ -35,6 +35,9 @@ _KIN = dict.fromkeys(FOURIER.values(), "fourier") | {
     "recurrent_fwd": "recurrent",
     "recurrent_bwd": "recurrent",
 }
+_WORKS = (
+    "gemm", "attention", "conv", "spmm", "fourier", "scatter_add", "recurrent", "copy_host",
+)  # fmt: skip
 _ROWS = {"rmsnorm", "layernorm", "softmax", "embedding", "cross_entropy"}
 
 
@@ -99,6 +102,11 @@ class Task:
     def convolution(self) -> bool:
         """Whether it has the sizes of a convolution."""
         return self.base.startswith("conv") and not self.base.startswith(POINT)
+
+    @property
+    def streams(self) -> bool:
+        """Whether it moves bytes, and works little on them: what :mod:`memory_bound` prices."""
+        return not self.base.startswith(_WORKS)
 
     @property
     def base(self) -> str:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from perfmodel.calibrate.coefficients import LIMITS, limits_of
 from perfmodel.calibrate.gaussian import fit_smooth
 from perfmodel.calibrate.learn import spread_of
 from perfmodel.calibrate.measurements import Row
@@ -11,8 +12,9 @@ from perfmodel.calibrate.transfer import host_floor, leave_one_chip_out, read_pu
 from perfmodel.calibrate.trees import Boosting, fit_trees
 from perfmodel.cost import load_coefficients, price
 from perfmodel.cost.correction import Smooth
+from perfmodel.cost.tasks import tasks_of
 from perfmodel.hardware import load_accelerator
-from perfmodel.workload.op import Gemm
+from perfmodel.workload.op import Gemm, op_from_dict
 
 
 def test_trees_learn_a_step():
@@ -123,3 +125,16 @@ def test_a_chip_is_predicted_by_the_others(tmp_path):
     records = leave_one_chip_out(tables, start)
     assert len(records) == 90
     assert np.mean([abs(record.error) for record in records]) < 0.1
+
+
+def test_a_slow_stream_is_not_called_a_slow_memory():
+    """What a kernel waits for beside its memory belongs to other coefficients."""
+
+    def limits(op):
+        return limits_of(tasks_of(op_from_dict(op | {"dtype": "bf16"}))[1][0])
+
+    low, high = limits({"op": "softmax", "rows": 4096, "cols": 8192})["bandwidth_efficiency"]
+    assert 0.8 < low < high < 0.95
+    product = limits({"op": "gemm", "m": 64, "n": 64, "k": 64})
+    assert product["bandwidth_efficiency"] == LIMITS["bandwidth_efficiency"]
+    assert "extra_passes" not in limits({"op": "rope", "tokens": 8, "heads": 8, "head_dim": 64})

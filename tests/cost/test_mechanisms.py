@@ -139,7 +139,7 @@ def test_tiles_beyond_the_units_wait_in_a_queue_once():
 
 
 def test_copies_start_later_off_four_bytes_and_stream_both_ways():
-    table = load_coefficients("hopper").of("copy")
+    table = load_coefficients("default").of("copy")
     device = Device(peak=1e12, vector=1e12, bandwidth=1e12, cache=50e6, units=100, clock=1e9)
     even, odd, large = copy_parts(np.array([4096.0, 4097.0, 1e9]), device, table).seconds
     assert odd == pytest.approx(even * table["odd_start"], rel=0.01)

@@ -171,3 +171,27 @@ def test_nothing_bounds_a_read_but_the_wires():
     task = _task(Gemm(1024, 8, 500_000, dtype="fp16"))
     arithmetic, memory = lower_bound(task, task_device(task, load_accelerator("t4-16gb")))
     assert max(arithmetic[0], memory[0]) < 3335e-6
+
+
+def test_copies_end_at_the_units_of_a_chip_and_additions_at_its_memory():
+    """2.4 and 2.7 TB/s were measured of copies on an H100 and an H200, 3.06 and 4.39 of sums."""
+    c = load_coefficients("hopper").of("elementwise") | {"bandwidth_efficiency": 0.915}
+    chips = [
+        device_of(load_accelerator(name), "bf16", matrix=False)
+        for name in ("h100-sxm5-80gb", "h200-sxm-141gb")
+    ]
+    moved = np.array([2.0**31])
+    copied, added = (
+        [
+            float(
+                memory_parts(
+                    moved / 2, moved / 2, 0 * moved, 0 * moved, chip, c, copies=copies
+                ).seconds.item()
+            )
+            for chip in chips
+        ]
+        for copies in (True, False)
+    )
+    assert 1.0 < copied[0] / copied[1] < 1.2
+    assert added[0] / added[1] == pytest.approx(4.8 / 3.35, rel=0.01)
+    assert copied[0] > added[0]
