@@ -208,7 +208,7 @@ def _groups(task: Task, device: Device, parts: Parts, columns: _Columns) -> None
     padded, kernels, moved = padded_groups(task.sizes, task.element, task.words["direction"])
     columns.add("padded_tensors", kernels, smooth=True)
     share = moved / device.bandwidth / parts.seconds
-    columns.add("padding", np.log2(share + 2.0**-6), smooth=True)
+    columns.add("padding_share", np.log2(share + 2.0**-6), smooth=True)
     columns.add("group_width", np.log2(padded["c_in"] / task.sizes["groups"]))
     beside = parts.beside if parts.beside is not None else np.ones((1, parts.seconds.size))
     for number in range(_GROUP_FORMS):

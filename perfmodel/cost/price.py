@@ -124,24 +124,23 @@ def price_task(task: Task, accelerator: Accelerator, efficiency: Efficiency) -> 
 
 
 def matched(fitted: Fitted, task: Task, device: Device, parts: Parts) -> Floats:
-    """The features of a task that were learned on, in their order.
+    """The features of a task that were learned on; a later version may have more behind them.
 
     Raises
     ------
     CalibrationError
-        If this version lacks one of them.
+        If this version's are others.
     """
     names, values, _ = features(task, device, parts)
-    if names == fitted.features:
-        return values
-    if not set(fitted.features) <= set(names):
+    count = len(fitted.features)
+    if names[:count] != fitted.features:
         raise CalibrationError(
             f"efficiency of {fitted.device}: {fitted.kernel}",
             f"<{len(fitted.features)} features>",
             f"the {len(names)} features that this version computes",
             repair="run `perfmodel calibrate` again with this version",
         )
-    return values[:, [names.index(name) for name in fitted.features]]
+    return values[:, :count]
 
 
 def bound_of(parts: Parts) -> NDArray[np.intp]:

@@ -55,6 +55,7 @@ def test_each_is_a_feature_of_every_convolution():
             device = task_device(task, CHIP)
             parts = mechanism(task, device, load_coefficients(CHIP.family).of(task.kernel))
             names, values, _ = features(task, device, parts)
+            assert len(set(names)) == len(names)
             times = dict(zip(*tile_times(task, device), strict=True))
             for name, time in times.items():
                 told = values[0, names.index(name)]
