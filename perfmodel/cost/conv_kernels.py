@@ -34,7 +34,7 @@ from perfmodel.cost.conv_groups import (
     sliced_bytes,
     tried,
 )
-from perfmodel.cost.conv_point import is_point, point_sizes, row_step
+from perfmodel.cost.conv_point import is_point, point_sizes, row_step, whole_rows
 from perfmodel.cost.conv_search import searched
 from perfmodel.cost.conv_spectra import is_spectral, spectral_parts
 from perfmodel.cost.device import Device
@@ -73,7 +73,7 @@ def repacking(task: Task) -> tuple[Floats, Floats, Floats, Floats]:
 
     Matrix units read channels last, on 16 bytes. A channels-first convolution copies input, weights
     and output into the other order, except where it is a plain product already: one tap, one step,
-    no padding, and maps that start on 16 bytes. A channels-last one pads the operands whose channel
+    no padding, and rows that start on 16 bytes. A channels-last one pads the operands whose channel
     count is no multiple of 16 bytes. Weights of one tap lie alike in both orders. The last answer
     are the bytes of one tap of weights that are padded: the copy takes all taps side by side.
     """
@@ -85,7 +85,7 @@ def repacking(task: Task) -> tuple[Floats, Floats, Floats, Floats]:
     )
     moved, kernels = np.zeros_like(s["n"]), np.zeros_like(s["n"])
     first = task.words.get("layout", "nchw") == "nchw"
-    direct = (pointwise(task) * (s["inputs"] % align == 0)) if first else np.zeros_like(moved)
+    direct = pointwise(task) * whole_rows(s, align) if first else np.zeros_like(moved)
     uneven = np.zeros_like(moved)
     for size, channels in maps:
         odd = channels % align > 0
@@ -196,13 +196,13 @@ def _plain_products(
 ) -> list[tuple[Parts, NDArray[np.bool_] | bool]]:
     """Products of one tap that the library of products takes as they lie, without copies.
 
-    Channels first their rows are maps, which may start on 16 bytes though channels are uneven.
+    Channels first maps and weights may start on 16 bytes though output channels do not.
     """
     c, layout = coefficients, task.words["layout"]
     sizes = point_sizes(task.sizes, task.words["direction"], layout)
     product = (sizes["m"], sizes["n"], sizes["k"], sizes["batch"])
     traffic = sizes["read"] + sizes["written"]
-    whole = (task.sizes["inputs"] % (16.0 / task.element) == 0.0) & (layout == "nchw")
+    whole = whole_rows(task.sizes, 16.0 / task.element) & (layout == "nchw")
     step = row_step(task.sizes, layout)
     singly = dict(c) | {
         "compute_efficiency": c["compute_efficiency"] * c["unaligned_efficiency"],

@@ -30,9 +30,14 @@ def is_point(sizes: Mapping[str, Floats]) -> NDArray[np.bool_]:
     )
 
 
+def whole_rows(sizes: Mapping[str, Floats], align: float) -> NDArray[np.bool_]:
+    """Where maps and weights, channels first, have rows in multiples of ``align`` elements."""
+    return np.asarray((sizes["inputs"] % align == 0.0) & (sizes["c_in"] % align == 0.0))
+
+
 def row_step(sizes: Mapping[str, Floats], layout: str) -> Floats:
     """Elements loaded at once of rows that do not start on 16 bytes: 2, or 1 if one is uneven."""
-    rows = ("inputs",) if layout == "nchw" else ("c_in", "c_out")
+    rows = ("inputs", "c_in") if layout == "nchw" else ("c_in", "c_out")
     return np.asarray(2.0 - np.maximum.reduce([sizes[row] % 2.0 for row in rows]))
 
 

@@ -330,6 +330,9 @@ def test_maps_that_start_on_vectors_are_products_though_channels_do_not():
     assert priced(record).seconds[0] < slow
     vectors = priced(record, unaligned_efficiency=0.02, unaligned_bandwidth_share=0.1)
     assert vectors.seconds[0] == priced(record).seconds[0]
+    # Rows of weights are the input channels.
+    weights = record | {"c_in": 66}
+    assert priced(weights, unaligned_efficiency=0.02).seconds[0] > priced(weights).seconds[0]
     singly = record | {"w": 13}
     assert (
         priced(singly, unaligned_bandwidth_share=0.9).seconds[0]
