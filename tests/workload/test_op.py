@@ -1,6 +1,7 @@
 """Operators against counts worked out by hand, and their JSON form."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -245,3 +246,10 @@ def test_dtype_names():
     with pytest.raises(WorkloadError) as caught:
         bytes_per_element("fp17")
     assert caught.value.nearest in {"fp16", "fp4"}
+
+
+def test_the_page_shows_every_family_as_a_json_line():
+    page = Path(__file__).parents[2] / "docs" / "workloads.md"
+    lines = page.read_text().partition("```json\n")[2].partition("```")[0].splitlines()
+    shown = [op_from_dict(json.loads(line)) for line in lines]
+    assert [op.family for op in shown] == [*FAMILIES, "collective"]
