@@ -25,7 +25,7 @@ from perfmodel.calibrate.samples import FOLDS, Samples
 from perfmodel.calibrate.together import Together
 from perfmodel.calibrate.trees import Boosting, fit_trees
 from perfmodel.cost.correction import Smooth, Trees
-from perfmodel.cost.features import extent, features
+from perfmodel.cost.features import extent, features, tiled
 from perfmodel.cost.fitted import EVEN_SHARES, Fitted
 from perfmodel.cost.mechanism import mechanism
 from perfmodel.cost.parts import Floats
@@ -228,11 +228,14 @@ def _conformal(error: Floats) -> float:
 
 
 def tables(
-    samples: Samples, coefficients: Mapping[str, float]
+    samples: Samples, coefficients: Mapping[str, float], like: str = ""
 ) -> tuple[tuple[str, ...], Floats, NDArray[np.bool_]]:
-    """Feature names, values (N, F) and which of them the smooth learner sees."""
+    """Feature names, values (N, F) and which of them the smooth learner sees.
+
+    ``like`` tells, as in :func:`~perfmodel.cost.features.features`, of what kernel.
+    """
     found = [
-        features(task, device, mechanism(task, device, coefficients))
+        features(task, device, mechanism(task, device, coefficients), like)
         for task, device in samples.blocks
     ]
     return found[0][0], np.concatenate([values for _, values, _ in found]), found[0][2]
@@ -264,7 +267,7 @@ def _train(
     trust = np.ones(own)
     for helper in helpers:
         mine = coefficients if helper.coefficients is None else helper.coefficients
-        _, more, _ = tables(helper.samples, mine)
+        _, more, _ = tables(helper.samples, mine, tiled(first))
         extra = np.log(helper.samples.seconds) - log_mechanism(helper.samples.blocks, mine)
         if helper.profiled:
             timed = samples if helper.timed is None else helper.timed

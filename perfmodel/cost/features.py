@@ -17,7 +17,7 @@ from perfmodel.cost.fourier import factors, steps
 from perfmodel.cost.gemm import stream_bytes
 from perfmodel.cost.mechanism import product_sizes, row_count
 from perfmodel.cost.parts import Floats, Parts
-from perfmodel.cost.tasks import Task, row_lengths
+from perfmodel.cost.tasks import POINT, Task, row_lengths
 from perfmodel.cost.tiles import tile_times
 
 _TILES = ((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64))
@@ -45,10 +45,18 @@ class _Columns:
         self.smooth.append(smooth)
 
 
+def tiled(task: Task) -> str:
+    """Pass of the convolution whose times in tiles are looked at; empty if it is none."""
+    return task.words["direction"] if task.convolution or task.family == POINT else ""
+
+
 def features(
-    task: Task, device: Device, parts: Parts
+    task: Task, device: Device, parts: Parts, like: str = ""
 ) -> tuple[tuple[str, ...], Floats, NDArray[np.bool_]]:
-    """Names (F,), values (N, F), and which of them a smooth learner sees (F,)."""
+    """Names (F,), values (N, F), and which of them a smooth learner sees (F,).
+
+    ``like`` is what :func:`tiled` says of the kernel that the task's rows teach; its own counts.
+    """
     columns = _Columns(task.places.size)
     s = task.sizes
     for name in ("compute", "memory", "power", "floor"):
@@ -72,8 +80,9 @@ def features(
         _conv(task, columns)
     if task.base.startswith("conv_grouped"):
         _groups(task, device, parts, columns)
-    if task.convolution:
-        for name, time in zip(*tile_times(task, device), strict=True):
+    like = tiled(task) or like
+    if like:
+        for name, time in zip(*tile_times(task, device, like), strict=True):
             apart = np.log(time / parts.seconds)
             columns.add(name, np.clip(apart, _FASTEST_TILE, _SLOWEST_TILE))
     if not task.base.startswith(("gemm", "conv", "attention")):

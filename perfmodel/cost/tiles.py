@@ -38,13 +38,15 @@ _BLOCK_SECONDS = 1e-6
 """Of a block beside its steps: about one microsecond on an H100."""
 
 
-def tile_times(task: Task, device: Device) -> tuple[tuple[str, ...], list[Floats]]:
-    """Names and times (N,) [s] of a convolution in every tile: in whole waves, and cut along k."""
+def tile_times(task: Task, device: Device, direction: str) -> tuple[tuple[str, ...], list[Floats]]:
+    """Names and times (N,) [s] in every tile: in whole waves, and cut along k.
+
+    Of a convolution or a product that stands for one, in the pass ``direction``.
+    """
     m, n, k, groups = product_sizes(task)
-    direction = task.words["direction"]
     terms = _STEP_TERMS if task.dtype in ("fp32", "fp64") else _STEP_BYTES / task.element
     deep = k
-    if direction != "wgrad":
+    if direction != "wgrad" and task.convolution:
         channels = task.sizes["c_in" if direction == "fwd" else "c_out"]
         deep = channels / task.sizes["groups"]
     steps = k / deep * np.ceil(deep / terms)

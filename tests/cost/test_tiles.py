@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from perfmodel.cost.efficiency import load_coefficients
-from perfmodel.cost.features import features
+from perfmodel.cost.features import features, tiled
 from perfmodel.cost.mechanism import mechanism, task_device
 from perfmodel.cost.tasks import tasks_of
 from perfmodel.cost.tiles import tile_times
 from perfmodel.hardware import load_accelerator
-from perfmodel.workload.op import Conv2d
+from perfmodel.workload.op import Conv2d, Gemm
 
 CHIP = load_accelerator("h100-sxm5-80gb")
 STEP = 2.0 * 128 * 128 * 64 / (CHIP.peak("bf16") / 132)
@@ -20,7 +20,8 @@ def _times(direction="fwd", dtype="bf16", n=1, c_in=64, c_out=128, h=128, w=132)
     task = tasks_of(op)[1][0]
     device = task_device(task, CHIP)
     return {
-        name: float(np.ravel(time)[0]) for name, time in zip(*tile_times(task, device), strict=True)
+        name: float(np.ravel(time)[0])
+        for name, time in zip(*tile_times(task, device, direction), strict=True)
     }
 
 
@@ -56,7 +57,27 @@ def test_each_is_a_feature_of_every_convolution():
             parts = mechanism(task, device, load_coefficients(CHIP.family).of(task.kernel))
             names, values, _ = features(task, device, parts)
             assert len(set(names)) == len(names)
-            times = dict(zip(*tile_times(task, device), strict=True))
+            times = dict(zip(*tile_times(task, device, direction), strict=True))
             for name, time in times.items():
                 told = values[0, names.index(name)]
                 assert told == pytest.approx(np.clip(np.log(time / parts.seconds), -4, 3)[0])
+
+
+def test_a_plain_product_is_a_convolution_and_another_may_stand_for_one():
+    task = tasks_of(Conv2d(4, 64, 16, 16, 128, 1, direction="dgrad"))[1][0]
+    assert task.product
+    assert tiled(task) == "dgrad"
+    device = task_device(task, CHIP)
+    known = load_coefficients(CHIP.family)
+    alike = tasks_of(Gemm(4 * 256, 64, 128))[1][0]
+    assert tiled(alike) == ""
+    mine, other = (
+        features(one, device, mechanism(one, device, known.of(one.kernel)), "dgrad")
+        for one in (task, alike)
+    )
+    assert mine[0] == other[0]
+    of_tile, of_all = (mine[0].index(name) for name in ("whole_64x64", "seconds"))
+    times = [
+        np.exp(values[0, of_tile]) * 2.0 ** values[0, of_all] for _, values, _ in (mine, other)
+    ]
+    assert first == pytest.approx(second)
