@@ -77,7 +77,7 @@ def test_a_plain_product_is_a_convolution_and_another_may_stand_for_one():
     )
     assert mine[0] == other[0]
     of_tile, of_all = (mine[0].index(name) for name in ("whole_64x64", "seconds"))
-    times = [
+    first, second = (
         np.exp(values[0, of_tile]) * 2.0 ** values[0, of_all] for _, values, _ in (mine, other)
-    ]
+    )
     assert first == pytest.approx(second)
