@@ -57,8 +57,6 @@ class Record:
     after_profiler : bool
         Whether a profiler was attached to the measuring process; predictions are then of a step
         with one.
-    faulted : bool
-        Whether the process faulted memory in again in each step, which no prediction holds.
     superseded : bool
         Whether another row of the same case stands for it: it is in no score of times.
     measured_host_s, measured_kernel_s : float or None
@@ -95,7 +93,6 @@ class Record:
     issue_pace: float | None = None
     issued_s: float | None = None
     after_profiler: bool = False
-    faulted: bool = False
     superseded: bool = False
     measured_host_s: float | None = None
     measured_kernel_s: float | None = None
@@ -124,13 +121,11 @@ def family_of(model: str) -> str:
 def purpose(record: Record) -> str:
     """What a row is scored as: training and decoding apart from the ways of inference.
 
-    Steps that were launched one by one in a process where a profiler had been are apart too, and
-    those of a process that gave memory back and faulted it in again: they are no measurement of a
-    host by itself.
+    Steps that were launched one by one in a process where a profiler had been are apart too: they
+    are no measurement of a host by itself.
     """
     kind = {"train": "training", "decode": "decoding"}.get(record.kind, "inference")
     apart = " (profiler attached)" if record.after_profiler and record.mode in PLAIN else ""
-    apart = apart or (" (memory faulted in)" if record.faulted and record.mode in PLAIN else "")
     return f"{kind}, {record.mode}{apart}"
 
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from perfmodel.calibrate.programs import Measured, ModelRow, behind_pace
+from perfmodel.calibrate.programs import Measured, ModelRow, behind_pace, row_pace
 from perfmodel.calibrate.programs.host import fit_host
 from perfmodel.calibrate.programs.rows import read_model_rows
 from perfmodel.cost.program.coefficients import load_program_coefficients
-from perfmodel.cost.program.host import paced, plain_pace
+from perfmodel.cost.program.host import column_seconds
 from perfmodel.cost.program.step import prepare, step
 from perfmodel.hardware import load_accelerator
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered, Resident
@@ -41,12 +41,11 @@ def trained(number, rng):
     own, behind = rng.uniform(0.8, 1.8, 2)
     last = np.array([phase == "optimizer" for phase in phases])
     parts = (~work.behind & ~last, work.behind, last)
-    felt = plain_pace(work, TRUTH, own)
     seconds = [
-        float(paced(work.counts[part], *np.full((2, part.sum()), pace), TRUTH).sum())
-        for part, pace in zip(parts, (felt, behind, felt), strict=True)
+        float(pace * (work.counts[part] @ column_seconds(TRUTH)).sum())
+        for part, pace in zip(parts, (own, behind, own), strict=True)
     ]
-    seconds[0] += felt * TRUTH["step_host"]
+    seconds[0] += own * TRUTH["step_host"]
     block = TRUTH["probe_block"]
     row = ModelRow(
         f"train/net{number}", "train", f"net{number}", "eager", 1, 0, "bf16", sum(seconds),
@@ -113,3 +112,30 @@ def test_the_backward_pass_goes_with_the_pace_of_its_own_thread():
     usual = step(one.prepared, TRUTH, pace=1.5)
     told = step(one.prepared, TRUTH, pace=1.5, behind=1.5 ** TRUTH["backward_pace"])
     assert usual.seconds == pytest.approx(told.seconds)
+
+
+def test_two_streams_of_a_row_count_together(tmp_path):
+    names = ("case", "kind", "model", "mode", "batch", "seq", "dtype", "step_us",
+             "probe_call_us", "stream_probe_call_us", "stream_probe_block_us", "woven_us",
+             "woven_block_us", "woven_lag_us", "woven_forward_us", "woven_backward_us",
+             "woven_backward_block_us", "pieces_backward_us", "faults")  # fmt: skip
+    woven = ("25000 16000 16000", "120 130 140", 900, "8000 5000 5000", "12000 8000 8000",
+             "150 160 170", "100 100", 3)  # fmt: skip
+    rows = [
+        ("train/a", "train", "a", "eager", 1, 0, "bf16", 25_000, 7, 7, 110, *woven),
+        ("train/b", "train", "b", "eager", 1, 0, "bf16", 25_000, 7, 7, 110, *woven[:2], 9_000,
+         *woven[3:-1], 900),
+    ]  # fmt: skip
+    with (tmp_path / "cases.csv").open("w", newline="", encoding="utf-8") as handle:
+        csv.writer(handle).writerows([names, *rows])
+    one, other = read_model_rows(tmp_path)
+    assert one.step_s == pytest.approx(20e-3)  # the middle of 25 and 16
+    assert one.woven.phases_s == pytest.approx((5e-3, 8e-3, 3e-3))
+    first, second = 110e-6 / START["probe_block"], 130e-6 / START["probe_woven"]
+    assert row_pace(one, START) == pytest.approx((first * second) ** 0.5)
+    first, second = 100e-6 / START["probe_block"], 160e-6 / START["probe_behind"]
+    assert behind_pace(one, START) == pytest.approx((first * second) ** 0.5)
+    assert not one.faulted
+    assert other.woven is None  # the device was behind: it held the stream up
+    assert other.step_s == pytest.approx(25e-3)
+    assert other.faulted

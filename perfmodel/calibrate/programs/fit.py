@@ -169,7 +169,7 @@ def fit_interval(cases: Sequence[Measured], c: ProgramCoefficients) -> dict[str,
     """
     apart: dict[str, list[tuple[bool, float]]] = {}
     for one in cases:
-        if one.row.superseded or one.row.faulted:
+        if one.row.superseded:
             continue
         pace = row_pace(one.row, c)
         behind = behind_pace(one.row, c)

@@ -29,7 +29,6 @@ from perfmodel.cost.program.host import (
     TIMED,
     column_seconds,
     columns,
-    paced,
 )
 from perfmodel.cost.program.host_kinds import HOST_KINDS
 from perfmodel.cost.program.queue import QUEUE_DEPTH
@@ -248,7 +247,6 @@ def _scalars(sums: Sequence[_HostSum]) -> list[str]:
     found = ["step_host", "python_call", "more_launch"]
     if sum(bool(one.behind.any()) for one in sums) >= 2:
         found += ["autograd", "backward_share", "backward_pace", "tensor", "gradient", "parameter"]
-        found += ["trained_power"]
     found += _rare(sums, RARE)
     return found
 
@@ -264,9 +262,7 @@ def _predictor(
 ) -> Callable[[ProgramCoefficients], Floats]:
     """Coefficients -> host seconds of rows; those of ``runs`` are scaled to their median."""
     counts, behind = (np.array([getattr(one, n) for one in sums]) for n in ("counts", "behind"))
-    target, single, trains = (
-        np.array([getattr(one, n) for one in sums]) for n in ("seconds", "single", "trains")
-    )
+    target, single = (np.array([getattr(one, n) for one in sums]) for n in ("seconds", "single"))
     pace, own_pace, whole = (
         np.array(values)
         for values in ([one.pace or 1.0 for one in sums], [one.behind_pace for one in sums],
@@ -274,10 +270,10 @@ def _predictor(
     )  # fmt: skip
 
     def predicted(c: ProgramCoefficients) -> Floats:
-        plain = np.where(trains, pace ** c["trained_power"], pace)
-        own = plain * (whole * c["step_host"] + single * c["first_step"])
+        own = pace * (whole * c["step_host"] + single * c["first_step"])
         thread = np.where(own_pace > 0.0, own_pace, pace ** c["backward_pace"])
-        found = own + paced(counts, plain, pace, c) + paced(behind, thread, thread, c)
+        costs = column_seconds(c)
+        found = own + pace * (counts @ costs) + thread * (behind @ costs)
         for places in runs:
             found[places] *= np.exp(np.median(np.log(target[places] / found[places])))
         return np.asarray(found)

@@ -33,8 +33,8 @@ LAG: Final = 0.3
 """A device that is done so soon after the host, in steps, did not hold a stream of many up."""
 FAULT_S: Final = 20e-6
 FAULTED: Final = 0.05
-"""What a page costs that is faulted in, where these rows were measured [s], and the share of a step
-in which such pages disturb it."""
+"""What a page may cost that is faulted in, where these rows were measured [s], and the share of a
+step from which on such pages disturb it."""
 TABLE: Final = "cases.csv"
 ABOUT: Final = "about.toml"
 """The sidecar of a table."""
@@ -104,7 +104,7 @@ class ModelRow:
         Folder of the table below the one that was read: a case may be measured in several runs.
     superseded : bool
         Whether another row of the same case stands for it: of two rows with a host in them, the one
-        without a profiler, then one that was not `faulted`, with a probe, and later.
+        without a profiler, then the one with a probe, then the later one.
     began : float or None
         When the run began, by the table's sidecar [s since 1970].
     phases_s : (float, float, float) or None
@@ -118,7 +118,8 @@ class ModelRow:
         Another stream, which the host held up too, with blocks of the probe between its steps;
         `step_s` is then the middle of both.
     faulted : bool
-        Whether the process gave memory back and faulted it in again in each step, by chance.
+        Whether each step faulted in many pages anew, which takes time that no fit should see as
+        that of calls.
     """
 
     case: str
@@ -236,12 +237,11 @@ def read_model_rows(folder: Path) -> list[ModelRow]:
     ]
 
 
-def _standing(row: ModelRow) -> tuple[bool, bool, bool, int]:
+def _standing(row: ModelRow) -> tuple[bool, bool, int]:
     """What makes one row of a case stand for it rather than another; runs count up: eager-2."""
     number = row.run.rpartition("-")[2]
     return (
         not row.after_profiler,
-        not row.faulted,
         row.stream_call_s is not None,
         int(number) if number.isdigit() else 1,
     )

@@ -36,7 +36,6 @@ MEANINGS: Final = {
     "packed": "host time that such a call adds when it first runs: its hooks hold a place [s]",
     "backward_share": "host time of a call in the backward pass over that in the forward pass",
     "backward_pace": "the backward pass, in a thread of its own, goes with this power of the pace",
-    "trained_power": "in training the caller's calls go with this power of its pace",
     "tensor": "host time for each tensor of a list (foreach, optimizer) [s]",
     "gradient": "host time that the backward pass takes to keep each trained tensor's gradient [s]",
     "parameter": "host time of the optimizer's loops for each trained tensor [s]",
@@ -44,7 +43,6 @@ MEANINGS: Final = {
     "compiled_input": "host time of a tensor that a compiled call is given [s]",
     "compiled_tensor": "host time of a tensor that a generated kernel is given [s]",
     "compiled_pace": "host time of a compiled step over that of its calls as timed one by one",
-    "compiled_power": "the calls of a compiled step go with this power of the pace",
     "compiled_leaf": "host time that such a tensor adds where the step trains [s]",
     "compiled_saved": "host time that a kernel adds whose result is kept for the backward pass [s]",
     "more_launch": "host time of a kernel that a call launches beyond its first [s]",
@@ -66,11 +64,11 @@ MEANINGS: Final = {
 """Scalars; tables beside them: ``host``, ``floor`` [s], ``pace``, ``interval`` (ratios)."""
 
 OF_THE_HOST: Final = (
-    "graph_host", "python_call", "step_host", "autograd", "recomputed", "packed", "backward_share",
-    "backward_pace", "trained_power", "tensor", "gradient", "parameter", "compiled_module",
-    "compiled_input", "compiled_tensor", "compiled_pace", "compiled_power", "compiled_leaf",
-    "compiled_saved", "more_launch", "first_step", "probe_call", "probe_block", "probe_woven",
-    "probe_behind", "probe_power", "profiler_probe", "profiler_launch", "usual_pace", "slow_pace", "fast_pace",
+    "graph_host", "python_call", "step_host", "autograd", "recomputed", "packed",
+    "backward_share", "backward_pace", "tensor", "gradient", "parameter", "compiled_module",
+    "compiled_input", "compiled_tensor", "compiled_pace", "compiled_leaf", "compiled_saved",
+    "more_launch", "first_step", "probe_call", "probe_block", "probe_woven", "probe_behind",
+    "probe_power", "profiler_probe", "profiler_launch", "usual_pace", "slow_pace", "fast_pace",
     "usual_pace_compiled", "slow_pace_compiled", "fast_pace_compiled",
 )  # fmt: skip
 """Scalars that are the processor's, whatever chip it feeds."""

@@ -9,15 +9,12 @@ much longer a host takes now:
     p = \frac{b}{b_0} \quad\text{or}\quad p = \left(\frac{t}{t_0 + l_0}\right)^\gamma, \qquad
     h = p \left(\sum_k n_k c_k + l\, n_l\right)
         + p^\beta \left(\sum_k n_k' c_k' + l\, n_l'\right)
-        + p^\kappa \sum_k m_k c_k + p^{\beta\kappa} \sum_k m_k' c_k'
 
 with :math:`b` the time of a small block of modules and operators, :math:`t` that of one call of a
 tiny operator, :math:`b_0` and :math:`t_0` those times in the reference state, :math:`l_0` and
 :math:`l` what an attached profiler adds to that call and to each of :math:`n_l` launches (0 without
 one), and :math:`n_k` calls of cost :math:`c_k`; marked, those of the backward pass, which runs in a
-thread, and mostly on a core, of its own: :math:`\beta < 1`. Generated code calls the driver and the
-libraries with little Python between, and :math:`m_k` calls of it suffer less: :math:`\kappa < 1`.
-The block is such work as a model is
+thread, and mostly on a core, of its own: :math:`\beta < 1`. The block is such work as a model is
 made of; a loop over one call suffers less from a shared core: :math:`\gamma > 1`.
 """
 
@@ -25,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +42,6 @@ GIVEN = ("compiled_module", "compiled_input", "compiled_tensor")
 """Columns of :func:`columns` that those timers, and a profiler, told."""
 _OF_TRAINING = ("python_call", "autograd", "recomputed", "packed", "tensor", "gradient",
                 "parameter")  # fmt: skip
-OF_GENERATED_CODE = (*GIVEN, "compiled_leaf", "compiled_saved")
-"""Columns of :func:`columns` that go with the same power of the pace as the calls above."""
 CALLS_OF_A_MODULE = 6.6
 """Python functions for each module where nobody counted: the median of the recorded programs."""
 
@@ -214,40 +208,10 @@ def call_seconds(
     """
     c = coefficients
     felt = np.where(work.behind, pace ** c["backward_pace"] if behind is None else behind, pace)
-    plain = np.where(work.behind, felt, plain_pace(work, c, pace))
-    seconds = paced(work.counts, plain, felt, c)
+    seconds = felt * (work.counts @ column_seconds(c))
     if profiler:
         seconds = seconds + felt * c["profiler_launch"] * work.launches
     return np.asarray(seconds)
-
-
-def plain_pace(work: HostWork, coefficients: ProgramCoefficients, pace: float) -> float:
-    """What the caller's thread feels of its pace in calls that are not generated code.
-
-    A forward pass that keeps all it computes waits for memory more than the probe's small block
-    does, and a core that is shared makes it wait hardly longer.
-    """
-    return pace ** coefficients["trained_power"] if work.behind.any() else pace
-
-
-def paced(
-    counts: Floats, pace: Floats, generated: Floats, coefficients: ProgramCoefficients
-) -> Floats:
-    """Host time of counts of :func:`columns`, (n, columns), in threads of paces (n,): (n,) [s].
-
-    ``generated`` is the pace before the power that generated code feels of it.
-    """
-    costs = column_seconds(coefficients)
-    inside = _of_generated_code()
-    plain, written = counts @ np.where(inside, 0.0, costs), counts @ np.where(inside, costs, 0.0)
-    return np.asarray(pace * plain + generated ** coefficients["compiled_power"] * written)
-
-
-@lru_cache(maxsize=1)
-def _of_generated_code() -> NDArray[np.bool_]:
-    """Which of :func:`columns` generated code spends."""
-    calls = {f"{side} {kind}" for side in ("forward", "backward") for kind in COMPILED}
-    return np.array([one in calls or one in OF_GENERATED_CODE for one in columns()])
 
 
 def assumed_pace(mode: str, coefficients: ProgramCoefficients, word: str = "usual") -> float:

@@ -15,7 +15,6 @@ from perfmodel.cost.program.host import (
     between_launches,
     call_seconds,
     host_work,
-    plain_pace,
 )
 from perfmodel.cost.program.price_kernels import (
     KernelTimes,
@@ -163,7 +162,7 @@ def step(
     graph = prepared.lowered.graph
     calls = call_seconds(prepared.work, c, pace=pace, behind=behind, profiler=profiler)
     gaps, tail = between_launches(prepared.work, calls)
-    around = 0.0 if graph else plain_pace(prepared.work, c, pace)
+    around = 0.0 if graph else pace
     gaps, tail = _with_step_host(gaps, tail, around * c["step_host"])
     waits = prepared.work.waits_before
     latency = c["launch_latency"]

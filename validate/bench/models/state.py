@@ -95,9 +95,9 @@ def keep_memory() -> list[bytes]:
     """Let this process keep what it frees; hold the answer as long as that is wanted.
 
     Where the working set of a step ends just beyond an arena of Python's or of the C library's,
-    each step gives a megabyte back and faults it in again, page by page: some processes do and
-    others do not, by chance, and where the kernel is a sandbox's a page costs some 20 us. One small
-    object in each arena keeps it.
+    each step gives a megabyte back and faults it in again, page by page, which in a sandbox's
+    kernel takes milliseconds. One small object in each arena keeps it. Some compiled steps still
+    fault some hundred pages in: not those of allocators.
     """
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
