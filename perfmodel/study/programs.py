@@ -158,8 +158,8 @@ def time_scores(found: Sequence[Record], key: Callable[[Record], str]) -> dict[s
 
 
 def memory_scores(found: Sequence[Record], key: Callable[[Record], str]) -> dict[str, Score]:
-    """Errors of the peak of allocated memory by group."""
-    kept = [one for one in found if one.peak_measured and one.peak_predicted]
+    """Errors of the peak of allocated memory by group; superseded rows are not in them."""
+    kept = [one for one in found if one.peak_measured and one.peak_predicted and not one.superseded]
     table = {}
     for name, places in groups([key(one) for one in kept]).items():
         mine = [kept[k] for k in places]

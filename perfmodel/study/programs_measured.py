@@ -6,6 +6,7 @@ import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from perfmodel.calibrate.programs import (
     Measured,
@@ -32,6 +33,9 @@ from perfmodel.study.programs import PLAIN, UNREAD, Record, family_of
 from perfmodel.study.scores import half
 from perfmodel.workload.lowering.lower import lower
 from perfmodel.workload.program import load_program
+
+CHECKED: Final = ("phi_decode", "mistral_decode")
+"""Models of a check that were measured again in a run of another name."""
 
 
 def measured_cases(
@@ -238,7 +242,8 @@ def _record(
 
 def part_of(row: ModelRow) -> str:
     """Whose a row is: the fit's, the report's, or of a check that no fit reads."""
-    return UNREAD if row.run.startswith(UNREAD) else half(row.model)
+    checked = row.run.startswith(UNREAD) or row.model in CHECKED
+    return UNREAD if checked else half(row.model)
 
 
 def _blank(row: ModelRow) -> Record:
