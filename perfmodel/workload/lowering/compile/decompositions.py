@@ -28,12 +28,11 @@ def layer_norm(graph: Graph, site: Site, args: Sequence[int]) -> Values:
     moments = graph.reduce("moments", x, over, compute_dtype(dtype), keepdim=True, operations=4)
     stat_shape = graph.values[moments].shape
     rstd = graph.map("rstd", (moments,), stat_shape, compute_dtype(dtype), 4)
-    stats = (rstd,) if "rms" in site.name else (moments, rstd)
-    if graph.joint:  # the backward pass asks for it again
-        hat = graph.map("normalized", (x, *stats), shape, compute_dtype(dtype), 2)
+    if "rms" in site.name and graph.joint:  # the same step as in the backward pass
+        hat = graph.map("normalized", (x, rstd), shape, compute_dtype(dtype), 2)
         out = graph.map("norm", (hat, *args[1:]), shape, site.outputs[0].dtype, 2)
-    else:
-        out = graph.map("norm", (x, moments, rstd, *args[1:]), shape, site.outputs[0].dtype, 4)
+        return out, rstd
+    out = graph.map("norm", (x, moments, rstd, *args[1:]), shape, site.outputs[0].dtype, 4)
     if "rms" in site.name:
         return out, rstd
     return out, moments, rstd

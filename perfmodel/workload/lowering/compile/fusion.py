@@ -199,8 +199,9 @@ def _can_fuse(
     vertical = any(needs[place] & inside for place in two.members)
     if mix_orders and not vertical and (_mixed(one, two, buffers) or _joins(one, two, buffers)):
         return True
-    if not _iterations_fit(one, two) or (two.mixed and not one.mixed):
-        return None  # nothing joins sums of both kinds from before
+    late = two.mixed and not one.mixed  # nothing joins sums of both kinds from before
+    if late or not _iterations_fit(one, two) or _turned_apart(one, two, buffers):
+        return None
     if vertical:
         chain = all(any(buffers[at].value.name == JOIN for at in g.members) for g in (one, two))
         apart = not (merged and not one.mixed) and _other_axes(one, two, buffers)
@@ -288,9 +289,7 @@ def _reads_fit(one: Group, two: Group, buffers: Sequence[Buffer]) -> bool:
                 continue
             source = buffers[made[read.buffer]]
             if read.places == written_at(source, total):
-                if buffer.turn is None or source.reduced == 1 or _axes(source) == _axes(buffer):
-                    continue
-                return False
+                continue
             if read.places[:1] == (DEALT,):
                 return False
             whole = source.numel == total
@@ -299,6 +298,15 @@ def _reads_fit(one: Group, two: Group, buffers: Sequence[Buffer]) -> bool:
             if not (single and _turned_alike(one, source, buffer, read)):
                 return False
     return True
+
+
+def _turned_apart(one: Group, two: Group, buffers: Sequence[Buffer]) -> bool:
+    """Whether maps whose loops are turned split the axis that is summed beside them."""
+    if one.is_reduction == two.is_reduction:
+        return False
+    plain, summed = (two, one) if one.is_reduction else (one, two)
+    turned = [_axes(buffers[place]) for place in plain.members if buffers[place].turn]
+    return any(summed.reduced not in axes for axes in turned)
 
 
 def _other_axes(one: Group, two: Group, buffers: Sequence[Buffer]) -> bool:

@@ -25,6 +25,9 @@ from perfmodel.workload.lowering.compile.padding import PAD
 _UNIT: Final = 256  # capacities are counted in blocks, so that they fit 32 bits
 _INFINITE: Final = 2**30
 _FAR: Final = 10**9
+UNLISTED: Final = ("embedding", "constant_pad_nd", "flip", "roll")
+JOINS: Final = ("cat", "stack")
+"""Steps that are on no list of what may be computed again; loops may end in joints."""
 
 
 def fusible(value: Value) -> bool:
@@ -33,8 +36,13 @@ def fusible(value: Value) -> bool:
     So do the padded copies of its operands, which are made later. Pooling is a loop too, but stands
     on no list of operators that may be computed again.
     """
+    return takes(value) and value.name not in JOINS
+
+
+def takes(value: Value) -> bool:
+    """Whether what a step reads may be computed in its loop."""
     pools = value.window and "pool" in value.name
-    mine = is_bias(value) or value.name == PAD
+    mine = is_bias(value) or value.name in (PAD, *UNLISTED)
     return value.kind in ("map", "reduce") and not mine and not pools
 
 
@@ -106,7 +114,7 @@ def _banned(graph: Graph, number: int, late: list[int]) -> bool:
     value = graph.values[number]
     if not fusible(value) or value.random or value.scatter or value.name == "join":
         return True
-    if any(not fusible(graph.values[user]) for user in late):
+    if any(not takes(graph.values[user]) for user in late):
         return True
     read = sum(base_of(graph, operand).bytes for operand in set(value.inputs))
     return value.bytes * 4 < read
@@ -123,7 +131,7 @@ def _far_uses(graph: Graph, real: list[int], users: dict[int, list[int]]) -> set
         last = max(place[user] for user in mine)
         barrier = _first_barrier(graph, mine, users, place, last)
         for user in mine:
-            both = fusible(graph.values[number]) and fusible(graph.values[user])
+            both = fusible(graph.values[number]) and takes(graph.values[user])
             if place[user] > barrier and both:
                 found.add(user)
     return found
@@ -146,7 +154,7 @@ def _first_barrier(
         for user in users[number]:
             if place[user] > last:
                 continue
-            both = fusible(graph.values[number]) and fusible(graph.values[user])
+            both = fusible(graph.values[number]) and takes(graph.values[user])
             heapq.heappush(heap, (place[user], user, both))
     return _FAR
 
@@ -200,6 +208,8 @@ def _weight(graph: Graph, value: Value, users: list[int], distance: int) -> int:
     if value.kind == "source":
         return 1
     size = value.bytes * 1.1 ** max(min(distance, 100), 1)
-    if fusible(value) and all(fusible(graph.values[user]) for user in users):
+    if value.name == "moments":  # means and variances
+        size *= 2
+    if fusible(value) and all(takes(graph.values[user]) for user in users):
         size *= 2
     return int(min(_INFINITE - 1, max(1, size / _UNIT)))

@@ -8,6 +8,7 @@ accesses compare equal exactly when they visit memory in the same order.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -73,6 +74,7 @@ class Realizer:
         self.alive = alive
         self.outputs = {base_of(graph, number).number for number in outputs}
         self.users = users_of(graph, alive)
+        self.parts = Counter(n for each in alive for n in {*graph.values[each].inputs})
         self.real: set[int] = set()
         self.folded: dict[int, int] = {}
         self.orders = Orders(graph, channels_last, {} if last is None else last)
@@ -81,11 +83,8 @@ class Realizer:
         self.local = set(alive)
 
     def buffers(self) -> list[Buffer]:
-        """Buffers in order; results that nobody had to read are computed where they are used,
-        and stored at the end.
-        """
+        """Buffers in order."""
         found: list[Buffer] = []
-        later: list[int] = []
         for number in self.alive:
             value = self.graph.values[number]
             if value.kind in ("view", "result"):
@@ -98,19 +97,12 @@ class Realizer:
                 self._read_bias(found, value)
                 continue
             if value.kind == "map" and not self._needs_memory(value):
-                later += [number] if number in self.outputs else []
                 continue
             self.real.add(number)
             if value.kind != "source":
-                self._make(found, value)
-        for number in later:
-            self.real.add(number)
-            self._make(found, self.graph.values[number])
+                found.append(self._buffer(self._widened(value)))
+                self._follow_order(found[-1])
         return found
-
-    def _make(self, found: list[Buffer], value: Value) -> None:
-        found.append(self._buffer(self._widened(value)))
-        self._follow_order(found[-1])
 
     def _stays_in_call(self, value: Value) -> bool:
         """Whether a bias is added by the library.
@@ -136,15 +128,21 @@ class Realizer:
                 return
 
     def _needs_memory(self, value: Value) -> bool:
-        if value.scatter or value.heavy or value.random:
+        if value.scatter or value.heavy or value.random or value.number in self.outputs:
             return True
         users = self.users.get(value.number, [])
         if any(self._wants_memory(self.graph.values[user], value) for user in users):
             return True
         reads, work = self._cost(value)
+        if 1 < reads <= limits.READS_IN_ALL:
+            loop, points = _Loop([], []), samples(value.numel)
+            for number in value.inputs:
+                self._operand(value, number, points, loop, value.numel)
+            reads = max(reads, len(loop.leaves))
         if reads > 1 and any(self.graph.values[user].window for user in users):
             return True
-        uses = len(users) + sum(self.graph.values[user].name in limits.TWICE for user in users)
+        uses = max(len(users), self.parts[value.number])  # slices of one value are several uses
+        uses += sum(self.graph.values[user].name in limits.TWICE for user in users)
         if uses > 1 and (reads > limits.READS_ON_REUSE or work > limits.OPERATIONS):
             return bool(reads)
         return reads > limits.READS_IN_ALL or (work > limits.OPERATIONS and reads > 0)
@@ -316,7 +314,7 @@ class Realizer:
         if not loop.leaves:
             return bool(places[1] - places[0] == 1)
         number, pair = max(loop.leaves, key=loop.leaves.__getitem__)
-        first, second = self.orders.offsets(number, pair)
+        first, second = self.orders.offsets(number, pair[-2:])
         return second - first == 1
 
     def straight(self, buffer: Buffer, read: Read) -> bool:

@@ -22,7 +22,7 @@ from perfmodel.workload.lowering.compile.limits import ANGLES
 from perfmodel.workload.lowering.compile.names import Names
 from perfmodel.workload.lowering.compile.padding import fits, padded, room
 from perfmodel.workload.lowering.compile.places import follow
-from perfmodel.workload.lowering.compile.views import view_value
+from perfmodel.workload.lowering.compile.views import repeated, view_value
 from perfmodel.workload.lowering.eager.conv import convolution_backward
 from perfmodel.workload.lowering.eager.gemm import is_odd_transposed
 from perfmodel.workload.lowering.eager.inside import recomputed
@@ -258,6 +258,9 @@ def _map(graph: Graph, site: Site, args: list[int]) -> list[int]:
         args = args[1:2]
     if name in ("cat", "stack") and len(args) > scatter.JOINED:
         return [scatter.joined(graph, args, outs[0].shape, outs[0].dtype, site.node.name)]
+    if name == "cat" and len(set(args)) == 1 and len(args) > 1:
+        one = repeated(graph, args[0], int(site.attribute("dim", 0)), len(args))
+        return [graph.map("clone", (one,), outs[0].shape, outs[0].dtype, 0)]
     group = group_of(site.name)
     each = flops_each(site.name, site.attribute("exponent")) if "pointwise" in group else 0
     each = _ANGLE if name in ANGLES else each

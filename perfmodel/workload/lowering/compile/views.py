@@ -9,6 +9,7 @@ from perfmodel.workload.lowering.compile.graph import (
     Graph,
     Index,
     Shape,
+    contiguous_strides,
     expanded,
     permuted,
     selected,
@@ -90,3 +91,14 @@ def _truncated(shape: Shape, target: Shape) -> Index:
         strides.append(step if step < total else 0)
         step *= max(1, size)
     return Index(target, tuple(reversed(strides)))
+
+
+def repeated(graph: Graph, value: int, dim: int, times: int) -> int:
+    """One operand joined to itself (torch/_inductor/decomposition.py, ``cat``)."""
+    shape = graph.values[value].shape
+    axis = dim % len(shape)
+    strides = contiguous_strides(shape)
+    wide = (*shape[:axis], times, *shape[axis:])
+    index = Index(wide, (*strides[:axis], 0, *strides[axis:]))
+    out = (*shape[:axis], times * shape[axis], *shape[axis + 1 :])
+    return graph.view(graph.view(value, wide, index), out)
