@@ -49,7 +49,7 @@ class Descent:
     """
 
     nets: int = 2
-    widths: tuple[int, ...] = (192, 128, 96, 64)
+    widths: tuple[int, ...] = (160, 112, 80, 64)
     answers: int = 16
     epochs: int = 50
     batch: int = 512
