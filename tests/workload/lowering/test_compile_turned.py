@@ -69,3 +69,21 @@ def test_what_follows_turned_memory_still_reads_every_element_once():
         size = 64 * 32 * 128 * 2
         assert sum(kernel.bytes_read for kernel in generated) >= 2 * size
         assert sum(kernel.bytes_written for kernel in generated) == size + 64 * 32 * 2
+
+
+def test_a_product_reads_one_row_of_each_image_where_it_lies():
+    tensors = {
+        "x": ((8, 16, 64), "bf16", "input"), "w": ((64, 32), "bf16", "parameter"),
+        "e": ((8, 16, 64),), "r": ((8, 64), "bf16", "view of e", "strided"), "y": ((8, 32),),
+    }  # fmt: skip
+    nodes = [("exp", "x", "e"), ("select", "e", "r", {"dim": 1, "index": 0}), ("mm", "rw", "y")]
+    kernels = lower(recipes.program(tensors, nodes, ["y"]), COMPILED).kernels
+    assert [kernel.name for kernel in kernels] == ["exp", "mm"]
+    assert kernels[0].bytes_written == 8 * 16 * 64 * 2
+
+
+def test_a_running_sum_computes_what_it_sums():
+    tensors = {"x": ((8, 512), "fp32", "input"), "m": ((8, 512), "fp32"), "y": ((8, 512), "fp32")}
+    nodes = [("exp", "x", "m"), ("cumsum", "m", "y", {"dim": 1})]
+    (kernel,) = lower(recipes.program(tensors, nodes, ["y"]), COMPILED).kernels
+    assert (kernel.kind, kernel.bytes_read) == ("scan", 8 * 512 * 4)

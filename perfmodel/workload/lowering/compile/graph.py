@@ -105,6 +105,11 @@ class Value:
         return self.dtype, max(self.numel, self.room)
 
     @property
+    def is_scan(self) -> bool:
+        """Whether it is a running sum: generated, with what it sums computed in its loop."""
+        return self.work is not None and [k.kind for k in self.work.kernels] == ["scan"]
+
+    @property
     def lazy(self) -> bool:
         """Whether it can be computed where it is used, without memory of its own."""
         return self.kind == "map" and not self.scatter

@@ -160,6 +160,8 @@ class Realizer:
 
     def _wants_memory(self, user: Value, value: Value) -> bool:
         """Whether a user can only read memory: a library call, or the target of a scatter."""
+        if user.is_scan:
+            return False
         if user.kind == "extern" or (self._stays_in_call(user) and value.kind == "map"):
             return True
         return user.scatter and base_of(self.graph, user.inputs[0]).number == value.number
@@ -184,7 +186,7 @@ class Realizer:
         return len(read), work
 
     def _buffer(self, value: Value) -> Buffer:
-        if value.kind == "extern":
+        if value.kind == "extern" and not value.is_scan:
             reads = tuple(
                 Read(self.memory(operand), (), self._extern_bytes(operand))
                 for operand in value.inputs
@@ -237,7 +239,7 @@ class Realizer:
         operand = self.graph.values[value.inputs[0]].shape if value.kind == "reduce" else ()
         kept = [axis for axis in range(len(operand)) if axis not in value.over]
         shape = tuple(operand[axis] for axis in kept) if operand else value.shape
-        if len(shape) < 2 or value.scatter or value.random or not value.inputs:
+        if len(shape) < 2 or value.scatter or value.random or value.is_scan or not value.inputs:
             return None
         points, loop = corners(shape), _Loop([], [])
         if operand:

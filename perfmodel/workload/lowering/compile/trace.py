@@ -17,10 +17,11 @@ from perfmodel.workload.lowering.compile import decompositions as parts
 from perfmodel.workload.lowering.compile import scatter
 from perfmodel.workload.lowering.compile.autocast import autocast_format, cast_product
 from perfmodel.workload.lowering.compile.buffers import base_of
-from perfmodel.workload.lowering.compile.graph import Graph, Value
+from perfmodel.workload.lowering.compile.calls import extern
+from perfmodel.workload.lowering.compile.graph import Graph
 from perfmodel.workload.lowering.compile.limits import ANGLES
 from perfmodel.workload.lowering.compile.names import Names
-from perfmodel.workload.lowering.compile.padding import fits, padded, room
+from perfmodel.workload.lowering.compile.padding import padded
 from perfmodel.workload.lowering.compile.places import follow
 from perfmodel.workload.lowering.compile.views import repeated, view_value
 from perfmodel.workload.lowering.eager.conv import convolution_backward
@@ -30,7 +31,7 @@ from perfmodel.workload.lowering.eager.names import base_name, group_of, operati
 from perfmodel.workload.lowering.eager.pointwise import flops_each
 from perfmodel.workload.lowering.eager.reduction import taps
 from perfmodel.workload.lowering.eager.table import eager_work
-from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel
+from perfmodel.workload.lowering.site import Site, numel
 from perfmodel.workload.program import Program, Tensor
 
 _MAPS = ("pointwise", "cast", "move", "join", "view_gradient", "lookup", "gather")
@@ -114,42 +115,6 @@ def _extern(graph: Graph, site: Site, args: list[int]) -> list[int]:
     return extern(graph, site, args, eager_work(site))
 
 
-def _is_reshape(graph: Graph, value: Value) -> bool:
-    """Whether a value is its base in another shape."""
-    reshaped = value.kind == "view"
-    while value.kind == "view" and reshaped:
-        reshaped = value.index is None
-        value = graph.values[value.inputs[0]]
-    return reshaped
-
-
-def _own(graph: Graph, number: int, *, gradient: bool = False, dense: bool = False) -> int:
-    value, base = graph.values[number], base_of(graph, number)
-    if dense and base.lazy and value.numel > base.numel:  # what a kernel makes is copied out
-        graph.values[base.number] = replace(base, heavy=True)
-        return graph.map("clone", (number,), value.shape, value.dtype, 0, heavy=True)
-    if base.lazy and not base.name.endswith(" bias") and _is_reshape(graph, value):
-        width = item_bytes(base.dtype)
-        if len(base.shape) > 2:
-            base = replace(base, room=room(base.shape, width))
-            graph.values[base.number] = base
-        if base.room and not fits(base.shape, value.shape, width):
-            # both are in memory: the padded one is made first, then copied
-            graph.values[base.number] = replace(base, heavy=True)
-            return graph.map("unpadded", (number,), value.shape, value.dtype, 0, heavy=True)
-    if base.lazy and not base.name.endswith(" bias") and value.numel < base.numel:
-        if number in graph.saved:  # the backward pass reads it where it is: all of it is made
-            graph.values[base.number] = replace(base, heavy=True)
-            if gradient:
-                return number
-            return graph.map("copy", (number,), value.shape, value.dtype, 0, heavy=True)
-        now, graph.backward = graph.backward, base.backward  # a copy serves both passes
-        copy = graph.map("copy", (number,), value.shape, value.dtype, 0, heavy=True)
-        graph.backward = now
-        return copy
-    return number
-
-
 def _constant(graph: Graph, site: Site, args: list[int]) -> list[int]:
     """Memory, a constant or random numbers: nothing is read."""
     random = group_of(site.name) == "random"
@@ -219,32 +184,6 @@ def _loss(graph: Graph, site: Site, args: list[int]) -> Sequence[int]:
 
 def _reduction(graph: Graph, site: Site, args: list[int]) -> Sequence[int]:
     return parts.reduction(graph, site, args, operations(site.name))
-
-
-def extern(
-    graph: Graph, site: Site, args: Sequence[int], work: Work, *, layout: str = ""
-) -> list[int]:
-    """A library call and its outputs.
-
-    An operand that is a part of something without memory gets memory of its own; so does one of
-    attention that repeats heads (torch/_inductor/lowering.py, ``sdpa_constraint``).
-    """
-    gradient, dense = "backward" in site.name, group_of(site.name) == "attention"
-    args = [_own(graph, arg, gradient=gradient, dense=dense) for arg in args]
-    outs = site.outputs or site.inputs[:1]
-    first = graph.add(
-        "extern",
-        args,
-        outs[0].shape,
-        outs[0].dtype,
-        site.name,
-        work=work,
-        heavy=True,
-        layout=layout,
-    )
-    rest = [graph.add("result", (first,), t.shape, t.dtype, site.name, heavy=True)
-            for t in outs[1:]]  # fmt: skip
-    return [first, *rest]
 
 
 def _map(graph: Graph, site: Site, args: list[int]) -> list[int]:

@@ -15,6 +15,8 @@ from perfmodel.workload.lowering.compile.graph import (
     selected,
     sliced,
 )
+from perfmodel.workload.lowering.compile.places import follow, samples
+from perfmodel.workload.lowering.compile.turned import corners
 from perfmodel.workload.lowering.site import Site
 
 _PERMUTATIONS: Final = frozenset(
@@ -102,3 +104,16 @@ def repeated(graph: Graph, value: int, dim: int, times: int) -> int:
     index = Index(wide, (*strides[:axis], 0, *strides[axis:]))
     out = (*shape[:axis], times * shape[axis], *shape[axis + 1 :])
     return graph.view(graph.view(value, wide, index), out)
+
+
+def is_affine(graph: Graph, number: int) -> bool:
+    """Whether one stride an axis tells where a view's elements lie in what it is a view of."""
+    value = graph.values[number]
+    shape = value.shape
+    corner, points = corners(shape), samples(math.prod(shape))
+    places, found = corner, points
+    while value.kind == "view":
+        places, found = follow(value.index, places), follow(value.index, found)
+        value = graph.values[value.inputs[0]]
+    steps = Index(shape, tuple((places[1:] - places[0]).tolist()), int(places[0]))
+    return bool((follow(steps, points) == found).all())
