@@ -326,9 +326,11 @@ def _check(
     if not isinstance(module, torch.nn.Module):
         raise WorkloadError(
             "trace: module",
-            f"<{type(module).__name__}>",
+            f"<{type(module).__name__}>"
+            if not isinstance(module, type)
+            else f"class {module.__name__}",
             "a torch.nn.Module",
-            repair="wrap a function in a module whose forward calls it; "
+            repair="make an instance of a class, wrap a function in a module that calls it; "
             "read saved graphs with load_graph",
         )
     if isinstance(module, torch.jit.ScriptModule):
