@@ -134,7 +134,7 @@ def test_a_probe_tells_the_pace_and_the_profiler_its_share():
             one.prepared, fitted, pace=issue_pace(row, fitted), profiler=row.after_profiler
         ).host
         first = issue_pace(row, fitted) * fitted["first_step"]
-        assert host + first == pytest.approx(row.host_s, rel=0.1)
+        assert host + first == pytest.approx(row.host_s, rel=0.15)
 
 
 def test_the_stream_is_paced_by_the_block_inside_it_or_by_what_is_known():
@@ -240,7 +240,8 @@ def test_of_the_rows_of_a_case_one_stands_for_it(tmp_path):
     rows = read_model_rows(tmp_path)
     eager = [row for row in rows if row.mode == "eager"]
     assert [row.run for row in eager if not row.superseded] == ["eager-10"]
-    assert not any(row.superseded for row in rows if row.mode == "graph")
+    graph = [row for row in rows if row.mode == "graph"]
+    assert sum(not row.superseded for row in graph) == 1  # the newest of equal ones
 
 
 def test_programs_behind_each_other_take_what_they_take_alone(cases):

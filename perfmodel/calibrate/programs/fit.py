@@ -35,6 +35,8 @@ SMALLEST_SHARE: Final = 0.003
 FEWEST_GAPS: Final = 3
 DEVICE_BOUND: Final = 0.8
 """A step that the host issues in this share of its time is the device's."""
+FOLDS: Final = 4
+"""Parts of the models, each predicted by a fit of the others."""
 FEWEST_ROWS: Final = 6
 """Rows that tell the width of an interval."""
 
@@ -60,13 +62,13 @@ def fit_programs(
         Rows whose probes tell what paces hosts have, and of which nothing else is read; by default
         those of `cases`.
     """
-    found = fit_device(cases, start)
+    kernels = fit_device(cases, start)
     hosted = [one for one in cases if one.prepared.mode != "graph" and not one.row.faulted]
-    found = fit_host(hosted, found)
+    found = fit_host(hosted, kernels)
     paces = assumed_paces([one.row for one in hosts], found)
     found = replace(found, scalars=dict(found.scalars) | paces)
     found = fit_gap([one for one in cases if one.prepared.mode != "graph"], found)
-    return replace(found, interval=fit_interval(cases, found), device=device)
+    return replace(found, interval=fit_interval(cases, found, kernels), device=device)
 
 
 def fit_device(cases: Sequence[Measured], start: ProgramCoefficients) -> ProgramCoefficients:
@@ -160,20 +162,25 @@ def fit_gap(cases: Sequence[Measured], start: ProgramCoefficients) -> ProgramCoe
     return replace(start, scalars=dict(start.scalars) | {"stream_gap": gap})
 
 
-def fit_interval(cases: Sequence[Measured], c: ProgramCoefficients) -> dict[str, float]:
+def fit_interval(
+    cases: Sequence[Measured], c: ProgramCoefficients, kernels: ProgramCoefficients
+) -> dict[str, float]:
     """Half-width that holds 90 % of the rows of each mode, in the logarithm of time.
 
     At the pace of the host, where rows of the mode have a probe: what an unknown pace adds is the
-    spread of paces. A fit that has seen its rows is too sure of itself by about the share of free
-    coefficients in them; the quantile is taken at 95 % in exchange.
+    spread of paces. Steps with a host in them are predicted by coefficients whose host's part was
+    fitted, from `kernels` on, without their model; of replayed steps, which have no such part, the
+    quantile is taken at 95 % in exchange for a fit that has seen them.
     """
+    others = _without(cases, kernels)
     apart: dict[str, list[tuple[bool, float]]] = {}
     for one in cases:
         if one.row.superseded:
             continue
-        pace = row_pace(one.row, c)
-        behind = behind_pace(one.row, c)
-        done = step(one.prepared, c, pace=pace, behind=behind, profiler=one.row.after_profiler)
+        blind = replace(others.get(one.row.model, c), device=c.device)
+        blind = replace(blind, scalars=dict(blind.scalars) | {"stream_gap": c["stream_gap"]})
+        pace, behind = row_pace(one.row, blind), behind_pace(one.row, blind)
+        done = step(one.prepared, blind, pace=pace, behind=behind, profiler=one.row.after_profiler)
         ratio = abs(float(np.log(done.seconds / one.row.step_s)))
         mode = one.prepared.mode
         apart.setdefault(mode, []).append((mode == "graph" or pace is not None, ratio))
@@ -182,8 +189,22 @@ def fit_interval(cases: Sequence[Measured], c: ProgramCoefficients) -> dict[str,
         probed = [ratio for known, ratio in rows if known]
         chosen = probed if len(probed) >= FEWEST_ROWS else [ratio for _, ratio in rows]
         if len(chosen) >= FEWEST_ROWS:
-            widths[mode] = float(np.quantile(chosen, 0.95))
+            widths[mode] = float(np.quantile(chosen, 0.95 if mode == "graph" else 0.9))
     return widths
+
+
+def _without(
+    cases: Sequence[Measured], kernels: ProgramCoefficients
+) -> dict[str, ProgramCoefficients]:
+    """For each model, coefficients whose host's part was fitted without it and its fold."""
+    hosted = [one for one in cases if one.prepared.mode != "graph" and not one.row.faulted]
+    models = sorted({one.row.model for one in hosted})
+    found: dict[str, ProgramCoefficients] = {}
+    for fold in range(FOLDS):
+        mine = set(models[fold::FOLDS])
+        fitted = fit_host([one for one in hosted if one.row.model not in mine], kernels)
+        found |= dict.fromkeys(mine, fitted)
+    return found
 
 
 def _common_classes(cases: Sequence[Measured]) -> set[tuple[str, ...]]:

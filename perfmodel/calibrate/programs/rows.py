@@ -103,8 +103,8 @@ class ModelRow:
     run : str
         Folder of the table below the one that was read: a case may be measured in several runs.
     superseded : bool
-        Whether another row of the same case stands for it: of two rows with a host in them, the one
-        without a profiler, then the one with a probe, then the later one.
+        Whether another row of the same case stands for it: of two rows, the one without a profiler,
+        then the one with a probe, then the later one.
     began : float or None
         When the run began, by the table's sidecar [s since 1970].
     phases_s : (float, float, float) or None
@@ -232,9 +232,7 @@ def read_model_rows(folder: Path) -> list[ModelRow]:
     for row in rows:
         if row.case not in best or _standing(row) > _standing(best[row.case]):
             best[row.case] = row
-    return [
-        replace(row, superseded=row.mode in HOSTED and row is not best[row.case]) for row in rows
-    ]
+    return [replace(row, superseded=row is not best[row.case]) for row in rows]
 
 
 def _standing(row: ModelRow) -> tuple[bool, bool, int]:
