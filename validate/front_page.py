@@ -27,7 +27,13 @@ PAGES: Final = (ROOT / "docs/accuracy/README.md", ROOT / "README.md")
 CHIP: Final = "h100-sxm5-80gb"
 DENSE: Final = ("conv", "conv_point", "conv_odd")
 DRAWS: Final = (
-    (f"{CHIP}, draw-77", f"{CHIP}, draw-911", f"{CHIP}, draw-77003", "h200-sxm-141gb, draw-4242"),
+    (
+        f"{CHIP}, draw-77",
+        f"{CHIP}, draw-911",
+        f"{CHIP}, draw-77003",
+        "h200-sxm-141gb, draw-4242",
+        "h200-sxm-141gb, draw-52525",
+    ),
     (f"{CHIP}, draw-6060",),
 )
 """Unread draws in the order of their row: of all operators, of convolutions alone."""
@@ -127,7 +133,8 @@ def program_rows() -> dict[str, Groups]:
     unread = steps.run.str.startswith(UNREAD)
     kinds_of = steps.kind.where(steps.kind.isin(["train", "decode"]), "infer")
     named = {
-        name: steps.run.str.startswith(f"{UNREAD}-{name}") for name in ("kinds", "fresh", "draw")
+        name: steps.run.str.startswith(f"{UNREAD}-{name}")
+        for name in ("kinds", "fresh", "draw", "usual")
     }
     named["first"] = unread & ~pd.concat(named, axis=1).any(axis=1)
 
@@ -136,14 +143,14 @@ def program_rows() -> dict[str, Groups]:
         return score(steps[chosen & timed & here & right])
 
     held = partial(steps_of, steps.split == REPORT)
-    first, fresh, draw, kinds = (
-        partial(steps_of, named[name]) for name in ("first", "fresh", "draw", "kinds")
+    first, fresh, draw, usual, kinds = (
+        partial(steps_of, named[name]) for name in ("first", "fresh", "draw", "usual", "kinds")
     )
     graphs = ("graph", "compiled-graph")
-    watched = steps[here & steps.peak_measured.gt(0) & steps.peak_predicted.gt(0) & ~attached]
+    known = steps.peak_measured.gt(0) & steps.peak_predicted.gt(0)
+    watched = steps[here & known & ~attached & ~steps.superseded]
     peaks = watched.assign(measured_s=watched.peak_measured, predicted_s=watched.peak_predicted)
-    everything = [fresh("infer", one) for one in PLAIN]
-    everything += [fresh(kind, one) for kind in ("decode", "train") for one in PLAIN]
+    both = [(kind, one) for kind in ("infer", "decode", "train") for one in PLAIN]
     return {
         "replayed inference": [[held("infer", "graph")]],
         "the same, compiled": [[held("infer", "compiled-graph")]],
@@ -154,7 +161,8 @@ def program_rows() -> dict[str, Groups]:
         "a check of all of these": [
             [first("infer", *graphs), *(first("infer", one) for one in PLAIN), first("train")]
         ],
-        "a later check of usual": [everything],
+        "a later check of usual": [[fresh(kind, one) for kind, one in both]],
+        "a draw of usual models": [[usual(kind, one) for kind, one in both]],
         "the same of 17 models": [
             [kinds("infer", *graphs), *(kinds("infer", one) for one in PLAIN), kinds("train")]
         ],
