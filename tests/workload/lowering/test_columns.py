@@ -39,10 +39,10 @@ def kernels(tensors, *nodes):
         (1048576, 64, 2, 146.9),
     ],
 )
-def test_profiled_sums_of_unseen_models_are_within_six_tenths(rows, columns, width, measured):
+def test_profiled_sums_of_unseen_models_are_within_a_half(rows, columns, width, measured):
     work = column_work(rows, rows * columns, width=width)
     op = stream("sum", rows * columns, rows * columns * width, columns * width, work)
-    assert price(op, H100).seconds * 1e6 == pytest.approx(measured, rel=0.6)
+    assert price(op, H100).seconds * 1e6 == pytest.approx(measured, rel=0.45)
 
 
 @given(st.integers(1, 1 << 20), st.integers(1, 1 << 14))
