@@ -128,8 +128,13 @@ LIMITS = {
 # fast where that grows. Streams load while they work, so that their parts overlap.
 DELIVERED = {"bandwidth_efficiency": (0.85, 0.94)}
 STREAMED = DELIVERED | {"overlap_exponent": (2.0, 12.0)}
-# Passes that are counted in PyTorch's code and not fitted: they look like a slower memory.
-COUNTED = {"rope": ("extra_passes",), "cross_entropy": ("extra_passes",)}
+# Passes that are counted in PyTorch's code and not fitted: they look like a slower memory. And the
+# rate of element-wise arithmetic: kernels of whole models count what they wait for in operations.
+COUNTED = {
+    "rope": ("extra_passes",),
+    "cross_entropy": ("extra_passes",),
+    "elementwise": ("compute_efficiency",),
+}
 # A coefficient that the rows say nothing about stays where it was: a row's worth a factor of e.
 PULL = 0.1
 _LARGEST_SAMPLE = 600

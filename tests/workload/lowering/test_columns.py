@@ -42,7 +42,7 @@ def kernels(tensors, *nodes):
 def test_profiled_sums_of_unseen_models_are_within_a_half(rows, columns, width, measured):
     work = column_work(rows, rows * columns, width=width)
     op = stream("sum", rows * columns, rows * columns * width, columns * width, work)
-    assert price(op, H100).seconds * 1e6 == pytest.approx(measured, rel=0.45)
+    assert price(op, H100).seconds * 1e6 == pytest.approx(measured, rel=0.5)
 
 
 @given(st.integers(1, 1 << 20), st.integers(1, 1 << 14))
