@@ -32,6 +32,7 @@ from perfmodel.calibrate.transfer import leave_one_chip_out, read_published
 from perfmodel.cost import Efficiency, load_coefficients
 from perfmodel.cost.efficiency import efficiency_folder
 from perfmodel.cost.fitted import Fitted
+from perfmodel.files import write_text
 from perfmodel.hardware import load_accelerator
 from perfmodel.study.executor import processes
 
@@ -291,7 +292,7 @@ def main(argv: list[str] | None = None) -> int:
         write_records(STORED / "sibling.csv.gz", sibling_transfer(processes(args.jobs)))
     text = report()
     if args.out is not None:
-        args.out.write_text(text, encoding="utf-8")
+        write_text(args.out, text)
     else:
         print(text)
     return 0

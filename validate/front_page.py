@@ -18,6 +18,7 @@ import pandas as pd
 
 from perfmodel.calibrate.store import HELD_OUT
 from perfmodel.cost.efficiency import efficiency_folder
+from perfmodel.files import write_text
 from perfmodel.hardware import load_accelerator
 from perfmodel.study.programs import PLAIN, UNREAD
 from perfmodel.study.scores import REPORT
@@ -223,7 +224,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in changed:
             sys.stdout.write(f"{path.relative_to(ROOT)}: {line}\n")
         if write:
-            path.write_text(text, encoding="utf-8")
+            write_text(path, text)
     return 0 if write else int(wrong > 0)
 
 

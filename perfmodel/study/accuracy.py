@@ -153,8 +153,8 @@ def own_operators(path: Path, on: str) -> Part:
         "operators",
         {"on": on, "records": records, "scores": table},
         "\n".join([_table(f"measured on {on}", table), *_refusals(records)]),
-        {name: _column(series[name], "measured_us") * 1e-6 for name in table},
-        {name: _column(series[name], "predicted_us") * 1e-6 for name in table},
+        {name: _seconds(series[name], "measured") for name in table},
+        {name: _seconds(series[name], "predicted") for name in table},
     )
 
 
@@ -183,8 +183,8 @@ def held_out_operators() -> Part:
         document[chip] = table
         texts.append(_table(chip, table))
         everything = [row for rows in series.values() for row in rows]
-        measured[chip] = _column(everything, "measured_us") * 1e-6
-        predicted[chip] = _column(everything, "predicted_us") * 1e-6
+        measured[chip] = _seconds(everything, "measured")
+        predicted[chip] = _seconds(everything, "predicted")
     return Part("operators", document, "\n\n".join(texts), measured, predicted)
 
 
@@ -222,8 +222,8 @@ def unseen_operators(folder: Path) -> Part:
         "unseen",
         dict(document),
         "\n\n".join(texts),
-        {name: _column(some, "measured_us") * 1e-6 for name, some in rows.items()},
-        {name: _column(some, "predicted_us") * 1e-6 for name, some in rows.items()},
+        {name: _seconds(some, "measured") for name, some in rows.items()},
+        {name: _seconds(some, "predicted") for name, some in rows.items()},
     )
 
 
@@ -344,6 +344,11 @@ def _family(row: Mapping[str, Any]) -> str:
         depthwise = row["groups"] == row["c_in"]
         name = "conv2d depthwise" if depthwise else "conv2d grouped"
     return f"{name} {row['pass']}" if row.get("pass") else name
+
+
+def _seconds(rows: list[dict[str, Any]], which: str) -> Floats:
+    """Times ``which`` ("measured" or "predicted") of rows that hold microseconds."""
+    return _column(rows, f"{which}_us") * 1e-6
 
 
 def _column(rows: list[dict[str, Any]], name: str) -> Floats:

@@ -126,6 +126,11 @@ def _by_cell(which: str, shares: _Shares, part: float = 1.0) -> list[Stratum]:
     ]
 
 
+def _by_pass(rows: dict[str, _Shares], rest: _Shares) -> list[Stratum]:
+    """Strata of each pass: its own, and those that all passes have alike."""
+    return [s for which, row in rows.items() for s in _by_cell(which, (*row, *rest))]
+
+
 def _wide() -> tuple[Stratum, ...]:
     shares: _Shares = (
         ("dense", "", (200, 110, 65, 65)),
@@ -172,7 +177,7 @@ def _split() -> tuple[Stratum, ...]:
             ("dense", "odd", (60, 30, 15, 12)),
         ),
     }
-    strata = [s for which, row in own.items() for s in _by_cell(which, (*row, *same))]
+    strata = _by_pass(own, same)
     families = _KINDS["depthwise"]
     strata += [Stratum(families, which, "nchw", ("fp16",), 110) for which in own]
     return tuple(s for s in strata if s.share)
@@ -205,7 +210,7 @@ def _likely() -> tuple[Stratum, ...]:
         ("grouped", "uneven", (6, 5, 3, 3)),
         ("plain_volume", "", (16, 16, 16, 16)),
     )
-    return tuple(s for which, row in rows.items() for s in _by_cell(which, (*row, *rest)))
+    return tuple(_by_pass(rows, rest))
 
 
 LIKELY = _likely()
@@ -237,7 +242,7 @@ def _aimed() -> tuple[Stratum, ...]:
         ),
     }
     rest: _Shares = (("plain_volume", "", (30, 20, 25, 20)),)
-    return tuple(s for which, row in rows.items() for s in _by_cell(which, (*row, *rest)))
+    return tuple(_by_pass(rows, rest))
 
 
 AIMED = _aimed()

@@ -63,8 +63,7 @@ def fit_programs(
         those of `cases`.
     """
     kernels = fit_device(cases, start)
-    hosted = [one for one in cases if one.prepared.mode != "graph" and not one.row.faulted]
-    found = fit_host(hosted, kernels)
+    found = fit_host(_hosted(cases), kernels)
     paces = assumed_paces([one.row for one in hosts], found)
     found = replace(found, scalars=dict(found.scalars) | paces)
     found = fit_gap([one for one in cases if one.prepared.mode != "graph"], found)
@@ -177,8 +176,9 @@ def fit_interval(
     for one in cases:
         if one.row.superseded:
             continue
-        blind = replace(others.get(one.row.model, c), device=c.device)
-        blind = replace(blind, scalars=dict(blind.scalars) | {"stream_gap": c["stream_gap"]})
+        other = others.get(one.row.model, c)
+        scalars = dict(other.scalars) | {"stream_gap": c["stream_gap"]}
+        blind = replace(other, device=c.device, scalars=scalars)
         pace, behind = row_pace(one.row, blind), behind_pace(one.row, blind)
         done = step(one.prepared, blind, pace=pace, behind=behind, profiler=one.row.after_profiler)
         ratio = abs(float(np.log(done.seconds / one.row.step_s)))
@@ -197,7 +197,7 @@ def _without(
     cases: Sequence[Measured], kernels: ProgramCoefficients
 ) -> dict[str, ProgramCoefficients]:
     """For each model, coefficients whose host's part was fitted without it and its fold."""
-    hosted = [one for one in cases if one.prepared.mode != "graph" and not one.row.faulted]
+    hosted = _hosted(cases)
     models = sorted({one.row.model for one in hosted})
     found: dict[str, ProgramCoefficients] = {}
     for fold in range(FOLDS):
@@ -205,6 +205,11 @@ def _without(
         fitted = fit_host([one for one in hosted if one.row.model not in mine], kernels)
         found |= dict.fromkeys(mine, fitted)
     return found
+
+
+def _hosted(cases: Sequence[Measured]) -> list[Measured]:
+    """Steps that tell what a host takes: not replayed, and not held up by page faults."""
+    return [one for one in cases if one.prepared.mode != "graph" and not one.row.faulted]
 
 
 def _common_classes(cases: Sequence[Measured]) -> set[tuple[str, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -70,6 +70,11 @@ class Buffer:
     def fusable(self) -> bool:
         """Whether it is a generated loop, not a library call."""
         return self.value.kind in ("map", "reduce")
+
+
+def loop_sizes(shape: Sequence[int]) -> tuple[int, ...]:
+    """Sizes of the loops over a shape, in ascending order; axes of one element have none."""
+    return tuple(sorted(size for size in shape if size > 1))
 
 
 def base_of(graph: Graph, number: int) -> Value:

@@ -12,7 +12,13 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Final
 
-from perfmodel.workload.lowering.compile.buffers import DEALT, Buffer, Read, written_at
+from perfmodel.workload.lowering.compile.buffers import (
+    DEALT,
+    Buffer,
+    Read,
+    loop_sizes,
+    written_at,
+)
 from perfmodel.workload.lowering.compile.places import samples
 from perfmodel.workload.lowering.compile.precedence import Above, dependences
 from perfmodel.workload.lowering.compile.scatter import JOIN
@@ -323,8 +329,7 @@ def _other_axes(one: Group, two: Group, buffers: Sequence[Buffer]) -> bool:
 
 def _axes(buffer: Buffer) -> tuple[int, ...]:
     """Sizes of the axes that a loop goes through, in ascending order."""
-    shape = buffer.sizes or buffer.operand or buffer.value.shape
-    return tuple(sorted(size for size in shape if size > 1))
+    return loop_sizes(buffer.sizes or buffer.operand or buffer.value.shape)
 
 
 def _other_loops(one: Buffer, two: Buffer) -> bool:

@@ -21,6 +21,7 @@ from perfmodel.workload.lowering.compile.buffers import (
     Buffer,
     Read,
     base_of,
+    loop_sizes,
     users_of,
     written_at,
 )
@@ -281,12 +282,11 @@ class Realizer:
         for user in self.users.get(value.number, ()):
             taker = self.graph.values[user]
             for operand in taker.inputs:
-                seen = self.graph.values[operand].shape
-                mine = base_of(self.graph, operand).number == value.number
+                sizes = loop_sizes(self.graph.values[operand].shape)
+                other = sizes != loop_sizes(value.shape)
+                mine = other and base_of(self.graph, operand).number == value.number
                 if mine and (taker.kind == "extern" or self._stays_in_call(taker)):
-                    sizes = tuple(sorted(size for size in seen if size > 1))
-                    if sizes != tuple(sorted(size for size in value.shape if size > 1)):
-                        found.setdefault(sizes, []).append(user)
+                    found.setdefault(sizes, []).append(user)
         return next((sizes for sizes, users in found.items() if len(users) >= takers), ())
 
     def _lies_straight(self, value: Value) -> bool:

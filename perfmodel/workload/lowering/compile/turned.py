@@ -11,7 +11,7 @@ torch/_inductor/ir.py, ``ComputedBuffer.get_fill_order``; torch/_inductor/schedu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cmp_to_key, partial
 from typing import Final
@@ -61,8 +61,12 @@ def voted(shape: Shape, reads: Iterable[Sequence[int]]) -> Axes:
             return -1 if first > second else 1
         return two - one
 
-    inner_first = list(reversed(range(len(shape))))
-    inner_first.sort(key=cmp_to_key(compare))
+    return _outer_first(len(shape), compare)
+
+
+def _outer_first(count: int, compare: Callable[[int, int], int]) -> Axes:
+    """Axes from the outermost on; ``compare`` says which of two lies further in (negative: one)."""
+    inner_first = sorted(range(count - 1, -1, -1), key=cmp_to_key(compare))
     return tuple(reversed(inner_first))
 
 
@@ -86,9 +90,7 @@ def as_recorded(graph: Graph, number: int, known: dict[int, Axes]) -> Axes:
             index = expanded(shape, value.shape) if broadcasts(shape, value.shape) else None
             points = follow(index, corners(value.shape))
             reads.append(_strides(graph, operand, points, known))
-        inner_first = list(reversed(axes))
-        inner_first.sort(key=cmp_to_key(partial(_first_decides, reads)))
-        axes = tuple(reversed(inner_first))
+        axes = _outer_first(len(axes), partial(_first_decides, reads))
     known[number] = axes
     return axes
 
