@@ -146,6 +146,13 @@ def test_a_chip_without_measurements_is_priced_and_says_so():
         assert answer.high > 1.1 * answer.seconds
 
 
+@pytest.mark.parametrize("chip", ["tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e"])
+def test_rows_of_a_systolic_chip_wait_for_memory_not_for_blocks_of_threads(chip):
+    answer = price(RmsNorm(32768, 4096), load_accelerator(chip))
+    assert answer.bound == "memory"
+    assert answer.seconds < 2.0 * answer.lower
+
+
 def test_a_dtype_that_the_chip_lacks_is_an_error():
     with pytest.raises(PerfmodelError, match="fp8"):
         price(Gemm(64, 64, 64, dtype="fp8_e4m3"), load_accelerator("a100-sxm4-80gb"))
