@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Self
 
 
 class PerfmodelError(Exception):
@@ -43,6 +44,12 @@ class PerfmodelError(Exception):
             lines.append(f"  Nearest: {self.nearest}.")
         lines.append(f"  Repair: {self.repair}.")
         return "\n".join(lines)
+
+    def inside(self, place: str) -> Self:
+        """The error itself, now with ``place`` (a file's line, say) before where it was found."""
+        self.where = f"{place}: {self.where}"
+        self.args = (self.where, *self.args[1:])
+        return self
 
     def to_dict(self) -> dict[str, str | None]:
         """The five parts, plus the kind of error, for ``--json``."""

@@ -58,10 +58,13 @@ def price_records(
     operators = [one_operator(where, record, ignored) for where, record in records]
     rows: list[dict[str, Any]] = [dict(record) for _, record in records]
     for places, op in stacked(operators):
-        if isinstance(op, Collective):
-            columns = _collective(op, hardware)
-        else:
-            columns = _kernel(op, _device(op, target))
+        try:
+            if isinstance(op, Collective):
+                columns = _collective(op, hardware)
+            else:
+                columns = _kernel(op, _device(op, target))
+        except PerfmodelError as error:
+            raise error.inside(records[places[0]][0]) from None
         lists = {name: column.tolist() for name, column in columns.items()}
         for i, place in enumerate(places):
             rows[place] |= {name: values[i] for name, values in lists.items()}

@@ -18,7 +18,7 @@ import numpy as np
 
 from perfmodel.errors import WorkloadError, nearest_name
 from perfmodel.files import unique_keys
-from perfmodel.workload.ops.base import Count, Flag, Op, Size
+from perfmodel.workload.ops.base import Count, Flag, Op, Size, json_key
 from perfmodel.workload.ops.conv import Conv2d, Conv3d
 from perfmodel.workload.ops.dense import Attention, Gemm, GroupedGemm, Spmm, attention_pairs
 from perfmodel.workload.ops.recurrent import Recurrent
@@ -159,13 +159,7 @@ def op_from_dict(record: Any, *, where: str = "operator") -> Op:
     try:
         return cls(**values)
     except WorkloadError as error:
-        raise WorkloadError(
-            f"{where}: {error.where}",
-            error.got if error.got.startswith("<") else f"<{error.got}>",
-            error.accepted,
-            nearest=error.nearest,
-            repair=error.repair,
-        ) from None
+        raise error.inside(where) from None
 
 
 def _array(value: Any) -> Any:
@@ -180,7 +174,7 @@ def _array(value: Any) -> Any:
 def _check_keys(cls: type[Op], family: str, values: dict[str, Any], where: str) -> None:
     required, known = [], []
     for field in fields(cls):  # type: ignore[arg-type]
-        key = "pass" if field.name == "direction" else field.name
+        key = json_key(field.name)
         known.append(key)
         if field.default is MISSING and key not in values:
             required.append(key)

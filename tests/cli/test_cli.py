@@ -256,6 +256,15 @@ def test_bad_operator_file_writes_nothing(perfmodel, tmp_path):
     assert not target.exists()
 
 
+def test_an_operator_that_the_chip_cannot_run_is_named_by_its_line(perfmodel, tmp_path):
+    source = tmp_path / "ops.jsonl"
+    line = '{"op": "gemm", "m": 1, "n": 1, "k": 1, "dtype": "%s"}\n'
+    source.write_text(line % "fp16" + line % "bf16")
+    code, _, err = perfmodel("ops", source, "--on", "t4-16gb")
+    assert code == 2
+    assert "ops.jsonl:2: T4: peak" in err
+
+
 OPERATOR = '{"op": "gemm", "m": 64, "n": 64, "k": 64}'
 
 

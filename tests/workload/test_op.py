@@ -186,6 +186,7 @@ def test_numpy_scalars_become_integers():
         ({"op": "gemm", "m": 1, "n": 1, "k": 1, "dtype": "bfloat16"}, "dtype", "bf16"),
         ({"op": "gemm", "m": 1, "n": 1, "k": 1, "dtype": 16}, "dtype", None),
         ({"op": "topk", "rows": 4, "cols": 8, "k": 9}, "k", None),
+        ({"op": "rmsnorm", "rows": 4, "cols": 8, "pass": "backward"}, "rmsnorm: pass", "bwd"),
         ({"op": "elementwise", "kind": "geluu", "numel": 1}, "kind", "gelu"),
         ({"op": "elementwise", "kind": ["gelu"], "numel": 1}, "kind", None),
         (

@@ -46,7 +46,7 @@ class Op:
         shapes = []
         for name, kind in _kinds(type(self)):  # type: ignore[arg-type]
             value = getattr(self, name)
-            where = f"{self.family}: {name}"
+            where = f"{self.family}: {json_key(name)}"
             if kind == "Size" or (kind == "Size | None" and value is not None):
                 value = checked_size(value, where, zero=name in self.may_be_zero)
                 object.__setattr__(self, name, value)
@@ -112,9 +112,14 @@ class Op:
             value = getattr(self, field.name)
             if value is None:
                 continue
-            key = "pass" if field.name == "direction" else field.name
+            key = json_key(field.name)
             record[key] = value.tolist() if isinstance(value, np.ndarray) else value
         return record
+
+
+def json_key(name: str) -> str:
+    """What JSON calls a field: ``pass`` is a word of Python's own."""
+    return "pass" if name == "direction" else name
 
 
 @cache
