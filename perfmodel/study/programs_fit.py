@@ -7,6 +7,7 @@ model decides its half.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import sys
 from collections.abc import Sequence
@@ -91,8 +92,15 @@ def fit_folder(measurements: Path, programs: Path, chip: str) -> tuple[dict[str,
 
 def main(arguments: Sequence[str]) -> int:
     """Fit one chip; 0 when its file was written."""
+    parser = argparse.ArgumentParser(
+        prog="python -m perfmodel.study.programs_fit",
+        description="Fit the coefficients of whole programs on half of a chip's measured models.",
+    )
+    parser.add_argument(
+        "chip", nargs="?", default="h100-sxm5-80gb", help="whose models (default: %(default)s)"
+    )
     root = Path(__file__).resolve().parents[2]
-    chip = arguments[0] if arguments else "h100-sxm5-80gb"
+    chip = parser.parse_args(arguments).chip
     try:
         held, priced, refused = fit_folder(*folders(root, chip), chip)
     except PerfmodelError as error:

@@ -7,6 +7,7 @@ shipped coefficients and writes ``docs/accuracy/programs.md`` and ``programs.csv
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import sys
@@ -233,7 +234,14 @@ def all_records(
 
 def main(arguments: Sequence[str] = ()) -> int:
     """Write the report; 0 when it was written."""
-    fit = CHIPS[:1] if "--fit" in arguments else ()
+    parser = argparse.ArgumentParser(
+        prog="python -m perfmodel.study.programs_report",
+        description="Price all measured models; write docs/accuracy/programs.md and programs.csv.",
+    )
+    parser.add_argument(
+        "--fit", action="store_true", help=f"fit the programs of {CHIPS[0]} anew before"
+    )
+    fit = CHIPS[:1] if parser.parse_args(arguments).fit else ()
     root = Path(__file__).resolve().parents[2]
     folder = root / "docs" / "accuracy"
     try:

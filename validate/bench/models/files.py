@@ -36,6 +36,8 @@ RESULTS = (
     "woven_us", "woven_first_us", "woven_block_us", "woven_lag_us", "woven_forward_us",
     "woven_backward_us", "woven_backward_first_us", "woven_backward_block_us",
     "fault_us",
+    "all_faults", "place", "place_levels", "place_us", "place_own_faults", "place_faults",
+    "call_words",
 )  # fmt: skip
 _OWN = tuple(n for n in NAMES if n not in ("profile", "kineto", "gb"))
 COLUMNS = ("case", *_OWN, *RESULTS)

@@ -14,7 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from validate.bench.host_probe import block
-from validate.bench.models import state, woven
+from validate.bench.models import place, state, woven
 from validate.bench.models.inside import Training
 from validate.bench.nvml import Board
 
@@ -224,6 +224,16 @@ def _singles(
 
 
 def timing(
+    device: CpuDevice, step: Step, tiny: bool = False, *, hosted: bool = True
+) -> dict[str, Any]:
+    """:func:`streams`, where `hosted` from the place in Python's stack that faults least."""
+    if not hosted:
+        return streams(device, step, tiny, hosted=False)
+    levels, row = place.quietest(step, device.sync, tiny)
+    return {**place.deeper(levels, lambda: streams(device, step, tiny)), **row}
+
+
+def streams(
     device: CpuDevice, step: Step, tiny: bool = False, *, hosted: bool = True
 ) -> dict[str, Any]:
     """Single steps, then a steady stream: device time, wall time, latency and host time of a step.

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from validate.bench.models import cases, cases_draw, cases_fresh, cases_more, cases_usual
+from validate.bench.models import (
+    cases,
+    cases_draw,
+    cases_fresh,
+    cases_more,
+    cases_published,
+    cases_usual,
+)
 from validate.bench.models.cases import Case
 
 
@@ -13,6 +20,7 @@ def every() -> list[Case]:
         *cases.compiled(), *cases_more.compiled(), *cases_fresh.compiled(),
         *cases_draw.eager(), *cases_draw.compiled(),
         *cases_usual.eager(), *cases_usual.compiled(),
+        *cases_published.eager(), *cases_published.compiled(),
     ]  # fmt: skip
     first: dict[str, Case] = {}
     for case in made:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from validate.bench.models import inside, measure, profile, state, zoo
+from validate.bench.models import inside, measure, place, profile, state, zoo
 from validate.bench.models.cases import Case
 
 DTYPES = {
@@ -274,6 +274,7 @@ class Session:
         if case.mode == "compiled":
             with torch.set_grad_enabled(case.kind == "train"):
                 answer |= state.guards(self._model, *self._called)
+            answer |= place.generated_frames()
         if case.profile and case.mode == "compiled":
             answer |= self.profile(case)  # a process of its own, and compiled already
         return answer

@@ -40,6 +40,7 @@ class Counters:
     waits: int
     preempted: int
     faults: int
+    all_faults: int
     moves: int
     collections: tuple[int, ...]
 
@@ -49,7 +50,8 @@ def counters() -> Counters:
     used = resource.getrusage(resource.RUSAGE_THREAD)
     return Counters(
         time.perf_counter(), time.thread_time(), time.process_time(), used.ru_nvcsw,
-        used.ru_nivcsw, used.ru_minflt, _moves(),
+        used.ru_nivcsw, used.ru_minflt,
+        resource.getrusage(resource.RUSAGE_SELF).ru_minflt, _moves(),
         tuple(one["collections"] for one in gc.get_stats()),
     )  # fmt: skip
 
@@ -83,6 +85,7 @@ def between(first: Counters, last: Counters, steps: int) -> dict[str, Any]:
         "waits": (last.waits - first.waits) / steps,
         "preempted": (last.preempted - first.preempted) / steps,
         "faults": (last.faults - first.faults) / steps,
+        "all_faults": (last.all_faults - first.all_faults) / steps,
         "moves": last.moves - first.moves,
         "gc_young": young / steps,
         "gc_middle": middle / steps,

@@ -212,9 +212,9 @@ def _record(case: Case, folder: Path, again: bool) -> str:
 
 def _others(case: Case) -> dict[str, str]:
     """Other ways of launching that may run other programs, with the suffixes of those."""
-    from validate.bench.models.zoo import draw, fresh, language, usual
+    from validate.bench.models.zoo import draw, fresh, language, published, usual
 
-    texts = (*MASKED, *language.ENTRIES, *fresh.TEXT, *draw.TEXT, *usual.TEXT)
+    texts = (*MASKED, *language.ENTRIES, *fresh.TEXT, *draw.TEXT, *usual.TEXT, *published.TEXT)
     masked = case.model in texts
     if case.kind == "train" and masked:
         return {"compiled": COMPILED}

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from validate.bench.models.zoo import draw, fresh, gpt, language, llama, usual, vision, wide
+from validate.bench.models.zoo import (
+    draw,
+    fresh,
+    gpt,
+    language,
+    llama,
+    published,
+    usual,
+    vision,
+    wide,
+)
 from validate.bench.models.zoo.entry import Entry
 
 ENTRIES: dict[str, Entry] = {
     **vision.ENTRIES, **language.ENTRIES, **llama.ENTRIES, **gpt.ENTRIES, **wide.ENTRIES,
-    **fresh.ENTRIES, **draw.ENTRIES, **usual.ENTRIES,
+    **fresh.ENTRIES, **draw.ENTRIES, **usual.ENTRIES, **published.ENTRIES,
 }  # fmt: skip
 
 
