@@ -146,11 +146,18 @@ def _check_sidecar(path: Path, data: bytes) -> dict[str, Any]:
         ) from None
     expected = _find(about, "sha256")
     actual = hashlib.sha256(data).hexdigest()
+    if not isinstance(expected, str):
+        raise CalibrationError(
+            sidecar.name,
+            "<no sha256>",
+            "the file's sha256 among its keys",
+            repair="copy the sidecar that the harness wrote, or measure again",
+        )
     if expected != actual:
         raise CalibrationError(
             path.name,
             f"<sha256 {actual[:12]}...>",
-            f"the file that its sidecar describes, sha256 {str(expected)[:12]}...",
+            f"the file that its sidecar describes, sha256 {expected[:12]}...",
             repair="the file was cut short or changed after it was measured: restore it",
         )
     counted = _find(about, "rows")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from typing import Final
 
 from perfmodel.hardware import Accelerator
+
+CUDA_VENDORS: Final = ("NVIDIA", "AMD")
+"""Whose accelerators PyTorch calls ``cuda``."""
 
 
 def measurement_plan(accelerator: Accelerator, device: str | None = None) -> str:
@@ -20,7 +24,7 @@ def measurement_plan(accelerator: Accelerator, device: str | None = None) -> str
     name = accelerator.name.lower()
     folder = name.replace(" ", "-")
     named = shlex.quote(name if device is None else device)
-    if accelerator.family == "tpu":
+    if accelerator.vendor not in CUDA_VENDORS or accelerator.kind == "cpu":
         return _by_hand(name, named)
     return "\n".join(
         [

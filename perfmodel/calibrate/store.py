@@ -15,6 +15,7 @@ from perfmodel.calibrate.measurements import Measurements
 from perfmodel.calibrate.power import PowerFit, write_power
 from perfmodel.calibrate.samples import FOLDS
 from perfmodel.calibrate.score import Record, summary
+from perfmodel.cost.efficiency import ABOUT_FILE
 from perfmodel.cost.fitted import write_arrays
 from perfmodel.cost.layers import POOLED_FILE, Pooled, write_pooled
 from perfmodel.cost.power import POWER_FILE
@@ -54,7 +55,7 @@ def write_folder(
     for kernel in learned:
         mine = [record for record in kept if record.kernel == kernel]
         lines.append(f'"{kernel}" = [{len(mine)}, {summary(mine)["mape"]:.2f}]')
-    (folder / "device.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / ABOUT_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
     for kernel, one in learned.items():
         write_arrays(folder / f"{kernel}.npz", one.fitted)
         text = _describe(one, measured, [r for r in kept if r.kernel == kernel])

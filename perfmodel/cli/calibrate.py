@@ -20,7 +20,9 @@ def register(app: typer.Typer) -> None:
 def calibrate(
     device: Annotated[str, typer.Option(help="The chip: a name or a TOML path.")],
     folder: Annotated[Path | None, typer.Argument(help="CSV files with sidecars.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Efficiency folder to write.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Efficiency folder to write; perfmodel's own by default.")
+    ] = None,
     support: Annotated[
         Path | None,
         typer.Option(help="A sibling chip's measurements, in a folder of its name."),

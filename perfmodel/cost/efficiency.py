@@ -13,14 +13,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from perfmodel.cost.fitted import Fitted, read_fitted
 from perfmodel.cost.layers import POOLED_FILE, Pooled, read_pooled
 from perfmodel.errors import CalibrationError, SpecError
 from perfmodel.hardware import Accelerator
+from perfmodel.hardware.load import spec_folders
 
 Table = Mapping[str, float]
+
+ABOUT_FILE: Final = "device.toml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +95,26 @@ def efficiency_of(accelerator: Accelerator) -> Efficiency:
     The chip's own measurements if there are any, otherwise those of a chip of the same
     architecture, otherwise the architecture's coefficients, otherwise the defaults.
     """
-    return load_efficiency(accelerator.name.lower(), accelerator.family)
+    name = accelerator.name.lower()
+    return load_efficiency(name, accelerator.family, own=added_folder(name))
+
+
+def added_folder(device: str) -> Path | None:
+    """Fits of a chip in the folders that the user added to the shipped specs, if they hold any."""
+    for root in spec_folders()[:-1]:
+        if (root / "efficiency" / device / ABOUT_FILE).is_file():
+            return root / "efficiency" / device
+    return None
 
 
 @lru_cache(maxsize=64)
 def load_efficiency(
-    device: str, architecture: str, *, folder: Path | None = None, measured: bool = True
+    device: str,
+    architecture: str,
+    *,
+    folder: Path | None = None,
+    measured: bool = True,
+    own: Path | None = None,
 ) -> Efficiency:
     """Efficiency of a chip by the name of its description.
 
@@ -109,19 +126,25 @@ def load_efficiency(
         Where to look; by default what is shipped.
     measured : bool
         False leaves out everything that measurements of single chips gave.
+    own : path, optional
+        The chip's own folder, where it lies elsewhere.
     """
     folder = efficiency_folder() if folder is None else folder
     base = load_coefficients(architecture, folder=folder)
-    source = _measured_folder(folder, device, architecture) if measured else None
+    if not measured:
+        return base
+    if own is None and (folder / device / ABOUT_FILE).is_file():
+        own = folder / device
+    sibling = _sibling_folder(folder, device, architecture)
+    source = sibling if own is None else own
     if source is None:
         return base
     fitted: dict[str, Fitted] = {}
-    sibling = _sibling_folder(folder, device, architecture)
-    for place in (sibling, source):
+    for place in (sibling, own):
         # What the chip's own rows did not cover is taken from its sibling.
         if place is not None:
             fitted |= {one.kernel: one for one in _fits(place)}
-    return Efficiency(source.name, base.tables, base.sources, fitted, own=source.name == device)
+    return Efficiency(source.name, base.tables, base.sources, fitted, own=own is not None)
 
 
 @lru_cache(maxsize=32)
@@ -153,17 +176,10 @@ def _fits(folder: Path) -> Iterator[Fitted]:
         yield one
 
 
-def _measured_folder(folder: Path, device: str, architecture: str) -> Path | None:
-    """The chip's own folder, or that of its sibling with most measured rows."""
-    if (folder / device / "device.toml").is_file():
-        return folder / device
-    return _sibling_folder(folder, device, architecture)
-
-
 def _sibling_folder(folder: Path, device: str, architecture: str) -> Path | None:
     """The folder of another chip of the architecture, that with most measured rows."""
     siblings = []
-    for path in sorted(folder.glob("*/device.toml")):
+    for path in sorted(folder.glob(f"*/{ABOUT_FILE}")):
         if path.parent.name == device:
             continue
         about = tomllib.loads(path.read_text(encoding="utf-8"))

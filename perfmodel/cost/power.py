@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.cost.device import Device
-from perfmodel.cost.efficiency import efficiency_folder
+from perfmodel.cost.efficiency import added_folder, efficiency_folder
 from perfmodel.cost.mechanism import task_device
 from perfmodel.cost.parts import Floats
 from perfmodel.cost.price import price
@@ -143,7 +143,11 @@ def draw(op: Op, accelerator: Accelerator, *, seconds: Floats | None = None) -> 
 
 def shares_of(accelerator: Accelerator) -> tuple[PowerShares, bool]:
     """The shares of this chip, else of the one with most measured rows; whether its own."""
-    return load_shares(accelerator.name.lower(), efficiency_folder())
+    name = accelerator.name.lower()
+    added = added_folder(name)
+    if added is not None and (added / POWER_FILE).is_file():
+        return load_shares(name, added.parent)
+    return load_shares(name, efficiency_folder())
 
 
 @lru_cache(maxsize=64)

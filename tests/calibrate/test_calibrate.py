@@ -69,6 +69,16 @@ def test_records_are_the_same_bytes_packed_or_plain(calibrated, tmp_path):
     assert len(read_records(packed)) == len(result.records)
 
 
+def test_fits_in_a_folder_of_the_users_own_are_found(calibrated, monkeypatch):
+    out, _ = calibrated
+    gemm = Gemm(1024, 1024, 1024)
+    written = price(gemm, H100, efficiency=load_efficiency(NAME, "hopper", folder=out)).seconds
+    assert price(gemm, H100).seconds != written
+    monkeypatch.setenv("PERFMODEL_SPECS", str(out.parent))
+    assert price(gemm, H100).seconds == written
+    assert price(gemm, H100).calibrated
+
+
 def test_a_sibling_is_priced_from_it_but_not_called_calibrated(calibrated):
     out, _ = calibrated
     sibling = load_efficiency("h200-sxm-141gb", "hopper", folder=out)
@@ -255,4 +265,5 @@ def test_the_plan_names_the_commands():
     own = measurement_plan(H100.model_copy(update={"name": "My H100"}), "my chip.toml")
     assert "measurements/my-h100 --device 'my chip.toml'" in own
     assert "unpack run --name my-h100" in own
-    assert "cuda" in measurement_plan(load_accelerator("tpu-v4"))
+    for name in ("tpu-v4", "gaudi2", "intel-max-1550", "xeon-8480plus", "epyc-9654"):
+        assert "cuda" in measurement_plan(load_accelerator(name)), name
