@@ -241,7 +241,11 @@ def _aimed() -> tuple[Stratum, ...]:
             ("plain_grouped", "", (80, 80, 50, 60)),
         ),
     }
-    rest: _Shares = (("plain_volume", "", (30, 20, 25, 20)),)
+    rest: _Shares = (
+        ("dense", "odd", (40, 15, 14, 10)),
+        ("plain_grouped", "point", (14, 12, 9, 9)),
+        ("plain_volume", "", (30, 20, 25, 20)),
+    )
     return tuple(_by_pass(rows, rest))
 
 
