@@ -43,6 +43,9 @@ class KernelTable:
     bound: tuple[str, ...]
     calibrated: np.ndarray[tuple[int], np.dtype[np.bool_]]
 
+    def __len__(self) -> int:
+        return len(self.kernels)
+
     def by_kind(self) -> dict[str, float]:
         """Seconds by kind of kernel, the longest first [s]."""
         return self._summed([kernel.kind for kernel in self.kernels])

@@ -104,7 +104,8 @@ def load_export(path: str | Path, *, batch_size: int | None = None) -> Program:
     args, kwargs = program.example_inputs
     if batch_size is not None:
         args, kwargs = _rebatched((args, kwargs), batch_size, program, path)
-    program = move_to_device_pass(program, "meta")  # what the graph makes names a device too
+    with _quietly():
+        program = move_to_device_pass(program, "meta")  # what the graph makes names a device too
     return record(program.module(), args, kwargs, name=path.stem, via="export")
 
 

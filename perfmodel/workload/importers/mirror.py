@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections import UserDict
 from typing import Any, Final
 
@@ -59,7 +60,9 @@ def on_meta(module: Any) -> tuple[Any, Values]:
                 memo[id(value)] = _meta(value)
                 _remember(values, memo[id(value)], value)
     try:
-        return copy.deepcopy(module, memo), values
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's own, on what its exported modules hold
+            return copy.deepcopy(module, memo), values
     except Exception as fault:
         raise WorkloadError(
             f"trace: {type(module).__name__}",

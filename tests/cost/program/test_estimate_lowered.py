@@ -175,6 +175,7 @@ def test_a_wrong_file_is_refused(tmp_path):
 
 def test_kernels_of_one_kind_and_phase_add_up():
     found = estimate_lowered(chain(), H100)
+    assert len(found.kernels) == len(found.kernels.rows())
     assert sum(found.kernels.by_kind().values()) == pytest.approx(found.kernels.seconds.sum())
     assert list(found.kernels.by_phase()) == ["forward"]
     assert np.all(found.kernels.low <= found.kernels.seconds)
