@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 
 from validate.bench import draws_layers as layers
+from validate.bench import draws_plain as plain
 from validate.bench import draws_science as science
 from validate.bench import known, ops
 from validate.bench.draws_sizes import pow2, snap, spread
@@ -392,4 +393,4 @@ FAMILIES: dict[str, tuple[int, int, Draw]] = {
     "scatter_add": (0, 0, science.scatter_add),
     "fft_models": (0, 0, science.fft_models),
     "recurrent": (0, 0, science.recurrent),
-} | {name: (0, 0, draw) for name, draw in layers.DRAWS.items()}
+} | {name: (0, 0, draw) for name, draw in (layers.DRAWS | plain.DRAWS).items()}
