@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -67,10 +68,8 @@ def check_words(where: str, raw: Mapping[str, Any]) -> None:
             nearest=nearest_name(op, names),
             repair="restore the name",
         )
-    held = [] if known is None else [field.name for field in fields(known)]  # type: ignore[arg-type]
-    needed = [word for word in WORDS if word in held]
-    for word in (*needed, *NEEDED.get(op, ())):
-        if word not in raw and (op, word) not in IMPLIED:
+    for word in _needed(op):
+        if word not in raw:
             raise KeyError(word)
     kind = str(raw.get("kind", ""))
     if op == "memcpy" and kind != "d2d" and "pinned" not in raw:
@@ -89,6 +88,15 @@ def check_words(where: str, raw: Mapping[str, Any]) -> None:
             "a share above 0 and up to 1",
             repair="restore the number",
         )
+
+
+@cache
+def _needed(op: str) -> tuple[str, ...]:
+    """Words that no row of the operator may lack."""
+    known = FAMILIES.get(op)
+    held = [] if known is None else [field.name for field in fields(known)]  # type: ignore[arg-type]
+    words = (*(word for word in WORDS if word in held), *NEEDED.get(op, ()))
+    return tuple(word for word in words if (op, word) not in IMPLIED)
 
 
 def check_table(table: str, where: str, raw: Mapping[str, Any]) -> None:
@@ -135,6 +143,7 @@ def _part_of(op: str, raw: Mapping[str, Any]) -> str:
     return f"{op}_{raw['pass']}" if op in ("attention", "conv2d") else op
 
 
+@lru_cache(maxsize=256)
 def same_chip(said: str, device: str) -> bool:
     """Whether a driver's device name and a description's name mean the same chip.
 

@@ -268,6 +268,8 @@ def _row(
 def _cell(where: str, name: str, text: str) -> Any:
     if name in TEXT:
         return text
+    if name not in FLAGS and len(text) < 16 and text.isascii() and text.isdigit():  # a size
+        return int(text)
     if name in FLAGS:
         if text.lower() not in ("true", "false", "0", "1"):
             raise CalibrationError(
