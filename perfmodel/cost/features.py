@@ -264,6 +264,9 @@ def _rows(task: Task, device: Device, parts: Parts, columns: _Columns) -> None:
     moved = np.maximum(s["read"] + s["written"], 1.0)  # a pass may move nothing
     columns.add("log_moved", np.log2(moved))
     columns.add("waves_moved", np.log2(moved / (device.units * 2048 * 16)))
+    if task.base == "elementwise":  # the driver copies whole words, and slower what is none
+        copied = float(task.words.get("kind") == "copy")
+        columns.add("odd_copy", np.where(s["written"] % 4.0 > 0.0, copied, 0.0), smooth=True)
 
 
 def _fourier(task: Task, columns: _Columns) -> None:

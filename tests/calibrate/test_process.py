@@ -30,6 +30,10 @@ def rows_of(folder):
 def test_short_kernels_start_later_by_less_than_long_ones():
     assert start_after_convolutions(WHOLE_FROM / 2) == pytest.approx(START / 2)
     assert start_after_convolutions(2 * WHOLE_FROM) == start_after_convolutions(1.0) == START
+    sooner = start_after_convolutions(2e-6, "elementwise")
+    assert start_after_convolutions(2e-6) < sooner < START
+    assert start_after_convolutions(1.0, "elementwise") == START
+    assert start_after_convolutions(1.0, "softmax") < START
 
 
 def test_a_fresh_process_is_read_as_any_other(tmp_path):
