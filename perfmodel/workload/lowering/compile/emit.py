@@ -16,7 +16,7 @@ from perfmodel.workload.lowering.compile.names import Names
 from perfmodel.workload.lowering.compile.partition import kept, needed
 from perfmodel.workload.lowering.compile.realize import Realizer
 from perfmodel.workload.lowering.compile.region import outside
-from perfmodel.workload.lowering.compile.split import mixed_rows, staged
+from perfmodel.workload.lowering.compile.split import many_rows, mixed_rows, staged
 from perfmodel.workload.lowering.compile.storages import (
     Output,
     give_back,
@@ -203,7 +203,13 @@ def _graph(
     held = set(given)
     local = [n for n in alive if n not in held]
     realizer = Realizer(
-        graph, local, outputs, channels_last=channels_last, last=out.last, axes=out.axes
+        graph,
+        local,
+        outputs,
+        channels_last=channels_last,
+        last=out.last,
+        axes=out.axes,
+        rows=many_rows(out.device),
     )
     buffers = [
         stage

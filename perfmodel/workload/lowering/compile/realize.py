@@ -25,7 +25,14 @@ from perfmodel.workload.lowering.compile.buffers import (
     users_of,
     written_at,
 )
-from perfmodel.workload.lowering.compile.graph import Graph, Value, expanded, permuted
+from perfmodel.workload.lowering.compile.graph import (
+    Graph,
+    Shape,
+    Value,
+    contiguous_strides,
+    expanded,
+    permuted,
+)
 from perfmodel.workload.lowering.compile.orders import IMAGES, Orders
 from perfmodel.workload.lowering.compile.places import (
     Places,
@@ -48,11 +55,15 @@ from perfmodel.workload.lowering.site import item_bytes
 
 @dataclass(slots=True)
 class _Loop:
-    """What one loop computes and loads, while its operands are followed."""
+    """What one loop computes and loads, while its operands are followed.
+
+    ``votes``: only to see how its operands lie.
+    """
 
     steps: list[str]
     nodes: list[int]
     total: int = 0
+    votes: bool = False
     leaves: dict[tuple[int, tuple[int, ...]], int] = field(default_factory=dict)
     seen: set[tuple[int, tuple[int, ...]]] = field(default_factory=set)
 
@@ -69,6 +80,7 @@ class Realizer:
         channels_last: bool = False,
         last: dict[int, bool] | None = None,
         axes: dict[int, Axes] | None = None,
+        rows: int = 0,
     ) -> None:
         self.graph = graph
         self.channels_last = channels_last
@@ -81,6 +93,7 @@ class Realizer:
         self.orders = Orders(graph, channels_last, {} if last is None else last)
         self.axes = {} if axes is None else axes
         self.recorded: dict[int, Axes] = {}
+        self.rows = rows
         self.local = set(alive)
 
     def buffers(self) -> list[Buffer]:
@@ -101,7 +114,7 @@ class Realizer:
                 continue
             self.real.add(number)
             if value.kind != "source":
-                found.append(self._buffer(self._widened(value)))
+                found += self._moments(value) or [self._buffer(self._widened(value))]
                 self._follow_order(found[-1])
         return found
 
@@ -186,7 +199,40 @@ class Realizer:
                 stack += current.inputs
         return len(read), work
 
-    def _buffer(self, value: Value) -> Buffer:
+    def _moments(self, value: Value) -> list[Buffer]:
+        """Means and deviations as two sums, where they lie in different orders; else nothing.
+
+        A mean is spread over its row, which decides its order while operands made in the same graph
+        still seem to lie straight; the order of deviations is decided when all others are. Sums of
+        fewer rows have looked at their operands before, to see whether to split
+        (torch/_inductor/ir.py, ``as_storage_and_layout`` and ``num_splits``).
+        """
+        if value.name != "moments" or value.numel < self.rows or value.number in self.outputs:
+            return []
+        decided = self.axes
+        self.axes = {n: axes for n, axes in decided.items() if n not in self.local}
+        early = self._turn(value)
+        lies = {n: axes for n, axes in self.axes.items() if n == value.number}
+        self.axes = decided
+        late = self._turn(value)
+        apart = self.axes.pop(value.number, None)
+        self.axes.update(lies)
+        if early == late:
+            return []
+        other = replace(value, number=len(self.graph.values))
+        self.graph.values.append(other)
+        for number in (value.number, other.number):
+            self.local.add(number)
+            self.real.add(number)
+        if apart:
+            self.axes[other.number] = apart
+        for number in self.users.get(value.number, ()):
+            user = self.graph.values[number]
+            if user.name == "rstd":
+                self.graph.values[number] = replace(user, inputs=(other.number, *user.inputs[1:]))
+        return [self._buffer(value, early), self._buffer(other, late)]
+
+    def _buffer(self, value: Value, *turned: Turn | None) -> Buffer:
         if value.kind == "extern" and not value.is_scan:
             reads = tuple(
                 Read(self.memory(operand), (), self._extern_bytes(operand))
@@ -206,7 +252,7 @@ class Realizer:
         total = across.numel * reduced
         loop = _Loop([value.name], [value.node], total)
         points = samples(total)
-        turn = self._turn(value)
+        turn = turned[0] if turned else self._turn(value)
         work = float(value.operations * numel * reduced)
         if value.kind == "reduce":
             operand = self.graph.values[value.inputs[0]]
@@ -242,7 +288,7 @@ class Realizer:
         shape = tuple(operand[axis] for axis in kept) if operand else value.shape
         if len(shape) < 2 or value.scatter or value.random or value.is_scan or not value.inputs:
             return None
-        points, loop = corners(shape), _Loop([], [])
+        points, loop = corners(shape), _Loop([], [], votes=True)
         if operand:
             points = points * prod(operand[axis] for axis in value.over)
             points = follow(permuted(operand, [*kept, *value.over]), points)
@@ -303,21 +349,26 @@ class Realizer:
         return base_of(self.graph, base).number
 
     def inner(self, buffer: Buffer) -> bool:
-        """Whether neighbouring terms of a sum are neighbours in memory."""
+        """Whether neighbouring terms of a sum are neighbours in memory.
+
+        So they are in most of the operands that are read along all axes
+        (torch/_inductor/ir.py, ``Reduction.num_splits``).
+        """
         if buffer.value.kind != "reduce":
             return True
-        operand = buffer.value.inputs[0]
+        operand, over = buffer.value.inputs[0], buffer.value.over
         shape = self.graph.values[operand].shape
-        places = follow(reduction_order(shape, buffer.value.over), np.array([0, 1]))
-        if not self.channels_last and not self.axes:
-            return bool(places[1] - places[0] == 1)
         loop = _Loop([], [])
-        self._visit(operand, places, buffer.numel * buffer.reduced, loop)
-        if not loop.leaves:
-            return bool(places[1] - places[0] == 1)
-        number, pair = max(loop.leaves, key=loop.leaves.__getitem__)
-        first, second = self.orders.offsets(number, pair[-2:])
-        return second - first == 1
+        self._visit(operand, corners(shape), buffer.numel * buffer.reduced, loop)
+        found: list[bool] = []
+        for number, key in loop.leaves:
+            start, *places = self.orders.offsets(number, key[-len(shape) - 1 :])
+            strides = [abs(place - start) for place in places]
+            if all(stride for stride, size in zip(strides, shape, strict=True) if size > 1):
+                found.append(any(strides[axis] == 1 for axis in over if shape[axis] > 1))
+        if not found:
+            return all(size == 1 for size in shape[max(over, default=-1) + 1 :])
+        return 2 * sum(found) > len(found)
 
     def straight(self, buffer: Buffer, read: Read) -> bool:
         """Whether a loop reads each element where it writes the one that it makes of it."""
@@ -355,6 +406,8 @@ class Realizer:
         """
         shape = self.graph.values[number].shape
         count = self.graph.values[number].numel
+        if loop.votes and value.name == "cat":
+            points = _without_joined_axis(shape, value.shape, points)
         if count == value.numel:
             inner = points
         elif broadcasts(shape, value.shape):
@@ -395,3 +448,15 @@ class Realizer:
             for (buffer, places), size in inside.leaves.items():
                 loop.leaves[buffer, (DEALT, *places)] = size
         return work
+
+
+def _without_joined_axis(shape: Shape, joined: Shape, points: Places) -> Places:
+    """Places at the start of the axis that operands are joined along: it has no vote.
+
+    Where an operand begins on it is kept out of sight (torch/_inductor/lowering.py,
+    ``pointwise_cat``), and what has no stride counts as 0.
+    """
+    for axis, step in enumerate(contiguous_strides(joined)):
+        if len(shape) == len(joined) and shape[axis] != joined[axis]:
+            return points - points // step % joined[axis] * step
+    return points
