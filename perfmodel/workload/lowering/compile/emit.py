@@ -39,6 +39,8 @@ from perfmodel.workload.stack import Stack
 
 UNWRITTEN: Final = frozenset(("empty", "empty_like", "empty_strided", "new_empty"))
 """Steps that take memory and launch nothing."""
+BREAKS: Final = frozenset(("_local_scalar_dense", "is_nonzero"))
+"""Steps by which Python learns a number: the graph ends there, and another one begins."""
 
 
 def lower_compiled(program: Program, stack: Stack, device: Device | None = None) -> Lowered:
@@ -76,9 +78,20 @@ def lower_compiled(program: Program, stack: Stack, device: Device | None = None)
     held = {n for n in saved if graph.values[n].kind != "source"}
     outputs = [*forward_out, *held]
     alive = sorted(needed(graph, outputs))
+    pieces = 1 + sum(site.name in BREAKS and site.node.phase == "forward" for site in compiled)
     if not late:
         alive = late_order(graph, alive)
-    _graph(out, graph, alive, outputs, results, "forward", keep=held, channels_last=turned)
+    _graph(
+        out,
+        graph,
+        alive,
+        outputs,
+        results,
+        "forward",
+        keep=held,
+        channels_last=turned,
+        pieces=pieces,
+    )
     _eager(out, program, [_with_gaps(site, _padded(graph, results)) for site in between])
     if late:
         # what the model handed out dies with the caller's last use of it
@@ -95,6 +108,7 @@ def lower_compiled(program: Program, stack: Stack, device: Device | None = None)
             keep=set(),
             given=held,
             channels_last=turned,
+            pieces=pieces,
         )
     _eager(out, program, rest)
     return Lowered(
@@ -198,8 +212,14 @@ def _graph(
     keep: set[int],
     given: Iterable[int] = (),
     channels_last: bool,
+    pieces: int,
 ) -> None:
-    """One compiled graph: its call, kernels and memory."""
+    """One compiled graph: its call, kernels and memory.
+
+    Where Python learns numbers in between, the host calls as many graphs as there are ``pieces``;
+    layers that such a loop goes through share kernels with none but themselves
+    (torch/_dynamo/symbolic_convert.py, ``generic_jump``). What each fuses is taken from the whole.
+    """
     held = set(given)
     local = [n for n in alive if n not in held]
     realizer = Realizer(
@@ -223,9 +243,13 @@ def _graph(
     layout = lay_out(graph, buffers, fuse(buffers, further), realizer, lasting, fixed, mine)
     spots = name_storages(out, graph, layout, buffers, realizer, results)
     inputs = len(held) + sum(graph.values[n].kind == "source" for n in local)
-    out.calls.append(HostCall("compiled_call", -1, (), phase, inputs))
+    begins = {len(layout.groups) * piece // pieces for piece in range(1, pieces)}
+    enter = HostCall("compiled_call", -1, (), phase, -(-inputs // pieces))
+    out.calls.append(enter)
     partial = _partial(buffers, layout.groups, out.device.units)
     for order, group in enumerate(layout.groups):
+        if order in begins:
+            out.calls.append(enter)
         members = [buffers[place] for place in group]
         whole = all(_is_only_summed(member, partial) for member in members)
         call = len(out.calls)

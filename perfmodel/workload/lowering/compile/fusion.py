@@ -335,8 +335,8 @@ def _axes(buffer: Buffer) -> tuple[int, ...]:
 def _other_loops(one: Buffer, two: Buffer) -> bool:
     """Whether loops of many axes go through axes of other sizes: none is turned to the other."""
     sizes = [_axes(replace(one, operand=())), _axes(two)]
-    many = min(map(len, sizes)) >= MANY_AXES or one.turn is not None or two.turn is not None
-    return many and sizes[0] != sizes[1]
+    many = min(map(len, sizes)) >= MANY_AXES or bool(two.sizes)
+    return (many or one.turn is not None or two.turn is not None) and sizes[0] != sizes[1]
 
 
 def _turned_alike(one: Group, source: Buffer, buffer: Buffer, read: Read) -> bool:
