@@ -435,3 +435,17 @@ def test_a_lone_warp_waits_for_its_sines():
     assert seconds(1024, "sin") == pytest.approx(seconds(4096, "sin"), rel=0.02)
     assert seconds(1024, "sin") > 20 * seconds(1024, "exp")
     assert seconds(512, "sin") < seconds(1024, "sin") / 20  # a row to more warps
+
+
+def test_a_graph_ends_where_python_learns_a_number():
+    """As a layer that may be dropped asks for a random number."""
+    tensors = {
+        "x": ((64, 64), "bf16", "input"), "w": ((64, 64), "bf16", "parameter"),
+        "r": ((), "fp32"), "b": ((), "fp32"), "y": ((64, 64),), "z": ((64, 64),),
+    }  # fmt: skip
+    asked = [("rand", "", "r", {"size": []}), ("_local_scalar_dense", "r", "")]
+    for nodes, graphs in ((asked, 2), ([], 1)):
+        made = program(tensors, [("mm", "xw", "y"), *nodes, ("mm", "yw", "z")], "z")
+        calls = [call.kind for call in compiled(made).calls]
+        assert calls.count("compiled_call") == graphs
+        assert calls.count("extern") == 2

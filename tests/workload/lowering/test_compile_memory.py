@@ -15,7 +15,7 @@ from perfmodel.workload.lowering.compile.graph import Graph
 from perfmodel.workload.lowering.compile.locality import late
 from perfmodel.workload.lowering.compile.order import Step, memory_at_steps, peak_order
 from perfmodel.workload.lowering.compile.partition import kept, needed
-from perfmodel.workload.lowering.compile.reuse import Need, Turn, share_blocks
+from perfmodel.workload.lowering.compile.reuse import Demand, Need, share_blocks
 from perfmodel.workload.lowering.device import H100
 from perfmodel.workload.program import load_program
 from perfmodel.workload.stack import load_stack
@@ -86,9 +86,9 @@ def need(buffer, **changes):
 def test_a_dead_block_is_handed_on_where_the_peak_allows_it():
     # buffer 1 dies with step 0; step 2 asks for the same form
     turns = [
-        Turn((need(1),), (1,)),
-        Turn((Need(7, 300, ("fp32", 75)),), (7,)),
-        Turn((need(2),), ()),
+        Demand((need(1),), (1,)),
+        Demand((Need(7, 300, ("fp32", 75)),), (7,)),
+        Demand((need(2),), ()),
     ]
     held = share_blocks(turns, [100, 300, 400], [])
     assert held.block[2] == held.block[1] == 1
@@ -100,12 +100,12 @@ def test_a_dead_block_is_handed_on_where_the_peak_allows_it():
 
 
 def test_a_block_is_handed_to_the_next_step_whatever_the_peak():
-    turns = [Turn((need(1),), (1,)), Turn((need(2),), ())]
+    turns = [Demand((need(1),), (1,)), Demand((need(2),), ())]
     assert share_blocks(turns, [100, 100], []).block[2] == 1
 
 
 def test_a_library_call_takes_its_own_block_and_passes_it_on():
-    turns = [Turn((need(1),), (1,)), Turn((need(2, own=True),), (2,)), Turn((need(3),), ())]
+    turns = [Demand((need(1),), (1,)), Demand((need(2, own=True),), (2,)), Demand((need(3),), ())]
     plan = share_blocks(turns, [100, 100, 100], [])
     assert plan.block[2] == 2
     assert plan.block[3] == 2  # the block that was left last
@@ -113,10 +113,10 @@ def test_a_library_call_takes_its_own_block_and_passes_it_on():
 
 def test_another_form_is_another_block_and_given_ones_go_back():
     other = Need(2, 100, ("fp32", 25))
-    plan = share_blocks([Turn((need(1),), (1, 8)), Turn((other,), ())], [100, 100], [8])
+    plan = share_blocks([Demand((need(1),), (1, 8)), Demand((other,), ())], [100, 100], [8])
     assert plan.block[2] == 2
     assert plan.returned[0] == [1, 8]
-    over = share_blocks([Turn((need(1, over=8),), (8,))], [100], [8])
+    over = share_blocks([Demand((need(1, over=8),), (8,))], [100], [8])
     assert over.block[1] == 8
     assert over.returned == [[]]
 

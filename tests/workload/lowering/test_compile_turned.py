@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from perfmodel.workload.lowering import lower
-from perfmodel.workload.lowering.compile.turned import Turn, corners, is_turned, memory, voted
+from perfmodel.workload.lowering.compile.turned import (
+    Turn,
+    corners,
+    is_turned,
+    memory,
+    voted,
+    without_joined_axis,
+)
 from perfmodel.workload.stack import load_stack
 
 _spec = importlib.util.spec_from_file_location("recipes", Path(__file__).with_name("recipes.py"))
@@ -87,3 +94,64 @@ def test_a_running_sum_computes_what_it_sums():
     nodes = [("exp", "x", "m"), ("cumsum", "m", "y", {"dim": 1})]
     (kernel,) = lower(recipes.program(tensors, nodes, ["y"]), COMPILED).kernels
     assert (kernel.kind, kernel.bytes_read) == ("scan", 8 * 512 * 4)
+
+
+def normalised(rows):
+    """The sum of five operands that lie turned, and its layer norm."""
+    shape, other = (64, rows, 128), (rows, 64, 128)
+    parts = "abcde"
+    tensors = {
+        **dict.fromkeys(parts, (other, "bf16", "input")),
+        **{f"{name}t": (shape, "bf16", f"view of {name}", "strided") for name in parts},
+        **{f"s{k}": (shape,) for k in range(4)},
+        "w": ((128,), "bf16", "parameter"), "v": ((128,), "bf16", "parameter"),
+        "y": (shape,), "m": ((64, rows, 1), "fp32"), "r": ((64, rows, 1), "fp32"),
+        "p": ((128, 128), "bf16", "parameter"), "f": ((64 * rows, 128), "bf16", "view of y"),
+        "z": ((64 * rows, 128),),
+    }  # fmt: skip
+    nodes = [("transpose", name, [f"{name}t"], {"dim0": 0, "dim1": 1}) for name in parts]
+    sums = ["at", "s0", "s1", "s2", "s3"]
+    nodes += [("add", [sums[k], f"{parts[k + 1]}t"], [sums[k + 1]]) for k in range(4)]
+    nodes += [
+        ("native_layer_norm", ["s3", "w", "v"], ["y", "m", "r"],
+         {"normalized_shape": [128], "eps": 1e-6}),
+        ("view", "y", "f", {"size": [64 * rows, 128]}), ("mm", "fp", "z"),
+    ]  # fmt: skip
+    return recipes.program(tensors, nodes, ["z"])
+
+
+@pytest.mark.parametrize(("rows", "kernels"), [(131, 1), (132, 2)])
+def test_a_mean_of_many_rows_lies_as_its_operand_seemed_to_lie(rows, kernels):
+    """From 8,448 rows on, as profiled in torchvision's vision transformers."""
+    found = lower(normalised(rows), COMPILED).kernels
+    assert [kernel.host for kernel in found] == ["triton"] * kernels + ["extern"]
+    assert sum("moments" in kernel.name for kernel in found) == kernels
+
+
+@pytest.mark.parametrize(("channels_first", "kernels"), [(False, 1), (True, 3)])
+def test_a_norm_of_few_rows_is_split_where_its_operand_lies_across(channels_first, kernels):
+    """The first norm of a vision transformer reads patches channel by channel."""
+    shape, other = (4, 196, 768), (4, 768, 196)
+    tensors = {
+        "a": (other if channels_first else shape, "bf16", "input"),
+        "t": (shape, "bf16", "view of a", "strided"), "s": (shape,),
+        "w": ((768,), "bf16", "parameter"), "v": ((768,), "bf16", "parameter"),
+        "y": (shape,), "m": ((4, 196, 1), "fp32"), "r": ((4, 196, 1), "fp32"),
+    }  # fmt: skip
+    nodes = [
+        *([("transpose", "a", "t", {"dim0": 1, "dim1": 2})] if channels_first else []),
+        ("exp", "t" if channels_first else "a", "s"),
+        ("native_layer_norm", "swv", "ymr", {"normalized_shape": [768], "eps": 1e-6}),
+    ]
+    found = lower(recipes.program(tensors, nodes, ["y"]), COMPILED).kernels
+    assert len(found) == kernels
+    assert [kernel.kind for kernel in found][:1] == ["reduction" if channels_first else "norm"]
+
+
+def test_the_axis_that_operands_are_joined_along_has_no_vote():
+    shape, patches = (64, 197, 768), (64, 196, 768)
+    places = without_joined_axis(patches, shape, corners(shape))
+    assert places.tolist() == [0, 197 * 768, 0, 1]
+    assert without_joined_axis((1, 197, 768), (1, 197, 768), corners(shape)).tolist() == [
+        0, 197 * 768, 768, 1,
+    ]  # fmt: skip

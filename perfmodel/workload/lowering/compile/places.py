@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.workload.lowering.compile.graph import Index, permuted
+from perfmodel.workload.lowering.compile.graph import Graph, Index, Value, permuted
 
 Places = NDArray[np.int64]
 
@@ -32,6 +32,15 @@ def follow(index: Index | None, places: Places) -> Places:
                 result = result + (rest % size) * stride
             rest = rest // size
     return result
+
+
+def behind(graph: Graph, number: int, places: Places) -> tuple[Value, Places]:
+    """The value behind a chain of views, and where places of the outermost lie in it."""
+    value = graph.values[number]
+    while value.kind == "view":
+        places = follow(value.index, places)
+        value = graph.values[value.inputs[0]]
+    return value, places
 
 
 def broadcasts(shape: Sequence[int], target: Sequence[int]) -> bool:

@@ -13,8 +13,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
-import numpy as np
-
 from perfmodel.workload.lowering.compile import limits
 from perfmodel.workload.lowering.compile.buffers import (
     DEALT,
@@ -25,14 +23,7 @@ from perfmodel.workload.lowering.compile.buffers import (
     users_of,
     written_at,
 )
-from perfmodel.workload.lowering.compile.graph import (
-    Graph,
-    Shape,
-    Value,
-    contiguous_strides,
-    expanded,
-    permuted,
-)
+from perfmodel.workload.lowering.compile.graph import Graph, Value, expanded, permuted
 from perfmodel.workload.lowering.compile.orders import IMAGES, Orders
 from perfmodel.workload.lowering.compile.places import (
     Places,
@@ -49,6 +40,7 @@ from perfmodel.workload.lowering.compile.turned import (
     is_turned,
     memory,
     voted,
+    without_joined_axis,
 )
 from perfmodel.workload.lowering.site import item_bytes
 
@@ -407,7 +399,7 @@ class Realizer:
         shape = self.graph.values[number].shape
         count = self.graph.values[number].numel
         if loop.votes and value.name == "cat":
-            points = _without_joined_axis(shape, value.shape, points)
+            points = without_joined_axis(shape, value.shape, points)
         if count == value.numel:
             inner = points
         elif broadcasts(shape, value.shape):
@@ -448,15 +440,3 @@ class Realizer:
             for (buffer, places), size in inside.leaves.items():
                 loop.leaves[buffer, (DEALT, *places)] = size
         return work
-
-
-def _without_joined_axis(shape: Shape, joined: Shape, points: Places) -> Places:
-    """Places at the start of the axis that operands are joined along: it has no vote.
-
-    Where an operand begins on it is kept out of sight (torch/_inductor/lowering.py,
-    ``pointwise_cat``), and what has no stride counts as 0.
-    """
-    for axis, step in enumerate(contiguous_strides(joined)):
-        if len(shape) == len(joined) and shape[axis] != joined[axis]:
-            return points - points // step % joined[axis] * step
-    return points

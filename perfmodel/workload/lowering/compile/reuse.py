@@ -48,8 +48,8 @@ class Need:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """A step in its turn: what it brings to memory, and what dies with it."""
+class Demand:
+    """What a step brings to memory, and what dies with it."""
 
     needs: tuple[Need, ...]
     dies: tuple[int, ...]
@@ -64,12 +64,12 @@ class Blocks:
     returned: list[list[int]] = field(default_factory=list)
 
 
-def share_blocks(turns: Sequence[Turn], memory: Sequence[int], given: Iterable[int]) -> Blocks:
+def share_blocks(demands: Sequence[Demand], memory: Sequence[int], given: Iterable[int]) -> Blocks:
     """Blocks of all buffers of a graph.
 
     Parameters
     ----------
-    turns : sequence of Turn
+    demands : sequence of Demand
         In the order in which they run.
     memory : sequence of int
         Estimated bytes at each step [B].
@@ -83,17 +83,17 @@ def share_blocks(turns: Sequence[Turn], memory: Sequence[int], given: Iterable[i
     pool: defaultdict[Form, list[tuple[int, int]]] = defaultdict(list)
     forms: dict[int, Form] = {}
     handed: dict[int, int] = {}
-    for at, turn in enumerate(turns):
+    for at, demand in enumerate(demands):
         taken: list[tuple[int, int]] = []
-        for need in turn.needs:
+        for need in demand.needs:
             block = _found(need, at, pool, estimate, highest, plan, handed)
             if block is None:
                 block = need.buffer
                 taken.append((block, need.bytes))
             plan.block[need.buffer] = block
             forms[need.buffer] = need.form
-        written = {need.over for need in turn.needs if need.over is not None}
-        dead = [number for number in turn.dies if number not in written]
+        written = {need.over for need in demand.needs if need.over is not None}
+        dead = [number for number in demand.dies if number not in written]
         for number in dead:
             if number in forms:
                 pool[forms[number]].append((number, at))

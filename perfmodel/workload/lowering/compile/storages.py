@@ -10,7 +10,7 @@ from perfmodel.workload.lowering.compile.graph import Graph
 from perfmodel.workload.lowering.compile.order import Step, memory_at_steps, peak_order
 from perfmodel.workload.lowering.compile.precedence import dependences
 from perfmodel.workload.lowering.compile.realize import Realizer
-from perfmodel.workload.lowering.compile.reuse import Blocks, Need, Turn, share_blocks
+from perfmodel.workload.lowering.compile.reuse import Blocks, Demand, Need, share_blocks
 from perfmodel.workload.lowering.device import Device
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, MemoryEvent
 from perfmodel.workload.lowering.site import item_bytes
@@ -98,11 +98,11 @@ def lay_out(
     memory = memory_at_steps(steps, order, sizes, kept)
     final = _last_uses(buffers, ordered)
     dies = _deaths(graph, buffers, ordered, root, kept | standing)
-    turns: list[Turn] = []
+    demands: list[Demand] = []
     for at, group in enumerate(ordered):
         members = [buffers[place] for place in group]
-        turns.append(_turn(realizer, members, at, final, root, kept, standing, held, dies[at]))
-    blocks = share_blocks(turns, memory, held)
+        demands.append(_demand(realizer, members, at, final, root, kept, standing, held, dies[at]))
+    blocks = share_blocks(demands, memory, held)
     for number, base in root.items():
         if base in blocks.block:
             blocks.block.setdefault(number, blocks.block[base])
@@ -208,7 +208,7 @@ def _deaths(
     return [sorted(numbers) for numbers in dies]
 
 
-def _turn(
+def _demand(
     realizer: Realizer,
     members: Sequence[Buffer],
     at: int,
@@ -218,7 +218,7 @@ def _turn(
     standing: set[int],
     held: set[int],
     dies: Sequence[int],
-) -> Turn:
+) -> Demand:
     """What a group brings to memory; its loops may write over what dies with it."""
     graph = realizer.graph
     made = {buffer.value.number for buffer in members}
@@ -244,7 +244,7 @@ def _turn(
             value = graph.values[further]
             if further not in standing:
                 needs.append(Need(further, value.bytes, (value.dtype, value.numel), own=True))
-    return Turn(tuple(needs), tuple(dies))
+    return Demand(tuple(needs), tuple(dies))
 
 
 def _is_ours(graph: Graph, number: int, held: set[int]) -> bool:

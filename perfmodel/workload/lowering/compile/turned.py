@@ -26,7 +26,7 @@ from perfmodel.workload.lowering.compile.graph import (
     expanded,
     permuted,
 )
-from perfmodel.workload.lowering.compile.places import Places, broadcasts, follow
+from perfmodel.workload.lowering.compile.places import Places, behind, broadcasts, follow
 
 Axes = tuple[int, ...]
 
@@ -64,6 +64,18 @@ def voted(shape: Shape, reads: Iterable[Sequence[int]]) -> Axes:
     return _outer_first(len(shape), compare)
 
 
+def without_joined_axis(shape: Shape, joined: Shape, points: Places) -> Places:
+    """Places at the start of the axis that operands are joined along: it has no vote.
+
+    Where an operand begins on it is kept out of sight (torch/_inductor/lowering.py,
+    ``pointwise_cat``), and what has no stride counts as 0.
+    """
+    for axis, step in enumerate(contiguous_strides(joined)):
+        if len(shape) == len(joined) and shape[axis] != joined[axis]:
+            return points - points // step % joined[axis] * step
+    return points
+
+
 def _outer_first(count: int, compare: Callable[[int, int], int]) -> Axes:
     """Axes from the outermost on; ``compare`` says which of two lies further in (negative: one)."""
     inner_first = sorted(range(count - 1, -1, -1), key=cmp_to_key(compare))
@@ -96,10 +108,7 @@ def as_recorded(graph: Graph, number: int, known: dict[int, Axes]) -> Axes:
 
 
 def _strides(graph: Graph, number: int, points: Places, known: dict[int, Axes]) -> list[int]:
-    value = graph.values[number]
-    while value.kind == "view":
-        points = follow(value.index, points)
-        value = graph.values[value.inputs[0]]
+    value, points = behind(graph, number, points)
     places = memory(value.shape, as_recorded(graph, value.number, known), points)
     return [abs(int(place - places[0])) for place in places[1:]]
 

@@ -15,7 +15,7 @@ from perfmodel.workload.lowering.compile.graph import (
     selected,
     sliced,
 )
-from perfmodel.workload.lowering.compile.places import follow, samples
+from perfmodel.workload.lowering.compile.places import behind, follow, samples
 from perfmodel.workload.lowering.compile.turned import corners
 from perfmodel.workload.lowering.site import Site
 
@@ -108,12 +108,9 @@ def repeated(graph: Graph, value: int, dim: int, times: int) -> int:
 
 def is_affine(graph: Graph, number: int) -> bool:
     """Whether one stride an axis tells where a view's elements lie in what it is a view of."""
-    value = graph.values[number]
-    shape = value.shape
-    corner, points = corners(shape), samples(math.prod(shape))
-    places, found = corner, points
-    while value.kind == "view":
-        places, found = follow(value.index, places), follow(value.index, found)
-        value = graph.values[value.inputs[0]]
+    shape = graph.values[number].shape
+    points = samples(math.prod(shape))
+    _, places = behind(graph, number, corners(shape))
+    _, found = behind(graph, number, points)
     steps = Index(shape, tuple((places[1:] - places[0]).tolist()), int(places[0]))
     return bool((follow(steps, points) == found).all())
