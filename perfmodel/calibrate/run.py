@@ -12,6 +12,7 @@ from types import MappingProxyType
 import numpy as np
 
 from perfmodel.calibrate.coefficients import fit_coefficients, log_mechanism
+from perfmodel.calibrate.crossed import crossed
 from perfmodel.calibrate.learn import Helper, Learned, learn
 from perfmodel.calibrate.measurements import Measurements, Row, load_measurements
 from perfmodel.calibrate.power import PowerFit, fit_power
@@ -128,7 +129,7 @@ def calibrate(
     start = load_coefficients(accelerator.family)
     judged = by_kernel.pop(FUSED, None)
     start_of = {kernel: start.of(kernel) for kernel in by_kernel}
-    together = learn_shared(by_kernel, siblings, start_of, seed, progress, spread)
+    together = learn_shared(by_kernel, siblings, start_of, seed, progress, spread, accelerator)
     # The last coefficients of a kernel that shares networks are those of all its rows.
     rough = {kernel: one.coefficients[-1] for kernel, one in together.items()}
     alone = [kernel for kernel in by_kernel if kernel not in rough]
@@ -207,10 +208,12 @@ def learn_shared(
     seed: int,
     progress: Callable[[str], None] | None = None,
     spread: Spread = in_turn,
+    accelerator: Accelerator | None = None,
 ) -> dict[str, Together]:
     """What networks say that many kernels share, for each of those with rows enough.
 
-    Too few rows in all, the sibling's included, and there are none.
+    Too few rows in all, the sibling's included, and there are none. Told the chip, networks learn
+    from others on crossed operators.
     """
     shared = {
         kernel: samples
@@ -223,7 +226,10 @@ def learn_shared(
     calls = [(samples, start[kernel], seed) for kernel, samples in shared.items()]
     names = tuple(shared)
     known = told("mechanism without folds", names, spread(coefficients_of, calls), progress)
-    found = learn_together(shared, known, siblings, seed=seed, spread=spread)
+    unknown: Mapping[str, Samples] = {}
+    if accelerator is not None:
+        unknown = crossed(taught, accelerator, np.random.default_rng(seed))
+    found = learn_together(shared, known, siblings, unknown, seed=seed, spread=spread)
     if progress is not None:
         progress(f"networks of {len(shared)} kernels")
     return found

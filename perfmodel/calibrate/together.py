@@ -1,18 +1,20 @@
 """Networks that learn from the rows of many kernels, for the correction of each.
 
 Every fold has networks of its own, which saw no row of it, neither in their lessons nor in the
-coefficients of the mechanisms that the lessons are compared with.
+coefficients of the mechanisms that the lessons are compared with. Many networks learn what was
+measured; the few that prices ask learn from those, on crossed operators too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
 from perfmodel.calibrate.coefficients import fit_coefficients, log_mechanism
-from perfmodel.calibrate.descent import Lesson, teach
+from perfmodel.calibrate.descent import Descent, Lesson, teach
 from perfmodel.calibrate.samples import FOLDS, Samples
 from perfmodel.calibrate.spread import Spread, in_turn
 from perfmodel.cost.features import features
@@ -23,6 +25,9 @@ from perfmodel.cost.parts import Floats
 Coefficients = Mapping[str, float]
 SHARED = "conv"
 """Kernels whose names begin with this share networks: each has few rows, and all work alike."""
+TEACHERS = Descent(nets=6)
+PUPILS = Descent(nets=1, widths=(176, 112, 80, 64), epochs=36)
+"""Of networks that learn from measured rows, and of those that learn from them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,7 @@ def learn_together(
     kernels: Mapping[str, Samples],
     coefficients: Mapping[str, Sequence[Coefficients]],
     siblings: Mapping[str, Samples],
+    crossed: Mapping[str, Samples] = MappingProxyType({}),
     *,
     seed: int = 0,
     spread: Spread = in_turn,
@@ -83,6 +89,8 @@ def learn_together(
         Kernel -> what :func:`coefficients_of` gave.
     siblings : mapping
         Kernel -> rows of a sibling chip, which teach too and are never scored.
+    crossed : mapping
+        Kernel -> operators of unknown times (:func:`perfmodel.calibrate.crossed.crossed`).
     seed : int
         Of the networks' draws.
     spread : Spread
@@ -94,7 +102,11 @@ def learn_together(
         for kernel, samples in chip.items()
         if kernel in kernels
     ]
-    found = list(spread(without_fold, [(taught, fold, seed) for fold in (*range(FOLDS), -1)]))
+    unknown = [
+        (samples, coefficients[kernel]) for kernel, samples in crossed.items() if kernel in kernels
+    ]
+    calls = [(taught, fold, seed, unknown) for fold in (*range(FOLDS), -1)]
+    found = list(spread(without_fold, calls))
     return {
         kernel: Together(
             coefficients[kernel],
@@ -106,7 +118,10 @@ def learn_together(
 
 
 def without_fold(
-    kernels: Sequence[tuple[Samples, Sequence[Coefficients]]], fold: int, seed: int
+    kernels: Sequence[tuple[Samples, Sequence[Coefficients]]],
+    fold: int,
+    seed: int,
+    crossed: Sequence[tuple[Samples, Sequence[Coefficients]]] = (),
 ) -> Pooled:
     """Networks that saw nothing of a fold, or everything for fold -1.
 
@@ -118,13 +133,27 @@ def without_fold(
         Which.
     seed : int
         Of the networks' draws.
+    crossed : sequence of (Samples, sequence of dict)
+        Operators of unknown times, alike; with them, networks learn from other networks.
     """
-    lessons = [
+    rng = np.random.default_rng(seed + fold + 1)
+    lessons = _lessons(kernels, fold)
+    if not crossed:
+        return teach(lessons, rng)
+    teachers = teach(lessons, rng, TEACHERS)
+    told = [
+        replace(one, target=teachers.of(one.kernel, one.names)(one.values))
+        for one in (*lessons, *_lessons(crossed, fold))
+    ]
+    return teach(told, rng, PUPILS)
+
+
+def _lessons(kernels: Sequence[tuple[Samples, Sequence[Coefficients]]], fold: int) -> list[Lesson]:
+    return [
         _lesson(samples, coefficients[fold], fold)
         for samples, coefficients in kernels
         if coefficients[fold]
     ]
-    return teach(lessons, np.random.default_rng(seed + fold + 1))
 
 
 def _held_out(

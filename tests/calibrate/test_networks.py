@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from perfmodel.calibrate import together
 from perfmodel.calibrate.coefficients import log_mechanism
+from perfmodel.calibrate.crossed import crossed
 from perfmodel.calibrate.descent import Descent, Lesson, _slopes, teach
 from perfmodel.calibrate.learn import NETWORK_SHARES, learn, network_share
 from perfmodel.calibrate.measurements import Row
@@ -215,6 +217,59 @@ def test_a_kernel_takes_part_of_its_answer_from_them(kernels):
     alone = learn(samples, "h100", start.of(name), together=replace(knowing, held_out=0.0 * plain))
     apart = [np.abs(np.log(one.predicted / samples.seconds)) for one in (found, alone)]
     assert apart[0].mean() < 0.5 * apart[1].mean()
+
+
+def test_crossed_operators_keep_filters_and_fold_of_one_row_and_take_images_of_another(kernels):
+    found = crossed(kernels.values(), CHIP, np.random.default_rng(3), each=3)
+    assert set(found) == set(kernels)
+    fields = ("c_in", "c_out", "kernel", "stride", "padding", "groups", "pass", "dtype", "layout")
+    for kernel, samples in kernels.items():
+        parents = {row.key: row for row in samples.rows}
+        images = {
+            fold: {r.record["h"] for r in samples.rows if r.fold(FOLDS) == fold}
+            for fold in range(FOLDS)
+        }
+        assert len(found[kernel].rows) > 2 * len(samples.rows)
+        for row in found[kernel].rows:
+            parent = parents[row.key]
+            assert row.fold(FOLDS) == parent.fold(FOLDS)
+            assert all(row.record[name] == parent.record[name] for name in fields)
+            assert row.record["h"] in images[row.fold(FOLDS)]
+        fresh = [row for row in found[kernel].rows if row.record != parents[row.key].record]
+        assert len(fresh) > len(samples.rows)
+
+
+def test_a_filter_larger_than_its_image_is_left_out(kernels):
+    one = next(iter(kernels.values()))
+    wide = one.rows[0].record | {"kernel": 65, "padding": 0, "h": 128, "w": 128}
+    rows = [replace(row, key="") for row in one.rows]
+    mixed = replace(one, rows=(*rows, *[replace(rows[0], record=wide)] * len(rows)))
+    found = [
+        row.record
+        for samples in crossed([mixed], CHIP, np.random.default_rng(3)).values()
+        for row in samples.rows
+    ]
+    assert {record["kernel"] for record in found} == {3, 65}
+    assert all(record["h"] + 2 * record["padding"] >= record["kernel"] for record in found)
+
+
+def test_networks_of_crossed_operators_see_no_row_of_their_fold_either(kernels, monkeypatch):
+    quick = Descent(nets=1, widths=(8,), answers=2, epochs=2)
+    monkeypatch.setattr(together, "TEACHERS", quick)
+    monkeypatch.setattr(together, "PUPILS", quick)
+    start = load_coefficients("hopper")
+    known = {kernel: [start.of(kernel)] * (FOLDS + 1) for kernel in kernels}
+    unknown = crossed(kernels.values(), CHIP, np.random.default_rng(3))
+    first = learn_together(kernels, known, {}, unknown)
+    name = next(iter(kernels))
+    held = np.array([row.fold(FOLDS) for row in kernels[name].rows]) == 2
+    spoiled = replace(kernels[name], seconds=np.where(held, 7.0, 1.0) * kernels[name].seconds)
+    second = learn_together(kernels | {name: spoiled}, known, {}, unknown)
+    assert np.array_equal(first[name].held_out[held], second[name].held_out[held])
+    assert not np.array_equal(first[name].held_out[~held], second[name].held_out[~held])
+    assert not np.array_equal(
+        first[name].held_out, learn_together(kernels, known, {})[name].held_out
+    )
 
 
 def test_few_rows_in_all_make_no_networks(kernels):
