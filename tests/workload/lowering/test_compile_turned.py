@@ -155,3 +155,30 @@ def test_the_axis_that_operands_are_joined_along_has_no_vote():
     assert without_joined_axis((1, 197, 768), (1, 197, 768), corners(shape)).tolist() == [
         0, 197 * 768, 768, 1,
     ]  # fmt: skip
+
+
+def test_each_convolution_turns_its_own_copy_of_a_view():
+    """What a channel shuffle leaves is stored once, and turned for each that takes it."""
+    image, groups, turned = (8, 32, 14, 14), (8, 2, 16, 14, 14), (8, 16, 2, 14, 14)
+    tensors = {
+        "x": (image, "bf16", "input", "channels_last"), "r": (image,),
+        "g": (groups, "bf16", "view of r"), "t": (turned, "bf16", "view of r", "strided"),
+        "c": (turned,), "v": (image, "bf16", "view of c"),
+        **dict.fromkeys("ab", ((32, 32, 3, 3), "bf16", "parameter", "channels_last")),
+        "y": (image, "bf16", "activation", "channels_last"),
+        "z": (image, "bf16", "activation", "channels_last"),
+    }  # fmt: skip
+    taken = {
+        "stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "transposed": False,
+        "output_padding": [0, 0], "groups": 1,
+    }  # fmt: skip
+    nodes = [
+        ("relu", "x", "r"), ("view", "r", "g", {"size": list(groups)}),
+        ("transpose", "g", "t", {"dim0": 1, "dim1": 2}), ("clone", "t", "c"),
+        ("view", "c", "v", {"size": list(image)}),
+        ("convolution", "va", "y", taken), ("convolution", "vb", "z", taken),
+    ]  # fmt: skip
+    found = lower(recipes.program(tensors, nodes, ["y", "z"]), COMPILED).kernels
+    generated = [kernel for kernel in found if kernel.host == "triton"]
+    size = 8 * 32 * 14 * 14 * 2
+    assert [kernel.bytes_written for kernel in generated] == [size, 2 * size]

@@ -294,7 +294,8 @@ def _reads_fit(one: Group, two: Group, buffers: Sequence[Buffer]) -> bool:
             if read.buffer not in made:
                 continue
             source = buffers[made[read.buffer]]
-            if read.places == written_at(source, total):
+            copied = buffer.value.name == "channels_last" and _other_loops(source, buffer)
+            if read.places == written_at(source, total) and not copied:
                 continue
             if read.places[:1] == (DEALT,):
                 return False

@@ -230,8 +230,11 @@ def _product(graph: Graph, site: Site, args: list[int]) -> list[int]:
     return extern(graph, site, operands, work, **more)
 
 
-def _image(graph: Graph, number: int) -> int:
-    """An image that is a view of something else has that in memory first, and is turned then."""
+def _image(graph: Graph, number: int, taker: int = -1) -> int:
+    """An image that is a view of something else has that in memory first, and is turned then.
+
+    Every call turns its own (torch/_inductor/ir.py, ``ExternKernel.require_strides``).
+    """
     value, base = graph.values[number], base_of(graph, number)
     rank = len(value.shape)
     if value.kind != "view" or base.kind == "source" or rank != 4 or len(base.shape) == rank:
@@ -247,7 +250,9 @@ def _image(graph: Graph, number: int) -> int:
     if base.lazy:
         graph.values[base.number] = replace(base, heavy=True)
     seen = graph.values[number]
-    return graph.map("channels_last", (number,), seen.shape, seen.dtype, 0, heavy=True)
+    return graph.map(
+        "channels_last", (number,), seen.shape, seen.dtype, 0, heavy=True, arguments=taker
+    )
 
 
 def _last(tensor: Tensor) -> Tensor:
@@ -258,7 +263,7 @@ def _convolution(graph: Graph, site: Site, args: list[int], *, channels_last: bo
     """The library call without bias; operands that stood before are turned to channels last."""
     operands = list(args[:2])
     if channels_last:
-        operands[0] = _image(graph, operands[0])
+        operands[0] = _image(graph, operands[0], -1 if graph.joint else site.index)
         site = replace(
             site, inputs=tuple(map(_last, site.inputs)), outputs=tuple(map(_last, site.outputs))
         )
