@@ -42,3 +42,9 @@ def test_every_place_is_tried_once() -> None:
     seen: list[int] = []
     row = place.tried(lambda: seen.append(1), lambda: None, [0, 8])
     assert len(seen) == len(row["all"]) == len(row["own"]) == 2
+
+
+def test_a_stream_is_loud_by_its_own_faults() -> None:
+    row = {"place_faults": "3 250 2"}
+    assert place.loud({"all_faults": 123.0}, row)
+    assert not place.loud({"all_faults": 6.0}, row)

@@ -45,7 +45,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--no-profile", action="store_true", help="time alone, no kernels")
     parser.add_argument("--kineto", action="store_true", help="profile each, and keep its trace")
     parser.add_argument(
-        "--then", action="append", default=[], metavar="PART:KEYS:OUT:SECONDS",
+        "--then", action="append", default=[], metavar="PART:KEYS:OUT:SECONDS[:kineto]",
         help="another such run afterwards, in the same process, which has imported already",
     )  # fmt: skip
     parser.add_argument("--limit", type=int, default=0, help="at most so many cases a part")
@@ -111,8 +111,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _another(first: argparse.Namespace, words: str) -> argparse.Namespace:
     """Options of a run behind the first: ``compiled:list.keys:out/compiled:120``."""
-    part, keys, out, seconds = words.split(":")
-    changes = {"part": part, "keys": Path(keys), "out": Path(out), "seconds": float(seconds)}
+    part, keys, out, seconds, *more = words.split(":")
+    changes: dict[str, Any] = {
+        "part": part, "keys": Path(keys), "out": Path(out), "seconds": float(seconds),
+    }  # fmt: skip
+    if more == ["kineto"]:
+        changes |= {"no_profile": False, "kineto": True}
     return argparse.Namespace(**(vars(first) | changes))
 
 

@@ -85,6 +85,11 @@ def quietest(
     return places[chosen], row
 
 
+def loud(found: dict[str, Any], row: dict[str, Any]) -> bool:
+    """Whether a stream faulted more than the quietest of the places that were tried."""
+    return float(found["all_faults"]) > LOUD + min(map(int, row["place_faults"].split()))
+
+
 def generated_frames() -> dict[str, Any]:
     """Column: words of the frame of each function that the compiler generated, in order."""
     words: list[int] = []

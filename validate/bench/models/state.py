@@ -99,8 +99,8 @@ def keep_memory() -> list[bytes]:
 
     Where the working set of a step ends just beyond an arena of Python's or of the C library's,
     each step gives a megabyte back and faults it in again, page by page, which in a sandbox's
-    kernel takes milliseconds. One small object in each arena keeps it. Some compiled steps still
-    fault some hundred pages in: not those of allocators.
+    kernel takes milliseconds. One small object in each arena keeps it. Frames of Python's stack are
+    kept elsewhere: :mod:`validate.bench.models.place`.
     """
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
