@@ -116,7 +116,7 @@ def document(program: Program, found: ProgramEstimate) -> dict[str, Any]:
         "origin": program.origin,
         "parameters": program.parameters,
         "reserved_bytes": found.peak_reserved,
-        "flops": float(sum(kernel.flops for kernel in kernels)),
+        "flops": sum(row["flops"] for row in ops),
         "bytes": float(sum(kernel.bytes_read + kernel.bytes_written for kernel in kernels)),
         "assumptions": [*program.assumptions, *notes],
         "ops": ops,

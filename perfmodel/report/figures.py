@@ -7,6 +7,7 @@ measurements or both, whoever computed them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -27,6 +28,7 @@ def roofline(
     bandwidth: float,
     intensity: Mapping[str, ArrayLike],
     rate: Mapping[str, ArrayLike],
+    colours: Mapping[str, str] = MappingProxyType({}),
 ) -> Figure:
     """Achieved FLOP/s against arithmetic intensity, under the two roofs.
 
@@ -38,6 +40,8 @@ def roofline(
         Memory bandwidth [B/s].
     intensity, rate : mapping of str to (n,) array
         FLOP/B and FLOP/s of the points of each series.
+    colours : mapping of str to str, optional
+        Of series that other pictures show too.
     """
     with figure() as (drawn, axes):
         everything = np.concatenate(
@@ -74,7 +78,7 @@ def roofline(
                 np.asarray(rate[name], float) / 1e12,
                 zorder=layers[name],
                 s=9,
-                color=colour,
+                color=colours.get(name, colour),
                 label=name,
                 alpha=0.6,
                 lw=0,

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from perfmodel.cost.program import ProgramEstimate
+from perfmodel.cost.program.result import counted_flops
 from perfmodel.hardware import Accelerator
 from perfmodel.report.figures import roofline
 from perfmodel.report.style import COLOURS, figure
@@ -42,21 +43,29 @@ _NEAR: Final = 0.4  # of the device's memory: less, and its line would flatten t
 def operator_roofline(found: ProgramEstimate, accelerator: Accelerator, dtype: str) -> Figure:
     """Kernels that compute under the two roofs of a device, one series a kind.
 
-    Operands that an earlier kernel left in the cache lift a point above the slanted roof.
+    Operands that an earlier kernel left in the cache lift a point above the slanted roof. Kernels
+    that stream are drawn by their instructions, unless these are mostly waiting: more than the
+    matrix units would take while the bytes move.
     """
+    peak, bandwidth = accelerator.peak(dtype), accelerator.memory_bandwidth
     intensity: dict[str, list[float]] = {}
     rate: dict[str, list[float]] = {}
     for kernel, seconds in zip(found.kernels.kernels, found.kernels.seconds.tolist(), strict=True):
         moved = kernel.bytes_read + kernel.bytes_written
-        if kernel.kind not in MOVERS and kernel.flops > 0 and moved > 0 and seconds > 0:
-            intensity.setdefault(kernel.kind, []).append(kernel.flops / moved)
-            rate.setdefault(kernel.kind, []).append(kernel.flops / seconds)
+        waits = kernel.flops > moved * peak / bandwidth and not counted_flops(kernel)
+        if waits or kernel.kind in MOVERS:
+            continue
+        if kernel.flops > 0 and moved > 0 and seconds > 0:
+            kind = _shown(kernel.kind)
+            intensity.setdefault(kind, []).append(kernel.flops / moved)
+            rate.setdefault(kind, []).append(kernel.flops / seconds)
     return roofline(
         f"{found.program} on {found.accelerator}: operators, {found.mode}",
-        accelerator.peak(dtype),
-        accelerator.memory_bandwidth,
+        peak,
+        bandwidth,
         intensity,
         rate,
+        {kind: _colour(kind) for kind in intensity},
     )
 
 

@@ -21,7 +21,7 @@ from perfmodel.report.programs import (
 from perfmodel.report.programs_pictures import archived_trace, held_out_scatter
 from perfmodel.report.style import save
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered, MemoryEvent, Resident
-from perfmodel.workload.op import Elementwise, Gemm
+from perfmodel.workload.op import Elementwise, Fused, Gemm
 
 H100 = load_accelerator("h100-sxm5-80gb")
 
@@ -77,6 +77,19 @@ def test_what_only_moves_bytes_has_no_place_under_the_roofs(found):
     moved = replace(found.kernels, kernels=(*found.kernels.kernels[:1], *kernels))
     drawn = operator_roofline(replace(found, kernels=moved), H100, "bf16")
     assert [text.get_text() for text in drawn.axes[0].get_legend().get_texts()] == ["gemm"]
+
+
+def test_what_mostly_waits_has_no_place_under_the_roofs_and_counts_no_flops(found):
+    second = found.kernels.kernels[1]
+    waiting = replace(
+        second, ops=(Fused("sum", numel=1, read=16, written=4, operations=10**7),), reads=((1, 16),)
+    )
+    table = replace(found.kernels, kernels=(found.kernels.kernels[0], waiting))
+    drawn = operator_roofline(replace(found, kernels=table), H100, "bf16")
+    assert [text.get_text() for text in drawn.axes[0].get_legend().get_texts()] == ["gemm"]
+    first, other = (row["flops"] for row in table.rows())
+    assert first > 0.0
+    assert other == 0.0
 
 
 def test_timeline_beside_a_profile(found, tmp_path):
