@@ -81,9 +81,8 @@ def test_what_only_moves_bytes_has_no_place_under_the_roofs(found):
 
 def test_what_mostly_waits_has_no_place_under_the_roofs_and_counts_no_flops(found):
     second = found.kernels.kernels[1]
-    waiting = replace(
-        second, ops=(Fused("sum", numel=1, read=16, written=4, operations=10**7),), reads=((1, 16),)
-    )
+    op = Fused("sum", numel=1, read=16, written=4, operations=10**7)
+    waiting = replace(second, ops=(op,), reads=((1, 16),), writes=((3, 4),))
     table = replace(found.kernels, kernels=(found.kernels.kernels[0], waiting))
     drawn = operator_roofline(replace(found, kernels=table), H100, "bf16")
     assert [text.get_text() for text in drawn.axes[0].get_legend().get_texts()] == ["gemm"]
