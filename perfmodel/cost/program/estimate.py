@@ -171,6 +171,9 @@ def _tree(
     width = c.interval.get(prepared.mode, UNFITTED_WIDTH) * (1.0 if own else SIBLING_WIDTH)
     lower = min(float(np.sum(done.times.lower)), done.seconds)
     low, high = within(done.seconds, spread, width)
+    open_ended = np.array([not kernel.known for kernel in lowered.kernels], dtype=bool)
+    low -= float(np.sum((table.seconds - table.low)[open_ended]))
+    high += float(np.sum((table.high - table.seconds)[open_ended]))
     return replace(
         whole,
         seconds=done.seconds,

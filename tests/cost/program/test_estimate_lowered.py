@@ -147,6 +147,10 @@ def test_an_unknown_operator_is_priced_between_two_estimates():
     kernels = (lowered.kernels[0], strange, *lowered.kernels[2:])
     found = estimate_lowered(replace(lowered, kernels=kernels), H100)
     (one,) = found.unknown
+    known = estimate_lowered(chain(graph=True), H100).estimate
+    step = found.estimate
+    assert step.high - step.seconds > one.high - found.kernels.seconds[1] > 0.0
+    assert step.seconds - step.low > known.seconds - known.low
     assert one.name == "mylib.op"
     assert one.low < found.kernels.seconds[1] < one.high
     assert not found.estimate.calibrated
