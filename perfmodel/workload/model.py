@@ -258,7 +258,7 @@ def load_model(name_or_path: str | Path) -> ModelConfig:
         folder = resources.files("perfmodel.workload") / "models"
         config = json.loads((folder / f"{text}.json").read_text(encoding="utf-8"))
         return model_from_config(config, name=text, where=text)
-    path = Path(name_or_path)
+    path = Path(text)
     if path.is_dir():
         path = path / "config.json"
     if not path.is_file():

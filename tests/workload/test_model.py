@@ -125,6 +125,12 @@ def test_bad_values_say_where(change, where, nearest):
     assert all((caught.value.got, caught.value.accepted, caught.value.repair))
 
 
+@pytest.mark.parametrize("given", [5, None, "lama-3-8b"])
+def test_what_names_no_model_is_told(given):
+    with pytest.raises(WorkloadError, match=str(given)):
+        load_model(given)
+
+
 def test_unknown_type_lists_the_known_ones():
     with pytest.raises(WorkloadError) as caught:
         model_from_config({"model_type": "rwkv"})
