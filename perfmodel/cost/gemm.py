@@ -259,11 +259,11 @@ def _few_rows(
     """The tiled product, or where it runs one of the kernels of :mod:`perfmodel.cost.gemm_thin`."""
     m, n, k, batch, traffic = sizes
     # Columns that share their sums are told apart, and priced as tiles: the correction's business.
-    shared = is_shared(m, n, k, batch, device) & (parts == 0.0)
+    shared = is_shared(m, n, k, batch, device)
     whole = (*whole[:-1], np.where(shared, forms + 2.0, whole[-1]))
     if parts.any():
         wait = parts * c["thin_turn_seconds"]
-        chosen = np.full(m.shape, forms + 1.0)
+        chosen = np.where(shared, forms + 2.0, forms + 1.0)
         whole = _where(parts > 0.0, (whole[0] + wait, *whole[1:4], whole[4] + wait, chosen), whole)
     if not thin.any():
         return whole

@@ -46,9 +46,10 @@ NARROW, SHORT, SHALLOW = (780.0, 1052.0), 94.0, 0.025
 # A narrow result is served without tiles again where the sum is deep, but not too deep for it.
 NARROW_DEEP, NARROW_WORK, NARROW_SLANT = 496.0, 1.03e6, 9.95
 SHORT_WORK = 1.5e5
-# Weights (n k) above which columns share their sums, and of five to seven rows below which.
+# Weights (n k) above which columns share their sums. Of five to eight rows, small wide products do
+# too, by the names of the 29 kernels that ran and by the times of 45 more.
 LARGE = np.array([np.inf, np.inf, np.inf, 1.65e8, 1.65e8, 7.3e7, 7.3e7, 4.2e7, 4.2e7])
-SMALL = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 4.8e5, 3.7e5, 2.8e5, 0.0])
+SMALL_ROWS, SMALL_WIDTH = 5.0, 772.0
 LARGE_DEPTH, LARGE_WIDTH = (9536.0, 6528.0), 6780.0
 FULL_WIDTH, FULL_SLANT = 9784.0, (0.24, 5.22)
 # Rows of single bf16 elements, which no matrix instruction takes as they lie.
@@ -58,9 +59,13 @@ SINGLE_ROWS, SINGLE_DEPTH, SINGLE_WIDTH, SINGLE_SLANT = 4.0, (130.0, 1700.0), 40
 # ``k``; in other layouts narrow ones alone. Of 17 to 128 rows, where three tiles of 64 columns make
 # the width. By the names of the kernels that ran: 233 of 235 such products that were named, and
 # none of 2,500 beside them in rows, width, depth, work or layout.
-QUEUED_ROWS, QUEUED_DEPTH, QUEUED_WORK = (7.0, 16.0), 94.0, 2.0**21 + 2.0**15
+# Work is below 2^21: of 35 products of just so much none was cut, and all 14 of up to 3 % less.
+QUEUED_ROWS, QUEUED_DEPTH, QUEUED_WORK = (7.0, 16.0), 94.0, 2.0**21
 QUEUED_LEAST_WIDTH, QUEUED_LEAST_OTHER, QUEUED_MOST_OTHER = 92.0, 68.0, 194.0
 QUEUED_WIDTH = 5.85
+# Wide ones in any layout, by their times: at 5 to 8 rows, where columns share the sums, 74 of 75
+# took about 10 us more, and at 13 to 16 rows, where one tile walks all of k, 11 of 12 half of it.
+QUEUED_WIDE_ROWS = 13.0
 QUEUED_TILE, QUEUED_TILE_ROWS, QUEUED_TILE_DEPTH = (128.0, 176.0), 128.0, 32.0
 FEWER = 2.0 / 3.0
 """Parts against units where a tile is 64 rows or columns wide."""
@@ -91,8 +96,10 @@ def is_shared(m: Floats, n: Floats, k: Floats, batch: Floats, device: Device) ->
         return np.zeros(np.shape(m), dtype=bool)
     rows = np.clip(np.ceil(m), 0.0, MOST_ROWS).astype(np.intp)
     full, weights = m >= MOST_ROWS, n * k
-    some = (n > NARROW[0]) & (k > SHALLOW * n)
-    small = some & ((weights < SMALL[rows]) | (full & (n <= NARROW[1]) & (k <= FULL_SLANT[0] * n)))
+    small = (m >= SMALL_ROWS) & (m * weights < QUEUED_WORK) & (k > QUEUED_DEPTH)
+    small = small & (n > SMALL_WIDTH)
+    some = full & (n > NARROW[0]) & (n <= NARROW[1]) & (k > SHALLOW * n) & (k <= FULL_SLANT[0] * n)
+    small = small | some
     low = m <= HALF_ROWS
     deep = (k > np.where(m <= 2.0, *LARGE_DEPTH)) & (n > LARGE_WIDTH)
     large = np.where(
@@ -125,18 +132,21 @@ def queued_parts(
     often where both factors lie along ``k`` in memory (``along_k``).
     """
     low, high = QUEUED_ROWS
-    small = (m * n * k <= QUEUED_WORK) & (batch <= 1.0) & (device.peak <= device.vector)
+    small = (m * n * k < QUEUED_WORK) & (batch <= 1.0) & (device.peak <= device.vector)
     few = small & (m >= low) & (m <= high) & (k > QUEUED_DEPTH)
     wide = n > QUEUED_LEAST_WIDTH
+    beyond = small & (k > QUEUED_DEPTH) & (n > SMALL_WIDTH)
+    rest = np.where(beyond & (m >= SMALL_ROWS) & (m <= MOST_ROWS), 0.25, 0.0)
+    rest = np.where(beyond & (m >= QUEUED_WIDE_ROWS) & (m <= high), 0.125, rest)
     if not along_k:
         few = few & (n > QUEUED_LEAST_OTHER) & (n <= QUEUED_MOST_OTHER)
-        return np.asarray(np.where(few, device.units * np.where(wide, 2.0, FEWER), 0.0))
+        return np.asarray(device.units * np.where(few, np.where(wide, 2.0, FEWER), rest))
     # Twice the units up to 193 columns of an H100, half the units up to 772.
     turns = 2.0 ** np.floor(np.log2(QUEUED_WIDTH * 66.0 / n))
     few = few & wide & (turns >= 0.5)
     three = (n > QUEUED_TILE[0]) & (n <= QUEUED_TILE[1]) & (k >= QUEUED_TILE_DEPTH)
     more = small & three & (m > high) & (m <= QUEUED_TILE_ROWS)
-    parts = np.where(few, np.minimum(turns, 2.0), np.where(more, FEWER / np.ceil(m / 64.0), 0.0))
+    parts = np.where(few, np.minimum(turns, 2.0), np.where(more, FEWER / np.ceil(m / 64.0), rest))
     return np.asarray(device.units * parts)
 
 
