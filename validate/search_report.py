@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from validate.bench import ops, search_log, store
+from validate.bench import ops, proposals, search_log, store
 
 FOLDER = Path(__file__).with_name("measurements") / "h100-sxm5-80gb"
+PROPOSED = FOLDER.with_name("h200-sxm-141gb") / "search"
 EDGES_US = (0.0, 10.0, 20.0, 50.0, 100.0, np.inf)
 CUBLAS = {"fwd": "ConvFwd_eng58", "dgrad": "ConvBwdData_eng63", "wgrad": "ConvBwdFilter_eng62"}
 """Engine of each pass that hands a convolution to the library of matrix products."""
@@ -54,6 +55,16 @@ def by_time(found: Iterable[Search], steady: dict[str, float]) -> list[str]:
             second = np.median([trials[1] / trials[0] for _, trials in mine])
             lines.append(f"| {low:g} to {high:g} | {len(mine)} | {over:.1f} | {second:.3f} |")
     return lines
+
+
+def as_proposed(found: Iterable[Search], proposed: Mapping[str, Sequence[str]]) -> tuple[int, int]:
+    """Searches that tried just the plans that the heuristics propose, in order; all known ones."""
+    pairs = [
+        ([name.partition("_")[2] for name, _ in plans], proposed[ops.key(op)])
+        for op, plans in found
+        if ops.key(op) in proposed
+    ]
+    return sum(tried == list(first[: len(tried)]) for tried, first in pairs), len(pairs)
 
 
 def products(found: Iterable[Search]) -> list[str]:
@@ -128,6 +139,8 @@ def main() -> int:
         for one in search_log.read(path)
     ]
     print("\n".join(by_time(found, latencies(FOLDER))))
+    same, known = as_proposed(found, proposals.read(PROPOSED))
+    print(f"\n{same} of {known} searches tried what the heuristics propose, in that order")
     print("\n| pass, layout | products tried | kept |\n| --- | --- | --- |")
     print("\n".join(products(found)))
     print("\n| pass | taps | convolutions | newest kernels tried |\n| --- | --- | --- | --- |")

@@ -6,7 +6,7 @@ import sys
 import textwrap
 
 from validate import search_report
-from validate.bench import conv_draws, ops, runner, search_log
+from validate.bench import conv_draws, ops, proposals, runner, search_log
 
 LOG = """\
 [cudnn_frontend] Called engine config generator and produced 36 configs.
@@ -156,3 +156,14 @@ def test_transforms_of_full_precision_are_told_from_other_plans():
     without = [("ConvFwd_eng35_k2=1", 0.4)]
     found = [(op, plans), (op, slower), (op, without), (op | {"kernel": 1}, plans)]
     assert search_report.spectra(found) == ["| fwd | 3 | 2 | 1 |"]
+
+
+def test_logged_searches_tried_what_the_heuristics_propose():
+    found = [
+        one
+        for path in sorted((search_report.FOLDER / "search").glob("plans-[34].jsonl.gz"))
+        for one in search_log.read(path)
+    ]
+    same, known = search_report.as_proposed(found, proposals.read(search_report.PROPOSED))
+    assert known > 1000
+    assert same / known > 0.99
