@@ -27,6 +27,7 @@ RATE_CLASS = {"bf16": "half", "fp16": "half", "fp8_e4m3": "fp8", "fp8_e5m2": "fp
 # one warp reduces (PersistentSoftmax.cuh), the most indices that are copied one after another
 # (Indexing.cu, indexSelectSmallIndex).
 VECTOR, WARP_COLUMNS, FEW_TOKENS = 4, 2048, 16
+_NUMBERED = 2.0**31 - 1.0
 POINT = "conv_point"
 FOURIER = {"fft": "fourier", "rfft": "fourier_r2c", "irfft": "fourier_c2r"}
 _KIN = dict.fromkeys(FOURIER.values(), "fourier") | {
@@ -351,7 +352,8 @@ def _row_kernels(
         yield "softmax_warp", short
         yield family, ~short
     elif family == "embedding":
-        few = sizes["tokens"] <= FEW_TOKENS
+        # A table that 32 bits cannot number goes to the kernel of many rows.
+        few = (sizes["tokens"] <= FEW_TOKENS) & (sizes["vocab"] * sizes["dim"] < _NUMBERED)
         yield "embedding_few", few
         yield family, ~few
     else:

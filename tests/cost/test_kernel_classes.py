@@ -35,6 +35,8 @@ def task(record) -> Task:
         ({"op": "softmax", "rows": 8, "cols": 2049, "dtype": "bf16"}, "softmax"),
         ({"op": "embedding", "tokens": 16, "vocab": 999, "dim": 64, "dtype": "bf16"},
          "embedding_few"),
+        ({"op": "embedding", "tokens": 9, "vocab": 262144, "dim": 8192, "dtype": "bf16"},
+         "embedding"),
         ({"op": "embedding", "tokens": 17, "vocab": 999, "dim": 64, "dtype": "bf16"}, "embedding"),
         ({"op": "fft", "batch": 4, "n": 64}, "fourier"),
         ({"op": "fft", "batch": 4, "n": 64, "kind": "rfft"}, "fourier_r2c"),
