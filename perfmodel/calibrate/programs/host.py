@@ -34,14 +34,17 @@ from perfmodel.cost.program.host_kinds import HOST_KINDS
 from perfmodel.cost.program.queue import QUEUE_DEPTH
 from perfmodel.cost.program.step import device_times
 
-HOST_PULL: Final = (0.2, 0.3)
+HOST_PULL: Final = (0.1, 0.15)
 """Of scalars and of classes: how far rows may move what was timed call by call."""
 HOST_SCALARS: Final = (
     "step_host", "python_call", "autograd", "recomputed", "packed", "tensor", "gradient",
     "parameter", "compiled_module", "compiled_input", "compiled_tensor", "compiled_leaf",
-    "compiled_saved", "more_launch",
+    "compiled_saved", "compiled_behind", "compiled_break", "more_launch",
 )  # fmt: skip
-RARE: Final = ("recomputed", "packed", "compiled_leaf", "compiled_saved")
+OF_COMPILED_TRAINING: Final = (
+    "compiled_leaf", "compiled_saved", "compiled_behind", "compiled_break",
+)  # fmt: skip
+RARE: Final = ("recomputed", "packed", *OF_COMPILED_TRAINING)
 """Of them, what few rows tell."""
 UNPROBED_WEIGHT: Final = 0.3
 SINGLE_WEIGHT: Final = 0.5
@@ -229,7 +232,7 @@ def _fit_calls(
             ]
             inferred = [one for one, out in zip(inferred, late, strict=True) if not out]
         if trained:
-            scalars = _rare(trained, ("compiled_leaf", "compiled_saved"))
+            scalars = _rare(trained, OF_COMPILED_TRAINING)
             fitted = _fit_values(trained, fitted, scalars, ["extern_conv_backward"], "soft_l1")
     return fitted
 

@@ -42,6 +42,8 @@ LIMITS: Final = {
     "compiled_pace": (0.7, 2.0),
     "compiled_leaf": (1e-7, 2e-5),
     "compiled_saved": (1e-7, 5e-5),
+    "compiled_behind": (1e-6, 2e-3),
+    "compiled_break": (1e-6, 4e-3),
     "more_launch": (1e-7, 1e-5),
     "first_step": (1e-6, 1e-3),
     "probe_power": (0.7, 2.5),

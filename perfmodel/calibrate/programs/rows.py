@@ -235,12 +235,13 @@ def read_model_rows(folder: Path) -> list[ModelRow]:
     return [replace(row, superseded=row is not best[row.case]) for row in rows]
 
 
-def _standing(row: ModelRow) -> tuple[bool, bool, int]:
+def _standing(row: ModelRow) -> tuple[bool, bool, float, int]:
     """What makes one row of a case stand for it rather than another; runs count up: eager-2."""
     number = row.run.rpartition("-")[2]
     return (
         not row.after_profiler,
         row.stream_call_s is not None,
+        row.began or 0.0,
         int(number) if number.isdigit() else 1,
     )
 

@@ -45,6 +45,8 @@ MEANINGS: Final = {
     "compiled_pace": "host time of a compiled step over that of its calls as timed one by one",
     "compiled_leaf": "host time that such a tensor adds where the step trains [s]",
     "compiled_saved": "host time that a kernel adds whose result is kept for the backward pass [s]",
+    "compiled_behind": "host time of a compiled backward pass beside its calls [s]",
+    "compiled_break": "host time of a further graph in a forward pass, where one ended [s]",
     "more_launch": "host time of a kernel that a call launches beyond its first [s]",
     "first_step": "host time that a step on an idle device takes beyond one of a stream [s]",
     "probe_call": "the tiny call of the probe in the state that host times are given for [s]",
@@ -67,9 +69,10 @@ OF_THE_HOST: Final = (
     "graph_host", "python_call", "step_host", "autograd", "recomputed", "packed",
     "backward_share", "backward_pace", "tensor", "gradient", "parameter", "compiled_module",
     "compiled_input", "compiled_tensor", "compiled_pace", "compiled_leaf", "compiled_saved",
-    "more_launch", "first_step", "probe_call", "probe_block", "probe_woven", "probe_behind",
-    "probe_power", "profiler_probe", "profiler_launch", "usual_pace", "slow_pace", "fast_pace",
-    "usual_pace_compiled", "slow_pace_compiled", "fast_pace_compiled",
+    "compiled_behind", "compiled_break", "more_launch", "first_step", "probe_call", "probe_block",
+    "probe_woven", "probe_behind", "probe_power", "profiler_probe", "profiler_launch",
+    "usual_pace", "slow_pace", "fast_pace", "usual_pace_compiled", "slow_pace_compiled",
+    "fast_pace_compiled",
 )  # fmt: skip
 """Scalars that are the processor's, whatever chip it feeds."""
 

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from perfmodel.cost.parts import Floats
 from perfmodel.cost.program.coefficients import ProgramCoefficients
 from perfmodel.cost.program.host_kinds import HOST_KINDS, beside, paid_as
-from perfmodel.workload.lowering.kernel import Lowered
+from perfmodel.workload.lowering.kernel import HostCall, Lowered
 
 COMPILED = (
     "compiled_call", "triton", "extern", "graph_replay", "extern_gemm", "extern_conv",
@@ -115,6 +115,8 @@ def columns() -> tuple[str, ...]:
         "compiled_tensor",
         "compiled_leaf",
         "compiled_saved",
+        "compiled_behind",
+        "compiled_break",
         "more_launch",
     )
 
@@ -133,7 +135,7 @@ def host_work(lowered: Lowered) -> HostWork:
     trained = sum(one.role == "parameter" for one in lowered.resident)
     graphs = sum(call.kind == "compiled_call" and call.phase == "forward" for call in calls)
     eager = [k for k, call in enumerate(calls) if call.phase == "forward"]
-    waiting = behind_now = False
+    waiting = behind_now = entered = False
     for k, call in enumerate(calls):
         side = "backward" if call.phase == "backward" else "forward"
         kernels = [lowered.kernels[kernel] for kernel in call.kernels]
@@ -155,10 +157,10 @@ def host_work(lowered: Lowered) -> HostWork:
         kept = training and call.phase == "forward" and call.kind in ("triton", "extern")
         counts[k, place["compiled_saved"]] = float(kept)
         if call.kind == "compiled_call":
-            counts[k, place["compiled_input"]] = float(call.tensors)
-            if call.phase == "forward":
-                counts[k, place["compiled_leaf"]] = float(call.tensors if training else 0)
-                counts[k, place["compiled_module"]] = lowered.module_calls / max(1, graphs)
+            modules = lowered.module_calls / max(1, graphs)
+            for name, amount in _entering(call, entered, training, modules).items():
+                counts[k, place[name]] = amount
+            entered = True
         waiting = waiting or call.kind == "sync"
         for kernel in call.kernels:
             before[kernel] = k
@@ -173,6 +175,18 @@ def host_work(lowered: Lowered) -> HostWork:
     if lowered.graph:
         launches[:] = counts[:, place["more_launch"]] = 0.0  # one replay
     return HostWork(before, counts, waits, launches, behind)
+
+
+def _entering(call: HostCall, entered: bool, training: bool, modules: float) -> dict[str, float]:
+    """What entering a compiled graph takes beside its call, by column."""
+    found = {"compiled_input": float(call.tensors)}
+    if call.phase == "backward":
+        return found | {"compiled_behind": 1.0}
+    return found | {
+        "compiled_break": float(entered),
+        "compiled_leaf": float(call.tensors if training else 0),
+        "compiled_module": modules,
+    }
 
 
 def _behind(phases: Sequence[str]) -> NDArray[np.bool_]:
@@ -245,6 +259,8 @@ def column_seconds(coefficients: ProgramCoefficients) -> Floats:
             *(c["compiled_pace"] * c[name] for name in GIVEN),
             c["compiled_leaf"],
             c["compiled_saved"],
+            c["compiled_behind"],
+            c["compiled_break"],
             c["more_launch"],
         ]
     )

@@ -127,6 +127,17 @@ def test_kernels_of_a_compiled_forward_pass_keep_what_they_wrote():
     assert counted(training, "compiled_saved") == 2
 
 
+def test_a_graph_that_breaks_is_entered_again_in_both_passes():
+    calls = [("compiled_call", "forward"), ("triton", "forward"), ("compiled_call", "forward"),
+             ("compiled_call", "backward"), ("compiled_call", "backward")]  # fmt: skip
+    broken = step(calls, mode="compile", kinds=("", "pointwise", "", "", ""))
+    assert counted(broken, "compiled_break") == 1
+    assert counted(broken, "compiled_behind") == 2
+    whole = step([calls[0], calls[1], calls[3]], mode="compile", kinds=("", "pointwise", ""))
+    assert counted(whole, "compiled_break") == 0
+    assert counted(whole, "compiled_behind") == 1
+
+
 def test_every_column_has_a_cost():
     assert column_seconds(C).shape == (len(columns()),)
     assert np.all(column_seconds(C) > 0)
