@@ -239,6 +239,16 @@ def test_crossed_operators_keep_filters_and_fold_of_one_row_and_take_images_of_a
         assert len(fresh) > len(samples.rows)
 
 
+def test_crossed_operators_are_described_as_rows_are(kernels):
+    for kernel, samples in crossed(kernels.values(), CHIP, np.random.default_rng(3)).items():
+        start = load_coefficients("hopper").of(kernel)
+        alone = samples_of(samples.rows, CHIP)[kernel]
+        assert alone.rows == samples.rows
+        assert log_mechanism(samples.blocks, start) == pytest.approx(
+            log_mechanism(alone.blocks, start), rel=1e-12
+        )
+
+
 def test_a_filter_larger_than_its_image_is_left_out(kernels):
     one = next(iter(kernels.values()))
     wide = one.rows[0].record | {"kernel": 65, "padding": 0, "h": 128, "w": 128}
