@@ -18,7 +18,9 @@ def register(app: typer.Typer) -> None:
 
 
 def ops(
-    file: Annotated[Path, typer.Argument(help="One operator a line, as JSON objects.")],
+    file: Annotated[
+        Path, typer.Argument(help='Lines like {"op": "gemm", "m": 1, "n": 1, "k": 1}.')
+    ],
     on: Annotated[str, typer.Option(help="Accelerator, or node for collectives: name or TOML.")],
     out: Annotated[Path | None, typer.Option(help="Write JSON lines here.")] = None,
     json: Json = False,

@@ -141,7 +141,9 @@ def plan(
     seq_len: SeqLen,
     nodes: Nodes = None,
     gpus_per_node: PerNode = None,
-    objective: Annotated[str, typer.Option(help="step_time, memory; MILP: more.")] = "step_time",
+    objective: Annotated[
+        str, typer.Option(help="step_time or memory; of milp step_time, energy or cost.")
+    ] = "step_time",
     top: Annotated[int, typer.Option(help="Plans to return.")] = 5,
     method: Annotated[str, typer.Option(help="search or milp.")] = "search",
     export: Annotated[
