@@ -106,11 +106,13 @@ def _cells_of(path: Path, device: str | None) -> Iterable[dict[str, str]]:
         text = gzip.decompress(data).decode("utf-8")
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise _damaged(path, error) from None
-    for number, cells in enumerate(csv.DictReader(io.StringIO(text)), start=2):
-        if None in cells or None in cells.values():
+    lines = csv.reader(io.StringIO(text))
+    header = next(lines, [])
+    for number, cells in enumerate(lines, start=2):
+        if len(cells) != len(header):
             message = f"line {number} has more or fewer cells than the header"
             raise ValueError(message)
-        yield cells
+        yield dict(zip(header, cells, strict=True))
 
 
 def _damaged(path: Path, error: object) -> CalibrationError:

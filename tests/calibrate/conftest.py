@@ -66,17 +66,17 @@ def calibrated(tmp_path_factory):
     return out, calibrate(fill(place / "measurements"), "h100-sxm5-80gb", out=out)
 
 
-def fill(where):
-    """Write the synthetic tables into a new folder."""
+def fill(where, norms=30):
+    """Write the synthetic tables into a new folder: 50 products and some norms."""
     rng = np.random.default_rng(0)
     where.mkdir()
-    gemms, norms = {}, {}
+    gemms, rows_of = {}, {}
     while len(gemms) < 50:
         m, n, k = (8 * int(v) for v in np.exp(rng.uniform(np.log(2), np.log(1024), 3)))
         gemms[m, n, k] = {"op": "gemm", "dtype": "bf16", "m": m, "n": n, "k": k}
-    while len(norms) < 30:
+    while len(rows_of) < norms:
         rows, cols = (4 * int(v) for v in np.exp(rng.uniform(np.log(4), np.log(2048), 2)))
-        norms[rows, cols] = {"op": "rmsnorm", "dtype": "bf16", "rows": rows, "cols": cols}
+        rows_of[rows, cols] = {"op": "rmsnorm", "dtype": "bf16", "rows": rows, "cols": cols}
     write_rows(where / "gemm.csv", [measured(record, rng) for record in gemms.values()])
-    write_rows(where / "rmsnorm.csv", [measured(record, rng) for record in norms.values()])
+    write_rows(where / "rmsnorm.csv", [measured(record, rng) for record in rows_of.values()])
     return where

@@ -4,15 +4,18 @@ import gzip
 import hashlib
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
+from perfmodel.calibrate import learn as learner
 from perfmodel.calibrate.learn import Helper, learn
 from perfmodel.calibrate.measurements import load_measurements
 from perfmodel.calibrate.profiled import QUICK_MODE, load_profiled, without_offset
 from perfmodel.calibrate.run import helpers_of
 from perfmodel.calibrate.samples import samples_of
+from perfmodel.calibrate.trees import Boosting
 from perfmodel.cost import load_coefficients
 from perfmodel.cost.tasks import tasks_of
 from perfmodel.errors import CalibrationError
@@ -130,6 +133,15 @@ def test_timings_in_passing_have_a_difference_of_their_own(folder, tmp_path):
     assert np.allclose(found[~quick], -np.log(PROFILED_LONGER), atol=0.01)
 
 
+@pytest.fixture
+def fewer_trees(monkeypatch):
+    """An eighth of the trees, at four times the rate: enough for what few points can teach."""
+    few = partial(Boosting, rounds=100, rate=0.2)
+    monkeypatch.setattr(learner, "Boosting", few)
+    monkeypatch.setattr(learner, "PRODUCTS", few(depth=6, relative=1.0))
+
+
+@pytest.mark.usefixtures("fewer_trees")
 def test_profiled_rows_bring_held_out_rows_closer(folder):
     timed = _samples(load_measurements(folder, CHIP.name.lower()).rows)
     profiled = _samples(load_profiled(folder))
@@ -142,6 +154,7 @@ def test_profiled_rows_bring_held_out_rows_closer(folder):
     assert errors[1] < 0.8 * errors[0]
 
 
+@pytest.mark.usefixtures("fewer_trees")
 def test_a_siblings_cheap_rows_are_read_by_its_own_timings(folder, tmp_path):
     write_rows(tmp_path / "gemm.csv", _timed(_products(60, 9), np.random.default_rng(4)))
     own = _samples(load_measurements(tmp_path, CHIP.name.lower()).rows)
