@@ -72,5 +72,8 @@ def test_the_aimed_plan_holds_first_layers_and_every_cell():
     assert len(cells) == 2 * 3 * 2 * 4
     stems = [e for e in entries if e["op"] == "conv2d" and e["groups"] == 1 and e["c_in"] <= 4]
     assert len(stems) > 0.04 * len(entries)
-    assert {e["pass"] for e in stems if e["kernel"] == e["stride"] > 2} == {"fwd", "wgrad"}
+    # Nobody asks for the gradient of an image; layers of odd sizes may look like such a one.
+    patches = Counter(e["pass"] for e in stems if e["kernel"] == e["stride"] > 2)
+    assert patches.keys() >= {"fwd", "wgrad"}
+    assert patches["dgrad"] < 0.1 * patches.total()
     assert Counter(ops.family(e) for e in entries)["conv2d_grouped"] > 0.2 * len(entries)
