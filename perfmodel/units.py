@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Final
-
-from pydantic import BeforeValidator
+from typing import Final
 
 from perfmodel.errors import UnitError, nearest_name
 
@@ -142,17 +140,3 @@ def format_rate(rate: float, unit: str = "B/s") -> str:
     """``2.039e12`` -> ``"2.039 TB/s"``; decimal. ``unit``: B/s, FLOP/s, Hz, W or J."""
     steps = [(1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, "")]
     return _scaled(rate, steps, unit).replace("  ", " ")
-
-
-def _reader(dimension: str) -> BeforeValidator:
-    def read(value: object) -> object:
-        if isinstance(value, str):
-            return parse(value, dimension)
-        return value
-
-    return BeforeValidator(read)
-
-
-# For pydantic models of files: text with a unit is read, a bare number is taken as SI.
-Seconds = Annotated[float, _reader("seconds")]
-Bytes = Annotated[float, _reader("bytes")]

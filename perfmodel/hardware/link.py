@@ -46,8 +46,3 @@ class Link(Table):
     achievable_per_direction: Rate | None = None
     latency: Duration | None = None
     sources: dict[str, str] = Field(default_factory=dict)
-
-    @property
-    def bandwidth_bidirectional(self) -> float:
-        """Both directions summed, as datasheets like to print it [B/s]."""
-        return 2.0 * self.bandwidth_per_direction

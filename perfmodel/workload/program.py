@@ -198,10 +198,6 @@ class Program:
         host = {tensor.storage for tensor in self.tensors if tensor.host}
         return tuple(sorted(number for number in held if number not in host))
 
-    def storage_bytes(self, storage: int) -> int:
-        """Size of a storage [B]."""
-        return self.storages[storage]
-
     def phase_nodes(self, phase: str) -> tuple[Node, ...]:
         """The nodes of one phase, in order."""
         return tuple(node for node in self.nodes if node.phase == phase)

@@ -65,7 +65,6 @@ def test_helpers():
     assert program.tensor("mm").numel == 16
     assert program.tensor("mm").bytes == 64
     assert program.parameters == 32
-    assert program.storage_bytes(0) == 128
     assert program.resident == (0, 1)
     assert program.live_bytes() == (160, 224, 224, 228)
     assert [node.name for node in program.phase_nodes("backward")] == ["sum"]
