@@ -108,8 +108,6 @@ class StateTable:
     optimizer : (4, u, k, 2) array
         One optimizer step over all parameters (last axis 0) or over a shard (1): prediction, lower
         bound, interval [s].
-    optimizer_launches : float
-        Kernels of one optimizer step.
     accumulation : (u, k) array
         One micro-batch's gradients added to those before, where the weight-gradient product does
         not do so itself [s].
@@ -131,7 +129,6 @@ class StateTable:
     block_scatter: Floats
     tied: Floats
     optimizer: Floats
-    optimizer_launches: float
     accumulation: Floats
     boundary_local: NDArray[np.int64]
 
@@ -182,7 +179,7 @@ def state_table(
     network = _Network(cluster, groups, width, shards, expert_shards)
     states = dense[..., None] / np.stack([np.ones(size), shards], -1)[:, None, :]
     states = states + experts[..., None] / np.stack([np.ones(size), expert_shards], -1)[:, None, :]
-    optimizer, launches = _optimizer(states, cluster, grid, stack, efficiency)
+    optimizer = _optimizer(states, cluster, grid, stack, efficiency)
     inside = np.where(placement.pipeline_local(grid, domain) == 2, 2, 1)
     tied = np.zeros(size)
     if model.tied and model.vocab:
@@ -208,7 +205,6 @@ def state_table(
         block_scatter=network.scatter(dense_block.T, expert_block.T).T,
         tied=tied,
         optimizer=optimizer,
-        optimizer_launches=launches,
         accumulation=_accumulation(dense + experts, cluster, stack, efficiency),
         boundary_local=inside,
     )
@@ -291,12 +287,11 @@ def _optimizer(
     grid: PlanGrid,
     stack: Stack,
     efficiency: Efficiency | None,
-) -> tuple[Floats, float]:
-    """AdamW, clipping and clearing of gradients over ``states`` parameters [s], and launches."""
+) -> Floats:
+    """AdamW, clipping and clearing of gradients over ``states`` parameters [s]."""
     numel = np.maximum(np.ceil(states), 1.0).astype(np.int64)
     precision = load_precision(grid.base.precision)
     times = np.zeros((4, *numel.shape))
-    launches = 0.0
     calls = [*optimizer_calls(numel, stack, precision=precision), *clear_gradients(numel, stack)]
     narrow = int(bytes_per_element(stack.grad_dtype))
     if stack.master_dtype and narrow < 4:
@@ -307,5 +302,4 @@ def _optimizer(
         priced = price(call.op, cluster.accelerator, efficiency=efficiency)
         rows = (priced.seconds, priced.lower, priced.low, priced.high)
         times += np.stack([np.broadcast_to(row, numel.shape) for row in rows]) * call.count
-        launches += float(np.max(call.count))
-    return times, launches
+    return times

@@ -102,14 +102,11 @@ class Machine:
     ----------
     cluster : Cluster
         As software addresses it.
-    devices_per_chip : int
-        Devices in what the table counts as one chip.
     assumed : tuple of str
         Columns that were filled in.
     """
 
     cluster: Cluster
-    devices_per_chip: int
     assumed: tuple[str, ...]
 
 
@@ -130,6 +127,7 @@ def machine_of(row: Row) -> Machine:
             repair="fill in chips_total",
         )
     name = accelerator_name(row)
+    # A table may count modules of two devices as chips.
     each = 2 if "module" in row.lower("chip") and name.startswith("mi250") else 1
     stated = row.count("chips_per_node")
     cluster, assumed = _placed(
@@ -137,7 +135,7 @@ def machine_of(row: Row) -> Machine:
     )
     if stated is None and chips > 1:
         assumed = (*assumed, "chips_per_node")
-    return Machine(cluster, each, assumed)
+    return Machine(cluster, assumed)
 
 
 def accelerator_name(row: Row) -> str:

@@ -151,8 +151,6 @@ class Software:
         Whether the software column said so.
     overlap : tuple of str
         Communication that hides behind computation.
-    overlap_known : bool
-        Whether the row says so, or its software is from the time before or after.
     context : str
         How context parallelism exchanges.
     accumulates : bool
@@ -162,7 +160,6 @@ class Software:
     stack: str
     known: bool
     overlap: tuple[str, ...]
-    overlap_known: bool
     context: str = "ring"
     accumulates: bool = True
 
@@ -174,11 +171,9 @@ def software(row: Row, flash: bool | None) -> Software:
     stack, known = _stack(name, notes, row, early=early)
     jax = stack == "maxtext-jax"
     overlap = ["gradients", "weights", "pipeline"]
-    said = False
     before = re.search(r"megatron-lm \(202[0-3]\)|megatron-deepspeed|gpt-neox|metaseq", name)
     if re.search(r"no dp overlap|not overlapped|no overlap|without overlap", notes) or before:
         overlap.remove("gradients")
-        said = True
     tensor = re.search(r"tp[\- ]comm[\- ]overlap|async[\- ]?tp", f"{notes} {name}")
     if "dualpipe" in name:
         overlap.append("experts")
@@ -189,7 +184,6 @@ def software(row: Row, flash: bool | None) -> Software:
         stack=stack,
         known=known,
         overlap=tuple(overlap),
-        overlap_known=said or tensor is not None,
         context="all_gather" if gathered else "ring",
         accumulates=not jax,
     )
