@@ -44,7 +44,8 @@ def calibrate(
 
         text = package.measurement_plan(load_accelerator(device), device)
         if json:
-            emit({"device": device, "plan": text})
+            commands = [line.strip() for line in text.splitlines() if line.startswith("  ")]
+            emit({"device": device, "plan": text, "commands": commands})
         else:
             typer.echo(text)
         return

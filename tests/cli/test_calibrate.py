@@ -80,6 +80,15 @@ def test_processes_at_once_give_the_same_files_and_tell_what_is_done(taught, tmp
         assert (out / name / file).read_bytes() == (tmp_path / name / file).read_bytes()
 
 
+def test_the_plan_is_commands_for_a_script():
+    result = _run("--device", "a100-sxm4-80gb", "--plan", "--json")
+    document = json.loads(result.stdout)
+    first, *_, last = document["commands"]
+    assert first.startswith("python3 -m validate.bench plan")
+    assert last.startswith("perfmodel validate --ops")
+    assert all(command in document["plan"] for command in document["commands"])
+
+
 def test_no_processes_are_refused(tmp_path):
     result = _run(tmp_path, "--device", "h100-sxm5-80gb", "--jobs", "0")
     assert isinstance(result.exception, CalibrationError)
