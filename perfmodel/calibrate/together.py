@@ -25,7 +25,7 @@ from perfmodel.cost.parts import Floats
 Coefficients = Mapping[str, float]
 SHARED = "conv"
 """Kernels whose names begin with this share networks: each has few rows, and all work alike."""
-TEACHERS = Descent(nets=6)
+TEACHERS = Descent(nets=4)
 PUPILS = Descent(nets=1, widths=(176, 112, 80, 64), epochs=36)
 """Of networks that learn from measured rows, and of those that learn from them."""
 
