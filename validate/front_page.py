@@ -35,7 +35,7 @@ DRAWS: Final = (
         "h200-sxm-141gb, draw-4242",
         "h200-sxm-141gb, draw-52525",
     ),
-    (f"{CHIP}, draw-6060",),
+    (f"{CHIP}, draw-6060", "h200-sxm-141gb, draw-220801"),
 )
 """Unread draws in the order of their row: of all operators, of convolutions alone."""
 
