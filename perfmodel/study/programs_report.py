@@ -148,8 +148,9 @@ def _table(name: str, scores: Mapping[str, Score]) -> list[str]:
 
 def _unread(rows: Sequence[Record]) -> list[str]:
     """The checks: rows that nobody looked at before the last fit, and kinds of models of no run."""
-    kinds = [one for one in rows if one.run.startswith(KINDS)]
-    known = [one for one in rows if not one.run.startswith(KINDS)]
+    strange = {one.case for one in rows if one.run.startswith(KINDS)}  # also when taken again
+    kinds = [one for one in rows if one.case in strange]
+    known = [one for one in rows if one.case not in strange]
     lines = [
         "A check, in runs of its own: networks, batch sizes and modes that no fit of any kind read",
         "and that were not measured before the model was done (rows with a probe: at its pace):",
