@@ -1,7 +1,7 @@
 """Convolutions that nobody measured, crossed from measured ones: shapes on which networks agree.
 
-Many networks together are closer than two, and too slow for a price. Asked on images of one
-measured convolution under the filters of another, they teach two that come nearly as close.
+Several networks together are closer than one, and too slow for a price. Asked on images of one
+measured convolution under the filters of another, they teach one that comes nearly as close.
 
 References
 ----------
