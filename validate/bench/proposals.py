@@ -32,7 +32,8 @@ _INSTANT, _FALLBACK = 0, 2
 _TYPES: Final[dict[str, tuple[int, Any]]] = {
     "handle": (0, c.c_void_p), "dtype": (1, c.c_int), "bool": (2, c.c_bool), "int": (3, c.c_int64),
     "float": (4, c.c_float), "mode": (7, c.c_int), "heuristic": (8, c.c_int), "knob": (9, c.c_int),
-    "note": (11, c.c_int), "descriptor": (15, c.c_void_p), "char": (24, c.c_char),
+    "pointer": (6, c.c_void_p), "note": (11, c.c_int), "descriptor": (15, c.c_void_p),
+    "char": (24, c.c_char),
 }  # fmt: skip
 _DTYPES: Final = {"fp32": 0, "tf32": 0, "fp16": 2, "bf16": 9}
 # Descriptor of the pass; its alpha, beta, convolution, filter, input and output.
@@ -81,7 +82,8 @@ class Descriptor:
     """One backend descriptor of cuDNN; what it is made of lives as long as it does."""
 
     def __init__(self, library: c.CDLL, kind: int) -> None:
-        self.library, self.kept = library, []
+        self.library = library
+        self.kept: list[Descriptor] = []
         self.pointer = c.c_void_p()
         self.check(library.cudnnBackendCreateDescriptor(kind, c.byref(self.pointer)))
 
@@ -192,11 +194,11 @@ class Heuristics:
             graph.set(800, "handle", self.handle)
         return graph.finish()
 
-    def proposed(self, op: ops.Op, most: int = TRIED) -> list[tuple[str, int]]:
-        """Names of the first plans, as the front end writes them, with their workspace [bytes]."""
-        graph, found = self.graph(op), []
+    def configurations(self, op: ops.Op, most: int) -> Iterator[tuple[str, Descriptor]]:
+        """The first plans of an operator, as yet unbuilt: name, engine configuration."""
+        graph, found = self.graph(op), 0
         for mode in (_INSTANT, _FALLBACK):
-            if len(found) >= most:
+            if found >= most:
                 break
             asked = Descriptor(self.library, 4).set(201, "descriptor", graph)
             asked.set(200, "heuristic", mode)
@@ -212,10 +214,15 @@ class Heuristics:
                     _DOWN_CONVERT in notes or (op["dtype"] == "fp32" and _TENSOR_CORE in notes)
                 ):
                     continue
-                found.append((_name(plan, engine), plan.get(303, "int")[0]))
-                if len(found) >= most:
+                plan.kept += [asked, graph]
+                yield _name(plan, engine), plan
+                found += 1
+                if found >= most:
                     break
-        return found
+
+    def proposed(self, op: ops.Op, most: int = TRIED) -> list[tuple[str, int]]:
+        """Names of the first plans, as the front end writes them, with their workspace [bytes]."""
+        return [(name, plan.get(303, "int")[0]) for name, plan in self.configurations(op, most)]
 
 
 def _name(plan: Descriptor, engine: Descriptor) -> str:

@@ -24,6 +24,7 @@ from validate.bench import gate, nvml, ops, search_log, store
 GIVE_UP = 8  # failures in a row of one stratum, after which the rest of it is skipped
 START_LIMIT_S = 120.0
 OP_LIMIT_S, LIMIT_BYTES = 25.0, 16e9  # of one operator
+PLAN_TIMES = "plan_times.jsonl"
 PROTOCOL = (
     "CUDA graph of 10..200 back-to-back calls over input sets of about 400 MB (<= 48), "
     "random normal operands, events around each replay, >= 5 replays and >= 25 ms"
@@ -229,6 +230,12 @@ class Run:
         """Keep what was measured, or why it was not."""
         stratum = ops.strata(op)
         self.spent[stratum] += took
+        if "plan_times" in answer:
+            store.append_line(self.out / PLAN_TIMES, answer["plan_times"])
+        if "ok" not in answer and "error" not in answer:
+            self.streak[stratum] = 0
+            self.tally.measured += 1
+            return
         if "ok" in answer:
             self.streak[stratum] = 0
             _keep(self.out, op, answer, worker.facts["device"], self.tally)
@@ -274,7 +281,7 @@ def recorded(out: Path, seconds: float, worker: Worker) -> Iterator[Run]:
     """A run that takes up what ``out`` holds, and leaves a sidecar and a summary at its end."""
     begin = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
-    for name in ("ops.csv", "refused.csv", "failures.jsonl", search_log.NAME):
+    for name in ("ops.csv", "refused.csv", "failures.jsonl", search_log.NAME, PLAN_TIMES):
         store.trim(out / name)
     state = Run(out, worker, begin + seconds, store.done_keys(out), about_run(seconds))
     try:
@@ -327,7 +334,9 @@ def _finish(state: Run, wall: float) -> None:
     board = nvml.board_facts()
     if board:
         about["board"] = board
-    if rows.exists():
+    if rows.exists() or (state.out / PLAN_TIMES).exists():
+        if not rows.exists():
+            rows.write_text(",".join(store.COLUMNS) + "\n", encoding="utf-8")
         store.sidecar(rows, about, len(store.read(rows)))
     tally = {k: getattr(state.tally, k) for k in Tally.__slots__}
     print(json.dumps({"tally": tally, "wall_s": wall}))

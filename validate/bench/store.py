@@ -45,6 +45,12 @@ def append(path: Path, row: dict[str, Any]) -> None:
         handle.write(line(row))
 
 
+def append_line(path: Path, row: dict[str, Any]) -> None:
+    """Append a row as one JSON line."""
+    with path.open("a", encoding="utf-8") as handle:
+        handle.write(json.dumps(row, separators=(",", ":")) + "\n")
+
+
 def op_of(cells: dict[str, str]) -> ops.Op:
     """The operator that a CSV row describes."""
     op: ops.Op = {}
@@ -100,9 +106,10 @@ def done_keys(folder: Path) -> set[str]:
     for name in ("ops.csv", "refused.csv"):
         if (folder / name).exists():
             keys |= {ops.key(op_of(r)) for r in read(folder / name)}
-    failures = folder / "failures.jsonl"
-    if failures.exists():
-        for text in failures.read_text(encoding="utf-8").splitlines():
+    for name in ("failures.jsonl", "plan_times.jsonl"):
+        if not (folder / name).exists():
+            continue
+        for text in (folder / name).read_text(encoding="utf-8").splitlines():
             try:
                 keys.add(ops.key(json.loads(text)["op"]))
             except (ValueError, KeyError):
