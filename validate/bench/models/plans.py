@@ -7,6 +7,7 @@ from validate.bench.models import (
     cases_draw,
     cases_fresh,
     cases_more,
+    cases_other,
     cases_published,
     cases_usual,
 )
@@ -21,6 +22,7 @@ def every() -> list[Case]:
         *cases_draw.eager(), *cases_draw.compiled(),
         *cases_usual.eager(), *cases_usual.compiled(),
         *cases_published.eager(), *cases_published.compiled(),
+        *cases_other.eager(), *cases_other.compiled(),
     ]  # fmt: skip
     first: dict[str, Case] = {}
     for case in made:

@@ -10,6 +10,7 @@ from validate.bench.models.zoo import (
     gpt,
     language,
     llama,
+    other,
     published,
     usual,
     vision,
@@ -20,6 +21,7 @@ from validate.bench.models.zoo.entry import Entry
 ENTRIES: dict[str, Entry] = {
     **vision.ENTRIES, **language.ENTRIES, **llama.ENTRIES, **gpt.ENTRIES, **wide.ENTRIES,
     **fresh.ENTRIES, **draw.ENTRIES, **usual.ENTRIES, **published.ENTRIES,
+    **other.ENTRIES,
 }  # fmt: skip
 
 
