@@ -43,9 +43,10 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--only", default="", help="substring of the keys to run")
     parser.add_argument("--keys", type=Path, help="measure these keys alone, a line each, in order")
     parser.add_argument("--no-profile", action="store_true", help="time alone, no kernels")
+    parser.add_argument("--profile", action="store_true", help="profile each")
     parser.add_argument("--kineto", action="store_true", help="profile each, and keep its trace")
     parser.add_argument(
-        "--then", action="append", default=[], metavar="PART:KEYS:OUT:SECONDS[:kineto]",
+        "--then", action="append", default=[], metavar="PART:KEYS:OUT:SECONDS[:kineto|:profile]",
         help="another such run afterwards, in the same process, which has imported already",
     )  # fmt: skip
     parser.add_argument("--limit", type=int, default=0, help="at most so many cases a part")
@@ -117,6 +118,8 @@ def _another(first: argparse.Namespace, words: str) -> argparse.Namespace:
     }  # fmt: skip
     if more == ["kineto"]:
         changes |= {"no_profile": False, "kineto": True}
+    if more == ["profile"]:
+        changes |= {"no_profile": False, "profile": True}
     return argparse.Namespace(**(vars(first) | changes))
 
 
@@ -144,9 +147,10 @@ def _plan(options: argparse.Namespace) -> tuple[list[Any], list[Any]] | None:
         serial, compiled = (
             [replace(c, profile=False, kineto=False) for c in part] for part in (serial, compiled)
         )
-    if options.kineto:
+    if options.kineto or options.profile:
+        kept = options.kineto
         serial, compiled = (
-            [replace(c, profile=True, kineto=True) for c in part] for part in (serial, compiled)
+            [replace(c, profile=True, kineto=kept) for c in part] for part in (serial, compiled)
         )
     if options.tiny:
         serial = _one_each([c for c in serial if c.mode == "eager" or options.device == "cuda"])

@@ -1,4 +1,4 @@
-"""An unread draw of well-known models in code that no other run has."""
+"""An unread draw of well-known models in code that no other run has, and small compiled steps."""
 
 from __future__ import annotations
 
@@ -7,6 +7,25 @@ from validate.bench.models.cases import Case
 from validate.bench.models.draws import PURE, SGD, Changes, Draw
 
 CHECKPOINT: Changes = {"checkpoint": True}
+SMALL = Draw(
+    last=("resnet50", "convnext_tiny", "googlenet", "mobilenet_v3_small", "efficientnet_b1",
+          "regnet_y_1_6gf", "resnet18"),
+    trained=(),
+    inferred=(
+        ("bert_base", 1, 128), ("gpt2_small", 1, 128), ("clip_vit_b32", 1, 0),
+        ("whisper_tiny_encoder", 1, 0), ("convnext_tiny", 1, 0), ("swin_t", 1, 0),
+        ("googlenet", 1, 0), ("mobilenet_v3_small", 8, 0), ("efficientnet_b1", 1, 0),
+        ("regnet_y_1_6gf", 1, 0), ("resnet50", 8, 0), ("tinyllama_hf", 1, 128),
+        ("vit_b_16", 1, 0), ("mixer_b16_224", 1, 0), ("resnet18", 1, 0),
+    ),
+    decoded=(),
+    compiled=("tinyllama_hf", "efficientnet_b1", "regnet_y_1_6gf", "clip_vit_b32", "swin_t",
+              "gpt2_small", "bert_base", "googlenet", "convnext_tiny", "mobilenet_v3_small",
+              "resnet50", "whisper_tiny_encoder", "vit_b_16", "mixer_b16_224", "resnet18"),
+    trained_compiled=(),
+    held_gb=1.5,
+)  # fmt: skip
+"""Models of earlier runs, compiled, in batches so small that the host holds them up."""
 UNREAD = Draw(
     last=("resnet50_hf", "mobilenet_v2_hf", "efficientnet_b0_hf", "convnext_tiny_hf",
           "regnet_y_040_hf", "unet_resizing"),
@@ -44,7 +63,7 @@ PREFILLED = (("llama_fast_1b", 1, 1024), ("llama_fast_8b", 1, 512))
 
 def compiled() -> list[Case]:
     """Steps that are compiled."""
-    return draws.compiled(UNREAD)
+    return [*draws.compiled(SMALL), *draws.compiled(UNREAD)]
 
 
 def eager() -> list[Case]:
