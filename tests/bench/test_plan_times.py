@@ -12,7 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from validate.bench import ops, plan_runs, plan_times, relay, store  # noqa: E402
+from validate.bench import ops, plan_rows, plan_runs, plan_times, relay, store  # noqa: E402
 
 # A driver whose graphs hold two nodes a captured call: a kernel and a fill.
 DRIVER = """
@@ -164,3 +164,16 @@ def test_a_run_keeps_times_of_plans_beside_those_of_operators(tmp_path):
     assert "rows = 8" in (tmp_path / "run" / "plan_times.toml").read_text()
     rows = (tmp_path / "run" / plan_times.NAME).read_text().splitlines()
     assert {ops.key(json.loads(row)["op"]) for row in rows} == {ops.key(e["op"]) for e in plan}
+    assert [
+        ops.key(row["op"]) for row in plan_rows.read(tmp_path / "run" / f"{plan_times.NAME}.gz")
+    ]
+
+
+def test_names_of_kernels_stand_once(tmp_path):
+    kernels = [["long name", [1, 1, 1], [128, 1, 1], 0], ["memset", [], [], 0]]
+    row = {"op": OP, "sets": 1, "plans": [{"name": "eng0", "us": 1.0, "kernels": kernels}]}
+    data, count = plan_rows.packed([json.dumps(row), json.dumps(row), "{cut"])
+    path = tmp_path / "plan_times.jsonl.gz"
+    path.write_bytes(data)
+    assert count == 2
+    assert plan_rows.read(path) == [row, row]

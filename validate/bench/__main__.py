@@ -24,6 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--split", action="store_true", help="depth-wise and grouped ones most")
     plan.add_argument("--likely", action="store_true", help="convolutions as strangers draw them")
     plan.add_argument("--aimed", action="store_true", help="the same, where they are priced worst")
+    plan.add_argument("--even", action="store_true", help="every kind, whatever its error")
     plan.add_argument("--scans", action="store_true", help="convolutions along one size at a time")
     plan.add_argument("--again", type=Path, help="folder of measured tables to draw repeats from")
     plan.add_argument("--again-points", type=int, default=100, help="repeats that are drawn")
@@ -87,6 +88,7 @@ def _plan(args: argparse.Namespace) -> None:
             (args.split, conv_draws.SPLIT),
             (args.likely, conv_draws.LIKELY),
             (args.aimed, conv_draws.AIMED),
+            (args.even, conv_draws.EVEN),
         ):
             strata = others if asked else strata
         entries = conv_draws.build(args.convs, args.seed, strata)

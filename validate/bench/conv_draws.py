@@ -253,6 +253,33 @@ AIMED = _aimed()
 """Sizes free of any network, as in :data:`LIKELY`, shared out by what a cell then lost above 8 %,
 and the first layers of networks."""
 
+
+def _even() -> tuple[Stratum, ...]:
+    kinds = (
+        ("plain_dense", "", 54),
+        ("dense", "odd", 6),
+        ("plain_grouped", "", 13),
+        ("grouped", "uneven", 2),
+        ("plain_depthwise", "", 15),
+        ("plain_volume", "", 10),
+    )
+    cells, depthwise = (4.0, 2.2, 2.0, 2.4), (6.0, 4.0, 1.0, 1.0)
+    return tuple(
+        s
+        for kind, change, share in kinds
+        for which, part in (("fwd", 0.42), ("dgrad", 0.28), ("wgrad", 0.30))
+        for s in _by_cell(
+            which,
+            ((kind, change, depthwise if kind == "plain_depthwise" else cells),),
+            share * part,
+        )
+    )
+
+
+EVEN = _even()
+"""As a stranger would draw who asks for 60 % dense, 15 % grouped, 15 % depth-wise ones, 10 %
+volumes, whatever they are priced at."""
+
 _WIDTHS = (3, 6, 12, 20, 24, 28, 36, 40, 48, 56, 60, 72, 80, 84, 100, 112, 116, 128)
 _GROUPS = (2, 2, 3, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 32)
 

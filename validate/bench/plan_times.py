@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
-import gzip
 import hashlib
 import json
 import math
@@ -36,7 +35,7 @@ from typing import Any, Final
 
 import torch
 
-from validate.bench import ops, relay, runner, search_log, store
+from validate.bench import ops, plan_rows, relay, runner, search_log, store
 from validate.bench.families import conv
 from validate.bench.plan_runs import Driver, Graph, Plan, Runs, shown
 from validate.bench.proposals import Descriptor
@@ -320,12 +319,12 @@ def serve(device: str, processes: int, named: bool) -> None:
 def pack(out: Path) -> None:
     """Pack the rows of a run, and write their sidecar from the run's."""
     path, about = out / NAME, tomllib.loads((out / "ops.toml").read_text(encoding="utf-8"))
-    data = path.read_bytes()
+    data, count = plan_rows.packed(path.read_text(encoding="utf-8").splitlines())
     packed = out / f"{NAME}.gz"
-    store.write_atomic(packed, gzip.compress(data, mtime=0))
+    store.write_atomic(packed, data)
     for name in ("file", "rows", "sha256"):
         about.pop(name, None)
-    store.sidecar(packed, about | {"protocol": PROTOCOL}, len(data.splitlines()))
+    store.sidecar(packed, about | {"protocol": PROTOCOL}, count)
 
 
 # Operators on which every plan is compared with a reference, and the relative error allowed.
