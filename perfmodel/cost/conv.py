@@ -19,7 +19,7 @@ vector units. A depth-wise convolution, whose "product" has one column, runs on 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -68,7 +68,7 @@ def implicit_gemm(
 
 
 def conv_parts(
-    forms: Sequence[tuple[Floats, Floats, Floats, Floats]],
+    product: tuple[Floats, Floats, Floats, Floats],
     winograd: Floats,
     taps: Floats,
     pointwise: Floats,
@@ -80,13 +80,14 @@ def conv_parts(
     *,
     splits: tuple[int, ...] = SPLITS,
     at_least: Floats | None = None,
+    at_most: Floats | None = None,
 ) -> Parts:
     """Time of a convolution from the sizes of its implicit product.
 
     Parameters
     ----------
-    forms : sequence of tuple of array, shape (N,)
-        Products that serve: what :func:`implicit_gemm` answers, and others; the fastest counts.
+    product : tuple of array, shape (N,)
+        What :func:`implicit_gemm` answers.
     winograd : array
         1 for 3 x 3 kernels of step 1 without dilation, else 0.
     taps : array
@@ -106,8 +107,8 @@ def conv_parts(
         Of the product, with :data:`COEFFICIENTS` added.
     splits : tuple of int
         Parts that the sum over ``k`` may be cut into.
-    at_least : array, optional
-        What the arithmetic of the fastest form takes at least [s].
+    at_least, at_most : array, optional
+        What the arithmetic takes at least, and at most for another form that serves [s].
     """
     c = coefficients
     moved, kernels, weights, padded = repacked
@@ -116,11 +117,10 @@ def conv_parts(
     repack = kernels * c["transpose_floor_seconds"] + passes / (
         device.bandwidth * c["bandwidth_efficiency"]
     )
-    product, *others = (
-        gemm_parts(*sizes, element, element, device, c, traffic=traffic, splits=splits)
-        for sizes in forms
-    )
-    compute = np.minimum.reduce([product.compute, *(other.compute for other in others)])
+    whole = gemm_parts(*product, element, element, device, c, traffic=traffic, splits=splits)
+    compute = whole.compute
+    if at_most is not None:
+        compute = np.minimum(compute, at_most)
     if at_least is not None:
         compute = np.maximum(compute, at_least)
     gain = np.where(winograd > 0.0, c["winograd_gain"], 1.0)
@@ -128,9 +128,9 @@ def conv_parts(
     gain = gain * np.where(taps > MOST_TAPS, c["many_taps_efficiency"], 1.0)
     return combine(
         compute / gain,
-        product.memory,
-        product.power / np.maximum(gain, 1.0),
-        product.floor + repack,
+        whole.memory,
+        whole.power / np.maximum(gain, 1.0),
+        whole.floor + repack,
         c["overlap_exponent"],
-        product.choice,
+        whole.choice,
     )

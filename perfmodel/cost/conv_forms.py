@@ -72,6 +72,16 @@ def times(parts: Parts, count: Floats) -> Parts:
     )
 
 
+def spread_over(chosen: NDArray[np.bool_], parts: Parts) -> Parts:
+    """Parts of the chosen operators among all; the others get a second that nobody looks at."""
+    whole = {}
+    for field in fields(Parts):
+        if field.name != "beside":
+            whole[field.name] = np.ones(chosen.shape)
+            whole[field.name][chosen] = getattr(parts, field.name)
+    return Parts(**whole)
+
+
 def fastest(forms: Sequence[tuple[Parts, NDArray[np.bool_] | bool]]) -> Parts:
     """The fastest of the forms that serve, operator by operator.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from perfmodel.cost.conv_forms import (
     direct_parts,
     fastest,
     later,
+    spread_over,
     times,
 )
 from perfmodel.cost.conv_groups import (
@@ -144,8 +146,17 @@ def convolution(task: Task, device: Device, coefficients: Coefficients) -> Parts
         forms.append((spectral, is_spectral(s, task.words["direction"])))
     plain = is_point(s)
     if task.words["direction"] != "wgrad" and plain.any():
-        forms.append((_gathered_nowhere(task, device, coefficients), plain))
+        products = _only(plain, task, lambda some: _gathered_nowhere(some, device, coefficients))
+        forms.append((products, plain))
     return fastest(forms)
+
+
+def _only(chosen: NDArray[np.bool_], task: Task, times: Callable[[Task], Parts]) -> Parts:
+    """A form of the operators that it serves: of the others nobody needs it, and it is not free."""
+    if chosen.all():
+        return times(task)
+    sizes = {name: value[chosen] for name, value in task.sizes.items()}
+    return spread_over(chosen, times(replace(task, sizes=sizes, places=task.places[chosen])))
 
 
 def _gathered_nowhere(task: Task, device: Device, coefficients: Coefficients) -> Parts:
@@ -178,47 +189,42 @@ def _unaligned(task: Task, device: Device, coefficients: Coefficients) -> Parts:
     if odd.any() and task.words["direction"] == "wgrad" and "generic_floor_seconds" in coefficients:
         forms.append((_generic(task, device, coefficients), odd))
     if few.any():
-        m, n, _, batch = conv_sizes(task)
-        beside_taps = (m, n, FEW * s["taps"], batch)
-        forms.append((_product(beside_taps, task, device, coefficients), few))
+        forms.append((_only(few, task, lambda some: _beside_taps(some, device, coefficients)), few))
     if task.dtype == "tf32" and "vector_efficiency" in coefficients:
         # TF32 is allowed, not asked for: plain fp32 kernels, which copy nothing, are tried too.
         slow = device.vector / device.peak * coefficients["vector_efficiency"]
         units = dict(coefficients) | {"compute_efficiency": slow}
         forms.append((_product(conv_sizes(task), task, device, units), True))
-    if plain.any():
-        forms += _plain_products(task, plain, device, coefficients)
+    # Channels first maps and weights may start on 16 bytes though output channels do not.
+    whole = whole_rows(s, align) & (task.words["layout"] == "nchw")
+    for even, among in ((False, plain & ~whole), (True, plain & whole)):
+        if among.any():
+            make = partial(_plain_product, device=device, coefficients=coefficients, even=even)
+            forms.append((_only(among, task, make), among))
     return fastest(forms)
 
 
-def _plain_products(
-    task: Task, plain: NDArray[np.bool_], device: Device, coefficients: Coefficients
-) -> list[tuple[Parts, NDArray[np.bool_] | bool]]:
-    """Products of one tap that the library of products takes as they lie, without copies.
+def _beside_taps(task: Task, device: Device, coefficients: Coefficients) -> Parts:
+    """The first layer of a network, whose few channels stand beside the taps."""
+    m, n, _, batch = conv_sizes(task)
+    return _product((m, n, FEW * task.sizes["taps"], batch), task, device, coefficients)
 
-    Channels first maps and weights may start on 16 bytes though output channels do not.
-    """
+
+def _plain_product(task: Task, device: Device, coefficients: Coefficients, *, even: bool) -> Parts:
+    """One tap, which the library of products takes as it lies: row by row, or by elements."""
     c, layout = coefficients, task.words["layout"]
     sizes = point_sizes(task.sizes, task.words["direction"], layout)
     product = (sizes["m"], sizes["n"], sizes["k"], sizes["batch"])
     traffic = sizes["read"] + sizes["written"]
-    whole = whole_rows(task.sizes, 16.0 / task.element) & (layout == "nchw")
-    step = row_step(task.sizes, layout)
-    singly = dict(c) | {
-        "compute_efficiency": c["compute_efficiency"] * c["unaligned_efficiency"],
-        "bandwidth_efficiency": c["point_bandwidth_share"] * c["unaligned_bandwidth_share"],
+    c = dict(c) | {
+        "bandwidth_efficiency": c["point_bandwidth_share"],
         "floor_seconds": c["point_floor_seconds"],
     }
-    forms: list[tuple[Parts, NDArray[np.bool_] | bool]] = [
-        (_product(product, task, device, singly, traffic, step), plain & ~whole)
-    ]
-    if np.any(plain & whole):
-        vectors = dict(c) | {
-            "bandwidth_efficiency": c["point_bandwidth_share"],
-            "floor_seconds": c["point_floor_seconds"],
-        }
-        forms.append((_product(product, task, device, vectors, traffic), plain & whole))
-    return forms
+    if even:
+        return _product(product, task, device, c, traffic)
+    c["compute_efficiency"] *= c["unaligned_efficiency"]
+    c["bandwidth_efficiency"] *= c["unaligned_bandwidth_share"]
+    return _product(product, task, device, c, traffic, row_step(task.sizes, layout))
 
 
 def tried_flops(task: Task) -> Floats:
@@ -270,17 +276,21 @@ def _groups(task: Task, device: Device, coefficients: Coefficients) -> Parts:
     ]
     if device.peak > device.vector:
         padded, kernels, moved = padded_groups(s, task.element, task.words["direction"])
-        wide = _implicit(replace(task, sizes=padded), device, coefficients)
         copies = pad_seconds(kernels, moved, device, coefficients)
         narrow = padded["c_in"] / groups <= LARGEST_GROUP
+        native = is_native(s) & (direction == "wgrad") & (task.element == 2.0) & (layout == "nhwc")
+        padded_task = replace(task, sizes=padded)
+        wide = _only(
+            narrow | native, padded_task, lambda some: _implicit(some, device, coefficients)
+        )
         forms.append((later(wide, copies), narrow, kernels, 1.0))
-        native = is_native(s) & (task.words["direction"] == "wgrad") & (task.element == 2.0)
-        native &= task.words["layout"] == "nhwc"
         if native.any():
             forms.append((wide, native, one["groups"], 1.0))
-        plain = is_product(s) & (task.words["direction"] == "fwd")
+        plain = is_product(s) & (direction == "fwd")
         if plain.any():
-            product = _product(conv_sizes(task), task, device, coefficients)
+            product = _only(
+                plain, task, lambda some: _product(conv_sizes(some), some, device, coefficients)
+            )
             forms.append((product, plain, one["groups"], 1.0))
     return tried(forms, coefficients)
 
@@ -334,21 +344,12 @@ def _implicit(task: Task, device: Device, coefficients: Coefficients) -> Parts:
             n = n * rounded
         else:
             k = k * rounded
-    forms = [(m, n, k, batch)]
-    at_least = None
+    at_least = at_most = None
     if task.words["direction"] == "dgrad":
         at_least = _deepest_places(task, (n, k, batch), traffic, device, coefficients)
-        # Few input channels may have the taps beside them, whose shares are added up later; on
-        # matrix units of half precision where patches do not overlap, and nothing is added.
-        few = s["c_in"] / s["groups"] < CHANNEL_BLOCK
-        few &= (task.dtype in FULL) | (s["steps"] == s["taps"])
-        if few.any():
-            channels = s["c_in"] / s["groups"]
-            beside = (s["n"] * s["outputs"], channels * s["taps"], s["c_out"] / s["groups"])
-            m, n, k = (np.where(few, x, y) for x, y in zip(beside, (m, n, k), strict=True))
-            forms.append((m, n, k, batch))
+        at_most = _taps_beside(task, batch, traffic, device, coefficients)
     return conv_parts(
-        forms,
+        (m, n, k, batch),
         s["winograd"],
         s["taps"],
         plain,
@@ -359,6 +360,7 @@ def _implicit(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         coefficients,
         splits=_splits(task),
         at_least=at_least,
+        at_most=at_most,
     )
 
 
@@ -397,4 +399,28 @@ def _deepest_places(
     )  # fmt: skip
     seconds = np.zeros(apart.shape)
     seconds[apart] = alone.compute
+    return seconds
+
+
+def _taps_beside(
+    task: Task, batch: Floats, traffic: Floats, device: Device, coefficients: Coefficients
+) -> Floats | None:
+    """Arithmetic of an input gradient with the taps beside its few channels [s].
+
+    Their shares are added up later; on matrix units of half precision it serves where patches do
+    not overlap, and nothing is added.
+    """
+    s = task.sizes
+    channels = s["c_in"] / s["groups"]
+    few = (channels < CHANNEL_BLOCK) & ((task.dtype in FULL) | (s["steps"] == s["taps"]))
+    if not few.any():
+        return None
+    rows, depth = s["n"] * s["outputs"], s["c_out"] / s["groups"]
+    m, n, k, batch = (size[few] for size in (rows, channels * s["taps"], depth, batch))
+    beside = gemm_parts(
+        m, n, k, batch, task.element, task.element, device, coefficients,
+        traffic=traffic[few], splits=_splits(task),
+    )  # fmt: skip
+    seconds = np.full(few.shape, np.inf)
+    seconds[few] = beside.compute
     return seconds

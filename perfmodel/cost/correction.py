@@ -14,10 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-_CHUNK = 16384
-_POINT_CHUNK = 256
+# Operators at a time: what the caches of a core hold, and the calls of NumPy do not outweigh.
+_CHUNK = 20480
+_POINT_CHUNK = 64
 _FEW = 384
 """Rows up to which all trees are walked at once."""
+_ADDED = 16
+"""Trees that are added up in single precision before they join the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,26 +49,38 @@ class Trees:
         if features.shape[0] <= _FEW:
             return self._few(features)
         answer = np.full(features.shape[0], float(self.base[0]))
-        used, cuts, places = self._questions()
-        for start in range(0, features.shape[0], _CHUNK):
-            columns = np.ascontiguousarray(features[start : start + _CHUNK, used].T, np.float32)
-            steps = _steps(columns, cuts)
-            part = answer[start : start + _CHUNK]
-            yes = np.empty(part.size, dtype=np.bool_)
-            for rows, above, leaves in zip(*places, self.leaves, strict=True):
-                leaf = np.zeros(part.size, dtype=np.uint8)
-                for row, step in zip(rows, above, strict=True):
-                    leaf += leaf
-                    np.greater(steps[row], step, out=yes)
-                    leaf |= yes.view(np.uint8)
-                part += leaves.take(leaf)
+        used, cuts, questions = self._questions()
+        for part in np.array_split(np.arange(answer.size), -(-answer.size // _CHUNK)):
+            here = slice(part[0], part[-1] + 1)
+            columns = np.ascontiguousarray(features[here, used].T, np.float32)
+            self._add(answer[here], _steps(columns, cuts), questions)
         return answer
+
+    def _add(
+        self, answer: Floats, steps: NDArray[np.uint8], questions: list[list[tuple[int, int]]]
+    ) -> None:
+        """Add the trees to ``answer``, in memory that is used again and again."""
+        count = answer.size
+        yes, leaf = np.empty(count, np.bool_), np.empty(count, np.uint8)
+        place, value = np.empty(count, np.intp), np.empty(count, np.float32)
+        some = np.zeros(count, np.float32)
+        for number, (asked, leaves) in enumerate(zip(questions, self.leaves, strict=True), 1):
+            leaf.fill(0)
+            for row, step in asked:
+                leaf += leaf
+                np.greater(steps[row], step, out=yes)
+                leaf |= yes.view(np.uint8)
+            place[:] = leaf
+            leaves.take(place, out=value, mode="wrap")  # in range: any mode is right, this is fast
+            some += value
+            if number % _ADDED == 0:
+                answer += some
+                some.fill(0.0)
+        answer += some
 
     def _questions(
         self,
-    ) -> tuple[
-        NDArray[np.int32], list[NDArray[np.float32]], tuple[list[list[int]], list[list[int]]]
-    ]:
+    ) -> tuple[NDArray[np.int32], list[NDArray[np.float32]], list[list[tuple[int, int]]]]:
         """Features asked about, each one's limits in order, and every question by place in both.
 
         Asked of small integers, how many limits a value is above, a question takes a fifth of the
@@ -74,14 +89,14 @@ class Trees:
         used, rows = np.unique(self.asked, return_inverse=True)
         rows = rows.reshape(self.asked.shape)
         cuts: list[NDArray[np.float32]] = []
-        above = np.zeros(self.asked.shape, dtype=np.int64)
+        above = np.zeros(self.asked.shape, dtype=np.intp)
         for row in range(used.size):
             here = rows == row
             mine, at = np.unique(self.limits[here], return_inverse=True)
             cuts.append(mine)
             above[here] = at
-        asked, steps = ([[int(x) for x in tree] for tree in table] for table in (rows, above))
-        return used, cuts, (asked, steps)
+        trees = zip(rows.tolist(), above.tolist(), strict=True)
+        return used, cuts, [list(zip(here, step, strict=True)) for here, step in trees]
 
     def _few(self, features: Floats) -> Floats:
         """The same, all trees at once: for few rows the calls of NumPy cost more than the work."""
@@ -97,9 +112,11 @@ class Trees:
 def _steps(columns: NDArray[np.float32], cuts: list[NDArray[np.float32]]) -> NDArray[np.uint8]:
     """How many of its feature's limits every value is above, shape (F, N)."""
     steps = np.zeros(columns.shape, dtype=np.uint8)
+    yes = np.empty(columns.shape[1], np.bool_)
     for row, limits in enumerate(cuts):
         for limit in limits:
-            steps[row] += columns[row] > limit
+            np.greater(columns[row], limit, out=yes)
+            steps[row] += yes.view(np.uint8)
     return steps
 
 
@@ -138,18 +155,23 @@ class Smooth:
         # Distances of numbers far from zero would drown in single precision.
         middle = self.points.mean(axis=0, dtype=np.float64)
         inner = ((features[:, self.columns] / self.scales - middle) * root).astype(np.float32)
-        points = ((self.points - middle) * root).astype(np.float32).T
-        squares = np.sum(points**2, axis=0)
-        points = points * np.float32(-2.0)
+        points = ((self.points - middle) * root).astype(np.float32)
+        # |x - p|^2 as one product: (x, 1, |x|^2) . (-2 p, |p|^2, 1).
+        beside = np.ones((2, points.shape[0]), np.float32)
+        beside[0] = np.sum(points**2, axis=1)
+        right = np.vstack([points.T * np.float32(-2.0), beside])
+        squares = np.sum(inner**2, axis=1)
+        left = np.column_stack([inner, np.ones_like(squares), squares])
         answer = np.empty(features.shape[0])
-        for start in range(0, inner.shape[0], _POINT_CHUNK):
-            x = inner[start : start + _POINT_CHUNK]
-            d = x @ points
-            d += squares
-            d += np.sum(x**2, axis=1)[:, None]
+        distances = np.empty((_POINT_CHUNK, points.shape[0]), np.float32)
+        decays = np.empty_like(distances)
+        for start in range(0, answer.size, _POINT_CHUNK):
+            x = left[start : start + _POINT_CHUNK]
+            d, decay = distances[: len(x)], decays[: len(x)]
+            np.matmul(x, right, out=d)
             np.maximum(d, np.float32(0.0), out=d)
             np.sqrt(d, out=d)
-            decay = np.negative(d)
+            np.negative(d, out=decay)
             np.exp(decay, out=decay)
             d += np.float32(1.0)
             d *= decay

@@ -89,7 +89,7 @@ def features(
         _rows(task, device, parts, columns)
     return (
         tuple(columns.names),
-        np.column_stack(columns.values),
+        np.stack(columns.values).T,  # a column lies together
         np.asarray(columns.smooth),
     )
 

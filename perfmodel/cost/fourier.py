@@ -85,15 +85,16 @@ class Lines(NamedTuple):
 
 def factors(length: Floats) -> tuple[Floats, Floats]:
     """The largest prime factor up to 127, and what is left when all of those are divided out."""
-    left = np.asarray(length, dtype=np.float64).copy()
-    largest = np.ones_like(left)
+    lengths, places = np.unique(np.asarray(length, dtype=np.float64), return_inverse=True)
+    left, largest = lengths.copy(), np.ones_like(lengths)
     for prime in PRIMES:
-        divides = left % prime == 0.0
-        while np.any(divides):
-            left = np.where(divides, left / prime, left)
-            largest = np.where(divides, float(prime), largest)
-            divides = left % prime == 0.0
-    return largest, left
+        quotient = left / prime
+        divided = np.flatnonzero(quotient == np.floor(quotient))
+        largest[divided] = prime
+        while divided.size:
+            left[divided] /= prime
+            divided = divided[left[divided] % prime == 0.0]
+    return largest[places], left[places]
 
 
 def lines(length: Floats) -> Lines:

@@ -125,7 +125,7 @@ def gemm_parts(
     even : array, optional
         Largest power of two that divides every row in memory [elements].
     splits : tuple of int
-        Parts that ``k`` may be cut into.
+        Parts that ``k`` may be cut into, the first of them 1.
     tiles : tuple of tuple of int
         Tiles that the library has.
     along_k : bool
@@ -209,25 +209,19 @@ def _chunk(
     tiles = np.ceil(m / rows) * (np.ceil(n / columns) * batch)
     parts = _parts(splits, tiles, k, device.units)
     turns = tiles * (parts / device.units)
-    more = np.where(turns > 1.0, c["queue_seconds"], 0.0)
     time = np.ceil(turns)
     if c["wave_blur"] > 0.0:
         time -= c["wave_blur"] * (time - turns)
-    time = np.where(turns > 1.0, time, 1.0)
+    np.maximum(time, 1.0, out=time)
     depth = np.ceil(k / parts / 32.0) * 32.0
     time *= depth * (per_element * slower) + end
     if c["step_wait_cycles"] > 0.0:
         wait = c["step_wait_cycles"] * np.sqrt(rows * columns / WAITING_TILE) / device.clock
-        time = np.maximum(time, depth * wait + end)
+        np.maximum(time, depth * wait + end, out=time)
     if np.isfinite(c["shared_bytes_per_second"]):
-        time = np.maximum(time, tiles * parts * depth * (taken / c["shared_bytes_per_second"]))
-    if splits != (1,):
-        split = np.array([one != 1 for one in splits])
-        parts = np.broadcast_to(parts, time.shape)[:, split]
-        sums = c["split_overhead_seconds"] + parts * (
-            m * n * batch * (4.0 / c["split_bytes_per_second"])
-        )
-        more[:, split] = np.where((parts > 1.0) & (k >= 128.0 * parts), sums, np.inf)
+        fed = tiles * (taken / c["shared_bytes_per_second"])
+        np.maximum(time, fed * (parts * depth), out=time)
+    more = _once(turns, parts, m * n * batch, k, c)
     total = (np.maximum(time, memory) + more).reshape(-1, m.size)
     best = np.argmin(total, axis=0)
     each = np.arange(m.size)
@@ -244,6 +238,20 @@ def _chunk(
     thin = (is_thin(m, n, k, batch, device) | alone) & (queued == 0.0)
     sizes = (m, n, k, batch, traffic)
     return _few_rows(whole, sizes, queued, thin, outside, device, c, len(shapes) * len(splits))
+
+
+def _once(
+    turns: Floats, parts: Floats, results: Floats, k: Floats, c: Mapping[str, float]
+) -> Floats:
+    """What a form takes once [s], shape (tiles, splits, N): the queue, or the sum of the parts."""
+    more = np.empty(turns.shape)
+    more[:, :1] = np.where(turns[:, :1] > 1.0, c["queue_seconds"], 0.0)
+    if turns.shape[1] > 1:
+        parts = parts[:, 1:]
+        sums = parts * (results * (4.0 / c["split_bytes_per_second"]))
+        sums += c["split_overhead_seconds"]
+        more[:, 1:] = np.where((parts > 1.0) & (k >= 128.0 * parts), sums, np.inf)
+    return more
 
 
 def _few_rows(

@@ -16,4 +16,5 @@ def test_both_walks_agree():
     features = rng.normal(size=(correction._FEW + 200, 7))
     many = trees(features)
     few = np.concatenate([trees(part) for part in np.array_split(features, 4)])
-    np.testing.assert_allclose(few, many, rtol=0, atol=1e-12)
+    # Some trees at a time are added up in single precision.
+    np.testing.assert_allclose(few, many, rtol=0, atol=1e-5)
