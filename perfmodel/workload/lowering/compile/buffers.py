@@ -51,6 +51,10 @@ class Buffer:
         How its loop and its memory go through its axes, where that is not the logical order.
     sizes : tuple of int
         Of the loops that go through a map, where they are not those of its axes.
+    last : bool
+        Whether an image lies channels last.
+    crossed : bool
+        Whether a sum runs over several axes and neighbours in memory are not along the last one.
     """
 
     value: Value
@@ -65,6 +69,14 @@ class Buffer:
     whole: tuple[int, ...] = ()
     turn: Turn | None = None
     sizes: tuple[int, ...] = ()
+    last: bool = False
+    crossed: bool = False
+
+    @property
+    def grouped(self) -> bool:
+        """Whether it sums several channels of an image together, and not all of them."""
+        shape, over = self.operand, self.value.over
+        return len(shape) == 4 and over == (2, 3) and shape[1] > 1 and shape[2] > 1 < shape[3]
 
     @property
     def fusable(self) -> bool:

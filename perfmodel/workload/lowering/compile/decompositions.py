@@ -132,16 +132,14 @@ def group_norm(graph: Graph, site: Site, args: Sequence[int]) -> Values:
     wide = compute_dtype(value.dtype)
     groups = max(1, int(site.attribute("group", site.attribute("num_groups", 1))))
     batch, channels = value.shape[0], value.shape[1]
-    folded = graph.view(x, (batch, groups, value.numel // max(1, batch * groups)))
-    moments = graph.reduce("moments", folded, (2,), wide, keepdim=True, operations=4)
-    rstd = graph.map("rstd", (moments,), (batch, groups, 1), wide, 4)
+    inner = value.numel // max(1, batch * channels)
+    folded = graph.view(x, (batch, groups, channels // groups, inner))
+    moments = graph.reduce("moments", folded, (2, 3), wide, keepdim=True, operations=4)
+    rstd = graph.map("rstd", (moments,), (batch, groups, 1, 1), wide, 4)
     lead = (batch, channels, *(1 for _ in value.shape[2:]))
     spread = [_spread(graph, stat, lead) for stat in (moments, rstd)]
     affine = [graph.view(arg, lead[1:]) for arg in args[1:] if _fits(graph, arg, lead[1:])]
-    # one scale and one shift for each image and channel
-    scale = graph.map("scale", (spread[1], *affine[:1]), lead, wide, 2, heavy=True)
-    shift = graph.map("shift", (spread[0], scale, *affine[1:]), lead, wide, 2, heavy=True)
-    out = graph.map("group_norm", (x, scale, shift), value.shape, site.outputs[0].dtype, 2)
+    out = graph.map("group_norm", (x, *spread, *affine), value.shape, site.outputs[0].dtype, 4)
     stats = tuple(
         graph.view(stat, tensor.shape)
         for stat, tensor in zip((moments, rstd), site.outputs[1:], strict=False)
@@ -150,22 +148,34 @@ def group_norm(graph: Graph, site: Site, args: Sequence[int]) -> Values:
 
 
 def group_norm_backward(graph: Graph, site: Site, args: Sequence[int]) -> Values:
-    """Two sums for each image and channel; from them all three gradients."""
-    grad, x = args[0], args[1]
+    """Two sums for each image and channel, two for each group; from them all three gradients."""
+    grad, x, mean, rstd, *weight = args[:5]
     value = graph.values[x]
     wide = compute_dtype(value.dtype)
-    lead = (value.shape[0], value.shape[1], *(1 for _ in value.shape[2:]))
-    over = range(2, len(value.shape))
+    batch, channels = value.shape[:2]
+    groups = graph.values[mean].shape[-1]
+    lead = (batch, channels, *(1 for _ in value.shape[2:]))
+    each = (batch, groups, channels // groups)
     product = graph.map("mul", (grad, x), value.shape, wide, 1)
-    sums = [graph.reduce("sum", term, over, wide, keepdim=True) for term in (product, grad)]
-    small = [graph.map("fold", (*sums, *args[2:]), lead, wide, 4) for _ in range(2)]
-    out = graph.map("group_norm_backward", (grad, x, *small), value.shape,
+    over = range(2, len(value.shape))
+    sums = [graph.reduce("sum", term, over, wide, keepdim=False) for term in (product, grad)]
+    scaled = [graph.map("mul", (total, *weight), lead[:2], wide, 1) for total in sums]
+    grouped = [
+        graph.reduce("sum", graph.view(term, each), (2,), wide, keepdim=False) for term in scaled
+    ]
+    second = graph.map("fold", (*grouped, mean, rstd), each[:2], wide, 6)
+    third = graph.map("fold", (second, grouped[1], mean, rstd), each[:2], wide, 5)
+    spread = [_spread(graph, stat, lead) for stat in (rstd, second, third)]
+    scale = [graph.view(one, (1, *lead[1:])) for one in weight]
+    out = graph.map("group_norm_backward", (grad, x, *spread, *scale), value.shape,
                     site.outputs[0].dtype, 5)  # fmt: skip
+    stats = [graph.view(stat, (*each[:2], 1)) for stat in (mean, rstd)]
+    rows = [graph.view(total, each) for total in sums]
+    centred = graph.map("centred", (*rows, *stats), each, wide, 3)
     rest = []
-    for total, tensor in zip(sums, site.outputs[1:], strict=False):
-        rows = graph.view(total, lead[:2])
-        sum_ = graph.reduce("sum", rows, (0,), wide, keepdim=False)
-        rest.append(_as(graph, graph.view(sum_, tensor.shape), tensor.dtype))
+    for term, tensor in zip((centred, rows[1]), site.outputs[1:], strict=False):
+        total = graph.reduce("sum", term, (0,), wide, keepdim=False)
+        rest.append(_as(graph, graph.view(total, tensor.shape), tensor.dtype))
     return (out, *rest)
 
 

@@ -321,6 +321,8 @@ def _group(
     phase: str,
 ) -> None:
     """One group: its kernel and its call."""
+    first_node = members[0].value.node
+    out.calls += [HostCall("view", first_node, (), phase, 2)] * members[0].value.calls
     call = len(out.calls)
     if all(member.value.name in UNWRITTEN for member in members):
         return

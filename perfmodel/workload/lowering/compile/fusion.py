@@ -282,10 +282,11 @@ def _reads_fit(one: Group, two: Group, buffers: Sequence[Buffer]) -> bool:
     """Whether ``two`` reads every result of ``one`` where the same thread has written it.
 
     A reordered read is accepted while one of the two is a single map, whose loops can be turned;
-    all its reads must then be turned alike.
+    all its reads must then be turned alike. Behind a sum, maps of one shape are turned together.
     """
     made = {buffers[place].value.number: place for place in one.members}
     single = len(two.members) == 1 and not two.is_reduction
+    maps = not two.is_reduction and len({buffers[at].value.shape for at in two.members}) == 1
     turns = single or (len(one.members) == 1 and not one.is_reduction)
     for place in two.members:
         buffer = buffers[place]
@@ -295,6 +296,8 @@ def _reads_fit(one: Group, two: Group, buffers: Sequence[Buffer]) -> bool:
                 continue
             source = buffers[made[read.buffer]]
             copied = buffer.value.name == "channels_last" and _other_loops(source, buffer)
+            if _grouped_apart(source, buffer):
+                return False
             if read.places == written_at(source, total) and not copied:
                 continue
             if read.places[:1] == (DEALT,):
@@ -302,7 +305,7 @@ def _reads_fit(one: Group, two: Group, buffers: Sequence[Buffer]) -> bool:
             whole = source.numel == total
             if whole and turns and not _other_loops(source, buffer):
                 continue
-            if not (single and _turned_alike(one, source, buffer, read)):
+            if not (maps and _turned_alike(one, source, buffer, read)):
                 return False
     return True
 
@@ -338,6 +341,20 @@ def _other_loops(one: Buffer, two: Buffer) -> bool:
     sizes = [_axes(replace(one, operand=())), _axes(two)]
     many = min(map(len, sizes)) >= MANY_AXES or bool(two.sizes)
     return (many or one.turn is not None or two.turn is not None) and sizes[0] != sizes[1]
+
+
+def _grouped_apart(one: Buffer, two: Buffer) -> bool:
+    """Whether sums of groups of channels and a map of the image do not go together.
+
+    The map finds the sum of a channel's group by a division, which is no write of the sum's own
+    loop; where channels lie last its loop goes another way as well.
+    """
+    summed, image = (one, two) if one.reduced > 1 else (two, one)
+    if summed.reduced == 1 or image.numel != summed.numel * summed.reduced:
+        return False
+    if image.last and summed.crossed and _axes(one) != _axes(two):
+        return True
+    return summed is one and one.grouped and _axes(one) != _axes(two)
 
 
 def _turned_alike(one: Group, source: Buffer, buffer: Buffer, read: Read) -> bool:

@@ -66,6 +66,8 @@ class Value:
         Elements of its memory where strides are rounded up; 0 where they are not.
     beside : tuple of int
         Operands that the operator is handed and its kernel does not read.
+    calls : int
+        Calls before its own that launch nothing.
     """
 
     number: int
@@ -88,6 +90,7 @@ class Value:
     layout: str = ""
     room: int = 0
     beside: tuple[int, ...] = ()
+    calls: int = 0
 
     @property
     def numel(self) -> int:
@@ -122,7 +125,8 @@ class Graph:
     ``autocast`` is the format of the autocast context that the model runs in, if any; ``saved``
     are operands of attention that the backward pass reads; ``joint`` says that forward and backward
     are traced together (torch/_functorch/partitioners.py, ``fx_graph_cse``, runs on these only);
-    ``again`` that the current node is a checkpointed one that the backward pass repeats.
+    ``again`` that the current node is a checkpointed one that the backward pass repeats; ``views``
+    counts views that are called like operators and have not been given to a value yet.
     """
 
     values: list[Value] = field(default_factory=list)
@@ -133,6 +137,7 @@ class Graph:
     joint: bool = False
     again: bool = False
     saved: set[int] = field(default_factory=set)
+    views: int = 0
 
     def add(
         self, kind: str, inputs: Sequence[int], shape: Sequence[int], dtype: str, name: str,

@@ -15,7 +15,7 @@ TWICE: Final = frozenset(
 
 COUNTED: Final = MappingProxyType(
     {
-        "batch_norm": 24, "cat": 6, "sin": 4, "cos": 4, "roll": 8, "constant_pad_nd": 10,
+        "batch_norm": 24, "cat": 6, "sin": 4, "cos": 4, "roll": 18, "constant_pad_nd": 10,
         "norm": 9, "rstd": 7,
     }
 )  # fmt: skip

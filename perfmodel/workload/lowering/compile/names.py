@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from perfmodel.workload.lowering.compile.complexes import is_complex, scattered
 from perfmodel.workload.lowering.compile.graph import Graph
 from perfmodel.workload.lowering.compile.views import view_value
 from perfmodel.workload.lowering.site import Site, numel
@@ -92,6 +93,8 @@ class Names:
             shape, dtype = graph.values[old].shape, graph.values[old].dtype
             if graph.values[old].numel == graph.values[value].numel:
                 self.write(parent, graph.view(value, shape))
+            elif is_complex(dtype):
+                self.write(parent, scattered(graph, old, value))
             else:
                 self.write(
                     parent,

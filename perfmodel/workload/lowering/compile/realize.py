@@ -108,6 +108,9 @@ class Realizer:
             if value.kind != "source":
                 found += self._moments(value) or [self._buffer(self._widened(value))]
                 self._follow_order(found[-1])
+                found[-1] = replace(
+                    found[-1], last=self.orders.is_last(number), crossed=self._is_crossed(found[-1])
+                )
         return found
 
     def _stays_in_call(self, value: Value) -> bool:
@@ -346,21 +349,38 @@ class Realizer:
         So they are in most of the operands that are read along all axes
         (torch/_inductor/ir.py, ``Reduction.num_splits``).
         """
+        over = buffer.value.over
         if buffer.value.kind != "reduce":
             return True
-        operand, over = buffer.value.inputs[0], buffer.value.over
+        found = [1 in (steps[axis] for axis in over) for steps in self._strides(buffer)]
+        if not found:
+            shape = self.graph.values[buffer.value.inputs[0]].shape
+            return all(size == 1 for size in shape[max(over, default=-1) + 1 :])
+        return 2 * sum(found) > len(found)
+
+    def _is_crossed(self, buffer: Buffer) -> bool:
+        """Whether neighbours along the last axis of several that are summed lie apart."""
+        if buffer.value.kind != "reduce":
+            return False
+        shape = self.graph.values[buffer.value.inputs[0]].shape
+        axes = [axis for axis in buffer.value.over if shape[axis] > 1]
+        found = [steps[axes[-1]] > 1 for steps in self._strides(buffer)] if len(axes) > 1 else []
+        return 2 * sum(found) > len(found)
+
+    def _strides(self, buffer: Buffer) -> list[list[int]]:
+        """Strides of a sum's operands that are read along all axes; 0 along axes of one element."""
+        operand = buffer.value.inputs[0]
         shape = self.graph.values[operand].shape
         loop = _Loop([], [])
         self._visit(operand, corners(shape), buffer.numel * buffer.reduced, loop)
-        found: list[bool] = []
+        found: list[list[int]] = []
         for number, key in loop.leaves:
             start, *places = self.orders.offsets(number, key[-len(shape) - 1 :])
             strides = [abs(place - start) for place in places]
             if all(stride for stride, size in zip(strides, shape, strict=True) if size > 1):
-                found.append(any(strides[axis] == 1 for axis in over if shape[axis] > 1))
-        if not found:
-            return all(size == 1 for size in shape[max(over, default=-1) + 1 :])
-        return 2 * sum(found) > len(found)
+                sized = zip(strides, shape, strict=True)
+                found.append([stride if size > 1 else 0 for stride, size in sized])
+        return found
 
     def straight(self, buffer: Buffer, read: Read) -> bool:
         """Whether a loop reads each element where it writes the one that it makes of it."""

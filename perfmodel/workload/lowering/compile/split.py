@@ -17,7 +17,8 @@ from perfmodel.workload.lowering.device import Device
 WARP: Final = 32
 MOST_EACH: Final = 512
 NO_SPLIT: Final = 8192
-_STAGES: Final = 4
+_STAGES: Final = 8
+_DEEPER: Final = 4
 
 
 def stages(numel: int, reduced: int, chip: Device, *, inner: bool) -> int:
@@ -107,5 +108,31 @@ def staged(buffer: Buffer, chip: Device, *, inner: bool) -> list[Buffer]:
         nodes=(buffer.value.node,),
     )
     if buffer.value.name == "moments" and parts < buffer.reduced:
-        return [partial, *staged(final, chip, inner=inner)]  # these split again
-    return [partial, final]
+        return [*_parts(partial, chip), *staged(final, chip, inner=inner)]
+    return [*_parts(partial, chip), final]
+
+
+def _parts(partial: Buffer, chip: Device) -> list[Buffer]:
+    """A first stage; one of groups of channels that lie last splits again, as strided sums do."""
+    parts = stages(partial.numel, partial.reduced, chip, inner=False) if partial.crossed else 1
+    if parts == 1:
+        return [partial]
+    numel, width = partial.numel * parts, 4
+    number = partial.value.number - _DEEPER
+    deeper = replace(
+        partial,
+        value=replace(partial.value, number=number),
+        numel=numel,
+        reduced=max(2, -(-partial.reduced // parts)),
+        written=numel * width,
+    )
+    rest = replace(
+        partial,
+        reduced=parts,
+        reads=(Read(number, tuple(samples(numel).tolist()), numel * width),),
+        operations=float(numel),
+        steps=(partial.value.name,),
+        nodes=(partial.value.node,),
+        whole=(),
+    )
+    return [deeper, rest]

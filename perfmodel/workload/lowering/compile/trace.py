@@ -13,8 +13,8 @@ from typing import Final
 
 import numpy as np
 
+from perfmodel.workload.lowering.compile import complexes, scatter
 from perfmodel.workload.lowering.compile import decompositions as parts
-from perfmodel.workload.lowering.compile import scatter
 from perfmodel.workload.lowering.compile.autocast import autocast_format, cast_product
 from perfmodel.workload.lowering.compile.buffers import base_of
 from perfmodel.workload.lowering.compile.calls import extern
@@ -23,6 +23,7 @@ from perfmodel.workload.lowering.compile.limits import ANGLES
 from perfmodel.workload.lowering.compile.names import Names
 from perfmodel.workload.lowering.compile.padding import padded
 from perfmodel.workload.lowering.compile.places import follow
+from perfmodel.workload.lowering.compile.turned import attended_straight
 from perfmodel.workload.lowering.compile.views import repeated, view_value
 from perfmodel.workload.lowering.eager.conv import convolution_backward
 from perfmodel.workload.lowering.eager.gemm import is_odd_transposed
@@ -62,7 +63,9 @@ def trace(program: Program, sites: Iterable[Site], *, channels_last: bool) -> tu
 def _node(names: Names, site: Site, *, channels_last: bool) -> None:
     graph, name = names.graph, site.name
     group = group_of(name).rstrip("_0123456789")
+    complex_ = complexes.touches(site)
     if group == "view" and site.inputs:
+        graph.views += complex_
         for place, tensor in enumerate(site.outputs):
             parent = site.node.inputs[0]
             value = view_value(graph, site, names.get(parent), place)
@@ -80,7 +83,11 @@ def _node(names: Names, site: Site, *, channels_last: bool) -> None:
     if group == "attention":
         later = zip(site.node.inputs[:3], args, strict=False)
         graph.saved |= {arg for name, arg in later if name in names.later}
-    results = _values(names, site, group, args, channels_last=channels_last)
+    called = None
+    if complex_:
+        whole = base_of(graph, args[0]).number if args else -1
+        called = complexes.called(graph, site, args, whole)
+    results = called or _values(names, site, group, args, channels_last=channels_last)
     in_place = name.endswith("_") and not name.endswith("__") and site.inputs
     if in_place:
         names.write(site.node.inputs[0], results[0])
@@ -195,6 +202,9 @@ def _map(graph: Graph, site: Site, args: list[int]) -> list[int]:
         return [graph.map("dropout", (args[0], keep), outs[0].shape, outs[0].dtype, 2), keep]
     if name in ("copy", "_copy_from") and len(args) > 1:
         args = args[1:2]
+    same = _unchanged(graph, site, name, args)
+    if same:
+        return same
     if name in ("cat", "stack") and len(args) > scatter.JOINED:
         return [scatter.joined(graph, args, outs[0].shape, outs[0].dtype, site.node.name)]
     if name == "cat" and len(set(args)) == 1 and len(args) > 1:
@@ -208,6 +218,23 @@ def _map(graph: Graph, site: Site, args: list[int]) -> list[int]:
         graph.map(name, args, t.shape, t.dtype, each, arguments=(numbers, place))
         for place, t in enumerate(outs)
     ]
+
+
+def _unchanged(graph: Graph, site: Site, name: str, args: list[int]) -> list[int]:
+    """The operand itself of a step that changes nothing; empty where it does.
+
+    Padding by nothing, joining to nothing (a copy that lies as its operand does), a copy of what
+    attention has left in that order (torch/_inductor/fx_passes/post_grad.py, ``remove_noop_ops``).
+    """
+    out = (site.outputs or site.inputs[:1])[0]
+    if name == "constant_pad_nd" and out.shape == graph.values[args[0]].shape:
+        return args[:1]
+    if name == "cat":
+        full = [arg for arg in args if graph.values[arg].numel]
+        if len(full) == 1 < len(args):
+            return [graph.map("to", full, out.shape, out.dtype, 0)]
+    straight = name == "clone" and out.layout == "contiguous"
+    return args[:1] if straight and attended_straight(graph, args[0]) else []
 
 
 def _product(graph: Graph, site: Site, args: list[int]) -> list[int]:

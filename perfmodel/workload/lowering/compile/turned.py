@@ -27,6 +27,7 @@ from perfmodel.workload.lowering.compile.graph import (
     permuted,
 )
 from perfmodel.workload.lowering.compile.places import Places, behind, broadcasts, follow
+from perfmodel.workload.lowering.eager.names import group_of
 
 Axes = tuple[int, ...]
 
@@ -119,6 +120,25 @@ def _first_decides(reads: Sequence[Sequence[int]], one: int, two: int) -> int:
         if first and second and first != second:
             return -1 if first < second else 1
     return two - one
+
+
+def attended_straight(graph: Graph, number: int) -> bool:
+    """Whether a view of what attention answers lies in memory in the view's own order.
+
+    Its result lies as its query does (torch/_meta_registrations.py, ``alloc_with_matching_layout``)
+    and the query as the compiler's decompositions leave it.
+    """
+    shape = graph.values[number].shape
+    base, points = behind(graph, number, corners(shape))
+    if base.kind != "extern" or group_of(base.name) != "attention" or base.number == number:
+        return False
+    query = base.inputs[0]
+    if graph.values[query].shape != base.shape:
+        return False
+    reads = [_strides(graph, query, corners(base.shape), {})]
+    axes = _outer_first(len(base.shape), partial(_first_decides, reads))
+    places = memory(base.shape, axes, points)
+    return bool((places == corners(shape)).all())
 
 
 def is_turned(shape: Shape, axes: Axes) -> bool:
