@@ -99,8 +99,7 @@ def repacking(task: Task) -> tuple[Floats, Floats, Floats, Floats]:
     copied = np.minimum(kernels, 1.0)
     if first:
         copied = np.maximum(copied * (s["taps"] > 1.0), uneven)
-    one_tap = weights / (1.0 if "depth" in s else s["taps"])  # volumes come closer without
-    return moved, kernels + copied, copied * weights, uneven * one_tap
+    return moved, kernels + copied, copied * weights, uneven * weights / s["taps"]
 
 
 def pointwise(task: Task) -> Floats:
@@ -141,7 +140,7 @@ def convolution(task: Task, device: Device, coefficients: Coefficients) -> Parts
     forms: list[tuple[Parts, NDArray[np.bool_] | bool]] = [
         (_implicit(task, device, coefficients), True)
     ]
-    if "spectrum_passes" in coefficients and "depth" not in s:
+    if "spectrum_passes" in coefficients:
         spectral = spectral_parts(s, task.words["direction"], device, coefficients)
         forms.append((spectral, is_spectral(s, task.words["direction"])))
     plain = is_point(s)
@@ -371,7 +370,7 @@ def _splits(task: Task) -> tuple[int, ...]:
     """
     if task.words["direction"] == "wgrad":
         return MANY_SPLITS
-    return (1,) if task.words["direction"] == "fwd" and "depth" not in task.sizes else SPLITS
+    return (1,) if task.words["direction"] == "fwd" else SPLITS
 
 
 def _deepest_places(

@@ -95,8 +95,8 @@ class Trees:
             mine, at = np.unique(self.limits[here], return_inverse=True)
             cuts.append(mine)
             above[here] = at
-        trees = zip(rows.tolist(), above.tolist(), strict=True)
-        return used, cuts, [list(zip(here, step, strict=True)) for here, step in trees]
+        pairs = np.stack([rows, above], axis=-1).tolist()
+        return used, cuts, [[(row, step) for row, step in tree] for tree in pairs]
 
     def _few(self, features: Floats) -> Floats:
         """The same, all trees at once: for few rows the calls of NumPy cost more than the work."""

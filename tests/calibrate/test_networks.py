@@ -249,6 +249,23 @@ def test_crossed_operators_are_described_as_rows_are(kernels):
         )
 
 
+def test_crossed_volumes_take_depth_and_sides_of_one_image():
+    rng = np.random.default_rng(7)
+    rows = []
+    for number in range(60):
+        side = int(rng.integers(7, 60))
+        record = {
+            "op": "conv3d", "dtype": "bf16", "n": 2, "c_in": 16, "d": 2 * side, "h": side, "w": side,
+            "c_out": int(16 * rng.integers(1, 9)), "kernel": 3, "stride": 1, "padding": 1,
+            "groups": 1, "layout": "nhwc", "pass": "fwd",
+        }  # fmt: skip
+        rows.append(Row(record, 1.0, 1.0, 1.0, "graph", f"volume{number}", "conv3d.csv"))
+    ((_, found),) = crossed(samples_of(rows, CHIP).values(), CHIP, rng).items()
+    assert all(row.record["d"] == 2 * row.record["h"] for row in found.rows)
+    filters = {row.record["h"]: row.record["c_out"] for row in rows}
+    assert sum(row.record["c_out"] != filters[row.record["h"]] for row in found.rows) > 50
+
+
 def test_a_filter_larger_than_its_image_is_left_out(kernels):
     one = next(iter(kernels.values()))
     wide = one.rows[0].record | {"kernel": 65, "padding": 0, "h": 128, "w": 128}
