@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
+from perfmodel.workload.lowering.compile.attended import with_fused_attention
 from perfmodel.workload.lowering.compile.buffers import Buffer, base_of
 from perfmodel.workload.lowering.compile.fusion import fuse
 from perfmodel.workload.lowering.compile.graph import Graph
@@ -46,6 +47,7 @@ BREAKS: Final = frozenset(("_local_scalar_dense", "is_nonzero"))
 def lower_compiled(program: Program, stack: Stack, device: Device | None = None) -> Lowered:
     """Forward and backward compiled, each one graph; the optimizer's step as the stack says."""
     chip = H100 if device is None else device
+    program = with_fused_attention(program)
     _, strides = follow(program)  # of a product the library asks how its factors lie
     every = [
         replace(site, axes=tuple(axis_of(tensor, strides) for tensor in site.inputs))
