@@ -347,14 +347,16 @@ def _grouped_apart(one: Buffer, two: Buffer) -> bool:
     """Whether sums of groups of channels and a map of the image do not go together.
 
     The map finds the sum of a channel's group by a division, which is no write of the sum's own
-    loop; where channels lie last its loop goes another way as well.
+    loop; one in front that reads a value a channel keeps loops apart that the sum has in one. Where
+    channels lie last the map's loop goes another way as well.
     """
     summed, image = (one, two) if one.reduced > 1 else (two, one)
     if summed.reduced == 1 or image.numel != summed.numel * summed.reduced:
         return False
     if image.last and summed.crossed and _axes(one) != _axes(two):
         return True
-    return summed is one and one.grouped and _axes(one) != _axes(two)
+    spread = summed is one or any(read.bytes < image.numel for read in image.reads)
+    return summed.grouped and spread and _axes(one) != _axes(two)
 
 
 def _turned_alike(one: Group, source: Buffer, buffer: Buffer, read: Read) -> bool:

@@ -47,8 +47,8 @@ def takes(value: Value) -> bool:
 
 
 def is_bias(value: Value) -> bool:
-    """Whether a map is the bias of a matrix product."""
-    return value.kind == "map" and value.name.endswith(" bias")
+    """Whether a map is the bias of a matrix product or convolution: it is part of the operator."""
+    return value.kind == "map" and (value.name == "bias" or value.name.endswith(" bias"))
 
 
 def needed(graph: Graph, wanted: Iterable[int], stop: Iterable[int] = ()) -> set[int]:
