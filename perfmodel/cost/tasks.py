@@ -235,7 +235,7 @@ def _kernels(
         step = 16.0 / bytes_per_element(dtype)
         odd = np.zeros(sizes["n"].shape, dtype=np.bool_)
         for row in (sizes["n"], *row_lengths(sizes, words)):
-            odd |= (row % step > 0) & (row > 1)  # single elements follow each other
+            odd |= _uneven(row, step) & (row > 1)  # single elements follow each other
         yield f"gemm-{rate}", ~batched & ~odd
         yield f"gemm_odd-{rate}", ~batched & odd
         yield f"gemm_batched-{rate}", batched & ~odd
@@ -256,8 +256,9 @@ def _kernels(
         flat = (sizes["inputs"] == 1) & (sizes["outputs"] == 1) & (sizes["groups"] == 1)
         flat &= words["layout"] == "nchw"
         for layout, among in (("nhwc", flat), (words["layout"], ~flat)):
-            for kernel, mask in _convolutions(sizes, direction, layout, dtype):
-                yield kernel, mask & among
+            if among.any():
+                for kernel, mask in _convolutions(sizes, direction, layout, dtype):
+                    yield kernel, mask & among
     elif family in _ROWS:
         yield from _row_kernels(family, sizes, direction, dtype)
     elif family == "scatter_add":
@@ -275,18 +276,26 @@ def _odd_channels(
 ) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     """Where channels do not start on 16 bytes, and copies or other kernels have to serve."""
     step = 16.0 / bytes_per_element(dtype)
-    return np.asarray(
-        ((sizes["c_in"] % step > 0) | (sizes["c_out"] % step > 0)) & (dtype != "fp32")
-    )
+    odd = _uneven(sizes["c_in"], step) | _uneven(sizes["c_out"], step)
+    return np.asarray(odd & (dtype != "fp32"))
+
+
+def _uneven(value: Floats, step: float) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Where a whole number is no multiple of ``step``, a power of two (remainders are slow)."""
+    steps = value / step
+    return np.asarray(steps != np.floor(steps))
 
 
 def _even_points(
     sizes: dict[str, Floats], layout: str, dtype: str
 ) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     """Plain products of rows that start on 16 bytes, on matrix units."""
-    rows = sizes["inputs"] if layout == "nchw" else sizes["c_in"]
-    even = ~_odd_channels(sizes, dtype) & (rows % (16.0 / bytes_per_element(dtype)) == 0)
-    return np.asarray(is_point(sizes) & even & (dtype != "fp32"))
+    point = is_point(sizes) & (dtype != "fp32")
+    if point.any():
+        rows = sizes["inputs"] if layout == "nchw" else sizes["c_in"]
+        point &= ~_odd_channels(sizes, dtype)
+        point &= ~_uneven(rows, 16.0 / bytes_per_element(dtype))
+    return np.asarray(point)
 
 
 def _convolutions(

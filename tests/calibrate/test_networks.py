@@ -255,7 +255,8 @@ def test_crossed_volumes_take_depth_and_sides_of_one_image():
     for number in range(60):
         side = int(rng.integers(7, 60))
         record = {
-            "op": "conv3d", "dtype": "bf16", "n": 2, "c_in": 16, "d": 2 * side, "h": side, "w": side,
+            "op": "conv3d", "dtype": "bf16", "n": 2, "c_in": 16,
+            "d": 2 * side, "h": side, "w": side,
             "c_out": int(16 * rng.integers(1, 9)), "kernel": 3, "stride": 1, "padding": 1,
             "groups": 1, "layout": "nhwc", "pass": "fwd",
         }  # fmt: skip
