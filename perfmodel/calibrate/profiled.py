@@ -36,6 +36,7 @@ from perfmodel.errors import CalibrationError
 
 FOLDER, MODE = "kernels", "profiled"
 QUICK_FOLDER, QUICK_MODE = "quick", "quick"
+PLANS_FOLDER, PLANS_MODE = "plans", "plan"
 _BESIDE = ABOUT_RUN | {
     "call", "position", "name", "grid", "block", "registers", "shared", "duration_us",
 }  # fmt: skip
@@ -64,7 +65,20 @@ def load_profiled(folder: str | Path, device: str | None = None) -> tuple[Row, .
         If a table disagrees with its sidecar, is of another chip, or holds what is no time.
     """
     profiled = _first_of_each(Path(folder) / FOLDER, device, _profiled_rows)
-    return (*profiled, *_first_of_each(Path(folder) / QUICK_FOLDER, device, _quick_rows))
+    return (
+        *profiled,
+        *_first_of_each(Path(folder) / QUICK_FOLDER, device, _timed_rows(QUICK_MODE)),
+    )
+
+
+def load_planned(folder: str | Path, device: str | None = None) -> tuple[Row, ...]:
+    """Convolutions of ``folder/plans``: the time of the plan that a search would keep.
+
+    The choice is estimated, and about 5 % off in the mean (``validate/kept_plans.py``); such rows
+    teach the networks that convolutions share, and are never scored. Parameters and errors are
+    those of :func:`load_profiled`.
+    """
+    return tuple(_first_of_each(Path(folder) / PLANS_FOLDER, device, _timed_rows(PLANS_MODE)))
 
 
 def _first_of_each(
@@ -132,9 +146,12 @@ def _seconds(text: str) -> float:
     return value
 
 
-def _quick_rows(table: Iterable[dict[str, str]], path: Path) -> Rows:
-    for cells in table:
-        yield from _row_of(_operator(cells), _seconds(cells["latency_us"]), QUICK_MODE, path)
+def _timed_rows(mode: str) -> Callable[[Iterable[dict[str, str]], Path], Rows]:
+    def rows(table: Iterable[dict[str, str]], path: Path) -> Rows:
+        for cells in table:
+            yield from _row_of(_operator(cells), _seconds(cells["latency_us"]), mode, path)
+
+    return rows
 
 
 def _profiled_rows(table: Iterable[dict[str, str]], path: Path) -> Rows:

@@ -16,7 +16,7 @@ from perfmodel.calibrate.crossed import crossed
 from perfmodel.calibrate.learn import Helper, Learned, learn
 from perfmodel.calibrate.measurements import Measurements, Row, load_measurements
 from perfmodel.calibrate.power import PowerFit, fit_power
-from perfmodel.calibrate.profiled import load_profiled
+from perfmodel.calibrate.profiled import load_planned, load_profiled
 from perfmodel.calibrate.samples import FUSED, Samples, samples_of
 from perfmodel.calibrate.score import Record, records_of, score_samples
 from perfmodel.calibrate.spread import Spread, in_turn, told
@@ -118,10 +118,12 @@ def calibrate(
     measured, by_kernel = _trusted(folder, accelerator)
     siblings: Mapping[str, Samples] = {}
     beside: Mapping[str, Samples] = {}
+    planned = [samples_of(load_planned(folder, name), accelerator)]
     if support is not None:
         sibling = load_accelerator(support[1])
         _, siblings = _trusted(support[0], sibling)
         beside = samples_of(load_profiled(support[0], sibling.name.lower()), sibling)
+        planned += [samples_of(load_planned(support[0], sibling.name.lower()), sibling)]
     profiled = samples_of(load_profiled(folder, name), accelerator)
     target = efficiency_folder() if out is None else Path(out)
     # Before the fits, which take long: a place that cannot be written ends them.
@@ -129,7 +131,9 @@ def calibrate(
     start = load_coefficients(accelerator.family)
     judged = by_kernel.pop(FUSED, None)
     start_of = {kernel: start.of(kernel) for kernel in by_kernel}
-    together = learn_shared(by_kernel, siblings, start_of, seed, progress, spread, accelerator)
+    together = learn_shared(
+        by_kernel, siblings, start_of, seed, progress, spread, accelerator, planned
+    )
     # The last coefficients of a kernel that shares networks are those of all its rows.
     rough = {kernel: one.coefficients[-1] for kernel, one in together.items()}
     alone = [kernel for kernel in by_kernel if kernel not in rough]
@@ -209,11 +213,13 @@ def learn_shared(
     progress: Callable[[str], None] | None = None,
     spread: Spread = in_turn,
     accelerator: Accelerator | None = None,
+    planned: Sequence[Mapping[str, Samples]] = (),
 ) -> dict[str, Together]:
     """What networks say that many kernels share, for each of those with rows enough.
 
     Too few rows in all, the sibling's included, and there are none. Told the chip, networks learn
-    from others on crossed operators.
+    from others on crossed operators. ``planned`` rows (:func:`load_planned`) of either chip teach
+    too.
     """
     shared = {
         kernel: samples
@@ -229,7 +235,7 @@ def learn_shared(
     unknown: Mapping[str, Samples] = {}
     if accelerator is not None:
         unknown = crossed(taught, accelerator, np.random.default_rng(seed))
-    found = learn_together(shared, known, siblings, unknown, seed=seed, spread=spread)
+    found = learn_together(shared, known, (siblings, *planned), unknown, seed=seed, spread=spread)
     if progress is not None:
         progress(f"networks of {len(shared)} kernels")
     return found

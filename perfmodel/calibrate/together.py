@@ -73,7 +73,7 @@ def coefficients_of(samples: Samples, start: Coefficients, seed: int) -> list[di
 def learn_together(
     kernels: Mapping[str, Samples],
     coefficients: Mapping[str, Sequence[Coefficients]],
-    siblings: Mapping[str, Samples],
+    beside: Sequence[Mapping[str, Samples]] = (),
     crossed: Mapping[str, Samples] = MappingProxyType({}),
     *,
     seed: int = 0,
@@ -87,8 +87,9 @@ def learn_together(
         Kernel -> measured rows.
     coefficients : mapping
         Kernel -> what :func:`coefficients_of` gave.
-    siblings : mapping
-        Kernel -> rows of a sibling chip, which teach too and are never scored.
+    beside : sequence of mappings
+        Kernel -> rows of a sibling chip, or whose plan is estimated, which teach too and are never
+        scored.
     crossed : mapping
         Kernel -> operators of unknown times (:func:`perfmodel.calibrate.crossed.crossed`).
     seed : int
@@ -98,7 +99,7 @@ def learn_together(
     """
     taught = [
         (samples, coefficients[kernel])
-        for chip in (kernels, siblings)
+        for chip in (kernels, *beside)
         for kernel, samples in chip.items()
         if kernel in kernels
     ]

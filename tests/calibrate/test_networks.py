@@ -183,11 +183,11 @@ def test_no_network_of_a_fold_sees_its_rows(kernels):
     start = load_coefficients("hopper")
     assert all(is_shared(kernel) for kernel in kernels)
     known = {kernel: [start.of(kernel)] * (FOLDS + 1) for kernel in kernels}
-    first = learn_together(kernels, known, {})
+    first = learn_together(kernels, known, ())
     name = next(kernel for kernel in kernels if "fwd" in kernel)
     held = np.array([row.fold(FOLDS) for row in kernels[name].rows]) == 2
     spoiled = replace(kernels[name], seconds=np.where(held, 7.0, 1.0) * kernels[name].seconds)
-    second = learn_together(kernels | {name: spoiled}, known, {})
+    second = learn_together(kernels | {name: spoiled}, known, ())
     for kernel, samples in kernels.items():
         mine = np.array([row.fold(FOLDS) for row in samples.rows]) == 2
         same = first[kernel].held_out == second[kernel].held_out
@@ -202,7 +202,7 @@ def test_a_kernel_takes_part_of_its_answer_from_them(kernels):
     samples = kernels[name]
     plain = log_mechanism(samples.blocks, start.of(name))
     knowing = replace(
-        learn_together(kernels, known, {})[name], held_out=np.log(samples.seconds) - plain
+        learn_together(kernels, known, ())[name], held_out=np.log(samples.seconds) - plain
     )
     found = learn(samples, "h100", start.of(name), together=knowing)
     fitted = found.fitted
@@ -288,15 +288,15 @@ def test_networks_of_crossed_operators_see_no_row_of_their_fold_either(kernels, 
     start = load_coefficients("hopper")
     known = {kernel: [start.of(kernel)] * (FOLDS + 1) for kernel in kernels}
     unknown = crossed(kernels.values(), CHIP, np.random.default_rng(3))
-    first = learn_together(kernels, known, {}, unknown)
+    first = learn_together(kernels, known, (), unknown)
     name = next(iter(kernels))
     held = np.array([row.fold(FOLDS) for row in kernels[name].rows]) == 2
     spoiled = replace(kernels[name], seconds=np.where(held, 7.0, 1.0) * kernels[name].seconds)
-    second = learn_together(kernels | {name: spoiled}, known, {}, unknown)
+    second = learn_together(kernels | {name: spoiled}, known, (), unknown)
     assert np.array_equal(first[name].held_out[held], second[name].held_out[held])
     assert not np.array_equal(first[name].held_out[~held], second[name].held_out[~held])
     assert not np.array_equal(
-        first[name].held_out, learn_together(kernels, known, {})[name].held_out
+        first[name].held_out, learn_together(kernels, known, ())[name].held_out
     )
 
 
