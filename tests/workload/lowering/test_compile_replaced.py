@@ -121,3 +121,24 @@ def test_norms_of_groups_are_no_part_of_the_map_behind_them(size, kernels):
     ]
     found = lowered(tensors, nodes, ["y"]).kernels
     assert sum(kernel.host == "triton" for kernel in found) == kernels
+
+
+def image_steps(middle, shape):
+    """relu(x) + a, one more step over windows or places, times b."""
+    before = (2, 64, 28, 28)
+    tensors = {
+        "x": (before, "bf16", "input"), "a": (before, "bf16", "input"), "s": (before,),
+        "u": (shape,), "b": (shape, "bf16", "input"), "y": (shape,),
+    }  # fmt: skip
+    nodes = [("add", "xa", "s"), (*middle[:1], "s", "u", middle[1]), ("mul", "ub", "y")]
+    return lowered(tensors, nodes, ["y"]).kernels
+
+
+def test_what_is_resampled_to_the_nearest_place_is_computed_there():
+    up = ("upsample_nearest2d", {"scale_factors": [2.0, 2.0]})
+    assert len(image_steps(up, (2, 64, 56, 56))) == 1
+
+
+def test_windows_of_nine_are_stored_and_read_what_is_stored():
+    pool = ("avg_pool2d", {"kernel_size": [3, 3], "stride": [1, 1], "padding": [1, 1]})
+    assert len(image_steps(pool, (2, 64, 28, 28))) == 2

@@ -16,7 +16,7 @@ TWICE: Final = frozenset(
 COUNTED: Final = MappingProxyType(
     {
         "batch_norm": 24, "cat": 6, "sin": 4, "cos": 4, "roll": 18, "constant_pad_nd": 10,
-        "norm": 9, "rstd": 7,
+        "norm": 9, "rstd": 7, "upsample_nearest2d": 8,
     }
 )  # fmt: skip
 """Steps that are expressions of many operations, loads and constants and casts counted."""
@@ -26,3 +26,6 @@ ANGLES: Final = frozenset(["sin", "cos"])
 
 WRAPPED: Final = frozenset(["roll", "unpadded", "pad"])
 """Steps that begin again within an axis, or copy padded memory: no loop follows them."""
+
+WINDOWS: Final = frozenset(["avg_pool2d", "avg_pool3d"])
+"""Steps that read an operand at every place of a window, two operations each."""

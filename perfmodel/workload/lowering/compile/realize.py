@@ -178,7 +178,7 @@ class Realizer:
     def _cost(self, value: Value) -> tuple[int, int]:
         """Distinct buffers that the inlined expression reads, and its operations."""
         read: set[int] = set()
-        work, stack, seen = 0, [value.number], set()
+        work, taps, stack, seen = 0, 0, [value.number], set()
         while stack:
             number = stack.pop()
             if number in seen:
@@ -191,8 +191,9 @@ class Realizer:
                 read.add(number)
             else:
                 work += limits.COUNTED.get(current.name, max(1, min(current.operations, 12)))
+                taps += current.operations // 2 - 1 if current.name in limits.WINDOWS else 0
                 stack += current.inputs
-        return len(read), work
+        return len(read) + taps, work
 
     def _moments(self, value: Value) -> list[Buffer]:
         """Means and deviations as two sums, where they lie in different orders; else nothing.
@@ -259,7 +260,7 @@ class Realizer:
             skip = 1 if value.scatter else 0
             for operand_number in value.inputs[skip:]:
                 work += self._operand(across, operand_number, points, loop, across.numel)
-            if value.name in limits.WRAPPED:
+            if value.name in limits.WRAPPED | limits.WINDOWS:
                 loop.leaves = {(n, (DEALT, *key)): size for (n, key), size in loop.leaves.items()}
         written = min(value.numel, across.numel) * item_bytes(value.dtype)
         reads = tuple(Read(buffer, key, size) for (buffer, key), size in loop.leaves.items())

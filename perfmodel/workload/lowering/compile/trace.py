@@ -156,7 +156,8 @@ def _pool(graph: Graph, site: Site, args: list[int]) -> list[int]:
     offsets = site.name.startswith("max_pool") and site.name.endswith("with_indices")
     return [
         graph.map(site.name, args, t.shape, "int8" if offsets and place else t.dtype, each,
-                  arguments=place, window=True, heavy=bool(beside), beside=beside)
+                  arguments=place, window="nearest" not in site.name, heavy=bool(beside),
+                  beside=beside)
         for place, t in enumerate(site.outputs)
     ]  # fmt: skip
 
