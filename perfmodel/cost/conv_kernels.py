@@ -36,7 +36,7 @@ from perfmodel.cost.conv_groups import (
     sliced_bytes,
     tried,
 )
-from perfmodel.cost.conv_point import is_point, point_sizes, row_step, whole_rows
+from perfmodel.cost.conv_point import is_point, point_sizes, row_step, uneven, whole_rows
 from perfmodel.cost.conv_search import searched
 from perfmodel.cost.conv_spectra import is_spectral, spectral_parts
 from perfmodel.cost.device import Device
@@ -88,18 +88,18 @@ def repacking(task: Task) -> tuple[Floats, Floats, Floats, Floats]:
     moved, kernels = np.zeros_like(s["n"]), np.zeros_like(s["n"])
     first = task.words.get("layout", "nchw") == "nchw"
     direct = pointwise(task) * whole_rows(s, align) if first else np.zeros_like(moved)
-    uneven = np.zeros_like(moved)
+    padded = np.zeros_like(moved)
     for size, channels in maps:
-        odd = channels % align > 0
+        odd = uneven(channels, align)
         copied = (1.0 - direct) if first else odd
         moved += copied * 2.0 * size * task.element
         kernels += copied
-        uneven = np.maximum(uneven, odd * (1.0 - direct))
+        padded = np.maximum(padded, odd * (1.0 - direct))
     weights = 2.0 * s["c_in"] * s["c_out"] / s["groups"] * s["taps"] * task.element
     copied = np.minimum(kernels, 1.0)
     if first:
-        copied = np.maximum(copied * (s["taps"] > 1.0), uneven)
-    return moved, kernels + copied, copied * weights, uneven * weights / s["taps"]
+        copied = np.maximum(copied * (s["taps"] > 1.0), padded)
+    return moved, kernels + copied, copied * weights, padded * weights / s["taps"]
 
 
 def pointwise(task: Task) -> Floats:
@@ -171,7 +171,7 @@ def _unaligned(task: Task, device: Device, coefficients: Coefficients) -> Parts:
     """What does not start on 16 bytes: copied, taken singly, or laid beside the taps."""
     s = task.sizes
     align = 16.0 / task.element
-    odd = (s["c_in"] % align > 0) | (s["c_out"] % align > 0)
+    odd = uneven(s["c_in"], align) | uneven(s["c_out"], align)
     plain = is_point(s)
     first_layer = (task.dtype == "fp16") & (task.words["layout"] == "nhwc")
     few = (s["c_in"] <= FEW) & (s["taps"] <= FEW_TAPS) & odd & first_layer

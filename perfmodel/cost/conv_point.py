@@ -30,9 +30,15 @@ def is_point(sizes: Mapping[str, Floats]) -> NDArray[np.bool_]:
     )
 
 
+def uneven(value: Floats, step: float) -> NDArray[np.bool_]:
+    """Where a whole number is no multiple of ``step``, a power of two (remainders are slow)."""
+    steps = value / step
+    return np.asarray(steps != np.floor(steps))
+
+
 def whole_rows(sizes: Mapping[str, Floats], align: float) -> NDArray[np.bool_]:
     """Where maps and weights, channels first, have rows in multiples of ``align`` elements."""
-    return np.asarray((sizes["inputs"] % align == 0.0) & (sizes["c_in"] % align == 0.0))
+    return ~uneven(sizes["inputs"], align) & ~uneven(sizes["c_in"], align)
 
 
 def row_step(sizes: Mapping[str, Floats], layout: str) -> Floats:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from perfmodel.cost.conv_depthwise import by_library
-from perfmodel.cost.conv_point import POINT_TRANS, is_point, point_sizes
+from perfmodel.cost.conv_point import POINT_TRANS, is_point, point_sizes, uneven
 from perfmodel.cost.parts import Floats
 from perfmodel.cost.scatter import FEW_ROWS
 from perfmodel.errors import WorkloadError
@@ -235,7 +235,7 @@ def _kernels(
         step = 16.0 / bytes_per_element(dtype)
         odd = np.zeros(sizes["n"].shape, dtype=np.bool_)
         for row in (sizes["n"], *row_lengths(sizes, words)):
-            odd |= _uneven(row, step) & (row > 1)  # single elements follow each other
+            odd |= uneven(row, step) & (row > 1)  # single elements follow each other
         yield f"gemm-{rate}", ~batched & ~odd
         yield f"gemm_odd-{rate}", ~batched & odd
         yield f"gemm_batched-{rate}", batched & ~odd
@@ -252,13 +252,7 @@ def _kernels(
         yield f"{POINT}_{direction}_{words['layout']}-{rate}", point
         yield f"conv3d_{direction}-{rate}", ~point
     elif family == "conv2d":
-        # A map of one place lies alike in both layouts.
-        flat = (sizes["inputs"] == 1) & (sizes["outputs"] == 1) & (sizes["groups"] == 1)
-        flat &= words["layout"] == "nchw"
-        for layout, among in (("nhwc", flat), (words["layout"], ~flat)):
-            if among.any():
-                for kernel, mask in _convolutions(sizes, direction, layout, dtype):
-                    yield kernel, mask & among
+        yield from _convolutions(sizes, direction, words["layout"], dtype)
     elif family in _ROWS:
         yield from _row_kernels(family, sizes, direction, dtype)
     elif family == "scatter_add":
@@ -276,14 +270,8 @@ def _odd_channels(
 ) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     """Where channels do not start on 16 bytes, and copies or other kernels have to serve."""
     step = 16.0 / bytes_per_element(dtype)
-    odd = _uneven(sizes["c_in"], step) | _uneven(sizes["c_out"], step)
+    odd = uneven(sizes["c_in"], step) | uneven(sizes["c_out"], step)
     return np.asarray(odd & (dtype != "fp32"))
-
-
-def _uneven(value: Floats, step: float) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Where a whole number is no multiple of ``step``, a power of two (remainders are slow)."""
-    steps = value / step
-    return np.asarray(steps != np.floor(steps))
 
 
 def _even_points(
@@ -294,11 +282,23 @@ def _even_points(
     if point.any():
         rows = sizes["inputs"] if layout == "nchw" else sizes["c_in"]
         point &= ~_odd_channels(sizes, dtype)
-        point &= ~_uneven(rows, 16.0 / bytes_per_element(dtype))
+        point &= ~uneven(rows, 16.0 / bytes_per_element(dtype))
     return np.asarray(point)
 
 
 def _convolutions(
+    sizes: dict[str, Floats], direction: str, layout: str, dtype: str
+) -> Iterator[tuple[str, np.ndarray[tuple[int], np.dtype[np.bool_]]]]:
+    """Kernels of two-dimensional convolutions; a map of one place lies alike in both layouts."""
+    flat = (sizes["inputs"] == 1) & (sizes["outputs"] == 1) & (sizes["groups"] == 1)
+    flat &= layout == "nchw"
+    for laid, among in (("nhwc", flat), (layout, ~flat)):
+        if among.any():
+            for kernel, mask in _laid_convolutions(sizes, direction, laid, dtype):
+                yield kernel, mask & among
+
+
+def _laid_convolutions(
     sizes: dict[str, Floats], direction: str, layout: str, dtype: str
 ) -> Iterator[tuple[str, np.ndarray[tuple[int], np.dtype[np.bool_]]]]:
     """Kernels of two-dimensional convolutions that lie as ``layout`` says."""
