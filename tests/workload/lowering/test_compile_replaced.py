@@ -142,3 +142,27 @@ def test_what_is_resampled_to_the_nearest_place_is_computed_there():
 def test_windows_of_nine_are_stored_and_read_what_is_stored():
     pool = ("avg_pool2d", {"kernel_size": [3, 3], "stride": [1, 1], "padding": [1, 1]})
     assert len(image_steps(pool, (2, 64, 28, 28))) == 2
+
+
+def test_a_layer_over_another_axis_takes_its_operand_as_it_lies():
+    """The copy that eager PyTorch folds images with is not made where no gradient is wanted."""
+    tensors = {
+        "x": ((2, 196, 192), "bf16", "input"), "s": ((2, 196, 192),),
+        "w": ((196, 196), "bf16", "parameter"), "wt": ((196, 196), "bf16", "view of w", "strided"),
+        "t": ((2, 192, 196), "bf16", "view of s", "strided"), "c": ((2, 192, 196),),
+        "f": ((384, 196), "bf16", "view of c"), "m": ((384, 196),),
+        "y": ((2, 192, 196), "bf16", "view of m"),
+    }  # fmt: skip
+    nodes = [
+        ("relu", "x", "s"),
+        ("transpose", "s", "t", {"dim0": 1, "dim1": 2}),
+        ("t", "w", ["wt"]),
+        ("clone", "t", "c", {"memory_format": "contiguous"}),
+        ("_unsafe_view", "c", "f", {"size": [384, 196]}),
+        ("mm", ["f", "wt"], "m"),
+        ("_unsafe_view", "m", "y", {"size": [2, 192, 196]}),
+    ]
+    assert [kernel.kind for kernel in lowered(tensors, nodes, ["y"]).kernels] == [
+        "pointwise",
+        "gemm",
+    ]

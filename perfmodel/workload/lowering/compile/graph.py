@@ -126,7 +126,8 @@ class Graph:
     are operands of attention that the backward pass reads; ``joint`` says that forward and backward
     are traced together (torch/_functorch/partitioners.py, ``fx_graph_cse``, runs on these only);
     ``again`` that the current node is a checkpointed one that the backward pass repeats; ``views``
-    counts views that are called like operators and have not been given to a value yet.
+    counts views that are called like operators and have not been given to a value yet;
+    ``unfolded`` are nodes that copy what a product takes as it lies.
     """
 
     values: list[Value] = field(default_factory=list)
@@ -138,6 +139,7 @@ class Graph:
     again: bool = False
     saved: set[int] = field(default_factory=set)
     views: int = 0
+    unfolded: frozenset[int] = frozenset()
 
     def add(
         self, kind: str, inputs: Sequence[int], shape: Sequence[int], dtype: str, name: str,

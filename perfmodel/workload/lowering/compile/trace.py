@@ -48,6 +48,7 @@ def trace(program: Program, sites: Iterable[Site], *, channels_last: bool) -> tu
     joint = any(site.node.phase == "backward" for site in found)
     graph = Graph(autocast=autocast_format(found), joint=joint)
     names = Names(program, graph)
+    graph.unfolded = frozenset() if joint else _unfolded(program)
     again = recomputed(program) if joint else frozenset()
     for site in found:
         if any(t.host for t in (*site.inputs, *site.outputs)) and all(
@@ -58,6 +59,31 @@ def trace(program: Program, sites: Iterable[Site], *, channels_last: bool) -> tu
         graph.again = site.index in again
         _node(names, site, channels_last=channels_last)
     return graph, names
+
+
+def _unfolded(program: Program) -> frozenset[int]:
+    """Copies that fold the first axes of a linear layer's operand for one product.
+
+    Where no weight wants a gradient the compiler takes the operand as it lies, image by image
+    (torch/_decomp/decompositions.py, ``should_fold``).
+    """
+    takers: dict[str, list[int]] = {}
+    for at, node in enumerate(program.nodes):
+        for name in node.inputs:
+            takers.setdefault(name, []).append(at)
+
+    def only(name: str, target: str) -> str:
+        found = takers.get(name, [])
+        node = program.nodes[found[0]] if len(found) == 1 else None
+        return node.outputs[0] if node and node.target == target and node.inputs[0] == name else ""
+
+    return frozenset(
+        at
+        for at, node in enumerate(program.nodes)
+        if node.target == "aten.clone"
+        and len(program.tensor(node.outputs[0]).shape) == 3
+        and only(only(node.outputs[0], "aten._unsafe_view"), "aten.mm")
+    )
 
 
 def _node(names: Names, site: Site, *, channels_last: bool) -> None:
@@ -228,6 +254,8 @@ def _unchanged(graph: Graph, site: Site, name: str, args: list[int]) -> list[int
     attention has left in that order (torch/_inductor/fx_passes/post_grad.py, ``remove_noop_ops``).
     """
     out = (site.outputs or site.inputs[:1])[0]
+    if site.index in graph.unfolded:
+        return args[:1]
     if name == "constant_pad_nd" and out.shape == graph.values[args[0]].shape:
         return args[:1]
     if name == "cat":
