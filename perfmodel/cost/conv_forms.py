@@ -72,13 +72,14 @@ def times(parts: Parts, count: Floats) -> Parts:
     )
 
 
-def spread_over(chosen: NDArray[np.bool_], parts: Parts) -> Parts:
+def spread_over(chosen: NDArray[np.bool_], parts: Parts | None) -> Parts:
     """Parts of the chosen operators among all; the others get a second that nobody looks at."""
     whole = {}
     for field in fields(Parts):
         if field.name != "beside":
             whole[field.name] = np.ones(chosen.shape)
-            whole[field.name][chosen] = getattr(parts, field.name)
+            if parts is not None:
+                whole[field.name][chosen] = getattr(parts, field.name)
     return Parts(**whole)
 
 

@@ -144,16 +144,22 @@ def convolution(task: Task, device: Device, coefficients: Coefficients) -> Parts
         spectral = spectral_parts(s, task.words["direction"], device, coefficients)
         forms.append((spectral, is_spectral(s, task.words["direction"])))
     plain = is_point(s)
-    if task.words["direction"] != "wgrad" and plain.any():
+    if task.words["direction"] != "wgrad":
         products = _only(plain, task, lambda some: _gathered_nowhere(some, device, coefficients))
         forms.append((products, plain))
     return fastest(forms)
 
 
 def _only(chosen: NDArray[np.bool_], task: Task, times: Callable[[Task], Parts]) -> Parts:
-    """A form of the operators that it serves: of the others nobody needs it, and it is not free."""
+    """A form of the operators that it serves: of the others nobody needs it, and it is not free.
+
+    A form that serves nobody here is counted all the same: the choice of an operator has one number
+    whatever others are priced beside it.
+    """
     if chosen.all():
         return times(task)
+    if not chosen.any():
+        return spread_over(chosen, None)
     sizes = {name: value[chosen] for name, value in task.sizes.items()}
     return spread_over(chosen, times(replace(task, sizes=sizes, places=task.places[chosen])))
 
@@ -174,20 +180,19 @@ def _unaligned(task: Task, device: Device, coefficients: Coefficients) -> Parts:
     odd = uneven(s["c_in"], align) | uneven(s["c_out"], align)
     plain = is_point(s)
     first_layer = (task.dtype == "fp16") & (task.words["layout"] == "nhwc")
+    first_layer = first_layer and task.words["direction"] == "fwd"
     few = (s["c_in"] <= FEW) & (s["taps"] <= FEW_TAPS) & odd & first_layer
-    few &= task.words["direction"] == "fwd"
     forms: list[tuple[Parts, NDArray[np.bool_] | bool]] = [
         (_implicit(task, device, coefficients), True)
     ]
     if task.words["direction"] == "wgrad" and task.dtype == "bf16":
         alone = (s["inputs"] == 1.0) & (np.minimum(s["c_in"], s["c_out"]) > FEW_OF_PLACE)
         odd, plain = odd & ~alone, plain & ~alone
-    if odd.any():
-        traffic = s["read"] * s["seen"] + s["written"]
-        forms.append((direct_parts(conv_sizes(task), traffic, device, coefficients), odd))
-    if odd.any() and task.words["direction"] == "wgrad" and "generic_floor_seconds" in coefficients:
+    traffic = s["read"] * s["seen"] + s["written"]
+    forms.append((direct_parts(conv_sizes(task), traffic, device, coefficients), odd))
+    if task.words["direction"] == "wgrad" and "generic_floor_seconds" in coefficients:
         forms.append((_generic(task, device, coefficients), odd))
-    if few.any():
+    if first_layer:
         forms.append((_only(few, task, lambda some: _beside_taps(some, device, coefficients)), few))
     if task.dtype == "tf32" and "vector_efficiency" in coefficients:
         # TF32 is allowed, not asked for: plain fp32 kernels, which copy nothing, are tried too.
@@ -197,9 +202,8 @@ def _unaligned(task: Task, device: Device, coefficients: Coefficients) -> Parts:
     # Channels first maps and weights may start on 16 bytes though output channels do not.
     whole = whole_rows(s, align) & (task.words["layout"] == "nchw")
     for even, among in ((False, plain & ~whole), (True, plain & whole)):
-        if among.any():
-            make = partial(_plain_product, device=device, coefficients=coefficients, even=even)
-            forms.append((_only(among, task, make), among))
+        make = partial(_plain_product, device=device, coefficients=coefficients, even=even)
+        forms.append((_only(among, task, make), among))
     return fastest(forms)
 
 
@@ -253,8 +257,8 @@ def _groups(task: Task, device: Device, coefficients: Coefficients) -> Parts:
     cut = slice_seconds(alone.sizes, task.element, layout, device, coefficients)
     starts = dict(coefficients) | {"floor_seconds": coefficients["slice_floor_seconds"]}
     sliced = later(_implicit(alone, device, starts), cut)
-    uneven = repacking(alone)[1] > 0.0 if device.peak > device.vector else groups < 0.0
-    launches = np.where(uneven, UNEVEN_LAUNCHES, SLICED_LAUNCHES[direction])
+    copied = repacking(alone)[1] > 0.0 if device.peak > device.vector else groups < 0.0
+    launches = np.where(copied, UNEVEN_LAUNCHES, SLICED_LAUNCHES[direction])
     traffic = sliced_bytes(alone.sizes, task.element, layout)
     streams = dict(coefficients) | {"bandwidth_efficiency": coefficients["direct_bandwidth_share"]}
     direct = direct_parts(conv_sizes(alone), traffic, device, streams)
@@ -283,10 +287,10 @@ def _groups(task: Task, device: Device, coefficients: Coefficients) -> Parts:
             narrow | native, padded_task, lambda some: _implicit(some, device, coefficients)
         )
         forms.append((later(wide, copies), narrow, kernels, 1.0))
-        if native.any():
+        if direction == "wgrad":
             forms.append((wide, native, one["groups"], 1.0))
-        plain = is_product(s) & (direction == "fwd")
-        if plain.any():
+        if direction == "fwd":
+            plain = is_product(s)
             product = _only(
                 plain, task, lambda some: _product(conv_sizes(some), some, device, coefficients)
             )
