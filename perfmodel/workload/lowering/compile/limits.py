@@ -27,5 +27,5 @@ ANGLES: Final = frozenset(["sin", "cos"])
 WRAPPED: Final = frozenset(["roll", "unpadded", "pad"])
 """Steps that begin again within an axis, or copy padded memory: no loop follows them."""
 
-WINDOWS: Final = frozenset(["avg_pool2d", "avg_pool3d"])
+WINDOWS: Final = frozenset(["avg_pool2d", "avg_pool3d", "max_pool2d_with_indices"])
 """Steps that read an operand at every place of a window, two operations each."""

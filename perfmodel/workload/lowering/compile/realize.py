@@ -260,7 +260,10 @@ class Realizer:
             skip = 1 if value.scatter else 0
             for operand_number in value.inputs[skip:]:
                 work += self._operand(across, operand_number, points, loop, across.numel)
-            if value.name in limits.WRAPPED | limits.WINDOWS:
+            window = value.name in limits.WINDOWS and (
+                value.numel == self.graph.values[value.inputs[0]].numel
+            )
+            if window or value.name in limits.WRAPPED:
                 loop.leaves = {(n, (DEALT, *key)): size for (n, key), size in loop.leaves.items()}
         written = min(value.numel, across.numel) * item_bytes(value.dtype)
         reads = tuple(Read(buffer, key, size) for (buffer, key), size in loop.leaves.items())
