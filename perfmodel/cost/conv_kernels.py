@@ -44,6 +44,7 @@ from perfmodel.cost.gemm import MANY_SPLITS, SPLITS, gemm_parts
 from perfmodel.cost.memory_bound import memory_parts
 from perfmodel.cost.parts import Floats, Parts
 from perfmodel.cost.tasks import Task
+from perfmodel.workload.ops.base import product
 
 Coefficients = Mapping[str, float]
 # Channels that a matrix kernel takes at once from one tap of a filter.
@@ -196,15 +197,23 @@ def _unaligned(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         forms.append((_only(few, task, lambda some: _beside_taps(some, device, coefficients)), few))
     if task.dtype == "tf32" and "vector_efficiency" in coefficients:
         # TF32 is allowed, not asked for: plain fp32 kernels, which copy nothing, are tried too.
-        slow = device.vector / device.peak * coefficients["vector_efficiency"]
-        units = dict(coefficients) | {"compute_efficiency": slow}
-        forms.append((_product(conv_sizes(task), task, device, units), True))
+        vector = partial(_on_vector_units, device=device, coefficients=coefficients)
+        rate = device.vector * coefficients["vector_efficiency"]
+        near = 2.0 * product(*conv_sizes(task)) / rate < forms[0][0].seconds
+        forms.append((_only(near, task, vector), near))
     # Channels first maps and weights may start on 16 bytes though output channels do not.
     whole = whole_rows(s, align) & (task.words["layout"] == "nchw")
     for even, among in ((False, plain & ~whole), (True, plain & whole)):
         make = partial(_plain_product, device=device, coefficients=coefficients, even=even)
         forms.append((_only(among, task, make), among))
     return fastest(forms)
+
+
+def _on_vector_units(task: Task, device: Device, coefficients: Coefficients) -> Parts:
+    """The product at the rate of the vector units."""
+    slow = device.vector / device.peak * coefficients["vector_efficiency"]
+    units = dict(coefficients) | {"compute_efficiency": slow}
+    return _product(conv_sizes(task), task, device, units)
 
 
 def _beside_taps(task: Task, device: Device, coefficients: Coefficients) -> Parts:
