@@ -12,14 +12,28 @@ from typing import Any, Final
 
 from perfmodel.study.scores import Score, groups, score
 
-FAMILIES: Final = {
-    "llama": "language", "tinyllama": "language", "gpt2": "language", "bert": "language",
-    "t5": "language", "mixtral": "mixture of experts", "qwen3_moe": "mixture of experts",
-    "mamba": "state space", "whisper": "speech", "clip": "vision and language",
-    "vit": "vision transformer", "deit": "vision transformer", "swin": "vision transformer",
-    "mixer": "vision transformer", "segformer": "segmentation", "unet": "segmentation",
-    "detr": "detection", "espcn": "super-resolution",
+_NAMES: Final = {
+    "language": (
+        "llama", "tinyllama", "gpt", "bert", "t5", "albert", "bart", "biogpt", "bloom", "camembert",
+        "deberta", "distil", "electra", "esm2", "falcon", "gemma", "granite", "hyena", "minilm",
+        "mistral", "mpnet", "neox", "olmo", "opt", "phi", "pythia", "qwen2", "qwen3_0", "qwen3_d",
+        "qwen_", "rembert", "roberta", "smollm", "stablelm", "xlm",
+    ),
+    "mixture of experts": ("mixtral", "qwen3_moe"),
+    "state space": ("mamba",),
+    "speech": ("whisper", "wav2vec"),
+    "vision and language": ("clip", "siglip"),
+    "vision transformer": (
+        "vit", "deit", "swin", "mixer", "beit", "cait", "dinov2", "levit", "sam_", "twins", "xcit",
+        "yolos", "resmlp",
+    ),
+    "diffusion": ("dit_", "latent_unet"),
+    "operators and graphs": ("fno", "gat"),
+    "segmentation": ("segformer", "unet", "deeplab"),
+    "detection": ("detr",),
+    "super-resolution": ("espcn",),
 }  # fmt: skip
+FAMILIES: Final = {name: family for family, names in _NAMES.items() for name in names}
 """Family of a model by how its name begins; all others are convolutional classifiers."""
 
 PLAIN: Final = ("eager", "compiled")
