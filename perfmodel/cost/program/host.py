@@ -33,7 +33,7 @@ from perfmodel.workload.lowering.kernel import HostCall, Lowered
 
 COMPILED = (
     "compiled_call", "triton", "extern", "graph_replay", "extern_gemm", "extern_conv",
-    "extern_conv_backward", "extern_attention",
+    "extern_conv_grouped", "extern_conv_backward", "extern_attention",
 )  # fmt: skip
 TIMED = ("compiled_call", "triton", "extern_gemm", "extern_conv", "extern_attention")
 """Classes that timers inside generated wrappers told, each beside a probe."""

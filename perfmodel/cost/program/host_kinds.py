@@ -18,6 +18,7 @@ HOST_KINDS: Final = (
     "copied",
     "extern_gemm",
     "extern_conv",
+    "extern_conv_grouped",
     "extern_conv_backward",
     "extern_attention",
 )
@@ -57,8 +58,10 @@ def _extern(kernels: Sequence[Kernel]) -> str:
     """What a library call of a generated wrapper is paid as."""
     kinds = {kernel.kind for kernel in kernels}
     if "conv" in kinds:
-        backward = any(kernel.phase == "backward" for kernel in kernels)
-        return "extern_conv_backward" if backward else "extern_conv"
+        if any(kernel.phase == "backward" for kernel in kernels):
+            return "extern_conv_backward"
+        grouped = any(_grouped(op) for kernel in kernels for op in kernel.ops)
+        return "extern_conv_grouped" if grouped else "extern_conv"
     return next((f"extern_{kind}" for kind in ("gemm", "attention") if kind in kinds), "extern")
 
 
