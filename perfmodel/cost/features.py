@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.cost.choice import chosen_columns
 from perfmodel.cost.conv_groups import padded_groups
 from perfmodel.cost.conv_kernels import pointwise, repacking
 from perfmodel.cost.device import Device
@@ -87,6 +88,8 @@ def features(
             columns.add(name, np.clip(apart, _FASTEST_TILE, _SLOWEST_TILE))
     if not task.base.startswith(("gemm", "conv", "attention")):
         _rows(task, device, parts, columns)
+    if task.product and not like:
+        _chosen(task, device, parts, columns)
     return (
         tuple(columns.names),
         np.stack(columns.values).T,  # a column lies together
@@ -145,14 +148,29 @@ def _product(task: Task, device: Device, parts: Parts, columns: _Columns) -> Non
         _layout(task, columns)
 
 
+def _trans(task: Task) -> NDArray[np.str_]:
+    """Layout of every product; ``tn`` is that of a linear layer."""
+    if "trans" in task.words:
+        return np.asarray(task.words["trans"])
+    if "batch" in task.sizes:
+        return np.where(task.sizes["batch"] > 1, "nn", "tn")
+    return np.asarray("tn")
+
+
+def _chosen(task: Task, device: Device, parts: Parts, columns: _Columns) -> None:
+    """The kernel that a library takes by its rule, where that is known."""
+    dtype = "" if task.base.startswith("gemm_grouped") else task.dtype
+    found = chosen_columns(
+        product_sizes(task), _trans(task), dtype, device.bandwidth, parts.seconds
+    )
+    for name, value in zip(*found, strict=True):
+        columns.add(name, value)
+
+
 def _layout(task: Task, columns: _Columns) -> None:
     """How the factors lie: transposed from what a linear layer has, and their rows' evenness."""
     s = task.sizes
-    trans = np.asarray("tn")
-    if "trans" in task.words:
-        trans = np.asarray(task.words["trans"])
-    elif "batch" in s:
-        trans = np.where(s["batch"] > 1, "nn", "tn")
+    trans = _trans(task)
     columns.add("right_plain", np.asarray(np.char.startswith(trans, "n"), dtype=np.float64))
     columns.add("left_turned", np.asarray(np.char.endswith(trans, "t"), dtype=np.float64))
     _, _, k, _ = product_sizes(task)

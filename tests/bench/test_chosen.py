@@ -4,9 +4,7 @@ import ctypes
 
 import pytest
 
-torch = pytest.importorskip("torch")
-
-from validate.bench import chosen  # noqa: E402
+from validate.bench import chosen
 
 
 class Cuda:

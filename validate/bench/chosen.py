@@ -23,10 +23,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import torch
-
 from validate.bench import ops, store
-from validate.bench.pool import TORCH_DTYPE
 
 KEYS: Final = ("dtype", "trans", "batch", "m", "n", "k")
 _RELAXED, _KERNEL, _MEMSET = 2, 0, 2
@@ -136,6 +133,11 @@ class Chooser:
     """Asks PyTorch's library for the kernels of products."""
 
     def __init__(self) -> None:
+        import torch
+
+        from validate.bench.pool import TORCH_DTYPE
+
+        self.torch, self.types = torch, TORCH_DTYPE
         torch.cuda.init()  # which loads the driver
         self.driver = Driver(c.CDLL("libcuda.so.1"))
         self.stream = torch.cuda.Stream()
@@ -150,10 +152,10 @@ class Chooser:
         torch.bmm(a[None], a[None])
         torch.cuda.synchronize()
 
-    def _operand(self, which: int, dtype: str, *shape: int) -> torch.Tensor:
-        kind = TORCH_DTYPE[dtype]
+    def _operand(self, which: int, dtype: str, *shape: int) -> Any:
+        kind = self.types[dtype]
         said = _Said(self.buffers[which].data_ptr(), shape, _TYPES[kind.itemsize])
-        return torch.as_tensor(said, device="cuda").view(kind)
+        return self.torch.as_tensor(said, device="cuda").view(kind)
 
     def kernels(self, op: ops.Op) -> list[tuple[Any, ...]]:
         """Launches of one product, as :meth:`Driver.launches` gives them.
@@ -163,6 +165,7 @@ class Chooser:
         OSError, RuntimeError
             Where a call fails.
         """
+        torch = self.torch
         m, n, k, dtype = op["m"], op["n"], op["k"], op["dtype"]
         torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
         many = () if op.get("batch", 1) == 1 else (op["batch"],)

@@ -1,0 +1,61 @@
+"""Names of the kernels of products, and the decision trees that are grown from them."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+from perfmodel.cost.choice import Rule
+from validate import products
+
+
+@pytest.mark.parametrize(
+    ("name", "kernel"),
+    [
+        (
+            "nvjet_sm90_tst_192x128_64x5_1x2_h_bz_coopB_NTT 384 221420 168",
+            (0.0, 192.0, 128.0, 64.0, 5.0, 1.0, 2.0, 2.0, 0.0, 0.0),
+        ),
+        (
+            "sm80_xmma_gemm_f32f32_f32f32_f32_nt_n_tilesize32x64x8_stage3_warpsize1x2x1_ffma "
+            "64 6144 90",
+            (1.0, 32.0, 64.0, 8.0, 3.0, 1.0, 1.0, 0.0, 0.0, 0.0),
+        ),
+        (
+            "_ZN7cutlass7Kernel2I52cutlass_80_tensorop_s1688gemm_128x64_32x3_tn_align1EE 128 1 2",
+            (3.0, 128.0, 64.0, 32.0, 3.0, 1.0, 1.0, 0.0, 0.0, 9.0),
+        ),
+        (
+            "cutlass_75_tensorop_bf16_s1688gemm_bf16_128x128_tn_align1 128 32768 254",
+            (3.0, 128.0, 128.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 9.0),
+        ),
+        ("_Z16gemmSN_TN_kernelIfLi128 1 1 1", (5.0, *[0.0] * 9)),
+    ],
+)
+def test_a_name_tells_maker_tile_and_cluster(name, kernel):
+    launches = [("memset 0 0 0", (1, 1, 1)), (name, (3, 4, 5))]
+    assert products.kernel_of(launches) == (kernel, (3, 4, 5))
+
+
+def test_parts_are_blocks_beyond_the_tiles():
+    op = {"op": "gemm", "m": 64, "n": 128, "k": 4096}
+    split = (0.0, 64.0, 32.0, 64.0, 4.0, 1.0, 1.0, 0.0, 1.0, 1.0)
+    assert products.parts_of(split, (2, 8, 1), op) == 4.0
+    assert products.parts_of((*split[:9], 0.0), (2, 8, 1), op) == 1.0
+    assert products.parts_of((1.0, *split[1:]), (2, 2, 6), op) == 6.0
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="no scikit-learn")
+def test_a_grown_tree_names_what_it_saw():
+    rng = np.random.default_rng(0)
+    columns = rng.uniform(0, 10, (400, 3)).astype(np.float32)
+    few, many = (5.0, *[0.0] * 9), (1.0, 64.0, 64.0, 8.0, 3.0, 1.0, 1.0, 0.0, 1.0, 0.0)
+    narrow = columns[:, 1] < 4.0
+    table = products.Table(
+        columns, [few if one else many for one in narrow], np.where(narrow, 1.0, 8.0)
+    )
+    arrays = products.grown(table, 1)
+    rule = Rule(*(arrays[name] for name in Rule.__slots__[:-1]), depth=int(arrays["depth"]))
+    leaf = rule(columns)
+    assert [tuple(one) for one in rule.kernels[rule.kernel[leaf]]] == table.kernels
+    assert np.allclose(2.0 ** rule.parts[leaf], table.parts)
