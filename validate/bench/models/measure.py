@@ -231,8 +231,10 @@ def timing(
         return streams(device, step, tiny, hosted=False)
     levels, row = place.quietest(step, device.sync, tiny)
     found = place.deeper(levels, lambda: streams(device, step, tiny))
-    if place.loud(found, row):  # a stream's frames are not those of the trial
-        row["place"] = levels + place.LEVELS // 2
+    for further in place.FURTHER:
+        if not place.loud(found, row):
+            break
+        row["place"] = levels + further  # a stream's frames are not those of the trial
         found = place.deeper(row["place"], lambda: streams(device, step, tiny))
     return {**found, **row}
 
