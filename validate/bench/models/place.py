@@ -21,7 +21,7 @@ from validate.bench.models.woven import listed
 PLACES, LEVELS = 16, 8
 """Places that are tried, and frames of :func:`deeper` between two: about a chunk in all."""
 FURTHER = (2 * LEVELS, 5 * LEVELS)
-"""Frames further down, for a stream that faults where the trial did not: a loud place is one wide."""
+"""Frames further down, for a stream that faults where its trial did not: loud is one place."""
 LONG_S = 0.06
 """Of longer steps every other place is tried."""
 LOUD = 12.0
