@@ -26,13 +26,14 @@ from perfmodel.cost.program.coefficients import ProgramCoefficients, program_coe
 from perfmodel.cost.program.device import lowering_device
 from perfmodel.cost.program.memory import library_workspace, replay
 from perfmodel.cost.program.spread import over_paces, within
-from perfmodel.cost.program.step import Prepared, prepare, step
+from perfmodel.cost.program.step import Prepared, prepare, replayed, step
 from perfmodel.errors import PerfmodelError
 from perfmodel.hardware import Accelerator
 from perfmodel.study.programs import PLAIN, UNREAD, Record, family_of
 from perfmodel.study.scores import half
 from perfmodel.workload.lowering.lower import lower
 from perfmodel.workload.program import load_program
+from perfmodel.workload.stack import Stack
 
 CHECKED: Final = ("phi_decode", "mistral_decode")
 """Models of a check that were measured again in a run of another name."""
@@ -114,24 +115,25 @@ def _prepared(
     path: Path, rows: Sequence[ModelRow], accelerator: Accelerator
 ) -> list[Prepared | PerfmodelError]:
     """The program of a file on the stack of each row, or why there is none."""
-    found: list[Prepared | PerfmodelError] = []
-    stacks = [row.stack() for row in rows]
     try:
         program = load_program(path)
     except PerfmodelError as error:
         return [error] * len(rows)
-    for k, stack in enumerate(stacks):
-        first = stacks.index(stack)
-        if first < k:  # another run of the same
-            found.append(found[first])
-            continue
-        try:
-            lowered = lower(program, stack, device=lowering_device(accelerator))
-            found.append(prepare(lowered, accelerator))
-        except PerfmodelError as error:
-            found.append(error)
-        gc.collect(0)
-    return found
+    found: dict[Stack, Prepared | PerfmodelError] = {}
+    stacks = [row.stack() for row in rows]
+    for stack in stacks:
+        plain = stack.model_copy(update={"graph": False})
+        if plain not in found:
+            try:
+                lowered = lower(program, plain, device=lowering_device(accelerator))
+                found[plain] = prepare(lowered, accelerator)
+            except PerfmodelError as error:
+                found[plain] = error
+            gc.collect(0)
+        if stack not in found:
+            launched = found[plain]
+            found[stack] = replayed(launched) if isinstance(launched, Prepared) else launched
+    return [found[stack] for stack in stacks]
 
 
 def _records_of(

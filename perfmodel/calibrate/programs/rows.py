@@ -18,7 +18,7 @@ from perfmodel.workload.stack import Stack, load_stack
 
 STACKS: Final = {
     "eager": "torch-eager",
-    "graph": "cuda-graph",
+    "graph": "torch-eager",
     "compiled": "torch-compile",
     "compiled-graph": "torch-compile",
 }

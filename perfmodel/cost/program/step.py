@@ -25,6 +25,7 @@ from perfmodel.cost.program.price_kernels import (
 from perfmodel.cost.program.queue import Timeline, repeat_step, run_step
 from perfmodel.hardware import Accelerator
 from perfmodel.workload.lowering.kernel import Lowered
+from perfmodel.workload.lowering.lower import captured
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,12 @@ def prepare(
     return Prepared(
         lowered, price_kernels(lowered, accelerator, efficiency=efficiency), host_work(lowered)
     )
+
+
+def replayed(prepared: Prepared) -> Prepared:
+    """The same kernels, launched by one replay."""
+    lowered = captured(prepared.lowered)
+    return Prepared(lowered, prepared.priced, host_work(lowered))
 
 
 def times_of(priced: PricedKernels, c: ProgramCoefficients) -> KernelTimes:

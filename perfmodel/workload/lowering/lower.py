@@ -43,21 +43,23 @@ def lower(program: Program, stack: Stack, device: Device | None = None) -> Lower
     >>> lower(empty, load_stack("torch-eager")).launches
     0
     """
-    if stack.mode == "compile":
-        try:
-            return lower_compiled(program, stack, device)
-        except PerfmodelError:
-            raise
-        except (TypeError, ValueError, LookupError, ArithmeticError) as error:
-            lower_eager(program, stack, device)  # names the node where it is the program's fault
-            raise WorkloadError(
-                f"program {program.name} on {stack.name}",
-                f"<{type(error).__name__}: {error}>",
-                "operators with the tensors and attributes of their schemas",
-                repair="trace the model again, or price it on torch-eager",
-            ) from error
-    found = lower_eager(program, stack, device)
+    found = (_compiled if stack.mode == "compile" else lower_eager)(program, stack, device)
     return captured(found) if stack.graph else found
+
+
+def _compiled(program: Program, stack: Stack, device: Device | None) -> Lowered:
+    try:
+        return lower_compiled(program, stack, device)
+    except PerfmodelError:
+        raise
+    except (TypeError, ValueError, LookupError, ArithmeticError) as error:
+        lower_eager(program, stack, device)  # names the node where it is the program's fault
+        raise WorkloadError(
+            f"program {program.name} on {stack.name}",
+            f"<{type(error).__name__}: {error}>",
+            "operators with the tensors and attributes of their schemas",
+            repair="trace the model again, or price it on torch-eager",
+        ) from error
 
 
 def lower_eager(program: Program, stack: Stack, device: Device | None = None) -> Lowered:

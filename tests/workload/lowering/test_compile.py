@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from perfmodel.cost.program.coefficients import program_coefficients
+from perfmodel.cost.program.step import prepare, replayed, step
+from perfmodel.hardware import load_accelerator
 from perfmodel.workload.lowering import lower
 from perfmodel.workload.lowering.compile.fusion import fuse
 from perfmodel.workload.lowering.compile.graph import Graph, expanded, permuted, sliced
@@ -51,6 +54,18 @@ def test_a_chain_of_maps_is_one_kernel_that_touches_its_ends():
     assert kernel.bytes_read == kernel.bytes_written == 4 * 64 * 256
     assert [call.kind for call in lowered.calls] == ["compiled_call", "triton"]
     assert kernel.nodes == (0, 1, 2)
+
+
+@pytest.mark.parametrize("stack", [EAGER, COMPILED], ids=["eager", "compiled"])
+def test_a_replay_has_the_kernels_and_prices_of_what_was_captured(stack):
+    made = chain("relu", "neg", "exp")
+    chip = load_accelerator("h100-sxm5-80gb")
+    found = replayed(prepare(lower(made, stack), chip))
+    alone = prepare(lower(made, stack.model_copy(update={"graph": True})), chip)
+    assert found.lowered == alone.lowered
+    assert [call.kind for call in found.lowered.calls] == ["graph_replay"]
+    coefficients = program_coefficients(chip)
+    assert step(found, coefficients).seconds == step(alone, coefficients).seconds
 
 
 def test_softmax_with_its_neighbours_is_one_kernel():

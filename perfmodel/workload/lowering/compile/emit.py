@@ -117,10 +117,10 @@ def lower_compiled(program: Program, stack: Stack, device: Device | None = None)
         program.name,
         stack.name,
         "compile",
-        stack.graph,
+        False,
         tuple(out.kernels),
-        tuple(out.calls) if not stack.graph else _replays(out),
-        tuple(out.events) if not stack.graph else tuple(replace(e, call=0) for e in out.events),
+        tuple(out.calls),
+        tuple(out.events),
         residents(program),
         program.module_calls,
         ("convolutions run channels last",) if last else (),
@@ -156,11 +156,6 @@ def _channels_last(site: Site) -> bool:
     return site.name == "convolution" and any(
         tensor.layout == "channels_last" for tensor in site.inputs[:2]
     )
-
-
-def _replays(out: Output) -> tuple[HostCall, ...]:
-    phase = out.calls[-1].phase if out.calls else "forward"
-    return (HostCall("graph_replay", -1, tuple(range(len(out.kernels))), phase),)
 
 
 def _results(program: Program, names: Names, rest: Sequence[Site]) -> dict[int, int]:
