@@ -42,7 +42,10 @@ class _Columns:
     def add(self, name: str, value: Floats | float, *, smooth: bool = False) -> None:
         """One more feature; ``smooth`` ones are also shown to the Gaussian process."""
         self.names.append(name)
-        self.values.append(np.broadcast_to(np.asarray(value, dtype=float), (self.count,)))
+        column = np.asarray(value, dtype=float)
+        if column.shape != (self.count,):
+            column = np.broadcast_to(column, (self.count,))
+        self.values.append(column)
         self.smooth.append(smooth)
 
 
