@@ -24,7 +24,7 @@ from perfmodel.cost.tasks import Task, tasks_of
 from perfmodel.hardware import Accelerator
 from perfmodel.workload.op import op_from_dict
 
-EACH = 2
+EACH = 3
 """Crossed ones for each measured row."""
 _IMAGES = ("n", "h", "w", "d")
 _OTHER_BATCH = 0.3

@@ -87,6 +87,42 @@ def teach(
     inputs = tuple(dict.fromkeys(name for one in lessons for name in one.names))
     words = tuple(sorted({word for one in lessons for word in words_of(one.kernel)}))
     center, scale = _moments(lessons, inputs)
+    told = _told(lessons, inputs, words, center, scale)
+    sizes = (len(inputs), *settings.widths, settings.answers)
+    nets = tuple(
+        _descend(_begin(sizes, len(words), rng), told, rng, settings) for _ in range(settings.nets)
+    )
+    return Pooled(inputs, words, center, scale, nets)
+
+
+def teach_further(
+    pooled: Pooled, lessons: Sequence[Lesson], rng: np.random.Generator, settings: Descent
+) -> tuple[Net, ...]:
+    """Networks that begin as the shared ones and learn from some kernels' lessons alone.
+
+    Parameters
+    ----------
+    pooled : Pooled
+        Taught on these lessons, among others.
+    lessons : sequence of Lesson
+        At least one row in all.
+    rng : numpy.random.Generator
+        Draws the order of the rows.
+    settings : Descent
+        How they are taught; they stay as many and as wide as they are.
+    """
+    told = _told(lessons, pooled.inputs, pooled.words, pooled.center, pooled.scale)
+    return tuple(_descend(net, told, rng, settings) for net in pooled.nets)
+
+
+def _told(
+    lessons: Sequence[Lesson],
+    inputs: Sequence[str],
+    words: Sequence[str],
+    center: Singles,
+    scale: Singles,
+) -> tuple[Singles, Singles, Singles]:
+    """Features, words and targets of all rows as the networks take them."""
     count = sum(one.target.size for one in lessons)
     rows = np.zeros((count, len(inputs)), np.float32)
     said = np.zeros((count, len(words)), np.float32)
@@ -97,9 +133,17 @@ def teach(
         rows[mine, at] = standard(one.values, center[at], scale[at])
         said[mine, [words.index(word) for word in words_of(one.kernel)]] = 1.0
         start = mine.stop
-    target = np.concatenate([one.target for one in lessons]).astype(np.float32)
-    nets = tuple(_descend(rows, said, target, rng, settings) for _ in range(settings.nets))
-    return Pooled(inputs, words, center, scale, nets)
+    return rows, said, np.concatenate([one.target for one in lessons]).astype(np.float32)
+
+
+def _begin(sizes: Sequence[int], words: int, rng: np.random.Generator) -> Net:
+    """A network at random; every layer hears the words."""
+    tensors = [
+        (rng.uniform(-1.0, 1.0, shape) / np.sqrt(wide + words)).astype(np.float32)
+        for wide, out in pairwise(sizes)
+        for shape in ((wide + words, out), (out,))
+    ]
+    return Net(tuple(tensors[::2]), tuple(tensors[1::2]))
 
 
 def _moments(lessons: Sequence[Lesson], inputs: Sequence[str]) -> tuple[Singles, Singles]:
@@ -115,16 +159,18 @@ def _moments(lessons: Sequence[Lesson], inputs: Sequence[str]) -> tuple[Singles,
 
 
 def _descend(
-    rows: Singles, said: Singles, target: Singles, rng: np.random.Generator, settings: Descent
+    begun: Net,
+    told: tuple[Singles, Singles, Singles],
+    rng: np.random.Generator,
+    settings: Descent,
 ) -> Net:
     """The network after all epochs; every layer hears the words (``said``) again."""
-    sizes = (rows.shape[1], *settings.widths, settings.answers)
-    beside = said.shape[1]
-    shapes = [shape for wide, out in pairwise(sizes) for shape in ((wide + beside, out), (out,))]
-    flat, tensors = _views(shapes)
-    slope, slopes = _views(shapes)
-    for wide, tensor in zip(np.repeat(sizes[:-1], 2), tensors, strict=True):
-        tensor[...] = rng.uniform(-1.0, 1.0, tensor.shape) / np.sqrt(wide + beside)
+    rows, said, target = told
+    given = [t for pair in zip(begun.weights, begun.biases, strict=True) for t in pair]
+    flat, tensors = _views([tensor.shape for tensor in given])
+    slope, slopes = _views([tensor.shape for tensor in given])
+    for tensor, value in zip(tensors, given, strict=True):
+        tensor[...] = value
     mean, square = np.zeros_like(flat), np.zeros_like(flat)
     batch = min(settings.batch, target.size)
     steps = settings.epochs * (target.size // batch)
@@ -140,8 +186,9 @@ def _descend(
         fair, fair_square = (np.float32(1.0 - beta ** (step + 1)) for beta in _BETAS)
         flat *= np.float32(1.0 - rate * settings.decay)
         flat -= rate / fair * mean / (np.sqrt(square / fair_square) + np.float32(_TINY))
-    kept = [tensor.copy() for tensor in tensors]
-    return Net(tuple(kept[::2]), tuple(kept[1::2]))
+    # Weights as the file keeps them: half precision moves an answer by less than a thousandth.
+    weights = tuple(tensor.astype(np.float16).astype(np.float32) for tensor in tensors[::2])
+    return Net(weights, tuple(tensor.copy() for tensor in tensors[1::2]))
 
 
 def _views(shapes: Sequence[tuple[int, ...]]) -> tuple[Singles, list[Singles]]:

@@ -2,7 +2,8 @@
 
 Every fold has networks of its own, which saw no row of it, neither in their lessons nor in the
 coefficients of the mechanisms that the lessons are compared with. Many networks learn what was
-measured; the few that prices ask learn from those, on crossed operators too.
+measured; the few that prices ask learn from those, on crossed operators too, first all kernels
+together, then each kind by itself.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from types import MappingProxyType
 import numpy as np
 
 from perfmodel.calibrate.coefficients import fit_coefficients, log_mechanism
-from perfmodel.calibrate.descent import Descent, Lesson, teach
+from perfmodel.calibrate.descent import Descent, Lesson, teach, teach_further
 from perfmodel.calibrate.samples import FOLDS, Samples
 from perfmodel.calibrate.spread import Spread, in_turn
 from perfmodel.cost.features import features
-from perfmodel.cost.layers import Pooled
+from perfmodel.cost.layers import Pooled, kind_of
 from perfmodel.cost.mechanism import mechanism
 from perfmodel.cost.parts import Floats
 
@@ -26,8 +27,10 @@ Coefficients = Mapping[str, float]
 SHARED = "conv"
 """Kernels whose names begin with this share networks: each has few rows, and all work alike."""
 TEACHERS = Descent(nets=4)
-PUPILS = Descent(nets=1, widths=(176, 112, 80, 64), epochs=36)
-"""Of networks that learn from measured rows, and of those that learn from them."""
+PUPILS = Descent(nets=1, widths=(176, 112, 80, 64), epochs=24)
+OWN = Descent(nets=1, epochs=12, batch=128, rate=2e-3, warm=0.15)
+"""Of networks that learn from measured rows, of those that learn from them, and of these further,
+for kernels of one kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +149,12 @@ def without_fold(
         replace(one, target=teachers.of(one.kernel, one.names)(one.values))
         for one in (*lessons, *_lessons(crossed, fold))
     ]
-    return teach(told, rng, PUPILS)
+    pupils = teach(told, rng, PUPILS)
+    kinds: dict[str, list[Lesson]] = {}
+    for one in told:
+        kinds.setdefault(kind_of(one.kernel), []).append(one)
+    own = {kind: teach_further(pupils, mine, rng, OWN) for kind, mine in kinds.items()}
+    return replace(pupils, own=own)
 
 
 def _lessons(kernels: Sequence[tuple[Samples, Sequence[Coefficients]]], fold: int) -> list[Lesson]:

@@ -8,7 +8,7 @@ import pytest
 from perfmodel.calibrate import together
 from perfmodel.calibrate.coefficients import log_mechanism
 from perfmodel.calibrate.crossed import crossed
-from perfmodel.calibrate.descent import Descent, Lesson, _slopes, teach
+from perfmodel.calibrate.descent import Descent, Lesson, _slopes, teach, teach_further
 from perfmodel.calibrate.learn import NETWORK_SHARES, learn, network_share
 from perfmodel.calibrate.measurements import Row
 from perfmodel.calibrate.run import learn_shared
@@ -130,10 +130,38 @@ def test_any_number_of_rows_is_answered_alike(pooled):
     assert layers(rows[:0]).shape == (0,)
 
 
-def test_a_file_holds_them_and_a_damaged_one_is_told(pooled, tmp_path):
+def test_kernels_of_one_kind_are_followed_more_closely_by_networks_of_their_own():
+    rng = np.random.default_rng(8)
+    narrow = Descent(nets=1, widths=(6, 6), answers=2, epochs=120, batch=64)
+    rows = rng.uniform(-2, 2, (1600, 2))
+    other = 0.4 * np.cos(3.0 * rows[:, 1]) * rows[:, 0]
+    lessons = [
+        Lesson("conv_fwd-half", ("a", "b"), rows[:700], _wave(rows[:700])),
+        Lesson("conv_wgrad-half", ("a", "b"), rows[:700], other[:700]),
+    ]
+    shared = teach(lessons, np.random.default_rng(1), narrow)
+    nets = teach_further(shared, lessons[1:], np.random.default_rng(2), narrow)
+    turned = replace(shared, own={"conv_wgrad": nets})
+
+    def off(pooled):
+        said = pooled.of("conv_wgrad-half", ("a", "b"))(rows[700:])
+        return np.mean(np.abs(said - other[700:]))
+
+    assert off(turned) < 0.8 * off(shared)
+    # Kernels of another kind are asked as before, another arithmetic of this kind is not.
+    asked = [one.of("conv_fwd-half", ("a", "b"))(rows) for one in (shared, turned)]
+    assert np.array_equal(*asked)
+    asked = [one.of("conv_wgrad-tf32", ("a", "b"))(rows) for one in (shared, turned)]
+    assert not np.array_equal(*asked)
+
+
+def test_a_file_holds_them_and_a_damaged_one_is_told(lessons, pooled, tmp_path):
     path = tmp_path / "networks.npz"
+    own = teach_further(pooled, lessons[:1], np.random.default_rng(9), replace(QUICK, epochs=2))
+    pooled = replace(pooled, own={"conv_fwd": own})
     write_pooled(path, pooled)
     back = read_pooled(path)
+    assert set(back.own) == {"conv_fwd"}
     rows = np.random.default_rng(4).uniform(-2, 2, (50, 2))
     names = ("a", "b")
     before, after = (one.of("conv_fwd-half", names)(rows) for one in (pooled, back))
