@@ -26,7 +26,7 @@ from perfmodel.cost.parts import Floats
 Coefficients = Mapping[str, float]
 SHARED = "conv"
 """Kernels whose names begin with this share networks: each has few rows, and all work alike."""
-TEACHERS = Descent(nets=4)
+TEACHERS = Descent(nets=8)
 PUPILS = Descent(nets=1, widths=(176, 112, 80, 64), epochs=24)
 OWN = Descent(nets=1, epochs=12, batch=128, rate=2e-3, warm=0.15)
 """Of networks that learn from measured rows, of those that learn from them, and of these further,
