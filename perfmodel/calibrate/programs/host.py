@@ -137,6 +137,7 @@ class _HostSum:
     behind_pace: float = 0.0
     whole: float = 1.0
     trains: bool = False
+    decodes: bool = False
 
 
 def _host_sums(one: Measured, c: ProgramCoefficients) -> list[_HostSum]:
@@ -148,17 +149,18 @@ def _host_sums(one: Measured, c: ProgramCoefficients) -> list[_HostSum]:
     counts, behind = (calls.counts[side].sum(axis=0) for side in (~calls.behind, calls.behind))
     work = counts, behind, launches
     run, generated = f"{row.run} {row.mode}", row.mode == "compiled"
-    trains = row.kind == "train"
+    trains, decodes = row.kind == "train", row.kind == "decode"
     device = float(np.sum(device_times(one.prepared, c)[1]))
     held = row.host_s >= HELD_UP * row.step_s and device < BUSY * row.step_s
     found = []
     if held:
         found.append(_HostSum(*work, row.step_s, row_pace(row, c), run, 0.0, 1.0, generated,
-                              behind_pace=behind_pace(row, c) or 0.0, trains=trains))  # fmt: skip
+                              behind_pace=behind_pace(row, c) or 0.0, trains=trains,
+                              decodes=decodes))  # fmt: skip
     if held or launches < QUEUE_DEPTH:  # else the host waits for the device while it issues
         weight = SINGLE_WEIGHT if held else 1.0
         single = _HostSum(*work, row.host_s, issue_pace(row, c), run, 1.0, weight, generated,
-                          trains=trains)  # fmt: skip
+                          trains=trains, decodes=decodes)  # fmt: skip
         found += _phases(one, single, c) if _phases_of(row) else [single]
     return found
 
@@ -196,8 +198,9 @@ def _fit_calls(
     slow at. Without probes the rows have to tell it.
 
     Compiled steps come after the others, which know the costs of what is not compiled in them, and
-    those that train after those that do not. A process may run its generated code at half the
-    speed throughout, whatever its probes say: such rows are outliers, on one side, and left out.
+    those that train after those that do not, in which decoding and the rest count alike. A process
+    may run its generated code at half the speed throughout, whatever its probes say: such rows are
+    outliers, on one side, and left out.
     """
     known = sum(one.pace is not None for one in sums)
     probed = known >= FEWEST_PROBES
@@ -222,7 +225,7 @@ def _fit_calls(
     if apart:
         kinds = [kind for kind in _common(generated) if kind in COMPILED and kind not in TIMED]
         trained = [one for one in generated if one.trains]
-        inferred = [one for one in generated if not one.trains]
+        inferred = _alike([one for one in generated if not one.trains])
         own = ["compiled_pace"]
         for _ in range(TRIMMED):
             fitted = _fit_values(inferred, fitted, own, kinds, "cauchy")
@@ -235,6 +238,14 @@ def _fit_calls(
             scalars = _rare(trained, OF_COMPILED_TRAINING)
             fitted = _fit_values(trained, fitted, scalars, ["extern_conv_backward"], "soft_l1")
     return fitted
+
+
+def _alike(sums: Sequence[_HostSum]) -> list[_HostSum]:
+    """Steps that decode weighted so that they count as much together as all others."""
+    whole = sum(one.weight for one in sums)
+    decoding = sum(one.weight for one in sums if one.decodes)
+    factor = (whole - decoding) / decoding if 0.0 < decoding < whole else 1.0
+    return [replace(one, weight=one.weight * factor) if one.decodes else one for one in sums]
 
 
 def _common(sums: Sequence[_HostSum]) -> list[str]:

@@ -16,11 +16,13 @@ HOST_KINDS: Final = (
     "gemm_grouped",
     "number",
     "copied",
+    "attention_token",
     "extern_gemm",
     "extern_conv",
     "extern_conv_grouped",
     "extern_conv_backward",
     "extern_attention",
+    "extern_attention_token",
 )
 """What a call is paid as: the lowering's classes, and parts of them with costs of their own."""
 
@@ -49,6 +51,7 @@ def paid_as(kind: str, kernels: Sequence[Kernel]) -> str:
         "conv_grouped": kind == "conv" and any(_grouped(op) for one in kernels for op in one.ops),
         "gemm_grouped": kind == "gemm" and "_grouped_mm" in first,
         "copied": kind == "copy" and first in COPIES,
+        "attention_token": kind == "attention" and _token(kernels),
         "number": kind == "pointwise" and first in BINARY and len(kernels[0].reads) == 1,
     }
     return next((name for name, fits in parts.items() if fits), kind)
@@ -62,7 +65,9 @@ def _extern(kernels: Sequence[Kernel]) -> str:
             return "extern_conv_backward"
         grouped = any(_grouped(op) for kernel in kernels for op in kernel.ops)
         return "extern_conv_grouped" if grouped else "extern_conv"
-    return next((f"extern_{kind}" for kind in ("gemm", "attention") if kind in kinds), "extern")
+    if "attention" in kinds:
+        return "extern_attention_token" if _token(kernels) else "extern_attention"
+    return "extern_gemm" if "gemm" in kinds else "extern"
 
 
 def beside(kind: str, kernels: Sequence[Kernel]) -> tuple[int, int]:
@@ -71,6 +76,11 @@ def beside(kind: str, kernels: Sequence[Kernel]) -> tuple[int, int]:
         return 0, 0
     made = [kernel.launches for kernel in kernels if kernel.kind in ("pointwise", "copy")]
     return len(made), sum(made)
+
+
+def _token(kernels: Sequence[Kernel]) -> bool:
+    """Attention of one query a text, which goes another way through the library."""
+    return any(getattr(op, "q_len", 0) == 1 for kernel in kernels for op in kernel.ops)
 
 
 def _grouped(op: object) -> bool:
