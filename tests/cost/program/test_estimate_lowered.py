@@ -16,7 +16,7 @@ from perfmodel.cost.program.spread import within
 from perfmodel.errors import CalibrationError, WorkloadError
 from perfmodel.hardware import load_accelerator
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered, MemoryEvent, Resident
-from perfmodel.workload.op import Conv2d, Elementwise, Gemm
+from perfmodel.workload.op import Attention, Conv2d, Elementwise, Gemm
 
 H100 = load_accelerator("h100-sxm5-80gb")
 H200 = load_accelerator("h200-sxm-141gb")
@@ -241,6 +241,18 @@ def test_a_call_is_paid_by_what_it_launches():
     plain, groups = (Conv2d(8, 64, 28, 28, 64, 3, padding=1, groups=g) for g in (1, 4))
     assert seconds(host="conv", ops=(plain,)) == pytest.approx(c.host["conv"])
     assert seconds(host="conv", ops=(groups,)) == pytest.approx(c.host["conv_grouped"])
+    generated = [
+        seconds(kind="conv", host="extern", ops=(conv,))
+        - seconds(kind="conv", host="extern", ops=())
+        for conv in (plain, groups)
+    ]
+    paid = c.host["extern_conv_grouped"] - c["compiled_pace"] * c.host["extern_conv"]
+    assert generated == pytest.approx([0.0, paid])
+    text, token = (Attention(2, 8, 8, q_len, 64, 64) for q_len in (64, 1))
+    assert seconds(host="attention", ops=(text,)) == pytest.approx(c.host["attention"])
+    assert seconds(host="attention", ops=(token,)) == pytest.approx(c.host["attention_token"])
+    found = [seconds(kind="attention", host="extern", ops=(one,)) for one in (text, token)]
+    assert found[1] < found[0]
     assert seconds(host="norm", name="native_batch_norm") == pytest.approx(c.host["batch_norm"])
     half = seconds(host="pointwise", name="mul", reads=((0, 8),))
     both = seconds(host="pointwise", name="mul", reads=((0, 8), (1, 8)))
