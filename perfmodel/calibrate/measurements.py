@@ -23,9 +23,10 @@ from typing import Any
 from perfmodel.calibrate.harness import ABOUT_RUN, FLAGS, TEXT, to_record
 from perfmodel.calibrate.labels import check_table, check_words, same_chip
 from perfmodel.calibrate.process import fresh_share, settled
-from perfmodel.errors import CalibrationError
+from perfmodel.errors import CalibrationError, nearest_name
 
 REQUIRED = ("op", "device", "latency_us")
+MODES = ("graph", "eager")
 _TELLING = 2
 MOST_POWER, MOST_CLOCK = 1e4, 1e4  # of any board [W], [MHz]
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
@@ -101,6 +102,7 @@ def load_measurements(folder: str | Path, device: str) -> Measurements:
             "a folder with CSV files of measured operators and their TOML sidecars",
             repair="measure with `python3 -m validate.bench`, then name the folder of the device",
         )
+    _check_lost(folder)
     rows: list[Row] = []
     refused: list[tuple[str, str]] = []
     digest = hashlib.sha256()
@@ -126,6 +128,18 @@ def _other_table(data: bytes) -> bool:
     if "op" in names or len(ABOUT_RUN & set(names)) >= _TELLING:
         return False
     return all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in names)
+
+
+def _check_lost(folder: Path) -> None:
+    """A sidecar whose table is gone would take a family of operators with it, in silence."""
+    for sidecar in sorted(folder.glob("*.toml")):
+        if all(path == sidecar for path in folder.glob(f"{sidecar.stem}.*")):
+            raise CalibrationError(
+                f"{sidecar.stem}.csv",
+                "<no such file>",
+                f"the table that {sidecar.name} describes",
+                repair="restore the table, or remove its sidecar too",
+            )
 
 
 def _check_sidecar(path: Path, data: bytes) -> dict[str, Any]:
@@ -200,6 +214,13 @@ def _read_file(
             f"distinct columns, among them {', '.join(REQUIRED)}",
             repair="restore the first line of the file",
         )
+    if len(lines) == 1:
+        raise CalibrationError(
+            path.name,
+            "<a header alone>",
+            "one row or more",
+            repair="restore the rows, or remove the file and its sidecar",
+        )
     for number, cells in enumerate(lines[1:], start=2):
         where = f"{path.name}:{number}"
         if len(cells) != len(header):
@@ -251,12 +272,21 @@ def _row(
     if record is None:
         refused.append((where, reason))
         return None
+    mode = cells.get("mode", "") or MODES[0]
+    if mode not in MODES:
+        raise CalibrationError(
+            f"{where}: mode",
+            mode,
+            ", ".join(MODES),
+            nearest=nearest_name(mode, MODES),
+            repair="say how the row was measured; times taken another way are no latencies",
+        )
     return Row(
         record,
         times["latency_us"],
         times["p10_us"],
         times["p90_us"],
-        cells.get("mode", "graph") or "graph",
+        mode,
         json.dumps(record, sort_keys=True),
         where,
         _optional(f"{where}: power_w", cells.get("power_w", ""), MOST_POWER),

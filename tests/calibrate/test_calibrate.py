@@ -172,6 +172,15 @@ def _header_again(path):
     seal(path)
 
 
+def _header_alone(path):
+    path.write_text(path.read_text().partition("\n")[0] + "\n")
+    seal(path)
+
+
+def _table_lost(path):
+    path.with_name("lost.toml").write_text(path.with_suffix(".toml").read_text())
+
+
 def _sidecar_of_another(path):
     path.with_suffix(".toml").write_text('rows = 3\nsha256 = "00"\n')
 
@@ -196,6 +205,7 @@ def _utf16(path):
         _bare_header((",m,", ",rows_of_a,")), _change(device="NVIDIA H100 PCIe"),
         _bare_header(("op,", "operator,"), ("latency_us", "time")),
         _bare_header(("op,", "operator,"), ("device", "gpu")),
+        _header_alone, _table_lost, _change(mode="grahp"),
         _change(m="1_024"), _change(m="\uff15\uff11\uff12"), _change(op="softmax"),
     ],
 )  # fmt: skip
