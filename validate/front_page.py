@@ -134,7 +134,7 @@ def program_rows() -> dict[str, Groups]:
     unread = steps.run.str.startswith(UNREAD)
     kinds_of = steps.kind.where(steps.kind.isin(["train", "decode"]), "infer")
     named = {}  # a case that a later run took again stays with the draw that had it first
-    for name in ("kinds", "fresh", "draw", "usual", "published"):
+    for name in ("kinds", "fresh", "draw", "usual", "published", "other"):
         own = steps.case[steps.run.str.startswith(f"{UNREAD}-{name}")]
         named[name] = unread & steps.case.isin(own)
     named["first"] = unread & ~pd.concat(named, axis=1).any(axis=1)
@@ -144,9 +144,9 @@ def program_rows() -> dict[str, Groups]:
         return score(steps[chosen & timed & here & right])
 
     held = partial(steps_of, steps.split == REPORT)
-    first, fresh, draw, usual, published, kinds = (
+    first, fresh, draw, usual, published, other, kinds = (
         partial(steps_of, named[name])
-        for name in ("first", "fresh", "draw", "usual", "published", "kinds")
+        for name in ("first", "fresh", "draw", "usual", "published", "other", "kinds")
     )
     graphs = ("graph", "compiled-graph")
     known = steps.peak_measured.gt(0) & steps.peak_predicted.gt(0)
@@ -167,6 +167,13 @@ def program_rows() -> dict[str, Groups]:
         "a draw of usual models": [[usual(kind, one) for kind, one in both]],
         "a draw at published sizes": [
             [published(kind, one) for kind in ("infer", "train") for one in PLAIN]
+        ],
+        "well-known models in other hands": [
+            [
+                other("infer", *graphs),
+                *(other(kind, one) for kind in ("infer", "decode") for one in PLAIN),
+                other("train", "eager"),
+            ]
         ],
         "the same of 17 models": [
             [kinds("infer", *graphs), *(kinds("infer", one) for one in PLAIN), kinds("train")]
