@@ -345,7 +345,7 @@ def _check(
             "trace: training",
             training,
             "Training(...) or None",
-            repair="import Training from perfmodel.workload.importers.training",
+            repair="write training=pm.Training() for AdamW, or give its arguments",
         )
     for field, value, known in (
         ("via", via, ROUTES),
