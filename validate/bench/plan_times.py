@@ -27,9 +27,9 @@ import statistics
 import sys
 import time
 import tomllib
-import traceback
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,7 +40,7 @@ from validate.bench.families import conv
 from validate.bench.plan_runs import Driver, Graph, Plan, Runs, shown
 from validate.bench.proposals import Descriptor
 from validate.bench.timing import CudaClock
-from validate.bench.worker import Session, _say, facts
+from validate.bench.worker import Session, _say, answered, facts, measured
 
 NAME: Final = runner.PLAN_TIMES
 PROTOCOL: Final = (
@@ -270,10 +270,7 @@ def answer_of(session: PlanSession, log: search_log.SearchLog, op: ops.Op) -> di
     session.turn.release()
     if found is None or checked(op):
         log.take()
-        answer["ok"] = asdict(session.measure(op, False))
-        plans = log.take()
-        if plans:
-            answer["plans"] = plans
+        answer |= measured(session, log, op, power=False)
     return answer
 
 
@@ -292,25 +289,9 @@ def serve(device: str, processes: int, named: bool) -> None:
     _say(out, {"ready": facts(device)})
     for line in sys.stdin:
         op = json.loads(line)["op"]
-        try:
-            answer = answer_of(session, log, op)
-        except Exception as error:
-            print(traceback.format_exc(limit=4), file=sys.stderr)
-            answer = {"error": f"{type(error).__name__}: {error}"[:400]}
-            if isinstance(error, torch.OutOfMemoryError) and session.turn.shared:
-                answer["fatal"] = "a capture that ended so spoils those that follow"
-        failed = "error" in answer
-        try:
-            session.tidy(failed)
-            if failed and device == "cuda":
-                torch.cuda.synchronize()
-                (torch.ones(8, device="cuda") + 1).sum().item()
-        except Exception as error:
-            answer.setdefault("error", str(error)[:200])
-            answer["fatal"] = f"{type(error).__name__}: {error}"[:200]
-        session.turn.release()
-        if session.turn.shared:
-            answer["turn"] = session.turn.seconds()
+        answer = answered(session, device, partial(answer_of, session, log, op))
+        if "fatal" in answer:
+            answer.setdefault("error", answer["fatal"])
         _say(out, answer)
         if "fatal" in answer:
             os._exit(3)

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -190,6 +191,40 @@ def _say(stream: Any, message: dict[str, Any]) -> None:
     stream.flush()
 
 
+def answered(session: Session, device: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What ``work`` answers, or its error; the device is tidied behind it, and let go."""
+    try:
+        answer = work()
+    except Exception as error:
+        print(traceback.format_exc(limit=4), file=sys.stderr)
+        answer = {"error": f"{type(error).__name__}: {error}"[:400]}
+        if isinstance(error, torch.OutOfMemoryError) and session.turn.shared:
+            answer["fatal"] = "a capture that ended so spoils those that follow"
+    failed = "error" in answer
+    try:
+        session.tidy(failed)
+        if failed and device == "cuda":
+            torch.cuda.synchronize()
+            (torch.ones(8, device="cuda") + 1).sum().item()
+    except Exception as error:
+        answer["fatal"] = f"{type(error).__name__}: {error}"[:200]
+    session.turn.release()
+    if session.turn.shared:
+        answer["turn"] = session.turn.seconds()
+    return answer
+
+
+def measured(
+    session: Session, log: search_log.SearchLog, op: ops.Op, power: bool
+) -> dict[str, Any]:
+    """The timing of an operator, and the plans that its search tried."""
+    answer: dict[str, Any] = {"ok": asdict(session.measure(op, power))}
+    plans = log.take()
+    if plans:
+        answer["plans"] = plans
+    return answer
+
+
 def serve(device: str, processes: int = 1) -> None:
     """Answer operators from stdin until it closes; exit 3 after a sticky device error."""
     out = os.fdopen(os.dup(1), "w")
@@ -211,28 +246,8 @@ def serve(device: str, processes: int = 1) -> None:
             _say(out, {"ok": None})
             continue
         log.take()  # what a failed operator left behind
-        try:
-            timing = session.measure(request["op"], bool(request.get("power")))
-            answer: dict[str, Any] = {"ok": asdict(timing)}
-            plans = log.take()
-            if plans:
-                answer["plans"] = plans
-        except Exception as error:
-            print(traceback.format_exc(limit=4), file=sys.stderr)
-            answer = {"error": f"{type(error).__name__}: {error}"[:400]}
-            if isinstance(error, torch.OutOfMemoryError) and session.turn.shared:
-                answer["fatal"] = "a capture that ended so spoils those that follow"
-        failed = "error" in answer
-        try:
-            session.tidy(failed)
-            if failed and device == "cuda":
-                torch.cuda.synchronize()
-                (torch.ones(8, device="cuda") + 1).sum().item()
-        except Exception as error:
-            answer["fatal"] = f"{type(error).__name__}: {error}"[:200]
-        session.turn.release()
-        if session.turn.shared:
-            answer["turn"] = session.turn.seconds()
+        power = bool(request.get("power"))
+        answer = answered(session, device, partial(measured, session, log, request["op"], power))
         _say(out, answer)
         if "fatal" in answer:
             os._exit(3)
