@@ -230,6 +230,17 @@ def test_factorizations_are_bounded_by_their_arithmetic(function, cubes):
     assert len(kernel.upper) > 256
 
 
+def test_triangular_systems_are_solved_by_panels():
+    right = torch.empty(6, 96, 40)
+    solve = Layer(lambda self, x: torch.linalg.solve_triangular(x, right, upper=False))
+    lowered = lower(pm.trace(solve, torch.empty(6, 96, 96)), EAGER)
+    assert not lowered.unknown
+    copy, solved = (kernel for kernel in lowered.kernels if "triangular" in kernel.name)
+    assert copy.bytes_written == right.numel() * 4
+    # rows of the triangle: 96^2 / 2 products a column, and half of each panel's square
+    assert solved.flops == pytest.approx(6 * 40 * (96**2 + 3 * 32**2))
+
+
 def test_distances_between_rows():
     program = pm.trace(Layer(lambda self, x, y: torch.cdist(x, y)), (torch.empty(2, 16, 8),) * 2)
     lowered = lower(program, EAGER)

@@ -54,6 +54,22 @@ def test_a_transposed_operand_is_padded_where_that_spares_more_than_the_copy(col
     assert (product.ops[0].m == 50264) == padded
 
 
+@pytest.mark.parametrize(
+    ("rows", "columns", "padded"),
+    [(512, 50257, False), (4096, 50257, True), (1024, 30522, False), (4096, 30522, True)],
+)
+def test_a_weight_is_padded_across_its_rows_where_that_spares_more(rows, columns, padded):
+    """Weights of linear layers are transposed; results of even rows are computed faster."""
+    tensors = {
+        "x": ((rows, 768), "bf16", "input"), "w": ((columns, 768), "bf16", "parameter"),
+        "t": ((768, columns), "bf16", "view of w", "strided"), "y": ((rows, columns), "bf16"),
+    }  # fmt: skip
+    made = program(tensors, [("t", "w", "t"), ("mm", "xt", "y")], "y")
+    *pads, product = compiled(made).kernels
+    assert bool(pads) == padded
+    assert (product.ops[0].n % 8 == 0) == padded
+
+
 def test_a_scaled_product_of_eight_bits_is_one_call():
     tensors = {
         "x": ((64, 128), "fp8_e4m3", "input"), "w": ((128, 256), "fp8_e4m3", "parameter"),

@@ -31,6 +31,19 @@ The compiler times both forms. What is spared for each element of the operand is
 operations at some 147 TFLOP/s without alignment less 700 with it; the library's copy across axes
 takes 8 ps an element and counts 1.1-fold (an H100: 768 columns stayed, 1,024 were padded).
 """
+ACROSS: Final = 9.5
+"""Time in which a right operand is padded across its rows, for each element [ps].
+
+The compiler copies it into rows with PyTorch's own kernels (8 ps), fills what is new, and counts
+all that 1.1-fold.
+"""
+ODD_RATE: Final = 94.0
+EVEN_RATE: Final = 222.0
+PADDED_RATE: Final = 650.0
+"""Arithmetic of products whose result has odd rows, even rows, and rows of 16 bytes [TFLOP/s].
+
+An H100's 512 by 50,257 by 768 (422 us), and prices of measured products of odd lines.
+"""
 PAD: Final = "pad"
 """The step that copies an operand into padded memory."""
 LONG_STRIDE: Final = 1024
@@ -40,12 +53,12 @@ _PADDED: Final = ("bf16", "fp16", "fp32", "tf32")
 
 
 def padded(
-    graph: Graph, operands: Sequence[int], work: Work, *, turned: bool
+    graph: Graph, operands: Sequence[int], work: Work, *, turned: bool, across: bool = False
 ) -> tuple[list[int], Work]:
     """The operands, copied into padded memory where that pays, and the padded product.
 
     ``turned`` says that the left operand is transposed, and that the product was taken for its own
-    transpose, whose rows start where they should.
+    transpose, whose rows start where they should; ``across`` that the right one is transposed.
     """
     op = work.kernels[0].ops[0] if len(work.kernels) == 1 else None
     if not isinstance(op, Gemm) or len(operands) != 2 or op.dtype not in _PADDED:
@@ -60,6 +73,8 @@ def padded(
     bound = m * n * k / (m * k + n * k + m * n) >= BALANCE
     if not bound or all(size % step == 0 for size in starts):
         return list(operands), work
+    if across and not turned and k % step == 0 and not _pays_across(m, n):
+        return list(operands), work
     wide = [-(-size // step) * step for size in (m, n, k)]
     sides = ((wide[0], wide[2]) != (m, k), (wide[1], wide[2]) != (n, k))
     result = [
@@ -70,6 +85,12 @@ def padded(
     ]
     larger = Gemm(wide[0], wide[1], wide[2], batch, op.dtype, trans=op.trans)
     return result, replace(work, kernels=(replace(work.kernels[0], ops=(larger,)),))
+
+
+def _pays_across(rows: int, columns: int) -> bool:
+    """Whether padding a transposed right operand spares what copying it costs."""
+    plain = ODD_RATE if columns % 2 else EVEN_RATE
+    return 2 * rows * (1 / plain - 1.1 / PADDED_RATE) > ACROSS
 
 
 def padded_strides(shape: Sequence[int], width: int) -> list[int]:

@@ -276,7 +276,9 @@ def _product(graph: Graph, site: Site, args: list[int]) -> list[int]:
     operands, left = (args[1:] if with_bias else args), site.inputs[1 if with_bias else 0]
     shape = (site.outputs or site.inputs)[0].shape
     turned = is_odd_transposed(left, shape[-1] if shape else 1)
-    operands, wide = padded(graph, operands, work, turned=turned)
+    right = site.inputs[2 if with_bias else 1] if len(operands) == 2 else left
+    across = len(right.shape) == 2 and right.layout == "strided"
+    operands, wide = padded(graph, operands, work, turned=turned, across=across)
     more = {} if wide is work else {"layout": "padded"}
     work = wide
     if with_bias:

@@ -14,7 +14,7 @@ from typing import Final
 from perfmodel.workload.lowering.eager.unknown import unknown
 from perfmodel.workload.lowering.site import Site, Work, numel
 from perfmodel.workload.lowering.stream import stream
-from perfmodel.workload.op import Gemm
+from perfmodel.workload.op import Gemm, Op
 
 CUBES: Final = MappingProxyType(
     {
@@ -29,6 +29,7 @@ CUBES: Final = MappingProxyType(
 _SWEEPS: Final = frozenset({"_linalg_svd", "_linalg_eigh", "linalg_eig", "_linalg_eigvals"})
 _PANEL, _MOST_SWEEPS, _LONGEST = 32, 10, 4096
 _FEW_ROWS = 16
+_SOLVED = ("fp32", "fp64")
 _NIBBLES = 8
 
 
@@ -50,6 +51,33 @@ def factorization(site: Site) -> Work:
     upper = (Gemm(side, side, depth, batch, "fp32"),) + (step,) * min(steps, _LONGEST)
     kernel = site.kernel("unknown", (panel,) * panels, name=site.node.target)
     return Work("unknown", (replace(kernel, known=False, upper=upper),))
+
+
+def triangular(site: Site) -> Work:
+    """``linalg_solve_triangular``: the right side is copied to the result and solved there.
+
+    By panels of 32 columns, as blocked TRSM does: a triangle's product with its rows of the right
+    side, then the update of the rows below, each behind the one before. Nobody measured it: the
+    arithmetic is that of these products, the panels of a whole batch run together.
+    """
+    matrix, right = site.inputs[0], site.inputs[1]
+    out = site.outputs[0] if site.outputs else right
+    if matrix.dtype not in _SOLVED or min(numel(matrix.shape), numel(out.shape)) == 0:
+        return unknown(site)
+    left = bool(site.attribute("left", True))
+    side, columns = matrix.shape[-1], out.shape[-1 if left else -2]
+    batch = numel(out.shape[:-2])
+    ops: list[Op] = []
+    for start in range(0, side, _PANEL):
+        width = min(_PANEL, side - start)
+        below = side - start - width
+        ops.append(Gemm(width, columns, width, batch, matrix.dtype))
+        if below:
+            ops.append(Gemm(below, columns, width, batch, matrix.dtype))
+    size = site.bytes(out)
+    copied = stream("copy", numel(out.shape), site.bytes(right), size, 0.0)
+    copy = site.kernel("copy", copied, name=f"{site.name}: copy", reads=(right,))
+    return Work("gemm", (copy, site.kernel("gemm", tuple(ops))))
 
 
 def packed_product(site: Site) -> Work:

@@ -80,6 +80,7 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
         "sync": index.sync,
         "fft": fft.transform,
         "factorization": linalg.factorization,
+        "triangular": linalg.triangular,
         "packed_product": linalg.packed_product,
         "distance": linalg.distance,
         "fused_optimizer": optimizer.fused,
