@@ -27,7 +27,8 @@ from perfmodel.calibrate.samples import FUSED, Samples, samples_of
 from perfmodel.calibrate.score import score_samples
 from perfmodel.calibrate.spread import Spread, in_turn
 from perfmodel.calibrate.store import HELD_OUT, read_records, write_records
-from perfmodel.calibrate.together import is_shared, without_fold
+from perfmodel.calibrate.taught import ALONE, load_taught
+from perfmodel.calibrate.together import from_estimates, is_shared, without_fold
 from perfmodel.calibrate.transfer import leave_one_chip_out, read_published
 from perfmodel.cost import Efficiency, load_coefficients
 from perfmodel.cost.efficiency import efficiency_folder
@@ -129,11 +130,18 @@ def sibling_transfer(spread: Spread = in_turn) -> list[Record]:
     fitted = dict(zip(enough, spread(_fitted, tasks), strict=True))
     shared = [kernel for kernel in enough if is_shared(kernel)]
     lessons = [(taught[kernel], [fitted[kernel].coefficients]) for kernel in shared]
-    networks = without_fold(lessons, -1, 0)
+    # What networks that saw the H100 alone say of it, where that is known.
+    said = load_taught(HERE / "measurements" / source, load_accelerator(source))
+    estimates = [(said[k], [fitted[k].coefficients]) for k in shared if k in said]
+    networks = (
+        from_estimates(lessons, estimates, -1, ALONE, 0, spread)
+        if estimates
+        else without_fold(lessons, -1, 0)
+    )
     for kernel in shared:
         one = fitted[kernel]
-        said = networks.of(kernel, one.features)
-        fitted[kernel] = replace(one, pooled_share=NETWORK_SHARES[0], pooled=said)
+        layers = networks.of(kernel, one.features)
+        fitted[kernel] = replace(one, pooled_share=NETWORK_SHARES[0], pooled=layers)
     efficiency = Efficiency(source, base.tables, base.sources, fitted)
     return score_samples(_rows_of(target).values(), chip, efficiency=efficiency)
 

@@ -21,6 +21,7 @@ from perfmodel.calibrate.samples import FUSED, Samples, samples_of
 from perfmodel.calibrate.score import Record, records_of, score_samples
 from perfmodel.calibrate.spread import Spread, in_turn, told
 from perfmodel.calibrate.store import write_folder
+from perfmodel.calibrate.taught import Taught, load_taught
 from perfmodel.calibrate.together import Together, coefficients_of, is_shared, learn_together
 from perfmodel.cost.bound import lower_bound
 from perfmodel.cost.efficiency import (
@@ -119,11 +120,14 @@ def calibrate(
     siblings: Mapping[str, Samples] = {}
     beside: Mapping[str, Samples] = {}
     planned = [samples_of(load_planned(folder, name), accelerator)]
+    estimates = [load_taught(folder, accelerator)]
     if support is not None:
         sibling = load_accelerator(support[1])
         _, siblings = _trusted(support[0], sibling)
         beside = samples_of(load_profiled(support[0], sibling.name.lower()), sibling)
         planned += [samples_of(load_planned(support[0], sibling.name.lower()), sibling)]
+        if estimates[0]:
+            estimates += [load_taught(support[0], sibling)]
     profiled = samples_of(load_profiled(folder, name), accelerator)
     target = efficiency_folder() if out is None else Path(out)
     # Before the fits, which take long: a place that cannot be written ends them.
@@ -132,7 +136,7 @@ def calibrate(
     judged = by_kernel.pop(FUSED, None)
     start_of = {kernel: start.of(kernel) for kernel in by_kernel}
     together = learn_shared(
-        by_kernel, siblings, start_of, seed, progress, spread, accelerator, planned
+        by_kernel, siblings, start_of, seed, progress, spread, accelerator, planned, estimates
     )
     # The last coefficients of a kernel that shares networks are those of all its rows.
     rough = {kernel: one.coefficients[-1] for kernel, one in together.items()}
@@ -214,12 +218,13 @@ def learn_shared(
     spread: Spread = in_turn,
     accelerator: Accelerator | None = None,
     planned: Sequence[Mapping[str, Samples]] = (),
+    estimates: Sequence[Mapping[str, Taught]] = (),
 ) -> dict[str, Together]:
     """What networks say that many kernels share, for each of those with rows enough.
 
     Too few rows in all, the sibling's included, and there are none. Told the chip, networks learn
     from others on crossed operators. ``planned`` rows (:func:`load_planned`) of either chip teach
-    too.
+    too. With ``estimates`` (:func:`~perfmodel.calibrate.taught.load_taught`) they learn from those.
     """
     shared = {
         kernel: samples
@@ -233,9 +238,13 @@ def learn_shared(
     names = tuple(shared)
     known = told("mechanism without folds", names, spread(coefficients_of, calls), progress)
     unknown: Mapping[str, Samples] = {}
-    if accelerator is not None:
+    told_of = [chip for chip in estimates if chip]
+    if accelerator is not None and not told_of:
         unknown = crossed(taught, accelerator, np.random.default_rng(seed))
-    found = learn_together(shared, known, (siblings, *planned), unknown, seed=seed, spread=spread)
+    beside = (siblings, *planned)
+    found = learn_together(
+        shared, known, beside, unknown, estimates=told_of, seed=seed, spread=spread
+    )
     if progress is not None:
         progress(f"networks of {len(shared)} kernels")
     return found

@@ -3,7 +3,8 @@
 Every fold has networks of its own, which saw no row of it, neither in their lessons nor in the
 coefficients of the mechanisms that the lessons are compared with. Many networks learn what was
 measured; the few that prices ask learn from those, on crossed operators too, first all kernels
-together, then each kind by itself.
+together, then each kind by itself. Where a chip comes with estimates of others
+(:mod:`perfmodel.calibrate.taught`), those are the teachers.
 """
 
 from __future__ import annotations
@@ -11,19 +12,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.calibrate.coefficients import fit_coefficients, log_mechanism
 from perfmodel.calibrate.descent import Descent, Lesson, teach, teach_further
 from perfmodel.calibrate.samples import FOLDS, Samples
 from perfmodel.calibrate.spread import Spread, in_turn
+from perfmodel.calibrate.taught import EVERY, Taught, marks_of
 from perfmodel.cost.features import features
-from perfmodel.cost.layers import Pooled, kind_of
+from perfmodel.cost.layers import Net, Pooled, kind_of
 from perfmodel.cost.mechanism import mechanism
 from perfmodel.cost.parts import Floats
 
 Coefficients = Mapping[str, float]
+Known = Sequence[tuple[Samples, Sequence[Coefficients]]]
+Estimates = Sequence[tuple[Taught, Sequence[Coefficients]]]
+_NONE = np.zeros(0, np.uint64)
+OneKernel = TypeVar("OneKernel", Samples, Taught)
 SHARED = "conv"
 """Kernels whose names begin with this share networks: each has few rows, and all work alike."""
 TEACHERS = Descent(nets=8)
@@ -31,6 +39,9 @@ PUPILS = Descent(nets=1, widths=(176, 112, 80, 64), epochs=24)
 OWN = Descent(nets=1, epochs=12, batch=128, rate=2e-3, warm=0.15)
 """Of networks that learn from measured rows, of those that learn from them, and of these further,
 for kernels of one kind."""
+BY_ESTIMATES = replace(PUPILS, epochs=10)
+OWN_BY_ESTIMATES = OWN
+"""Of those that learn from many estimates, and further for kernels of one kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +90,7 @@ def learn_together(
     beside: Sequence[Mapping[str, Samples]] = (),
     crossed: Mapping[str, Samples] = MappingProxyType({}),
     *,
+    estimates: Sequence[Mapping[str, Taught]] = (),
     seed: int = 0,
     spread: Spread = in_turn,
 ) -> dict[str, Together]:
@@ -95,6 +107,8 @@ def learn_together(
         scored.
     crossed : mapping
         Kernel -> operators of unknown times (:func:`perfmodel.calibrate.crossed.crossed`).
+    estimates : sequence of mappings
+        Kernel -> operators whose times others estimated; with them, ``crossed`` is not needed.
     seed : int
         Of the networks' draws.
     spread : Spread
@@ -109,8 +123,18 @@ def learn_together(
     unknown = [
         (samples, coefficients[kernel]) for kernel, samples in crossed.items() if kernel in kernels
     ]
-    calls = [(taught, fold, seed, unknown) for fold in (*range(FOLDS), -1)]
-    found = list(spread(without_fold, calls))
+    told = [
+        (one, coefficients[kernel])
+        for chip in estimates
+        for kernel, one in chip.items()
+        if kernel in kernels
+    ]
+    if told:
+        pairs = list(zip((*range(FOLDS), -1), (*range(FOLDS), EVERY), strict=True))
+        found = _by_estimates(taught, told, pairs, seed, spread)
+    else:
+        calls = [(taught, fold, seed, unknown) for fold in (*range(FOLDS), -1)]
+        found = list(spread(without_fold, calls))
     return {
         kernel: Together(
             coefficients[kernel],
@@ -122,10 +146,10 @@ def learn_together(
 
 
 def without_fold(
-    kernels: Sequence[tuple[Samples, Sequence[Coefficients]]],
+    kernels: Known,
     fold: int,
     seed: int,
-    crossed: Sequence[tuple[Samples, Sequence[Coefficients]]] = (),
+    crossed: Known = (),
 ) -> Pooled:
     """Networks that saw nothing of a fold, or everything for fold -1.
 
@@ -157,7 +181,99 @@ def without_fold(
     return replace(pupils, own=own)
 
 
-def _lessons(kernels: Sequence[tuple[Samples, Sequence[Coefficients]]], fold: int) -> list[Lesson]:
+def _by_estimates(
+    measured: Known,
+    estimates: Estimates,
+    pairs: Sequence[tuple[int, int]],
+    seed: int,
+    spread: Spread,
+) -> list[Pooled]:
+    """Networks without each fold, by the column that stands beside it."""
+    calls = [(measured, estimates, fold, column, seed) for fold, column in pairs]
+    shared = list(spread(_shared, calls))
+    kinds = _kinds(measured, estimates)
+    further = [
+        (_of_kind(measured, kind), _of_kind(estimates, kind), fold, column, seed, pupils)
+        for (fold, column), pupils in zip(pairs, shared, strict=True)
+        for kind in kinds
+    ]
+    nets = iter(spread(_further, further))
+    return [replace(pupils, own={kind: next(nets) for kind in kinds}) for pupils in shared]
+
+
+def from_estimates(
+    measured: Known,
+    estimates: Estimates,
+    fold: int,
+    column: int,
+    seed: int,
+    spread: Spread = in_turn,
+) -> Pooled:
+    """Networks that learn from what others say of operators.
+
+    Parameters
+    ----------
+    measured : sequence of (Samples, sequence of dict)
+        As for :func:`without_fold`; rows among the estimates are known by those.
+    estimates : sequence of (Taught, sequence of dict)
+        Operators whose times others estimated, alike.
+    fold : int
+        Whose measured operators are left out; -1 for none. Of others, nothing was measured that
+        an estimate could have seen.
+    column : int
+        Which of the estimates: others that saw no more than these networks may.
+    seed : int
+        Of the networks' draws.
+    spread : Spread
+        Makes the calls of the kinds.
+    """
+    return _by_estimates(measured, estimates, [(fold, column)], seed, spread)[0]
+
+
+def _shared(measured: Known, estimates: Estimates, fold: int, column: int, seed: int) -> Pooled:
+    rng = np.random.default_rng(seed + fold + 1)
+    return teach(_told(measured, estimates, fold, column), rng, BY_ESTIMATES)
+
+
+def _further(
+    measured: Known, estimates: Estimates, fold: int, column: int, seed: int, pupils: Pooled
+) -> tuple[Net, ...]:
+    """Networks of one kind; as they are where nothing teaches them."""
+    rng = np.random.default_rng(seed + fold + 1)
+    told = _told(measured, estimates, fold, column)
+    if not sum(one.target.size for one in told):
+        return pupils.nets
+    return teach_further(pupils, told, rng, OWN_BY_ESTIMATES)
+
+
+def _kinds(measured: Known, estimates: Estimates) -> list[str]:
+    names = {one.kernel for one, _ in measured} | {one.kernel for one, _ in estimates}
+    return sorted({kind_of(name) for name in names})
+
+
+def _of_kind(
+    ones: Sequence[tuple[OneKernel, Sequence[Coefficients]]], kind: str
+) -> list[tuple[OneKernel, Sequence[Coefficients]]]:
+    return [pair for pair in ones if kind_of(pair[0].kernel) == kind]
+
+
+def _told(measured: Known, estimates: Estimates, fold: int, column: int) -> list[Lesson]:
+    rows = [row for samples, _ in measured for row in samples.rows if row.fold(FOLDS) == fold]
+    held = marks_of(rows)
+    told = [
+        _estimated(one, coefficients[fold], held, column)
+        for one, coefficients in estimates
+        if coefficients[fold]
+    ]
+    known = [one.marks[np.isfinite(one.says[:, column])] for one, _ in estimates]
+    for samples, coefficients in measured:
+        new = np.isin(marks_of(samples.rows), np.hstack([_NONE, *known]), invert=True)
+        if coefficients[fold] and new.any():
+            told.append(_lesson(samples, coefficients[fold], fold, new))
+    return told
+
+
+def _lessons(kernels: Known, fold: int) -> list[Lesson]:
     return [
         _lesson(samples, coefficients[fold], fold)
         for samples, coefficients in kernels
@@ -178,14 +294,31 @@ def _held_out(
     return answer
 
 
-def _lesson(samples: Samples, coefficients: Coefficients, fold: int) -> Lesson:
+def _lesson(
+    samples: Samples,
+    coefficients: Coefficients,
+    fold: int,
+    among: NDArray[np.bool_] | None = None,
+) -> Lesson:
     names, values = _table(samples, coefficients)
     target = np.log(samples.seconds) - log_mechanism(samples.blocks, coefficients)
     free = np.array([row.fold(FOLDS) != fold for row in samples.rows])
+    if among is not None:
+        free &= among
     return Lesson(samples.kernel, names, values[free], target[free])
 
 
-def _table(samples: Samples, coefficients: Coefficients) -> tuple[tuple[str, ...], Floats]:
+def _estimated(
+    one: Taught, coefficients: Coefficients, held: NDArray[np.uint64], column: int
+) -> Lesson:
+    """What others say of operators that are not held out."""
+    names, values = _table(one, coefficients)
+    target = one.says[:, column] - log_mechanism(one.blocks, coefficients)
+    free = np.isfinite(target) & np.isin(one.marks, held, invert=True)
+    return Lesson(one.kernel, names, values[free], target[free])
+
+
+def _table(samples: Samples | Taught, coefficients: Coefficients) -> tuple[tuple[str, ...], Floats]:
     found = [
         features(task, device, mechanism(task, device, coefficients))
         for task, device in samples.blocks

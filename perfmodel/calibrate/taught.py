@@ -1,0 +1,240 @@
+"""Convolutions whose times other networks estimated: lessons for the few that prices ask.
+
+``python3 -m validate.plan_law`` tells larger networks which plans cuDNN proposes for a convolution;
+knowing them, they come closer than a price may, which knows none. Their estimates of any number of
+operators, most of which nobody ran, stand in ``plans/taught.npz`` of a device:
+
+``sizes``
+    int32 (N, 10): ``n, c_in, c_out, h, w, d, kernel, stride, padding, groups``; ``d`` is 0 for
+    images.
+``cell``
+    uint8 (N,): 8 x pass + 4 x layout + dtype, in the orders of :data:`PASSES`, :data:`LAYOUTS` and
+    :data:`DTYPES`.
+``says``
+    int16 (N, 7): 2000 times the logarithm of the time [s]; by networks that saw no row of fold 0 to
+    4 in turn, by those that saw all rows, and by those that saw rows of this device alone; -32768
+    where nobody said.
+
+A sidecar, ``taught.toml``, holds the file's sha256 and names the device.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tomllib
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.calibrate.labels import same_chip
+from perfmodel.calibrate.measurements import Row
+from perfmodel.calibrate.profiled import PLANS_FOLDER
+from perfmodel.calibrate.samples import FOLDS
+from perfmodel.cost.device import Device
+from perfmodel.cost.mechanism import task_device
+from perfmodel.cost.parts import Floats
+from perfmodel.cost.tasks import Task, tasks_of
+from perfmodel.errors import CalibrationError, WorkloadError
+from perfmodel.hardware import Accelerator
+from perfmodel.workload.op import op_from_dict
+
+TAUGHT_FILE: Final = "taught.npz"
+SIZES: Final = ("n", "c_in", "c_out", "h", "w", "d", "kernel", "stride", "padding", "groups")
+PASSES: Final = ("fwd", "dgrad", "wgrad")
+LAYOUTS: Final = ("nhwc", "nchw")
+DTYPES: Final = ("bf16", "fp16", "tf32", "fp32")
+STEPS: Final = 2000
+"""Steps of a logarithm: 0.05 % of a time."""
+NOTHING: Final = -(2**15)
+EVERY, ALONE = FOLDS, FOLDS + 1
+"""Columns of ``says``: by networks that saw all rows, and that saw this device's alone."""
+_COLUMNS: Final = FOLDS + 2
+_SLOWEST, _FASTEST = 10.0, 2e-7  # of any operator [s]
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """Operators of one kernel with the times that others say they take.
+
+    Parameters
+    ----------
+    kernel : str
+        Which.
+    blocks : tuple of (Task, Device)
+        The operators, as in :class:`~perfmodel.calibrate.samples.Samples`.
+    marks : array, shape (N,)
+        Of each operator, by which a measured row is known again (:func:`mark_of`).
+    says : array, shape (N, 7)
+        Logarithms of times [s], by the columns of the file; NaN where nobody said.
+    """
+
+    kernel: str
+    blocks: tuple[tuple[Task, Device], ...]
+    marks: NDArray[np.uint64]
+    says: Floats
+
+
+def mark_of(key: str) -> int:
+    """The first 64 bits of the hash of an operator's key."""
+    return int(hashlib.sha256(key.encode()).hexdigest()[:16], 16)
+
+
+def marks_of(rows: Sequence[Row]) -> NDArray[np.uint64]:
+    """:func:`mark_of` of each row, shape (N,)."""
+    return np.array([mark_of(row.key) for row in rows], dtype=np.uint64)
+
+
+def load_taught(folder: str | Path, accelerator: Accelerator) -> dict[str, Taught]:
+    """Kernel -> its operators in ``folder/plans/taught.npz``; nothing where there is no such file.
+
+    Parameters
+    ----------
+    folder : path
+        Measurements of one device.
+    accelerator : Accelerator
+        Which; a sidecar that names another is refused.
+
+    Raises
+    ------
+    CalibrationError
+        If the file disagrees with its sidecar, is of another chip, damaged, or holds what is no
+        operator or no time.
+    """
+    path = Path(folder) / PLANS_FOLDER / TAUGHT_FILE
+    if not path.is_file():
+        return {}
+    data = path.read_bytes()
+    _check_sidecar(path, data, accelerator.name.lower())
+    sizes, cell, says = _arrays(path, data)
+    found: dict[str, list[tuple[tuple[Task, Device], NDArray[np.intp]]]] = {}
+    for which, record in _records(sizes, cell):
+        try:
+            tasks = tasks_of(op_from_dict(record, where=path.name))[1]
+        except WorkloadError as error:
+            raise _damaged(path, error) from None
+        for task in tasks:
+            block = replace(task, places=np.arange(task.places.size))
+            found.setdefault(task.kernel, []).append(
+                ((block, task_device(block, accelerator)), which[task.places])
+            )
+    marks = _marks(sizes, cell)
+    return {
+        kernel: Taught(
+            kernel,
+            tuple(block for block, _ in parts),
+            marks[at := np.concatenate([which for _, which in parts])],
+            says[at],
+        )
+        for kernel, parts in sorted(found.items())
+    }
+
+
+def _check_sidecar(path: Path, data: bytes, device: str) -> None:
+    about = path.with_suffix(".toml")
+    try:
+        said = tomllib.loads(about.read_text(encoding="utf-8")) if about.is_file() else {}
+    except ValueError as error:
+        raise _damaged(about, error) from None
+    if said.get("sha256") != hashlib.sha256(data).hexdigest():
+        raise CalibrationError(
+            path.name,
+            "<a file that its sidecar does not describe>",
+            f"{about.name} beside it, with the file's sha256",
+            repair=f"restore both files, or remove {path.name} to learn without it",
+        )
+    library = said.get("library")
+    said_of = library.get("device") if isinstance(library, Mapping) else None
+    if not isinstance(said_of, str) or not same_chip(said_of, device):
+        raise CalibrationError(
+            f"{about.name}: library.device",
+            "<none>" if said_of is None else said_of,
+            f"the chip that is being calibrated, {device}",
+            repair="move the file and its sidecar to the folder of the device they are of",
+        )
+
+
+def _arrays(path: Path, data: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
+    """Sizes, cells and what is said, once shapes, kinds and ranges are right."""
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+            sizes, cell, says = (np.asarray(stored[name]) for name in ("sizes", "cell", "says"))
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise _damaged(path, error) from None
+    wanted = {"sizes": (len(SIZES),), "cell": (), "says": (_COLUMNS,)}
+    for name, array in (("sizes", sizes), ("cell", cell), ("says", says)):
+        if array.dtype.kind not in "iu" or array.shape != (cell.size, *wanted[name]):
+            raise CalibrationError(
+                f"{path.name}: {name}",
+                f"<{array.dtype} of shape {array.shape}>",
+                f"integers of shape ({', '.join(map(str, ('N', *wanted[name])))}), N of each alike",
+                repair="write the file again with `python3 -m validate.plan_law`",
+            )
+    sizes, cell = sizes.astype(np.int64), cell.astype(np.int64)
+    if cell.size == 0 or cell.max() >= len(PASSES) * len(LAYOUTS) * len(DTYPES) or cell.min() < 0:
+        raise _damaged(path, "no operators, or a cell that is none")
+    seconds = np.where(says == NOTHING, np.nan, says / STEPS)
+    least, most = np.log(_FASTEST), np.log(_SLOWEST)
+    if np.any(seconds < least) or np.any(seconds > most):
+        raise _damaged(path, f"a time outside {_FASTEST:g} to {_SLOWEST:g} s")
+    return sizes, cell, seconds
+
+
+def _records(
+    sizes: NDArray[np.int64], cell: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.intp], dict[str, object]]]:
+    """Operators of one cell, volumes apart: their places, and their record with lists."""
+    volumes = sizes[:, SIZES.index("d")] > 0
+    for key in np.unique(cell):
+        for op, mine in (("conv2d", ~volumes), ("conv3d", volumes)):
+            which = np.flatnonzero((cell == key) & mine)
+            if which.size:
+                left_out = "d" if op == "conv2d" else "groups"
+                columns: dict[str, object] = {
+                    name: sizes[which, at] for at, name in enumerate(SIZES) if name != left_out
+                }
+                yield which, columns | {"op": op} | words_of_cell(int(key))
+
+
+def words_of_cell(cell: int) -> dict[str, str]:
+    """``{"pass": ..., "layout": ..., "dtype": ...}``."""
+    direction, rest = divmod(cell, len(LAYOUTS) * len(DTYPES))
+    layout, dtype = divmod(rest, len(DTYPES))
+    return {"pass": PASSES[direction], "layout": LAYOUTS[layout], "dtype": DTYPES[dtype]}
+
+
+def _marks(sizes: NDArray[np.int64], cell: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Marks of the keys that measured rows of these operators have."""
+    images = _template("conv2d", "d")
+    volumes = _template("conv3d", "groups")
+    words = [words_of_cell(key) for key in range(int(cell.max()) + 1)]
+    return np.array(
+        [
+            mark_of(
+                (volumes if row[5] else images) % (dict(zip(SIZES, row, strict=True)) | words[kind])
+            )
+            for row, kind in zip(sizes.tolist(), cell.tolist(), strict=True)
+        ],
+        dtype=np.uint64,
+    )
+
+
+def _template(op: str, left_out: str) -> str:
+    """A key as ``json.dumps(record, sort_keys=True)`` writes it, a quarter of the work."""
+    parts = {name: f"%({name})d" for name in SIZES if name != left_out}
+    parts |= {name: f'"%({name})s"' for name in ("pass", "layout", "dtype")} | {"op": f'"{op}"'}
+    return "{" + ", ".join(f'"{name}": {parts[name]}' for name in sorted(parts)) + "}"
+
+
+def _damaged(path: Path, error: object) -> CalibrationError:
+    return CalibrationError(
+        path.name,
+        f"<{error}>",
+        "operators and their times as `python3 -m validate.plan_law` writes them",
+        repair=f"restore the file, or remove {path.name.replace('.toml', '.npz')} and its sidecar",
+    )

@@ -1,0 +1,339 @@
+"""Operators whose times others estimated: read, refused, and learned from, held-out rows apart."""
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from perfmodel.calibrate import together
+from perfmodel.calibrate.coefficients import log_mechanism
+from perfmodel.calibrate.descent import Descent
+from perfmodel.calibrate.measurements import Row, load_measurements
+from perfmodel.calibrate.profiled import load_planned
+from perfmodel.calibrate.run import learn_shared
+from perfmodel.calibrate.samples import FOLDS, samples_of
+from perfmodel.calibrate.taught import (
+    ALONE,
+    DTYPES,
+    EVERY,
+    LAYOUTS,
+    NOTHING,
+    PASSES,
+    SIZES,
+    STEPS,
+    load_taught,
+    mark_of,
+    marks_of,
+)
+from perfmodel.calibrate.together import from_estimates, learn_together
+from perfmodel.cost.efficiency import load_coefficients
+from perfmodel.cost.features import features
+from perfmodel.cost.mechanism import mechanism
+from perfmodel.errors import CalibrationError
+from perfmodel.hardware import load_accelerator
+
+CHIP = load_accelerator("h100-sxm5-80gb")
+START = load_coefficients("hopper")
+QUICK = Descent(nets=1, widths=(24,), answers=2, epochs=30, batch=64)
+MEASUREMENTS = Path("validate/measurements")
+
+
+def _records(count, rng):
+    found = []
+    for number in range(count):
+        c = 8 * int(rng.integers(1, 40))
+        record = {
+            "op": "conv3d" if number % 5 == 4 else "conv2d", "n": int(rng.integers(1, 33)),
+            "c_in": c, "c_out": c if number % 5 == 3 else 8 * int(rng.integers(1, 40)),
+            "h": int(rng.integers(7, 40)), "w": int(rng.integers(7, 40)), "kernel": 3, "stride": 1,
+            "padding": 1, "dtype": DTYPES[number % 4], "layout": LAYOUTS[number % 2],
+            "pass": PASSES[number % 3],
+        }  # fmt: skip
+        extra = {"d": int(rng.integers(3, 9))} if number % 5 == 4 else {"groups": 1}
+        if number % 5 == 3:
+            extra["groups"] = c
+        found.append(record | extra)
+    return found
+
+
+def _rows(records, seconds=1.0):
+    return [
+        Row(one, seconds, seconds, seconds, "graph", json.dumps(one, sort_keys=True), "conv.csv")
+        for one in records
+    ]
+
+
+def _write(folder, records, times, device="NVIDIA H100 80GB HBM3", **arrays):
+    plans = folder / "plans"
+    plans.mkdir(parents=True, exist_ok=True)
+    sizes = [[one.get(name, 1 if name == "groups" else 0) for name in SIZES] for one in records]
+    cell = [
+        8 * PASSES.index(one["pass"])
+        + 4 * LAYOUTS.index(one["layout"])
+        + DTYPES.index(one["dtype"])
+        for one in records
+    ]
+    held = {
+        "sizes": np.array(sizes, np.int32),
+        "cell": np.array(cell, np.uint8),
+        "says": np.round(STEPS * times).astype(np.int16),
+    }
+    np.savez_compressed(plans / "taught.npz", **(held | arrays))
+    _describe(plans, device)
+
+
+def _describe(plans, device="NVIDIA H100 80GB HBM3"):
+    digest = hashlib.sha256((plans / "taught.npz").read_bytes()).hexdigest()
+    about = f'sha256 = "{digest}"\n[library]\n"device" = "{device}"\n'
+    (plans / "taught.toml").write_text(about, encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def records():
+    return _records(240, np.random.default_rng(0))
+
+
+@pytest.fixture
+def says(records):
+    return np.log(np.random.default_rng(1).uniform(5e-6, 5e-3, (len(records), FOLDS + 2)))
+
+
+def test_operators_are_those_that_rows_describe(tmp_path, records, says):
+    _write(tmp_path, records, says)
+    found = load_taught(tmp_path, CHIP)
+    rows = _rows(records)
+    timed = samples_of(rows, CHIP)
+    assert sorted(found) == sorted(timed)
+    assert any("depthwise" in kernel for kernel in found)
+    said = {mark_of(row.key): says[at] for at, row in enumerate(rows)}
+    for kernel, one in found.items():
+        assert sorted(one.marks) == sorted(marks_of(timed[kernel].rows))
+        assert one.says == pytest.approx(np.array([said[int(m)] for m in one.marks]), abs=3e-4)
+        tables = []
+        for which, marks in ((one, one.marks), (timed[kernel], marks_of(timed[kernel].rows))):
+            parts = [
+                features(task, device, mechanism(task, device, START.of(kernel)))[1]
+                for task, device in which.blocks
+            ]
+            tables.append(np.concatenate(parts)[np.argsort(marks)])
+        assert tables[0] == pytest.approx(tables[1])
+
+
+def test_keys_are_those_of_the_measured_convolutions():
+    folder = MEASUREMENTS / "h200-sxm-141gb"
+    wanted = set(SIZES) | {"op", "pass", "layout", "dtype"}
+    for row in load_planned(folder, folder.name)[::9]:
+        without = {"groups"} if row.record["op"] == "conv3d" else {"d"}
+        assert set(row.record) == wanted - without
+
+
+def test_without_a_file_there_is_nothing(tmp_path):
+    assert load_taught(tmp_path, CHIP) == {}
+
+
+def test_what_nobody_said_teaches_nothing(tmp_path, records, says):
+    said = np.round(STEPS * says).astype(np.int16)
+    said[::2, 1] = NOTHING
+    _write(tmp_path, records, says, says=said)
+    found = load_taught(tmp_path, CHIP)
+    held = np.concatenate([one.says[:, 1] for one in found.values()])
+    assert np.count_nonzero(np.isnan(held)) == len(records) // 2
+    pairs = [(one, [START.of(kernel)] * (FOLDS + 1)) for kernel, one in found.items()]
+    assert sum(one.target.size for one in together._told((), pairs, 1, 1)) == len(records) // 2
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"sizes": np.ones((240, 9), np.int32)},
+        {"sizes": np.ones((239, 10), np.int32)},
+        {"sizes": np.ones((240, 10))},
+        {"says": np.zeros((240, 6), np.int16)},
+        {"says": np.full((240, 7), np.nan)},
+        {"says": np.full((240, 7), 9000, np.int16)},
+        {"says": np.full((240, 7), -32767, np.int16)},
+        {"cell": np.full(240, 24, np.uint8)},
+        {"cell": np.zeros((240, 1), np.uint8)},
+        {"sizes": np.zeros((240, 10), np.int32)},
+        {"sizes": -np.ones((240, 10), np.int32)},
+        {"sizes": np.zeros((0, 10), np.int32), "cell": np.zeros(0, np.uint8),
+         "says": np.zeros((0, 7), np.int16)},
+    ],
+)  # fmt: skip
+def test_what_is_no_operator_or_no_time_is_refused(tmp_path, records, says, arrays):
+    _write(tmp_path, records, says, **arrays)
+    with pytest.raises(CalibrationError, match=r"taught\.npz"):
+        load_taught(tmp_path, CHIP)
+
+
+@pytest.mark.parametrize("keep", [0, 100, -100])
+def test_a_damaged_file_is_told(tmp_path, records, says, keep):
+    _write(tmp_path, records, says)
+    path = tmp_path / "plans" / "taught.npz"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(CalibrationError, match="sha256"):
+        load_taught(tmp_path, CHIP)
+    _describe(path.parent)
+    with pytest.raises(CalibrationError, match=r"taught\.npz"):
+        load_taught(tmp_path, CHIP)
+
+
+def test_a_pickle_is_refused(tmp_path, records, says):
+    _write(tmp_path, records, says, says=np.array([{"a": 1}] * 240, dtype=object))
+    with pytest.raises(CalibrationError, match=r"taught\.npz"):
+        load_taught(tmp_path, CHIP)
+
+
+def test_a_file_of_another_chip_or_without_a_sidecar_is_refused(tmp_path, records, says):
+    _write(tmp_path, records, says, device="NVIDIA H200")
+    with pytest.raises(CalibrationError, match=r"library\.device"):
+        load_taught(tmp_path, CHIP)
+    about = tmp_path / "plans" / "taught.toml"
+    about.write_text(about.read_text(encoding="utf-8").partition("[")[0], encoding="utf-8")
+    with pytest.raises(CalibrationError, match=r"library\.device"):
+        load_taught(tmp_path, CHIP)
+    about.write_text("sha256 = ", encoding="utf-8")
+    with pytest.raises(CalibrationError, match=r"taught\.toml"):
+        load_taught(tmp_path, CHIP)
+    about.unlink()
+    with pytest.raises(CalibrationError, match=r"taught\.toml beside it"):
+        load_taught(tmp_path, CHIP)
+
+
+@pytest.fixture
+def ruled(tmp_path, records, monkeypatch):
+    """Measured rows, the half of the estimated operators, and a rule that both follow."""
+    monkeypatch.setattr(together, "BY_ESTIMATES", QUICK)
+    monkeypatch.setattr(together, "OWN_BY_ESTIMATES", replace(QUICK, epochs=10))
+    rows = _rows(records)
+    kernels, seconds = {}, {}
+    for kernel, samples in samples_of(rows, CHIP).items():
+        plain = log_mechanism(samples.blocks, START.of(kernel))
+        channels = np.array([row.record["c_in"] for row in samples.rows])
+        times = np.exp(plain + 0.5 * np.sin(channels / 60.0))
+        seconds |= dict(zip((row.key for row in samples.rows), times, strict=True))
+        few = [row for row in samples.rows if int(row.record["w"]) % 2]
+        if few:
+            kept = samples_of(few, CHIP)[kernel]
+            found = np.array([seconds[row.key] for row in kept.rows])
+            kernels[kernel] = replace(kept, seconds=found)
+    says = np.log([[seconds[row.key]] * (FOLDS + 2) for row in rows])
+    return kernels, says
+
+
+def _known(kernels):
+    return {kernel: [START.of(kernel)] * (FOLDS + 1) for kernel in kernels}
+
+
+def _as_begun(samples, start, seed):
+    return [start] * (FOLDS + 1)
+
+
+def _loaded(folder, records, says):
+    _write(folder, records, says)
+    return load_taught(folder, CHIP)
+
+
+def test_networks_of_a_fold_hear_its_column_alone_and_not_of_its_rows(tmp_path, records, ruled):
+    kernels, says = ruled
+    first = learn_together(
+        kernels, _known(kernels), estimates=[_loaded(tmp_path / "a", records, says)]
+    )
+    # Another column tells the networks of that fold alone.
+    other = says.copy()
+    other[:, 2] += 0.3
+    second = learn_together(
+        kernels, _known(kernels), estimates=[_loaded(tmp_path / "b", records, other)]
+    )
+    # Measured rows of the fold may say in its column what they like.
+    measured = {int(m) for samples in kernels.values() for m in marks_of(samples.rows)}
+    rows = _rows(records)
+    mine = np.array([mark_of(row.key) in measured and row.fold(FOLDS) == 2 for row in rows])
+    spoiled = says.copy()
+    spoiled[mine, 2] += 1.0
+    third = learn_together(
+        kernels, _known(kernels), estimates=[_loaded(tmp_path / "c", records, spoiled)]
+    )
+    assert mine.any()
+    changed = 0
+    for kernel, samples in kernels.items():
+        held = np.array([row.fold(FOLDS) for row in samples.rows]) == 2
+        same = first[kernel].held_out == second[kernel].held_out
+        assert same[~held].all()
+        changed += np.count_nonzero(~same)
+        assert np.array_equal(first[kernel].held_out, third[kernel].held_out)
+    assert changed
+    shipped = [next(iter(each.values())).pooled for each in (first, second)]
+    assert np.array_equal(shipped[0].nets[0].weights[0], shipped[1].nets[0].weights[0])
+
+
+def test_measured_rows_are_known_by_estimates_or_by_themselves(tmp_path, records, ruled):
+    kernels, says = ruled
+    known = [(samples, _known(kernels)[kernel]) for kernel, samples in kernels.items()]
+    every = _loaded(tmp_path / "a", records, says)
+    pairs = [(every[kernel], _known(kernels)[kernel]) for kernel in kernels]
+    whole = together._told(known, pairs, -1, EVERY)
+    assert sum(one.target.size for one in whole) == sum(one.marks.size for one, _ in pairs)
+    part = _loaded(tmp_path / "b", records[::2], says[::2])
+    pairs = [(part[kernel], _known(kernels)[kernel]) for kernel in kernels if kernel in part]
+    marks = np.concatenate([one.marks for one, _ in pairs])
+    rows = np.concatenate([marks_of(samples.rows) for samples in kernels.values()])
+    some = together._told(known, pairs, -1, EVERY)
+    assert sum(one.target.size for one in some) == np.union1d(marks, rows).size
+
+
+def test_estimates_of_operators_that_nobody_measured_bring_held_out_rows_closer(
+    tmp_path, records, ruled, monkeypatch
+):
+    kernels, says = ruled
+    monkeypatch.setattr(together, "BY_ESTIMATES", replace(QUICK, epochs=90))
+    estimated = _loaded(tmp_path, records, says)
+    found = learn_together(kernels, _known(kernels), estimates=[estimated])
+    apart, plain = [], []
+    for kernel, samples in kernels.items():
+        wanted = np.log(samples.seconds) - log_mechanism(samples.blocks, START.of(kernel))
+        apart.append(np.abs(found[kernel].held_out - wanted))
+        plain.append(np.abs(wanted))
+    assert np.concatenate(apart).mean() < 0.8 * np.concatenate(plain).mean()
+
+
+def test_calibration_hands_them_on_and_crosses_nothing(tmp_path, records, ruled, monkeypatch):
+    kernels, says = ruled
+    monkeypatch.setattr("perfmodel.calibrate.run._FEWEST_SHARED", 1)
+    monkeypatch.setattr("perfmodel.calibrate.run.FEWEST_ROWS", 1)
+    monkeypatch.setattr("perfmodel.calibrate.run.crossed", None)
+    monkeypatch.setattr("perfmodel.calibrate.run.coefficients_of", _as_begun)
+    start = {kernel: START.of(kernel) for kernel in kernels}
+    estimates = [_loaded(tmp_path, records, says), {}]
+    found = learn_shared(kernels, {}, start, 0, accelerator=CHIP, estimates=estimates)
+    assert sorted(found) == sorted(kernels)
+    assert next(iter(found.values())).pooled.own
+
+
+def test_a_chip_alone_learns_from_its_own_column(tmp_path, records, ruled):
+    _, says = ruled
+    other = says.copy()
+    other[:, :ALONE] += 0.4
+    pairs = [
+        [(one, [START.of(kernel)]) for kernel, one in _loaded(tmp_path / name, records, s).items()]
+        for name, s in (("a", says), ("b", other))
+    ]
+    alone = [from_estimates((), each, -1, ALONE, 0) for each in pairs]
+    assert np.array_equal(alone[0].nets[0].weights[0], alone[1].nets[0].weights[0])
+    told = [from_estimates((), each, -1, EVERY, 0) for each in pairs]
+    assert not np.array_equal(told[0].nets[0].weights[0], told[1].nets[0].weights[0])
+
+
+@pytest.mark.parametrize("path", sorted(MEASUREMENTS.glob("*/plans/taught.npz")), ids=str)
+def test_no_operator_that_judges_is_taught(path):
+    folder = path.parents[1]
+    chip = load_accelerator(folder.name)
+    marks = np.concatenate([one.marks for one in load_taught(folder, chip).values()])
+    assert np.unique(marks).size == marks.size
+    draws = sorted({path.parent for path in Path("validate/held_out").glob("*/*/conv*.csv")})
+    judges = [row for draw in draws for row in load_measurements(draw, draw.name).rows]
+    assert judges
+    assert not np.isin(marks_of(judges), marks).any()
