@@ -131,23 +131,27 @@ def tables(lists: Sequence[tuple[Path, str]], known: set[str], *, inside: bool) 
                 continue
             seen.add(key)
             kernel, grid = kernel_of(launches)
-            held = gathered.setdefault(CLASSES[op["dtype"]], {"sizes": [], "kernel": [], "on": []})
+            held = gathered.setdefault(
+                CLASSES[op["dtype"]], {"sizes": [], "of": [], "kernel": [], "on": []}
+            )
             trans = op.get("trans") or ops.usual_trans(op)
             held["sizes"].append(
-                (op["m"], op["n"], op["k"], op.get("batch", 1), LAYOUTS.index(trans), rate)
+                (op["m"], op["n"], op["k"], op.get("batch", 1), LAYOUTS.index(trans))
             )
+            held["of"].append((rate, op["dtype"]))
             held["kernel"].append(kernel)
             held["on"].append(parts_of(kernel, grid, op))
     found = {}
     for kind, held in gathered.items():
         sizes = np.array(held["sizes"], dtype=np.float64)
-        columns = [
-            asked_columns(*sizes[sizes[:, 5] == rate, :5].T, rate, kind)
-            for rate in dict.fromkeys(sizes[:, 5])
-        ]
-        order = np.concatenate(
-            [np.flatnonzero(sizes[:, 5] == rate) for rate in dict.fromkeys(sizes[:, 5])]
-        )
+        groups: dict[tuple[float, str], list[int]] = {}
+        for at, group in enumerate(held["of"]):
+            groups.setdefault(group, []).append(at)
+        columns = []
+        for (rate, dtype), rows in groups.items():
+            m, n, k, batch, layout = sizes[rows].T
+            columns.append(asked_columns(m, n, k, batch, layout, rate, dtype))
+        order = [at for rows in groups.values() for at in rows]
         found[kind] = Table(
             np.concatenate(columns),
             [held["kernel"][at] for at in order],

@@ -106,12 +106,14 @@ class Rule:
 
 
 def asked_columns(
-    m: Floats, n: Floats, k: Floats, batch: Floats, layout: Floats, chip: float, kind: str
+    m: Floats, n: Floats, k: Floats, batch: Floats, layout: Floats, chip: float, dtype: str
 ) -> NDArray[np.float32]:
     """What the trees ask about, shape (N, F): sizes, their evenness, and waves of some tiles.
 
-    ``layout`` counts :data:`LAYOUTS`, ``chip`` is the memory's rate [B/s], ``kind`` the class.
+    ``layout`` counts :data:`LAYOUTS`, ``chip`` is the memory's rate [B/s]. In half precision
+    the last column tells fp16 from bf16: a sixth of their kernels differ.
     """
+    kind = CLASSES[dtype]
     whole = [np.clip(size, 1.0, 2.0**40).astype(np.int64) for size in (m, n, k)]
     even = [np.minimum(size & -size, 64).astype(np.float64) for size in whole]
     area = m * n * batch
@@ -120,6 +122,8 @@ def asked_columns(
     for rows, cols in _TILES[kind]:
         waves = np.ceil(n / rows) * np.ceil(m / cols) * batch / UNITS
         columns += [waves, waves / np.ceil(waves)]
+    if kind == "half":
+        columns.append(np.full_like(m, dtype == "fp16"))
     return np.stack(columns, axis=1).astype(np.float32)
 
 
@@ -175,9 +179,8 @@ def chosen(
     Sizes in elements, arrays of shape (N,); ``trans`` is the layout, ``chip`` the rate of the
     memory [B/s].
     """
-    kind = CLASSES[dtype]
-    rule = rules()[kind]
-    leaf = rule(asked_columns(m, n, k, batch, layout_of(trans, batch), chip, kind))
+    rule = rules()[CLASSES[dtype]]
+    leaf = rule(asked_columns(m, n, k, batch, layout_of(trans, batch), chip, dtype))
     parts = np.maximum(1.0, np.rint(2.0 ** rule.parts[leaf].astype(np.float64)))
     return rule.kernels[rule.kernel[leaf]], parts
 

@@ -82,3 +82,9 @@ def test_a_damaged_file_is_an_error(tmp_path):
     (tmp_path / "trees.npz").write_bytes(b"no")
     with pytest.raises(CalibrationError, match="decision trees"):
         choice.rules(tmp_path / "trees.npz")
+
+
+def test_both_dtypes_of_half_precision_are_told_apart():
+    places = (np.zeros(1), 3e12)
+    one, other = (choice.asked_columns(*SIZES, *places, dtype) for dtype in ("bf16", "fp16"))
+    assert np.flatnonzero(one != other).tolist() == [one.shape[1] - 1]
