@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from perfmodel.calibrate.samples import FUSED, Samples, samples_of
 from perfmodel.calibrate.score import score_samples
 from perfmodel.calibrate.spread import Spread, in_turn
 from perfmodel.calibrate.store import HELD_OUT, read_records, write_records
-from perfmodel.calibrate.taught import ALONE, load_taught
+from perfmodel.calibrate.taught import ALONE, SIBLING, Taught, load_taught, marks_of
 from perfmodel.calibrate.together import from_estimates, is_shared, without_fold
 from perfmodel.calibrate.transfer import leave_one_chip_out, read_published
 from perfmodel.cost import Efficiency, load_coefficients
@@ -130,11 +130,9 @@ def sibling_transfer(spread: Spread = in_turn) -> list[Record]:
     fitted = dict(zip(enough, spread(_fitted, tasks), strict=True))
     shared = [kernel for kernel in enough if is_shared(kernel)]
     lessons = [(taught[kernel], [fitted[kernel].coefficients]) for kernel in shared]
-    # What networks that saw the H100 alone say of it, where that is known.
-    said = load_taught(HERE / "measurements" / source, load_accelerator(source))
-    estimates = [(said[k], [fitted[k].coefficients]) for k in shared if k in said]
+    estimates = _estimates({kernel: fitted[kernel] for kernel in shared})
     networks = (
-        from_estimates(lessons, estimates, -1, ALONE, 0, spread)
+        from_estimates(lessons, estimates, -1, 0, 0, spread)
         if estimates
         else without_fold(lessons, -1, 0)
     )
@@ -144,6 +142,20 @@ def sibling_transfer(spread: Spread = in_turn) -> list[Record]:
         fitted[kernel] = replace(one, pooled_share=NETWORK_SHARES[0], pooled=layers)
     efficiency = Efficiency(source, base.tables, base.sources, fitted)
     return score_samples(_rows_of(target).values(), chip, efficiency=efficiency)
+
+
+def _estimates(fitted: dict[str, Fitted]) -> list[tuple[Taught, list[Mapping[str, float]]]]:
+    """What networks that saw rows of the H100 alone say of it, and of an H200.
+
+    Of that, operators that it was measured on are left out: they are the ones to be judged.
+    """
+    source, target = SIBLINGS
+    judged = marks_of([row for one in _rows_of(target).values() for row in one.rows])
+    own = load_taught(HERE / "measurements" / source, load_accelerator(source))
+    other = load_taught(HERE / "measurements" / target, load_accelerator(target))
+    said = [one.by(ALONE) for one in own.values()]
+    said += [one.by(SIBLING, without=judged) for one in other.values()]
+    return [(one, [fitted[one.kernel].coefficients]) for one in said if one.kernel in fitted]
 
 
 def _fitted(samples: Samples, start: dict[str, float], support: list[Helper]) -> Fitted:

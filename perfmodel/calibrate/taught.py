@@ -11,9 +11,9 @@ operators, most of which nobody ran, stand in ``plans/taught.npz`` of a device:
     uint8 (N,): 8 x pass + 4 x layout + dtype, in the orders of :data:`PASSES`, :data:`LAYOUTS` and
     :data:`DTYPES`.
 ``says``
-    int16 (N, 7): 2000 times the logarithm of the time [s]; by networks that saw no row of fold 0 to
-    4 in turn, by those that saw all rows, and by those that saw rows of this device alone; -32768
-    where nobody said.
+    int16 (N, 8): 2000 times the logarithm of the time [s]; by networks that saw no row of fold 0 to
+    4 in turn, by those that saw all rows, by those that saw rows of this device alone, and by those
+    that saw none of it, only a sibling's; -32768 where nobody said.
 
 A sidecar, ``taught.toml``, holds the file's sha256 and names the device.
 """
@@ -52,9 +52,9 @@ DTYPES: Final = ("bf16", "fp16", "tf32", "fp32")
 STEPS: Final = 2000
 """Steps of a logarithm: 0.05 % of a time."""
 NOTHING: Final = -(2**15)
-EVERY, ALONE = FOLDS, FOLDS + 1
-"""Columns of ``says``: by networks that saw all rows, and that saw this device's alone."""
-_COLUMNS: Final = FOLDS + 2
+EVERY, ALONE, SIBLING = FOLDS, FOLDS + 1, FOLDS + 2
+"""Columns of ``says``: by networks that saw all rows, this device's alone, or a sibling's alone."""
+COLUMNS: Final = FOLDS + 3
 _SLOWEST, _FASTEST = 10.0, 2e-7  # of any operator [s]
 
 
@@ -70,7 +70,7 @@ class Taught:
         The operators, as in :class:`~perfmodel.calibrate.samples.Samples`.
     marks : array, shape (N,)
         Of each operator, by which a measured row is known again (:func:`mark_of`).
-    says : array, shape (N, 7)
+    says : array, shape (N, 8)
         Logarithms of times [s], by the columns of the file; NaN where nobody said.
     """
 
@@ -78,6 +78,14 @@ class Taught:
     blocks: tuple[tuple[Task, Device], ...]
     marks: NDArray[np.uint64]
     says: Floats
+
+    def by(self, column: int, *, without: NDArray[np.uint64] | None = None) -> Taught:
+        """What one column says, as the only one; of operators that are not ``without``."""
+        free = np.ones(self.marks.size, dtype=bool)
+        if without is not None:
+            free = np.isin(self.marks, without, invert=True)
+        says = np.where(free[:, None], self.says[:, [column]], np.nan)
+        return replace(self, says=says)
 
 
 def mark_of(key: str) -> int:
@@ -166,7 +174,7 @@ def _arrays(path: Path, data: bytes) -> tuple[NDArray[np.int64], NDArray[np.int6
             sizes, cell, says = (np.asarray(stored[name]) for name in ("sizes", "cell", "says"))
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise _damaged(path, error) from None
-    wanted = {"sizes": (len(SIZES),), "cell": (), "says": (_COLUMNS,)}
+    wanted = {"sizes": (len(SIZES),), "cell": (), "says": (COLUMNS,)}
     for name, array in (("sizes", sizes), ("cell", cell), ("says", says)):
         if array.dtype.kind not in "iu" or array.shape != (cell.size, *wanted[name]):
             raise CalibrationError(

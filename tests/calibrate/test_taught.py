@@ -17,11 +17,13 @@ from perfmodel.calibrate.run import learn_shared
 from perfmodel.calibrate.samples import FOLDS, samples_of
 from perfmodel.calibrate.taught import (
     ALONE,
+    COLUMNS,
     DTYPES,
     EVERY,
     LAYOUTS,
     NOTHING,
     PASSES,
+    SIBLING,
     SIZES,
     STEPS,
     load_taught,
@@ -98,7 +100,7 @@ def records():
 
 @pytest.fixture
 def says(records):
-    return np.log(np.random.default_rng(1).uniform(5e-6, 5e-3, (len(records), FOLDS + 2)))
+    return np.log(np.random.default_rng(1).uniform(5e-6, 5e-3, (len(records), COLUMNS)))
 
 
 def test_operators_are_those_that_rows_describe(tmp_path, records, says):
@@ -151,16 +153,16 @@ def test_what_nobody_said_teaches_nothing(tmp_path, records, says):
         {"sizes": np.ones((240, 9), np.int32)},
         {"sizes": np.ones((239, 10), np.int32)},
         {"sizes": np.ones((240, 10))},
-        {"says": np.zeros((240, 6), np.int16)},
-        {"says": np.full((240, 7), np.nan)},
-        {"says": np.full((240, 7), 9000, np.int16)},
-        {"says": np.full((240, 7), -32767, np.int16)},
+        {"says": np.zeros((240, 7), np.int16)},
+        {"says": np.full((240, 8), np.nan)},
+        {"says": np.full((240, 8), 9000, np.int16)},
+        {"says": np.full((240, 8), -32767, np.int16)},
         {"cell": np.full(240, 24, np.uint8)},
         {"cell": np.zeros((240, 1), np.uint8)},
         {"sizes": np.zeros((240, 10), np.int32)},
         {"sizes": -np.ones((240, 10), np.int32)},
         {"sizes": np.zeros((0, 10), np.int32), "cell": np.zeros(0, np.uint8),
-         "says": np.zeros((0, 7), np.int16)},
+         "says": np.zeros((0, 8), np.int16)},
     ],
 )  # fmt: skip
 def test_what_is_no_operator_or_no_time_is_refused(tmp_path, records, says, arrays):
@@ -220,7 +222,7 @@ def ruled(tmp_path, records, monkeypatch):
             kept = samples_of(few, CHIP)[kernel]
             found = np.array([seconds[row.key] for row in kept.rows])
             kernels[kernel] = replace(kept, seconds=found)
-    says = np.log([[seconds[row.key]] * (FOLDS + 2) for row in rows])
+    says = np.log([[seconds[row.key]] * (COLUMNS) for row in rows])
     return kernels, says
 
 
@@ -317,14 +319,22 @@ def test_a_chip_alone_learns_from_its_own_column(tmp_path, records, ruled):
     _, says = ruled
     other = says.copy()
     other[:, :ALONE] += 0.4
-    pairs = [
-        [(one, [START.of(kernel)]) for kernel, one in _loaded(tmp_path / name, records, s).items()]
-        for name, s in (("a", says), ("b", other))
-    ]
-    alone = [from_estimates((), each, -1, ALONE, 0) for each in pairs]
-    assert np.array_equal(alone[0].nets[0].weights[0], alone[1].nets[0].weights[0])
-    told = [from_estimates((), each, -1, EVERY, 0) for each in pairs]
-    assert not np.array_equal(told[0].nets[0].weights[0], told[1].nets[0].weights[0])
+    told = [_loaded(tmp_path / name, records, s) for name, s in (("a", says), ("b", other))]
+    first = {}
+    for column in (ALONE, EVERY):
+        for which, one in enumerate(told):
+            pairs = [(each.by(column), [START.of(kernel)]) for kernel, each in one.items()]
+            net = from_estimates((), pairs, -1, 0, 0).nets[0]
+            first[column, which] = net.weights[0]
+    assert np.array_equal(first[ALONE, 0], first[ALONE, 1])
+    assert not np.array_equal(first[EVERY, 0], first[EVERY, 1])
+
+
+def test_operators_of_the_chip_that_is_judged_can_be_left_out(tmp_path, records, says):
+    for one in _loaded(tmp_path, records, says).values():
+        left = one.by(SIBLING, without=one.marks[:1])
+        assert np.isnan(left.says[0])
+        assert left.says[1:] == pytest.approx(one.says[1:, [SIBLING]])
 
 
 @pytest.mark.parametrize("path", sorted(MEASUREMENTS.glob("*/plans/taught.npz")), ids=str)
