@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
+from perfmodel.workload.lowering.compile.addends import take_addends
 from perfmodel.workload.lowering.compile.attended import with_fused_attention
 from perfmodel.workload.lowering.compile.buffers import Buffer, base_of
 from perfmodel.workload.lowering.compile.fusion import fuse
@@ -219,6 +220,7 @@ def _graph(
     """
     held = set(given)
     local = [n for n in alive if n not in held]
+    take_addends(graph, local, outputs)
     realizer = Realizer(
         graph,
         local,

@@ -95,8 +95,7 @@ def fuse(
             accesses[buffer.value.number, written_at(buffer, total)] = buffer.written
         groups[place] = Group(
             [place], buffer.numel, buffer.reduced,
-            buffer.fusable and (not buffer.value.scatter or buffer.value.name == JOIN), place,
-            place, accesses,
+            buffer.fusable, place, place, accesses,
         )  # fmt: skip
     home = {place: place for place in groups}
     needs = dependences(buffers, further)
@@ -205,6 +204,8 @@ def _can_fuse(
     vertical = any(needs[place] & inside for place in two.members)
     if mix_orders and not vertical and (_mixed(one, two, buffers) or _joins(one, two, buffers)):
         return True
+    if vertical and _written_over(one, two, buffers):
+        return None
     late = two.mixed and not one.mixed  # nothing joins sums of both kinds from before
     if late or not _iterations_fit(one, two) or _turned_apart(one, two, buffers):
         return None
@@ -214,6 +215,23 @@ def _can_fuse(
         return False if _reads_fit(one, two, buffers) and not (chain or apart) else None
     if _shared(one, two) < SMALLEST_GAIN or abs(two.order - one.last) > DISTANT:
         return None
+    return False
+
+
+def _written_over(one: Group, two: Group, buffers: Sequence[Buffer]) -> bool:
+    """Whether a write at places that are data stands between two kernels, or goes into the first.
+
+    Its result is whole once the kernel has ended, and nobody reads its target while it runs.
+    """
+    mine = {buffers[at].value.number: buffers[at].value for at in one.members}
+    touched = mine.keys() | {read.buffer for at in one.members for read in buffers[at].reads}
+    for place in two.members:
+        value, reads = buffers[place].value, buffers[place].reads
+        if value.name != JOIN and value.scatter and value.inputs[0] in touched:
+            return True
+        made = (mine[read.buffer] for read in reads if read.buffer in mine)
+        if any(source.scatter and source.name != JOIN for source in made):
+            return True
     return False
 
 

@@ -62,7 +62,7 @@ def generated(
     read, written = (sum(size for _, size in traffic) for traffic in (reads, writes))
     name = "+".join(steps[:12]) + ("+..." if len(steps) > 12 else "")
     again = sum(size for _, size in reads if size >= elements) if _twice(members, device) else 0
-    ops = next((found for m in members if (found := waiting(m, name, reads))), ()) or (
+    ops = waiting(members, name, reads) or (
         stream(name, elements, read + again, written, flops, arithmetic(members[0].value.dtype)),
     )
     kind = _kind(members)

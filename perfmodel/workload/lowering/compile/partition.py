@@ -21,11 +21,12 @@ import numpy as np
 from perfmodel.workload.lowering.compile.buffers import base_of
 from perfmodel.workload.lowering.compile.graph import Graph, Value
 from perfmodel.workload.lowering.compile.padding import PAD
+from perfmodel.workload.lowering.compile.scatter import TARGET
 
 _UNIT: Final = 256  # capacities are counted in blocks, so that they fit 32 bits
 _INFINITE: Final = 2**30
 _FAR: Final = 10**9
-UNLISTED: Final = ("embedding", "constant_pad_nd", "flip", "roll")
+UNLISTED: Final = ("embedding", "constant_pad_nd", "flip", "roll", TARGET)
 JOINS: Final = ("cat", "stack")
 """Steps that are on no list of what may be computed again; loops may end in joints."""
 
@@ -34,7 +35,7 @@ def fusible(value: Value) -> bool:
     """Whether a step is a generated loop; a product's bias belongs to the library call.
 
     So do the padded copies of its operands, which are made later. Pooling is a loop too, but stands
-    on no list of operators that may be computed again.
+    on no list of operators that may be computed again; nor does a write at places that are data.
     """
     return takes(value) and value.name not in JOINS
 
@@ -43,7 +44,7 @@ def takes(value: Value) -> bool:
     """Whether what a step reads may be computed in its loop."""
     pools = value.window and "pool" in value.name
     mine = is_bias(value) or value.name in (PAD, *UNLISTED)
-    return value.kind in ("map", "reduce") and not mine and not pools
+    return value.kind in ("map", "reduce") and not (mine or pools or value.scatter)
 
 
 def is_bias(value: Value) -> bool:

@@ -39,6 +39,8 @@ _MAPS = ("pointwise", "cast", "move", "join", "view_gradient", "lookup", "gather
 _RANDOM = 30  # ten rounds of Philox
 _ANGLE = 19
 """Operations of a sine or cosine: rotary embeddings compute them for every element (profiled)."""
+_UNWRITTEN = ("empty", "empty_like", "empty_strided", "new_empty", "empty_permuted")
+_FILLED = ("zeros", "ones")
 _INTERPOLATION = ("bilinear", "bicubic", "linear1d", "trilinear", "grid_sampler")
 
 
@@ -151,18 +153,19 @@ def _extern(graph: Graph, site: Site, args: list[int]) -> list[int]:
 def _constant(graph: Graph, site: Site, args: list[int]) -> list[int]:
     """Memory, a constant or random numbers: nothing is read."""
     random = group_of(site.name) == "random"
-    outs = site.outputs or site.inputs
-    # of a step with gradients equal operators are one; memory that may be written stays apart
-    one = graph.joint and not random and all(numel(t.shape) == 1 for t in outs[:1])
-    name = "" if one else site.node.name
-    numbers = (repr(sorted(site.node.attributes.items(), key=str)), name)
-    return [
-        graph.map(
-            base_name(site.name), (), t.shape, t.dtype, _RANDOM if random else 0, arguments=numbers,
-            random=random,
-        )
-        for t in (site.outputs or site.inputs)[:1]
-    ]  # fmt: skip
+    out = (site.outputs or site.inputs)[0]
+    step = base_name(site.name)
+    # of a step with gradients equal operators are one, in both passes
+    one = graph.joint and not random and step not in _UNWRITTEN
+    plain = step.removeprefix("new_").removesuffix("_like")
+    step = plain if one and plain in _FILLED else step
+    numbers = "" if plain in _FILLED else repr(sorted(site.node.attributes.items(), key=str))
+    told = (numbers, "" if one else site.node.name)
+    known = graph.known.get((step, (), out.shape, out.dtype, told, False)) if one else None
+    if known is not None:
+        return [known]
+    work = _RANDOM if random else 0
+    return [graph.map(step, (), out.shape, out.dtype, work, arguments=told, random=random)]
 
 
 def _pool(graph: Graph, site: Site, args: list[int]) -> list[int]:
@@ -204,9 +207,9 @@ def _scattered(graph: Graph, site: Site, args: list[int]) -> list[int]:
         return _extern(graph, scatter.functional(site), args)
     out = (site.outputs or site.inputs)[0]
     base = args[0]
-    if not site.name.endswith("_"):
-        base = graph.map("clone", (base,), graph.values[base].shape, out.dtype, 0,
-                         arguments=site.node.name)  # fmt: skip
+    constant = graph.joint and base_of(graph, base).lazy and not base_of(graph, base).inputs
+    if not site.name.endswith("_") or constant:
+        base = scatter.target(graph, base, site.node.name)
     if scatter.is_sum(site):
         return [scatter.add(graph, base, args[1:], out.dtype, scatter.crowded(site))]
     return [scatter.put(graph, base, args[1:], out.dtype)]
