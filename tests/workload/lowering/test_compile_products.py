@@ -90,3 +90,18 @@ def test_compiled_products_know_how_their_factors_lie():
     (eager,) = lower(made, load_stack("torch-eager")).kernels
     (compiled,) = [k for k in lower(made, load_stack("torch-compile")).kernels if k.kind == "gemm"]
     assert compiled.ops[0].trans == eager.ops[0].trans == "nt"
+
+
+@pytest.mark.parametrize(("last", "taken"), [(None, True), ("relu", False), ("sum", True)])
+def test_a_product_takes_in_what_is_added_to_it_unless_only_maps_read_the_sum(last, taken):
+    tensors = {
+        "a": ((512, 256), "bf16", "input"), "b": ((256, 1024), "bf16", "parameter"),
+        "c": ((512, 1024), "bf16", "input"), "p": ((512, 1024), "bf16"),
+        "s": ((512, 1024), "bf16"), "r": ((512, 1024) if last == "relu" else (512,), "bf16"),
+    }  # fmt: skip
+    nodes = [("mm", "ab", "p"), ("add", "cp", "s")]
+    if last:
+        nodes.append((last, "s", "r", {"dim": [1]} if last == "sum" else {}))
+    kernels = compiled(program(tensors, nodes, "r" if last else "s")).kernels
+    calls = [kernel.kind for kernel in kernels if kernel.host == "extern"]
+    assert calls == (["copy", "gemm"] if taken else ["gemm"])

@@ -118,3 +118,42 @@ def test_a_sum_behind_another_loop_waits_as_well():
              ("embedding_dense_backward", "si", "d", {"num_weights": 4})]  # fmt: skip
     found = lower(recipes.program(tensors, nodes, "d"), COMPILED).kernels
     assert sum(op.flops for kernel in found for op in kernel.ops) > 6000 * 4096 * 8
+
+
+def test_sums_of_the_same_values_are_one_kernel_and_their_readers_another():
+    tensors = {
+        "x": ((EDGES, COLS), "fp32", "input"), "i": ((EDGES,), "int64", "input"),
+        "j": ((EDGES,), "int64", "input"), "t": ((NODES, COLS), "fp32", "input"),
+        "u": ((NODES, COLS), "fp32", "input"), "y": ((NODES, COLS), "fp32"),
+        "z": ((NODES, COLS), "fp32"), "r": ((NODES, COLS), "fp32"),
+    }  # fmt: skip
+    nodes = [
+        ("index_add", "tix", "y", {"dim": 0}), ("index_add", "ujx", "z", {"dim": 0}),
+        ("relu", "y", "r"),
+    ]  # fmt: skip
+    kernels = lower(recipes.program(tensors, nodes, "zr"), COMPILED).kernels
+    *copies, added, after = kernels
+    assert [kernel.name for kernel in copies] == ["written over"] * 2
+    # values once, both indices, and what stands in both targets
+    assert added.bytes_read == EDGES * (4 * COLS + 16) + 2 * NODES * COLS * 4
+    assert after.name == "relu"
+
+
+def test_resampling_of_a_step_with_gradients_is_decomposed():
+    """Tables of places and weights are kept; each corner's gradient is a sum by index."""
+    sizes = {"output_size": [64, 64], "align_corners": False}
+    tensors = {
+        "x": ((2, 8, 32, 32), "bf16", "input"), "y": ((2, 8, 64, 64), "bf16"),
+        "g": ((2, 8, 64, 64), "bf16", "input"), "d": ((2, 8, 32, 32), "bf16"),
+    }  # fmt: skip
+    nodes = [
+        ("upsample_bilinear2d", "x", "y", sizes),
+        ("upsample_bilinear2d_backward", "g", "d", sizes, "backward"),
+    ]
+    kernels = lower(recipes.program(tensors, nodes, "yd"), COMPILED).kernels
+    forward = [kernel.name for kernel in kernels if kernel.phase == "forward"]
+    assert len(forward) == 7  # six tables, and the image
+    zeros = [kernel for kernel in kernels if kernel.name.startswith("written over")]
+    (added,) = (kernel for kernel in kernels if kernel.name.startswith("scatter_add"))
+    assert [kernel.bytes_written for kernel in zeros] == [2 * 8 * 32 * 32 * 4] * 4
+    assert sum(op.flops for op in added.ops) >= 4 * 2 * 8 * 64 * 64

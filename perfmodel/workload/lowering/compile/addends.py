@@ -60,7 +60,8 @@ def _fits(graph: Graph, value: Value, product: int, addend: int) -> bool:
     """Whether a product of two matrices can start from the other operand, made before it."""
     made, other = graph.values[product], graph.values[addend]
     same = made.shape == value.shape and made.dtype == other.dtype == value.dtype
-    before = base_of(graph, addend).number < product
+    base = base_of(graph, addend)
+    before = base.kind == "source" or base.number < product
     return (
         made.kind == "extern" and made.name == "mm" and same and before
         and broadcasts(other.shape, value.shape)

@@ -263,7 +263,7 @@ def reduction(graph: Graph, site: Site, args: Sequence[int], operations: int) ->
     return tuple(results)
 
 
-def bilinear(graph: Graph, site: Site, x: int) -> int:
+def bilinear(graph: Graph, site: Site, args: Sequence[int]) -> int:
     """Bilinear resampling of an image, in fp32.
 
     Differences of neighbours times their weights are long expressions, which the compiler stores:
@@ -271,19 +271,21 @@ def bilinear(graph: Graph, site: Site, x: int) -> int:
     Doubling takes fewer operations (0.5 is scale and offset), and is stored whole in the format of
     the result; so is an image that keeps its size, in fp32.
 
+    ``args`` are the image and, where they are stored, the tables of places and weights.
+
     Reference
     ---------
     torch/_decomp/decompositions.py, ``_upsample_linear``; checked against generated code.
     """
-    out = site.outputs[0]
+    out, (x, *tables) = site.outputs[0], args
     wide, shape, before = compute_dtype(out.dtype), out.shape, graph.values[x].shape
     factors = {size / old for size, old in zip(shape[2:], before[2:], strict=True)}
     if not factors.isdisjoint((1.0, 2.0)):
         kept = 1.0 in factors
-        whole = graph.map("bilinear", (x,), shape, wide, 9, window=True, heavy=kept)
+        whole = graph.map("bilinear", (x, *tables), shape, wide, 9, window=True, heavy=kept)
         return graph.map("cast", (whole,), shape, out.dtype, 0, heavy=not kept)
     corner = graph.map("corner", (x,), shape, wide, 0)
-    across = graph.map("across", (x,), shape, wide, 2, window=True, heavy=True)
+    across = graph.map("across", (x, *tables), shape, wide, 2, window=True, heavy=True)
     down = graph.map("down", (corner, across, x), shape, wide, 5, heavy=True)
     total = graph.map("bilinear", (corner, across, down), shape, wide, 2)
     return graph.map("cast", (total,), shape, out.dtype, 0)

@@ -204,10 +204,13 @@ def _can_fuse(
     vertical = any(needs[place] & inside for place in two.members)
     if mix_orders and not vertical and (_mixed(one, two, buffers) or _joins(one, two, buffers)):
         return True
-    if vertical and _written_over(one, two, buffers):
-        return None
     late = two.mixed and not one.mixed  # nothing joins sums of both kinds from before
-    if late or not _iterations_fit(one, two) or _turned_apart(one, two, buffers):
+    if (
+        late
+        or (vertical and _written_over(one, two, buffers))
+        or not _iterations_fit(one, two)
+        or _turned_apart(one, two, buffers)
+    ):
         return None
     if vertical:
         chain = all(any(buffers[at].value.name == JOIN for at in g.members) for g in (one, two))

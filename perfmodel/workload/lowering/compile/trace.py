@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from perfmodel.workload.lowering.compile import complexes, scatter
+from perfmodel.workload.lowering.compile import complexes, resampled, scatter
 from perfmodel.workload.lowering.compile import decompositions as parts
 from perfmodel.workload.lowering.compile.autocast import autocast_format, cast_product
 from perfmodel.workload.lowering.compile.buffers import base_of
@@ -141,6 +141,8 @@ def _values(
     if group in ("convolution", "convolution_backward"):
         rule = _convolution if group == "convolution" else _convolution_backward
         return rule(graph, site, args, channels_last=channels_last)
+    if group == "pool_gradient" and resampled.is_decomposed(graph, site):
+        return resampled.gradient(graph, site, args[0])
     if group == "pool_gradient" and any(word in site.name for word in _INTERPOLATION):
         group = ""
     return _RULES.get(group, _extern)(graph, site, args)
@@ -171,8 +173,11 @@ def _constant(graph: Graph, site: Site, args: list[int]) -> list[int]:
 def _pool(graph: Graph, site: Site, args: list[int]) -> list[int]:
     """Windows over an image; where a largest value stood is kept as its place in the window."""
     each = 2 * min(taps(site), 16)
+    if resampled.is_decomposed(graph, site):
+        sizes = graph.values[args[0]].shape[2:], site.outputs[0].shape[2:]
+        args = [args[0], *resampled.tables(graph, site, *sizes)]
     if "bilinear2d" in site.name and "backward" not in site.name:
-        return [parts.bilinear(graph, site, args[0])]
+        return [parts.bilinear(graph, site, args)]
     if any(word in site.name for word in _INTERPOLATION):
         # weights and partial sums are fp32, and so is what is kept of them
         out = site.outputs[0]
