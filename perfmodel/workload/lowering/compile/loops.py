@@ -62,10 +62,11 @@ def generated(
     read, written = (sum(size for _, size in traffic) for traffic in (reads, writes))
     name = "+".join(steps[:12]) + ("+..." if len(steps) > 12 else "")
     again = sum(size for _, size in reads if size >= elements) if _twice(members, device) else 0
-    ops = waiting(members, name, reads) or (
+    waits = waiting(members, name, reads)
+    ops = waits or (
         stream(name, elements, read + again, written, flops, arithmetic(members[0].value.dtype)),
     )
-    kind = _kind(members)
+    kind = "pointwise" if waits else _kind(members)  # most of the time goes into additions
     note = "reordered reads" if any(map(_reordered, members)) else ""
     return Kernel(name, kind, ops, reads, writes, nodes, phase, "triton", note=note)
 

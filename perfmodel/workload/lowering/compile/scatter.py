@@ -174,4 +174,5 @@ def waiting(members: Sequence[Buffer], name: str, reads: Traffic) -> tuple[Op, .
     more = sum(size for _, size in reads) - int(sum(op.bytes_read for op in ops))
     if more <= 0:
         return ops
-    return (*ops, stream(name, max(member.numel for member in members), more, 0))
+    elements = max(member.numel * member.reduced for member in members)
+    return (*ops, stream(name, elements, more, 0))
