@@ -65,7 +65,7 @@ class Lesson:
 
     kernel: str
     names: tuple[str, ...]
-    values: Floats
+    values: Floats | Singles
     target: Floats
 
 

@@ -127,7 +127,10 @@ def calibrate(
         beside = samples_of(load_profiled(support[0], sibling.name.lower()), sibling)
         planned += [samples_of(load_planned(support[0], sibling.name.lower()), sibling)]
         if estimates[0]:
-            estimates += [load_taught(support[0], sibling)]
+            # The sibling's others are the same operators again.
+            known = (*siblings.values(), *planned[1].values())
+            timed = [row for samples in known for row in samples.rows]
+            estimates += [load_taught(support[0], sibling, among=timed)]
     profiled = samples_of(load_profiled(folder, name), accelerator)
     target = efficiency_folder() if out is None else Path(out)
     # Before the fits, which take long: a place that cannot be written ends them.

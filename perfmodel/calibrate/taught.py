@@ -98,7 +98,9 @@ def marks_of(rows: Sequence[Row]) -> NDArray[np.uint64]:
     return np.array([mark_of(row.key) for row in rows], dtype=np.uint64)
 
 
-def load_taught(folder: str | Path, accelerator: Accelerator) -> dict[str, Taught]:
+def load_taught(
+    folder: str | Path, accelerator: Accelerator, *, among: Sequence[Row] | None = None
+) -> dict[str, Taught]:
     """Kernel -> its operators in ``folder/plans/taught.npz``; nothing where there is no such file.
 
     Parameters
@@ -107,6 +109,8 @@ def load_taught(folder: str | Path, accelerator: Accelerator) -> dict[str, Taugh
         Measurements of one device.
     accelerator : Accelerator
         Which; a sidecar that names another is refused.
+    among : sequence of Row, optional
+        Only operators of these rows.
 
     Raises
     ------
@@ -120,6 +124,10 @@ def load_taught(folder: str | Path, accelerator: Accelerator) -> dict[str, Taugh
     data = path.read_bytes()
     _check_sidecar(path, data, accelerator.name.lower())
     sizes, cell, says = _arrays(path, data)
+    marks = _marks(sizes, cell)
+    if among is not None:
+        some = np.isin(marks, marks_of(among))
+        sizes, cell, says, marks = sizes[some], cell[some], says[some], marks[some]
     found: dict[str, list[tuple[tuple[Task, Device], NDArray[np.intp]]]] = {}
     for which, record in _records(sizes, cell):
         try:
@@ -131,7 +139,6 @@ def load_taught(folder: str | Path, accelerator: Accelerator) -> dict[str, Taugh
             found.setdefault(task.kernel, []).append(
                 ((block, task_device(block, accelerator)), which[task.places])
             )
-    marks = _marks(sizes, cell)
     return {
         kernel: Taught(
             kernel,
@@ -220,7 +227,7 @@ def _marks(sizes: NDArray[np.int64], cell: NDArray[np.int64]) -> NDArray[np.uint
     """Marks of the keys that measured rows of these operators have."""
     images = _template("conv2d", "d")
     volumes = _template("conv3d", "groups")
-    words = [words_of_cell(key) for key in range(int(cell.max()) + 1)]
+    words = [words_of_cell(key) for key in range(len(PASSES) * len(LAYOUTS) * len(DTYPES))]
     return np.array(
         [
             mark_of(

@@ -315,7 +315,8 @@ def _estimated(
     names, values = _table(one, coefficients)
     target = one.says[:, column] - log_mechanism(one.blocks, coefficients)
     free = np.isfinite(target) & np.isin(one.marks, held, invert=True)
-    return Lesson(one.kernel, names, values[free], target[free])
+    # Networks work in single precision; of so many operators, half the memory counts.
+    return Lesson(one.kernel, names, values[free].astype(np.float32), target[free])
 
 
 def _table(samples: Samples | Taught, coefficients: Coefficients) -> tuple[tuple[str, ...], Floats]:

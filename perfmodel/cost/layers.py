@@ -85,7 +85,7 @@ class Layers:
     scale: Singles
     nets: tuple[Net, ...]
 
-    def __call__(self, features: Floats) -> Floats:
+    def __call__(self, features: Floats | Singles) -> Floats:
         """The answer at ``features`` of shape (N, F); shape (N,)."""
         answer = np.zeros(features.shape[0])
         for start in range(0, features.shape[0], _CHUNK):
@@ -171,7 +171,7 @@ def least(x: Singles) -> tuple[Singles, Singles]:
     return np.asarray(found[:, 0]), np.asarray(share / whole)
 
 
-def standard(features: Floats, center: Singles, scale: Singles) -> Singles:
+def standard(features: Floats | Singles, center: Singles, scale: Singles) -> Singles:
     """Features in standard deviations from their mean, at most :data:`FARTHEST`."""
     x = features.astype(np.float32)
     x -= center

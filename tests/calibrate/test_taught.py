@@ -132,6 +132,15 @@ def test_keys_are_those_of_the_measured_convolutions():
         assert set(row.record) == wanted - without
 
 
+def test_of_a_sibling_only_what_was_measured_is_read(tmp_path, records, says):
+    _write(tmp_path, records, says)
+    rows = _rows(records[10:30])
+    found = load_taught(tmp_path, CHIP, among=rows)
+    marks = np.concatenate([one.marks for one in found.values()])
+    assert sorted(marks) == sorted(marks_of(rows))
+    assert load_taught(tmp_path, CHIP, among=()) == {}
+
+
 def test_without_a_file_there_is_nothing(tmp_path):
     assert load_taught(tmp_path, CHIP) == {}
 
