@@ -182,3 +182,20 @@ def test_each_convolution_turns_its_own_copy_of_a_view():
     generated = [kernel for kernel in found if kernel.host == "triton"]
     size = 8 * 32 * 14 * 14 * 2
     assert [kernel.bytes_written for kernel in generated] == [size, 2 * size]
+
+
+@pytest.mark.parametrize(("space", "turned"), [((64, 64), True), ((16, 16, 16), False)])
+def test_volumes_are_not_turned_as_images_are(space, turned):
+    """Sums of a channel run along memory in volumes; across it they have many more parts."""
+    size, ones = (4, 128, *space), [1] * len(space)
+    conv = {"stride": ones, "padding": ones, "dilation": ones, "groups": 1}
+    tensors = {
+        "x": (size, "bf16", "input"), "w": ((128, 128, *(3 for _ in space)), "bf16", "parameter"),
+        "y": (size, "bf16"), "m": ((128,), "bf16"),
+    }  # fmt: skip
+    axes = {"dim": [0, *range(2, 2 + len(space))]}
+    nodes = [("convolution", "xw", "y", conv), ("sum", "y", "m", axes)]
+    kernels = lower(recipes.program(tensors, nodes, "m"), COMPILED).kernels
+    assert any(kernel.name == "channels_last" for kernel in kernels) == turned
+    parts = next(kernel for kernel in kernels if kernel.name == "sum").bytes_written // (128 * 4)
+    assert (parts > 8) == turned

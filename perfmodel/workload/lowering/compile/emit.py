@@ -63,7 +63,8 @@ def lower_compiled(program: Program, stack: Stack, device: Device | None = None)
     between = [site for site in every if site.index in loss]
     last = stack.layout_optimization and prefers_channels_last(compiled)
     graph, names = trace(program, compiled, channels_last=last)
-    turned = last or any(_channels_last(site) for site in compiled)
+    graph.given_last = any(_channels_last(site) for site in compiled)
+    turned = last or graph.given_last
     rest = [site for site in every if site.node.phase == "optimizer"]
     if stack.compile_optimizer:
         rest = []

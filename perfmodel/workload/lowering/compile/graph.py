@@ -127,7 +127,8 @@ class Graph:
     are traced together (torch/_functorch/partitioners.py, ``fx_graph_cse``, runs on these only);
     ``again`` that the current node is a checkpointed one that the backward pass repeats; ``views``
     counts views that are called like operators and have not been given to a value yet;
-    ``unfolded`` are nodes that copy what a product takes as it lies.
+    ``unfolded`` are nodes that copy what a product takes as it lies; ``given_last`` says that
+    convolutions are handed operands that lie channels last.
     """
 
     values: list[Value] = field(default_factory=list)
@@ -140,6 +141,7 @@ class Graph:
     saved: set[int] = field(default_factory=set)
     views: int = 0
     unfolded: frozenset[int] = frozenset()
+    given_last: bool = False
 
     def add(
         self, kind: str, inputs: Sequence[int], shape: Sequence[int], dtype: str, name: str,

@@ -18,6 +18,8 @@ from perfmodel.workload.lowering.compile.graph import Graph, Value
 
 IMAGES: Final = (4, 5)
 """Axes of tensors that may lie channels last."""
+_TURNED: Final = 4
+"""Axes of those that the compiler turns; volumes stay as they are (kernel/conv.py)."""
 
 
 @dataclass(slots=True)
@@ -47,7 +49,8 @@ class Orders:
     def _begins_last(self, value: Value) -> bool:
         if len(value.shape) not in IMAGES:
             return False
-        turned = self.channels_last and value.name.startswith(("convol", "channels_last"))
+        image = self.channels_last and (len(value.shape) == _TURNED or self.graph.given_last)
+        turned = image and value.name.startswith(("convol", "channels_last"))
         return turned or value.layout == "channels_last"
 
     def offsets(self, number: int, places: Iterable[int]) -> tuple[int, ...]:
