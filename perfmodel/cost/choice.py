@@ -28,6 +28,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.cost.choice_rank import ranks, shown
 from perfmodel.cost.parts import Floats
 from perfmodel.errors import CalibrationError
 from perfmodel.hardware.load import spec_folders
@@ -37,6 +38,8 @@ CLASSES: Final = {"bf16": "half", "fp16": "half", "tf32": "tf32", "fp32": "fp32"
 LAYOUTS: Final = ("tn", "nn", "nt", "tt")
 UNITS: Final = 132.0
 """Of the chips whose library was asked."""
+_NEWER: Final = 4e12
+"""Rate of the memory [B/s] between that of an H100 and of an H200."""
 _TILES: Final = {
     "half": ((64, 8), (64, 16), (64, 32), (64, 64), (128, 64), (128, 128), (192, 192),
              (256, 128), (128, 256), (320, 128)),
@@ -173,12 +176,22 @@ def chosen(
     trans: NDArray[np.str_] | str,
     dtype: str,
     chip: float,
+    odd: bool = False,
 ) -> tuple[Floats, Floats]:
     """The kernel of every product, (N, 10), and the parts of ``k``, (N,).
 
     Sizes in elements, arrays of shape (N,); ``trans`` is the layout, ``chip`` the rate of the
-    memory [B/s].
+    memory [B/s]. Half-precision products are ranked by :mod:`perfmodel.cost.choice_rank` unless
+    they are ``odd``: kernels of rows that start anywhere are few, and trees know them better.
     """
+    if CLASSES[dtype] == "half" and not odd:
+        layout, newer = layout_of(trans, batch), float(chip > _NEWER)
+        held = ranks()
+        columns = shown(m, n, k, batch, layout, newer, float(dtype == "fp16"))
+        best, logs = held(columns, m, n, batch)
+        kernels = held.held["kernels"][best].astype(np.float64)
+        split = (kernels[:, 0] > 0.0) | (kernels[:, 9] > 0.0)
+        return kernels, np.where(split, np.maximum(1.0, np.rint(2.0**logs)), 1.0)
     rule = rules()[CLASSES[dtype]]
     leaf = rule(asked_columns(m, n, k, batch, layout_of(trans, batch), chip, dtype))
     parts = np.maximum(1.0, np.rint(2.0 ** rule.parts[leaf].astype(np.float64)))
@@ -191,16 +204,18 @@ def chosen_columns(
     dtype: str,
     chip: float,
     seconds: Floats,
+    odd: bool = False,
 ) -> tuple[tuple[str, ...], list[Floats]]:
     """Names and values (N,) of what a correction sees of the kernel.
 
-    ``sizes`` are m, n, k and batch, ``seconds`` the mechanism's time. Of a kernel without tiles
-    little is told, and nothing of products whose rule is not known.
+    ``sizes`` are m, n, k and batch, ``seconds`` the mechanism's time, ``odd`` whether rows
+    start beside 16 bytes. Of a kernel without tiles little is told, and nothing of products whose
+    rule is not known.
     """
     m, n, k, batch = sizes
     if dtype not in CLASSES:
         return NAMES, [np.zeros(m.shape)] * len(NAMES)
-    kernels, parts = chosen(m, n, k, batch, trans, dtype, chip)
+    kernels, parts = chosen(m, n, k, batch, trans, dtype, chip, odd)
     maker, rows, cols, step, stages, along, across, together, reduced, variant = kernels.T
     tiled = rows > 0.0
     high, wide = np.maximum(rows, 1.0), np.maximum(cols, 1.0)

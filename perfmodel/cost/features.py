@@ -163,8 +163,9 @@ def _trans(task: Task) -> NDArray[np.str_]:
 def _chosen(task: Task, device: Device, parts: Parts, columns: _Columns) -> None:
     """The kernel that a library takes by its rule, where that is known."""
     dtype = "" if task.base.startswith("gemm_grouped") else task.dtype
+    odd = "odd" in task.base
     found = chosen_columns(
-        product_sizes(task), _trans(task), dtype, device.bandwidth, parts.seconds
+        product_sizes(task), _trans(task), dtype, device.bandwidth, parts.seconds, odd
     )
     for name, value in zip(*found, strict=True):
         columns.add(name, value)

@@ -1,0 +1,56 @@
+"""Which tile is taken in half precision: scores by waves and a small network."""
+
+import numpy as np
+import pytest
+
+from perfmodel.cost import choice, choice_rank
+from perfmodel.errors import CalibrationError
+
+SIZES = tuple(np.array([size] * 2, dtype=float) for size in (256, 512, 1024, 1))
+
+
+def _held(**changed):
+    """Two tiles and a kernel without one, whose scores are nothing but what is changed."""
+    seen = choice_rank.shown(*SIZES, np.zeros(2), 0.0, 0.0).shape[1]
+    held = {
+        "mean": np.zeros(seen), "scale": np.ones(seen), "first": np.zeros((4, seen)),
+        "first_bias": np.zeros((4, 1)), "second": np.zeros((4, 4)), "second_bias": np.zeros((4, 1)),
+        "last": np.zeros((3, 4)), "last_bias": np.zeros((3, 1)), "shared": np.zeros((3, 4)),
+        "shared_bias": np.zeros((3, 1)), "own": np.zeros((3, 2, 1)), "parts": np.zeros(4),
+        "parts_bias": np.zeros(1), "parts_slope": np.ones(3), "parts_base": np.array([0, 2, 0]),
+        "kernels": np.array([[0, 128, 64, *[0] * 7], [0, 16, 16, *[0] * 7], [5, *[0] * 9]]),
+    }  # fmt: skip
+    return {name: np.float32(value) for name, value in (held | changed).items()}
+
+
+def _best(**changed):
+    columns = choice_rank.shown(*SIZES, np.zeros(2), 0.0, 0.0)
+    return choice_rank.ranks_of(_held(**changed))(columns, *SIZES[:2], SIZES[3])
+
+
+def test_the_best_score_wins():
+    best, parts = _best(last_bias=np.array([[0.0], [1.0], [0.5]]))
+    assert best.tolist() == [1, 1]
+    assert parts.tolist() == [2.0, 2.0]
+
+
+def test_waves_count_against_a_tile():
+    # 4 x 4 tiles of 128 x 64 are one wave of 132 units, 32 x 16 of 16 x 16 are four.
+    bias = np.array([[0.0], [1.0], [0.5]])
+    least = 1.0 / np.log(4.0)
+    assert _best(last_bias=bias, shared_bias=np.array([[-1.1 * least], [0], [0]]))[0][0] == 2
+    assert _best(last_bias=bias, shared_bias=np.array([[0], [0], [2.0]]))[0][0] == 0
+
+
+def test_shipped_ranks_name_a_kernel_for_every_even_product():
+    kernels, parts = choice.chosen(*SIZES, "tn", "bf16", 3.35e12)
+    assert kernels.shape == (2, 10)
+    assert np.all(kernels[:, 1:3] > 0.0)
+    assert np.all(parts >= 1.0)
+
+
+def test_a_damaged_file_of_ranks_says_so(tmp_path):
+    path = tmp_path / "ranks.npz"
+    path.write_bytes(b"no")
+    with pytest.raises(CalibrationError):
+        choice_rank.ranks(path)
