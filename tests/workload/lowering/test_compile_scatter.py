@@ -139,7 +139,10 @@ def test_sums_of_the_same_values_are_one_kernel_and_their_readers_another():
     assert after.name == "relu"
 
 
-def test_resampling_of_a_step_with_gradients_is_decomposed():
+@pytest.mark.parametrize(
+    ("kind", "tables", "corners"), [("bilinear2d", 6, 4), ("bicubic2d", 8, 16), ("nearest2d", 1, 1)]
+)
+def test_resampling_of_a_step_with_gradients_is_decomposed(kind, tables, corners):
     """Tables of places and weights are kept; each corner's gradient is a sum by index."""
     sizes = {"output_size": [64, 64], "align_corners": False}
     tensors = {
@@ -147,13 +150,14 @@ def test_resampling_of_a_step_with_gradients_is_decomposed():
         "g": ((2, 8, 64, 64), "bf16", "input"), "d": ((2, 8, 32, 32), "bf16"),
     }  # fmt: skip
     nodes = [
-        ("upsample_bilinear2d", "x", "y", sizes),
-        ("upsample_bilinear2d_backward", "g", "d", sizes, "backward"),
+        (f"upsample_{kind}", "x", "y", sizes),
+        (f"upsample_{kind}_backward", "g", "d", sizes, "backward"),
     ]
     kernels = lower(recipes.program(tensors, nodes, "yd"), COMPILED).kernels
     forward = [kernel.name for kernel in kernels if kernel.phase == "forward"]
-    assert len(forward) == 7  # six tables, and the image
+    assert len(forward) == tables + 1  # and the image
     zeros = [kernel for kernel in kernels if kernel.name.startswith("written over")]
     (added,) = (kernel for kernel in kernels if kernel.name.startswith("scatter_add"))
-    assert [kernel.bytes_written for kernel in zeros] == [2 * 8 * 32 * 32 * 4] * 4
-    assert sum(op.flops for op in added.ops) >= 4 * 2 * 8 * 64 * 64
+    width = 2 if kind == "nearest2d" else 4
+    assert [kernel.bytes_written for kernel in zeros] == [2 * 8 * 32 * 32 * width] * corners
+    assert sum(op.flops for op in added.ops) >= corners * 2 * 8 * 64 * 64
