@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.cost.parts import Floats
 from perfmodel.errors import CalibrationError
@@ -43,7 +43,13 @@ ARRAYS: Final = (
 
 
 def shown(
-    m: Floats, n: Floats, k: Floats, batch: Floats, layout: Floats, newer: float, fp16: float
+    m: Floats,
+    n: Floats,
+    k: Floats,
+    batch: Floats,
+    layout: Floats,
+    newer: ArrayLike,
+    fp16: ArrayLike,
 ) -> Singles:
     """What the network sees, shape (N, F).
 
@@ -131,11 +137,7 @@ class Ranks:
         np.add(shared[1], own[1], out=third)
         first *= third
         tiled += first
-        first = room[1, : scores.size].reshape(scores.shape)
-        np.subtract(scores, scores.max(axis=0), out=first)
-        np.sign(first, out=first)
-        first += np.float32(1.0)  # 1 of the best alone, whose place is asked faster so
-        best = np.minimum(held["place"] @ first, len(scores) - 1).astype(np.intp)
+        best = scores.argmax(axis=0)
         depth = held["parts"] @ inner + held["parts_bias"]
         return best, np.asarray(
             depth * held["parts_slope"][best] + held["parts_base"][best], dtype=np.float64
@@ -152,7 +154,6 @@ def ranks_of(held: dict[str, Singles]) -> Ranks:
     rows, row_of = np.unique(sides[:, 0], return_inverse=True)
     cols, col_of = np.unique(sides[:, 1], return_inverse=True)
     area = np.log(sides[:, :1] * sides[:, 1:])
-    held = held | {"place": np.arange(len(held["kernels"]), dtype=np.float32)}
     return Ranks(held, rows[:, None], cols[:, None], row_of, col_of, area)
 
 

@@ -1,0 +1,36 @@
+"""Ranks of half-precision kernels are taught from lists of answers."""
+
+import numpy as np
+import pytest
+
+from perfmodel.cost.choice import asked_columns
+from perfmodel.cost.choice_rank import ranks_of
+from validate.bench import product_ranks
+from validate.products import Table
+
+WIDE = (0.0, 128.0, 256.0, 64.0, 4.0, 2.0, 1.0, 0.0, 0.0, 0.0)
+OTHER = (*WIDE[:5], 1.0, 2.0, *WIDE[7:])
+NONE = (5.0, *[0.0] * 9)
+
+
+def _table(count):
+    """Narrow products take a kernel without tiles, others one of two that are told as one."""
+    draw = np.random.default_rng(0)
+    m, n, k = (8.0 * draw.integers(1, 200, count) for _ in range(3))
+    columns = asked_columns(m, n, k, np.ones(count), np.zeros(count), 3.35e12, "bf16")
+    names = [NONE if size < 400 else (WIDE, OTHER)[at % 2] for at, size in enumerate(m)]
+    return Table(columns, names, np.ones(count))
+
+
+def test_kernels_with_tiles_come_first_and_clusters_are_not_told_apart():
+    names, rows = product_ranks.kernels_of(_table(1000))
+    assert [name[:3] for name in names] == [WIDE[:3], NONE[:3]]
+    assert rows[0, 3] == 64.0
+    assert rows[0, 5:7].tolist() == [1.0, 1.0]
+
+
+@pytest.mark.torch
+def test_ranks_learn_a_plain_rule():
+    table = _table(4000)
+    held = ranks_of(product_ranks.taught(table, 60.0))
+    assert product_ranks.right(held, table).mean() > 0.9
