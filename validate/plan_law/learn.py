@@ -1,0 +1,187 @@
+"""How networks of plans learn, and what they say afterwards."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from validate.plan_law.inputs import Inputs
+from validate.plan_law.law import Law, tiled
+from validate.plan_law.table import Floats, Operators, Plans, product_of
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Of the descent.
+
+    Parameters
+    ----------
+    nets, epochs, batch : int
+        Networks side by side, each with batches of its own; turns over all rows; rows of a step.
+    rate : float
+        Highest, reached after ``warm`` of the way and left along a cosine.
+    decay : float
+        Of the weights.
+    near : float
+        Share of an error below which it counts squared.
+    late : float
+        By how much less a plan teaches for each e-fold that it is slower than the one kept.
+    """
+
+    nets: int = 6
+    epochs: int = 60
+    batch: int = 512
+    rate: float = 3e-3
+    warm: float = 0.25
+    decay: float = 1e-2
+    near: float = 0.1
+    late: float = 0.3
+
+
+USUAL = Schedule()
+
+
+class Told:
+    """Operators as tensors on a device."""
+
+    def __init__(self, ones: Operators, inputs: Inputs, plans: Plans, device: str) -> None:
+        def put(values: NDArray[np.generic]) -> Tensor:
+            return torch.as_tensor(np.ascontiguousarray(values), device=device)
+
+        self.seen = put(inputs(ones))
+        self.product, self.offset = put(product_of(ones.sizes, ones.cell)), put(ones.offset)
+        self.way, self.plans = put(ones.cell // 8), put(ones.plans)
+        self.kept, self.steady = put(ones.kept_s), put(ones.steady_s)
+        self.trial, self.launch = put(ones.trial_s), put(ones.launch_s)
+        tried = torch.where(self.trial.isfinite(), self.trial, torch.inf)
+        self.best = torch.where(tried.isfinite().any(-1), tried.argmin(-1), -1)
+        self.tiles, self.clusters = put(plans.tiles), put(plans.clusters)
+
+    def asked(self, law: Law, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Times and launches of rows (E, B)."""
+        plans = self.plans[rows]
+        tiles = self.tiles[self.way[rows][..., None], plans]
+        tile = tiled(self.product[rows], tiles, self.clusters[plans])
+        times, launches = law(self.seen[rows], tile, plans)
+        return times, launches
+
+
+def error_of(over: Tensor, near: float) -> Tensor:
+    """Share by which a time is missed, squared where it is small (Huber)."""
+    share = torch.expm1(over.clamp(-2.0, 1.5)).abs()
+    return torch.where(share < near, share**2 / (2 * near), share - near / 2)
+
+
+def loss(law: Law, told: Told, rows: Tensor, how: Schedule) -> Tensor:
+    """Mean over the rows (E, B), summed over the networks.
+
+    Of what a search keeps; half as much of steady times, and a third of single trials, of launches
+    and of the plan with the least trial.
+    """
+    times, launches = told.asked(law, rows)
+    offset, plans = told.offset[rows], told.plans[rows]
+    wanted = told.kept[rows].log() - offset
+
+    def known(values: Tensor) -> tuple[Tensor, Tensor]:
+        there = values.isfinite()
+        return there, torch.where(there, values, torch.ones_like(values)).log()
+
+    total = error_of(law.kept(times, launches, offset, plans) - wanted, how.near).sum()
+    there, steady = known(told.steady[rows])
+    timed = there.any(-1)
+    steady = steady - offset[..., None]
+    weight = there * torch.exp(-how.late * (steady - wanted[..., None]).clamp(0.0, 6.0))
+    total = total + 0.5 * (error_of(times - steady, how.near) * weight).sum()
+    there, trial = known(told.trial[rows])
+    least = trial.masked_fill(~there, torch.inf).amin(-1, keepdim=True)
+    late = (trial - torch.where(least.isfinite(), least, trial)).clamp(0.0, 6.0)
+    mine = torch.log((times + offset[..., None]).exp() + launches.exp())
+    weight = there * torch.exp(-how.late * late)
+    total = total + 0.3 * (error_of(mine - trial, how.near) * weight).sum()
+    there, launch = known(told.launch[rows])
+    total = total + 0.1 * (error_of(launches - launch, how.near) * there).sum()
+    best = told.best[rows]
+    one = times.gather(-1, best.clamp(min=0)[..., None])[..., 0]
+    total = total + (error_of(one - wanted, how.near) * ((best >= 0) & ~timed)).sum()
+    return total / rows.shape[1]
+
+
+def learn(
+    told: Told, taken: NDArray[np.int64], plans: Plans, *, how: Schedule = USUAL, seed: int = 0
+) -> Law:
+    """Networks that learn from the rows ``taken``."""
+    torch.manual_seed(seed)
+    torch.set_float32_matmul_precision("high")
+    device = told.seen.device
+    words = torch.as_tensor(plans.words, device=device)
+    law = Law(told.seen.shape[1], words, nets=how.nets).to(device)
+    rows = torch.as_tensor(taken, device=device)
+    turns = len(rows) // how.batch
+    rate = torch.tensor(how.rate / 25, device=device)
+    fast = device.type == "cuda"
+    descent = torch.optim.AdamW(
+        law.parameters(),
+        lr=rate if fast else float(rate),
+        betas=(0.9, 0.99),
+        weight_decay=how.decay,
+        fused=fast,
+        capturable=fast,
+    )
+    batch = rows[: how.batch].expand(how.nets, -1).clone()
+
+    def step() -> None:
+        descent.zero_grad(set_to_none=True)
+        loss(law, told, batch, how).backward()
+        descent.step()
+
+    again = _captured(step) if fast else step
+    for epoch in range(how.epochs):
+        mixed = [rows[torch.randperm(len(rows), device=device)] for _ in range(how.nets)]
+        order = torch.stack(mixed)[:, : turns * how.batch].unflatten(1, (turns, how.batch))
+        for turn in range(turns):
+            now = _rate((epoch * turns + turn) / (how.epochs * turns), how)
+            if fast:
+                rate.fill_(now)
+            else:
+                descent.param_groups[0]["lr"] = now
+            batch.copy_(order[:, turn])
+            again()
+    return law
+
+
+def says(law: Law, told: Told, *, batch: int = 2048) -> Floats:
+    """Logarithm of the seconds that a search's plan takes, the networks' mean, shape (N,)."""
+    found = []
+    nets, rows = len(law.sharpness), torch.arange(len(told.seen), device=told.seen.device)
+    with torch.no_grad():
+        for some in rows.split(batch):
+            ones = some.expand(nets, -1)
+            times, launches = told.asked(law, ones)
+            kept = law.kept(times, launches, told.offset[ones], told.plans[ones])
+            found.append(kept.mean(0) + told.offset[some])
+    return torch.cat(found).cpu().numpy()
+
+
+def _rate(way: float, how: Schedule) -> float:
+    if way < how.warm:
+        return how.rate * (1 + 24 * (1 - math.cos(math.pi * way / how.warm)) / 2) / 25
+    return how.rate * (1 + math.cos(math.pi * (way - how.warm) / (1 - how.warm))) / 2
+
+
+def _captured(step: object) -> object:
+    """The step as one graph of the device's, which spares its launches."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay

@@ -1,0 +1,112 @@
+"""Operators with the plans proposed for them, as arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Whole = NDArray[np.int64]
+LONGEST: Final = 10
+"""Plans that a search tries at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operators:
+    """N convolutions on one or two chips.
+
+    Parameters
+    ----------
+    sizes : array of int, shape (N, 10)
+        n, c_in, c_out, h, w, d (0 for images), kernel, stride, padding, groups.
+    cell : array of int, shape (N,)
+        8 x pass + 4 x layout + dtype, in the order of :mod:`validate.plan_law.rows`.
+    chip : array of int, shape (N,)
+        0 or 1.
+    kernel : array of int, shape (N,)
+        Which of the kernels that share networks prices it.
+    features : array, shape (N, F)
+        What the corrections of prices see; NaN where a kernel has no such feature.
+    offset : array, shape (N,)
+        Logarithm of the mechanism's seconds.
+    plans : array of int, shape (N, 10)
+        Proposed plans in their order, 0 for none.
+    kept_s, steady_s, trial_s, launch_s : array, shapes (N,) and (N, 10)
+        Time of the plan that the search kept, steady time, single trial and launch of each plan;
+        NaN where unknown.
+    fold : array of int, shape (N,)
+        In which cross-validation leaves it out.
+    unread : array of bool, shape (N,)
+        Kept for judging: never learned from.
+    """
+
+    sizes: Whole
+    cell: Whole
+    chip: Whole
+    kernel: Whole
+    features: Floats
+    offset: Floats
+    plans: Whole
+    kept_s: Floats
+    steady_s: Floats
+    trial_s: Floats
+    launch_s: Floats
+    fold: Whole
+    unread: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.cell)
+
+    def only(self, taken: NDArray[np.bool_] | Whole) -> Operators:
+        """Some of them."""
+        return replace(self, **{f.name: getattr(self, f.name)[taken] for f in fields(self)})
+
+
+@dataclass(frozen=True, slots=True)
+class Plans:
+    """P plans; the first stands for none.
+
+    Parameters
+    ----------
+    words : array, shape (P, W)
+        How often each word of a plan's engine and choices is in its name.
+    tiles : array, shape (3, P, 3)
+        Rows, columns and depth of the tile in each pass; 0 where the kernel has none.
+    clusters : array, shape (P, 2)
+        Thread blocks along the rows and the columns that work together.
+    """
+
+    words: Floats
+    tiles: Floats
+    clusters: Floats
+
+
+def product_of(sizes: Whole, cell: Whole) -> Floats:
+    """Rows, columns, depth, repeats and groups of the matrix product that a pass is, (N, 5).
+
+    Outputs by filters over the channels of a filter's taps; for gradients of the inputs the inputs
+    by their channels, for those of the filters filters by taps over the outputs.
+    """
+    n, c_in, c_out, h, w, d, kernel, stride, padding, groups = sizes.T.astype(np.float64)
+    groups, deep, depth = np.maximum(groups, 1.0), d > 0, np.maximum(d, 1.0)
+
+    def out(side: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.maximum((side + 2 * padding - kernel) // stride + 1, 1.0)
+
+    outputs = n * out(h) * out(w) * np.where(deep, out(depth), 1.0)
+    inputs, taps = n * h * w * depth, kernel ** np.where(deep, 3, 2)
+    c_in, c_out, one = c_in / groups, c_out / groups, np.ones_like(n)
+    way = [cell // 8 == 0, cell // 8 == 1]
+    return np.stack(
+        [
+            np.select(way, [outputs, inputs], c_out),
+            np.select(way, [c_out, c_in], c_in * taps),
+            np.select(way, [c_in, c_out], outputs),
+            np.select(way, [taps, taps / stride**2], one),
+            groups,
+        ],
+        axis=1,
+    ).astype(np.float32)
