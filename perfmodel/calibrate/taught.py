@@ -124,28 +124,39 @@ def load_taught(
     data = path.read_bytes()
     _check_sidecar(path, data, accelerator.name.lower())
     sizes, cell, says = _arrays(path, data)
-    marks = _marks(sizes, cell)
+    marks = marks_of_sizes(sizes, cell)
     if among is not None:
         some = np.isin(marks, marks_of(among))
         sizes, cell, says, marks = sizes[some], cell[some], says[some], marks[some]
+    try:
+        blocks = blocks_of(sizes, cell, accelerator)
+    except WorkloadError as error:
+        raise _damaged(path, error) from None
+    return {
+        kernel: Taught(kernel, mine, marks[which], says[which])
+        for kernel, (mine, which) in blocks.items()
+    }
+
+
+def blocks_of(
+    sizes: NDArray[np.int64], cell: NDArray[np.int64], accelerator: Accelerator
+) -> dict[str, tuple[tuple[tuple[Task, Device], ...], NDArray[np.intp]]]:
+    """Kernel -> its operators, and which of the rows (N,) they are.
+
+    Raises
+    ------
+    WorkloadError
+        If a row is no operator.
+    """
     found: dict[str, list[tuple[tuple[Task, Device], NDArray[np.intp]]]] = {}
     for which, record in _records(sizes, cell):
-        try:
-            tasks = tasks_of(op_from_dict(record, where=path.name))[1]
-        except WorkloadError as error:
-            raise _damaged(path, error) from None
-        for task in tasks:
+        for task in tasks_of(op_from_dict(record, where=TAUGHT_FILE))[1]:
             block = replace(task, places=np.arange(task.places.size))
             found.setdefault(task.kernel, []).append(
                 ((block, task_device(block, accelerator)), which[task.places])
             )
     return {
-        kernel: Taught(
-            kernel,
-            tuple(block for block, _ in parts),
-            marks[at := np.concatenate([which for _, which in parts])],
-            says[at],
-        )
+        kernel: (tuple(block for block, _ in parts), np.concatenate([at for _, at in parts]))
         for kernel, parts in sorted(found.items())
     }
 
@@ -223,7 +234,7 @@ def words_of_cell(cell: int) -> dict[str, str]:
     return {"pass": PASSES[direction], "layout": LAYOUTS[layout], "dtype": DTYPES[dtype]}
 
 
-def _marks(sizes: NDArray[np.int64], cell: NDArray[np.int64]) -> NDArray[np.uint64]:
+def marks_of_sizes(sizes: NDArray[np.int64], cell: NDArray[np.int64]) -> NDArray[np.uint64]:
     """Marks of the keys that measured rows of these operators have."""
     images = _template("conv2d", "d")
     volumes = _template("conv3d", "groups")
