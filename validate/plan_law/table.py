@@ -64,6 +64,11 @@ class Operators:
         """Some of them."""
         return replace(self, **{f.name: getattr(self, f.name)[taken] for f in fields(self)})
 
+    def joined(self, other: Operators) -> Operators:
+        """These and others behind them."""
+        parts = [(f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self)]
+        return replace(self, **{name: np.concatenate(pair) for name, *pair in parts})
+
 
 @dataclass(frozen=True, slots=True)
 class Plans:

@@ -1,0 +1,140 @@
+"""Networks of plans: what they read, and that they learn which plan a search keeps."""
+
+import hashlib
+import tomllib
+
+import numpy as np
+import pytest
+
+from perfmodel.calibrate.taught import COLUMNS, EVERY, STEPS, load_taught
+from perfmodel.hardware import load_accelerator
+from validate.plan_law import rows
+from validate.plan_law.table import LONGEST, Operators, Plans, product_of
+
+WORDS = 5
+
+
+def test_an_operator_is_known_again_in_every_spelling():
+    table = {"op": "conv3d", "n": 2, "c_in": 8, "h": 6, "w": 7, "depth": 4, "c_out": 16,
+             "kernel": 3, "stride": 1, "padding": 1, "dtype": "fp16", "pass": "wgrad",
+             "layout": "nchw"}  # fmt: skip
+    record = {name: value for name, value in table.items() if name != "depth"} | {"d": 4}
+    assert rows.identity(table) == rows.identity(record)
+    assert rows.identity(record) == (2, 8, 16, 6, 7, 4, 3, 1, 1, 1, 16 + 4 + 1)
+    image = {"op": "conv2d", "n": 1, "c_in": 4, "h": 9, "w": 9, "c_out": 4, "kernel": 3,
+             "stride": 2, "padding": 1, "groups": 4, "dtype": "bf16"}  # fmt: skip
+    whole = image | {"pass": "fwd", "layout": "nhwc"}
+    assert rows.identity(image) == rows.identity(whole) == (1, 4, 4, 9, 9, 0, 3, 2, 1, 4, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "tile"),
+    [
+        ("sm90_xmma_fprop_implicit_gemm_bf16_tilesize128x64x32_stage4_warpgroupsize1x1x1_g1",
+         (128, 64, 32)),
+        ("cutlass_80_tensorop_s16816fprop_optimized_f16_256x128_32x3_nhwc", (256, 128, 32)),
+        ("nvjet_hsh_192x64_64x5_2x1_v_bz_NNT", (192, 64, 64)),
+        ("_ZN5cudnn3cnn29dgrad2d_grouped_direct_kernelI13", None),
+    ],
+)  # fmt: skip
+def test_names_of_kernels_tell_their_tile(name, tile):
+    assert rows.tile_of([name]) == tile
+    assert rows.tile_of(["memset", name, "splitreduce"]) == tile
+
+
+def test_words_of_plans_are_their_engine_and_choices():
+    first, second = "eng67_k2=4_k13=0_k18=0_k25=0_k27=8_k28=1", "eng67_k2=4_k13=1_k18=0_k25=0"
+    assert len(rows.words_of(first)) == len(rows.words_of(second)) == 13
+    assert {"eng67", "eng67 2=4"} <= set(rows.words_of(first)) & set(rows.words_of(second))
+    assert "cluster 27=8 28=1" in rows.words_of(first)
+    assert set(rows.words_of(first)) - set(rows.words_of(second))
+
+
+def test_lists_of_drawn_operators_are_committed_whole():
+    about = tomllib.loads(rows.DRAWN.with_suffix(".toml").read_text(encoding="utf-8"))
+    assert about["sha256"] == hashlib.sha256(rows.DRAWN.read_bytes()).hexdigest()
+    drawn = rows.Drawn.read()
+    assert about["rows"] == len(drawn.cell) == len(drawn.sizes)
+    assert drawn.plans.shape == (len(drawn.cell), LONGEST)
+    assert drawn.names[0] == ""
+    assert drawn.plans.max() == len(drawn.names) - 1
+    assert (drawn.plans[:, 0] > 0).all()
+    few = drawn.first(10)
+    assert len(few.cell) == 10
+    assert drawn.first(None) is drawn
+    chip = load_accelerator(rows.CHIPS[0])
+    known = load_taught(rows.MEASUREMENTS / rows.CHIPS[0], chip)
+    assert sum(one.marks.size for one in known.values()) > len(drawn.cell) / 2
+
+
+def test_a_pass_is_a_product():
+    sizes = np.array([[2, 8, 16, 10, 10, 0, 3, 1, 1, 1]] * 3)
+    forward, inputs, filters = product_of(sizes, np.array([0, 8, 16]))
+    assert forward.tolist() == [200, 16, 8, 9, 1]
+    assert inputs.tolist() == [200, 8, 16, 9, 1]
+    assert filters.tolist() == [16, 72, 200, 1, 1]
+
+
+@pytest.fixture
+def made():
+    """Operators for whose second plan the launch is dear, and the first takes longer."""
+    rng = np.random.default_rng(0)
+    count = 400
+    sizes = np.array([8, 64, 64, 14, 14, 0, 3, 1, 1, 1]) * np.ones((count, 1), np.int64)
+    sizes[:, 0] = rng.integers(1, 64, count)
+    sizes[:, 1] = 8 * rng.integers(1, 33, count)
+    offset = np.log(1e-7 * product_of(sizes, np.zeros(count, int)).prod(1) ** 0.3)
+    plans = np.zeros((count, LONGEST), np.int64)
+    plans[:, :2] = 1, 2
+    steady = np.full((count, LONGEST), np.nan)
+    steady[:, 0], steady[:, 1] = 1.5 * np.exp(offset), np.exp(offset)
+    launch = np.full((count, LONGEST), np.nan)
+    launch[:, 0], launch[:, 1] = 5e-6, 15e-6
+    kept = np.argmin((steady + launch)[:, :2], axis=1)
+    seconds = steady[np.arange(count), kept]
+    none = np.full((count, LONGEST), np.nan, np.float32)
+    ones = Operators(
+        sizes, np.zeros(count, np.int64), rng.integers(0, 2, count), np.zeros(count, np.int64),
+        np.log(sizes[:, :2]).astype(np.float32), offset.astype(np.float32), plans,
+        seconds.astype(np.float32), none, (steady + launch).astype(np.float32),
+        launch.astype(np.float32), rng.integers(0, 5, count), np.zeros(count, bool),
+    )  # fmt: skip
+    words = np.zeros((3, WORDS), np.float32)
+    words[1, :2], words[2, 2:4] = 1.0, 1.0
+    tiles = np.zeros((3, 3, 3), np.float32)
+    tiles[:, 1:] = 128, 64, 32
+    known = rows.Known(
+        ones, Plans(words, tiles, np.ones((3, 2), np.float32)), ("", "a", "b"),
+        ("conv_fwd_nhwc-half",), ("n", "c"),
+    )  # fmt: skip
+    assert 0 < kept.mean() < 1
+    return known
+
+
+@pytest.mark.torch
+def test_networks_learn_which_plan_a_search_keeps(made, tmp_path):
+    pytest.importorskip("torch")
+    from validate.plan_law import __main__ as command
+    from validate.plan_law.learn import Schedule
+
+    how = Schedule(nets=2, epochs=40, batch=32)
+    ones = made.operators
+    own, (drawn,), text = command.told_by("2", made, [ones.only(np.arange(50))], how, "cpu")
+    held = ones.fold == 2
+    off = np.abs(np.expm1(own - np.log(ones.kept_s)))
+    assert off[held].mean() < 0.08
+    assert drawn == pytest.approx(own[:50], abs=1e-3)
+    assert text.startswith(f"2: {np.count_nonzero(~held)} rows, {np.count_nonzero(held)} others")
+    alone = command.taken_of(rows.CHIPS[1], ones)
+    assert np.array_equal(alone, ones.chip == 1)
+    assert command.taken_of("all", ones).all()
+    assert command.columns_of(1)[-2:] == (rows.CHIPS[1], rows.CHIPS[0])
+
+    (tmp_path / rows.CHIPS[0]).mkdir()
+    said = np.repeat(own[:, None], COLUMNS, axis=1)
+    count = command.write(tmp_path, 0, ones, said, {"networks": how.nets})
+    chip = load_accelerator(rows.CHIPS[0])
+    found = load_taught(tmp_path / rows.CHIPS[0], chip)
+    assert sum(one.marks.size for one in found.values()) == count
+    said_of = np.concatenate([one.says[:, EVERY] for one in found.values()])
+    assert set(np.round(STEPS * said_of)) <= set(np.round(STEPS * own))

@@ -1,0 +1,165 @@
+"""``python3 -m validate.plan_law``: learn what plans take, and write ``plans/taught.npz``.
+
+Networks learn without each fold in turn, from all rows, and from each chip's rows alone; every
+time they say how long all measured and drawn convolutions take on both chips. Needs PyTorch (the
+``torch`` extra), and a device that it sees: two minutes for each set of rows on an H100.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import io
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from perfmodel.calibrate.profiled import PLANS_FOLDER
+from perfmodel.calibrate.samples import FOLDS
+from perfmodel.calibrate.taught import COLUMNS, NOTHING, STEPS, TAUGHT_FILE
+from validate.bench import store
+from validate.plan_law import rows
+from validate.plan_law.inputs import Inputs
+from validate.plan_law.learn import USUAL, Schedule, Told, learn, says
+from validate.plan_law.table import Floats, Operators
+
+DEVICES: Final = ("NVIDIA H100 80GB HBM3", "NVIDIA H200")
+ALL: Final = "all"
+SETS: Final = (*map(str, range(FOLDS)), ALL, *rows.CHIPS)
+
+
+def taken_of(which: str, ones: Operators) -> NDArray[np.bool_]:
+    """Rows that a set learns from."""
+    if which == ALL:
+        return ~ones.unread
+    if which in rows.CHIPS:
+        return ~ones.unread & (ones.chip == rows.CHIPS.index(which))
+    return ~ones.unread & (ones.fold != int(which))
+
+
+def columns_of(chip: int) -> tuple[str, ...]:
+    """Sets in the order of a chip's columns."""
+    return (*SETS[: FOLDS + 1], rows.CHIPS[chip], rows.CHIPS[1 - chip])
+
+
+def told_by(
+    which: str, known: rows.Known, drawn: Sequence[Operators], how: Schedule, device: str
+) -> tuple[Floats, list[Floats], str]:
+    """Logarithms of seconds by networks of a set, of all rows and of the drawn; how far off."""
+    ones = known.operators
+    timed = np.isfinite(ones.steady_s).any(axis=1)
+    alone = which in rows.CHIPS
+    inputs = Inputs(ones.only(~timed), known.kernels, chips=not alone)
+    told = Told(ones, inputs, known.plans, device)
+    taken = taken_of(which, ones)
+    law = learn(told, np.flatnonzero(taken), known.plans, how=how, seed=SETS.index(which))
+    own = says(law, told)
+    held = ~taken & ~ones.unread & ~timed
+    off = 100.0 * np.abs(np.expm1(own[held] - np.log(ones.kept_s[held])))
+    text = f"{off.mean():.2f} % off, {np.median(off):.2f} in the median" if held.any() else "-"
+    every = []
+    for one in drawn:
+        parts = [one.only(part) for part in np.array_split(np.arange(len(one)), 8)]
+        every.append(
+            np.concatenate([says(law, Told(part, inputs, known.plans, device)) for part in parts])
+        )
+    return own, every, f"{which}: {taken.sum()} rows, {held.sum()} others {text}"
+
+
+def write(folder: Path, chip: int, ones: Operators, said: Floats, about: dict[str, object]) -> int:
+    """Write a chip's file and its sidecar; how many operators it holds.
+
+    ``ones`` are of the chip, ``said`` (N, 8) logarithms of seconds. Judges are left out, and of
+    one operator twice the second.
+    """
+    given = np.column_stack([ones.sizes, ones.cell])
+    _, first = np.unique(given, axis=0, return_index=True)
+    judged = rows.judged(folder)
+    kept = np.array([at for at in first if tuple(given[at].tolist()) not in judged], np.int64)
+    kept = kept[np.isfinite(said[kept]).all(axis=1)]
+    scaled = np.round(STEPS * said[kept]).clip(NOTHING + 1, -NOTHING - 1).astype(np.int16)
+    held = io.BytesIO()
+    np.savez_compressed(
+        held,
+        sizes=ones.sizes[kept].astype(np.int32),
+        cell=ones.cell[kept].astype(np.uint8),
+        says=scaled,
+    )
+    path = folder / rows.CHIPS[chip] / PLANS_FOLDER / TAUGHT_FILE
+    path.parent.mkdir(exist_ok=True)
+    store.write_atomic(path, held.getvalue())
+    top = {
+        "file": path.name,
+        "rows": len(kept),
+        "sha256": hashlib.sha256(held.getvalue()).hexdigest(),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
+    }
+    text = store.toml(top | about | {"library": _library(chip), "inputs": inputs_of(folder)})
+    store.write_atomic(path.with_suffix(".toml"), text.encode())
+    return len(kept)
+
+
+def inputs_of(folder: Path) -> dict[str, str]:
+    """Hashes of what was learned from, the tables of convolutions apart."""
+    patterns = ("search/plan*.jsonl.gz", "search/proposed.csv.gz", "search/drawn-plans.npz")
+    found = sorted(path for one in patterns for path in folder.glob(f"*/{one}"))
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in found
+    }
+
+
+def _library(chip: int) -> dict[str, str]:
+    on = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {"device": DEVICES[chip], "taught_on": on, "torch": torch.__version__}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Learn from each set of rows, say how far off others are, and write the files."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--measurements", type=Path, default=rows.MEASUREMENTS)
+    parser.add_argument("--drawn", type=int, help="only so many of the drawn operators")
+    parser.add_argument(
+        "--only", nargs="+", choices=SETS, default=SETS, help="learn, write nothing"
+    )
+    parser.add_argument("--nets", type=int, default=USUAL.nets)
+    parser.add_argument("--epochs", type=int, default=USUAL.epochs)
+    args = parser.parse_args(argv)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    how = dataclasses.replace(USUAL, nets=args.nets, epochs=args.epochs)
+    listed = rows.Drawn.read().first(args.drawn)
+    known = rows.read(args.measurements, listed.names)
+    drawn = [rows.asked(listed, known, chip) for chip in range(len(rows.CHIPS))]
+    found = {}
+    for which in args.only:
+        *found[which], text = told_by(which, known, drawn, how, device)
+        print(text, flush=True)
+    if set(args.only) != set(SETS):
+        return 0
+    about: dict[str, object] = {
+        "quantity": "times estimated by networks that are told the plans cuDNN proposes",
+        "command": "python3 -m validate.plan_law",
+        "networks": how.nets,
+        "epochs": how.epochs,
+    }
+    for chip in range(len(rows.CHIPS)):
+        mine = known.operators.chip == chip
+        ones = known.operators.only(mine).joined(drawn[chip])
+        said = [
+            np.concatenate([found[which][0][mine], found[which][1][chip]])
+            for which in columns_of(chip)
+        ]
+        assert len(said) == COLUMNS
+        count = write(args.measurements, chip, ones, np.stack(said, axis=1), about)
+        print(f"{rows.CHIPS[chip]}: {count} operators")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,388 @@
+"""Operators and plans of the committed tables, as the networks of plans learn from them.
+
+Times of the tables, single trials of logged searches, steady times of all plans of some operators
+(whose kept plan is estimated where no table has them, :mod:`validate.kept_plans`), and lists of
+plans that cuDNN proposes. What the corrections see, and the mechanism's times, are by the
+coefficients of the family, which are no fit to any of these rows.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from perfmodel.calibrate.coefficients import log_mechanism
+from perfmodel.calibrate.measurements import load_measurements
+from perfmodel.calibrate.samples import FOLDS
+from perfmodel.calibrate.taught import DTYPES, LAYOUTS, PASSES, SIZES, blocks_of, marks_of_sizes
+from perfmodel.cost.efficiency import load_coefficients
+from perfmodel.cost.features import features
+from perfmodel.cost.mechanism import mechanism
+from perfmodel.hardware import load_accelerator
+from validate import kept_plans
+from validate.bench import ops, plan_rows, proposals, search_log
+from validate.plan_law.table import LONGEST, Floats, Operators, Plans, Whole
+
+MEASUREMENTS: Final = Path(__file__).parents[1] / "measurements"
+CHIPS: Final = ("h100-sxm5-80gb", "h200-sxm-141gb")
+_ASKED: Final = "h200-sxm-141gb"
+"""Whose folder has the lists, which are the same for both chips."""
+DRAWN: Final = MEASUREMENTS / _ASKED / "search" / "drawn-plans.npz"
+_OFTEN: Final = 40  # uses of a word of plans that is told apart
+_SURE: Final = 0.6  # share of the kernels of a plan that have its tile
+_SMALLEST_TILE: Final = 16
+Identity = tuple[int, ...]
+"""Sizes and cell of an operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Operators that nobody timed, and the plans (of ``names``, the first none) proposed."""
+
+    sizes: Whole
+    cell: Whole
+    plans: Whole
+    names: tuple[str, ...]
+
+    @classmethod
+    def read(cls, path: Path = DRAWN) -> Drawn:
+        """What is committed."""
+        with np.load(path, allow_pickle=False) as data:
+            sizes, cell, plans = (data[n].astype(np.int64) for n in ("sizes", "cell", "plans"))
+            return cls(sizes, cell, plans, tuple(map(str, data["names"])))
+
+    def first(self, count: int | None) -> Drawn:
+        """Only so many, spread over all."""
+        if count is None or count >= len(self.cell):
+            return self
+        some = np.linspace(0, len(self.cell) - 1, count).astype(np.int64)
+        return replace(self, sizes=self.sizes[some], cell=self.cell[some], plans=self.plans[some])
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What there is to learn from: measured operators, all plans, and names."""
+
+    operators: Operators
+    plans: Plans
+    names: tuple[str, ...]
+    kernels: tuple[str, ...]
+    columns: tuple[str, ...]
+
+
+def identity(op: dict[str, Any]) -> Identity:
+    """Sizes and cell of a convolution, its identity in a table or as a record."""
+    depth = int(op.get("d") or op.get("depth") or 0)
+    sizes = [int(op.get(name) or 0) for name in SIZES]
+    sizes[SIZES.index("d")] = depth
+    sizes[SIZES.index("groups")] = 1 if depth else max(1, sizes[SIZES.index("groups")])
+    cell = PASSES.index(op.get("pass") or PASSES[0]) * len(LAYOUTS) * len(DTYPES)
+    cell += LAYOUTS.index(op.get("layout") or LAYOUTS[0]) * len(DTYPES)
+    return (*sizes, cell + DTYPES.index(op["dtype"]))
+
+
+def read(folder: Path = MEASUREMENTS, extra: Sequence[str] = ()) -> Known:
+    """All measured operators of both chips whose lists are known.
+
+    Parameters
+    ----------
+    folder : path
+        Holds a folder for each chip.
+    extra : sequence of str
+        Further names of plans that are to have a number.
+    """
+    listed = {
+        identity(json.loads(key)): names[:LONGEST]
+        for key, names in proposals.read(folder / _ASKED / "search").items()
+    }
+    timed = list(_timed(folder))
+    listed = {row.identity: list(row.names) for row in timed} | listed
+    rows = [row for chip in range(len(CHIPS)) for row in _measured(folder, chip, listed)]
+    rows = [row for row in (*rows, *timed) if row.names]
+    names = tuple(dict.fromkeys(["", *(n for row in rows for n in row.names), *extra]))
+    number = {name: at for at, name in enumerate(names)}
+    lists = np.zeros((len(rows), LONGEST), np.int64)
+    for at, row in enumerate(rows):
+        lists[at, : len(row.names)] = [number[name] for name in row.names]
+    given = np.array([row.identity for row in rows], np.int64)
+    chip = np.array([row.chip for row in rows], np.int64)
+    described = [_Described(given[chip == one], CHIPS[one]) for one in range(len(CHIPS))]
+    kernels = tuple(sorted({name for one in described for name in one.kernels}))
+    columns = tuple(sorted({name for one in described for name in one.columns}))
+    known = Operators(
+        given[:, :-1],
+        given[:, -1],
+        chip,
+        np.zeros(len(rows), np.int64),
+        np.full((len(rows), len(columns)), np.nan, np.float32),
+        np.zeros(len(rows), np.float32),
+        lists,
+        np.array([row.kept_s for row in rows], np.float32),
+        *(np.array([getattr(row, n) for row in rows], np.float32) for n in _OF_PLANS),
+        (marks_of_sizes(given[:, :-1], given[:, -1]) >> np.uint64(32)).astype(np.int64) % FOLDS,
+        np.array([not np.isfinite(row.kept_s) for row in rows]),
+    )
+    for one, of in enumerate(described):
+        of.fill(known, np.flatnonzero(chip == one), kernels, columns)
+    tiles = _tiles(folder, names)
+    return Known(
+        known, Plans(_words(names, lists), tiles, _clusters(names)), names, kernels, columns
+    )
+
+
+def asked(drawn: Drawn, known: Known, chip: int) -> Operators:
+    """Drawn operators on a chip, of which no time is known."""
+    count = len(drawn.cell)
+    number = {name: at for at, name in enumerate(known.names)}
+    renumbered = np.array([number[name] for name in drawn.names])
+    none = np.full(count, np.nan, np.float32)
+    of_plans = np.full((count, LONGEST), np.nan, np.float32)
+    found = Operators(
+        drawn.sizes,
+        drawn.cell,
+        np.full(count, chip),
+        np.zeros(count, np.int64),
+        np.full((count, len(known.columns)), np.nan, np.float32),
+        none.copy(),
+        renumbered[drawn.plans],
+        none,
+        of_plans,
+        of_plans,
+        of_plans,
+        np.full(count, -1),
+        np.zeros(count, bool),
+    )
+    given = np.column_stack([drawn.sizes, drawn.cell])
+    _Described(given, CHIPS[chip]).fill(found, np.arange(count), known.kernels, known.columns)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    identity: Identity
+    chip: int
+    names: Sequence[str]
+    kept_s: float
+    steady_s: Sequence[float]
+    trial_s: Sequence[float]
+    launch_s: Sequence[float]
+
+
+_OF_PLANS: Final = ("steady_s", "trial_s", "launch_s")
+_UNKNOWN: Final = (np.nan,) * LONGEST
+
+
+def _measured(folder: Path, chip: int, listed: dict[Identity, list[str]]) -> Iterator[_Row]:
+    """Rows of a chip's tables, with what their searches took for each plan."""
+    logs: dict[Identity, list[search_log.Plan]] = {}
+    for path in sorted((folder / CHIPS[chip] / "search").glob("plans*.jsonl.gz")):
+        logs |= {identity(op): tried for op, tried in search_log.read(path)}
+    for row in load_measurements(folder / CHIPS[chip], CHIPS[chip]).rows:
+        if not str(row.record["op"]).startswith("conv"):
+            continue
+        key = identity(row.record)
+        names = listed.get(key, [])
+        trials = list(_UNKNOWN)
+        for name, milliseconds in logs.get(key, ()):
+            plain = name.split("_", 1)[1]
+            if plain in names and milliseconds > 0:
+                at = names.index(plain)
+                trials[at] = min(milliseconds * 1e-3, np.nan_to_num(trials[at], nan=np.inf))
+        yield _Row(key, chip, names, row.seconds, _UNKNOWN, trials, _UNKNOWN)
+
+
+def _timed(folder: Path) -> Iterator[_Row]:
+    """Operators whose plans have steady times; those that judge have no time."""
+    devices = sorted({path.parents[1] for path in folder.glob("*/search/plan-times*.jsonl.gz")})
+    searches = [one for device in devices for one in kept_plans.searched(device)]
+    launch = kept_plans.fit([trial for _, trials, _ in searches for trial in trials])
+    unread = judged(folder)
+    for device in devices:
+        tables = kept_plans.latencies(device)
+        for path in sorted((device / "search").glob("plan-times*.jsonl.gz")):
+            for row in plan_rows.read(path):
+                plans = kept_plans.timed(row)
+                key = identity(row["op"])
+                if not plans:
+                    continue
+                whole = ops.key(row["op"])
+                us = tables.get(whole, kept_plans.kept(plans, launch).steady_us)
+                steady, launches = list(_UNKNOWN), list(_UNKNOWN)
+                for plan, over in zip(plans, launch.us(plans), strict=True):
+                    if plan.place < LONGEST:
+                        steady[plan.place] = plan.steady_us * 1e-6
+                        launches[plan.place] = max(float(over), 0.1) * 1e-6
+                yield _Row(
+                    key,
+                    CHIPS.index(device.name),
+                    [plan["name"] for plan in row["plans"][:LONGEST]],
+                    np.nan if key in unread else us * 1e-6,
+                    steady,
+                    _UNKNOWN,
+                    launches,
+                )
+
+
+def judged(folder: Path) -> set[Identity]:
+    """Convolutions that are measured to judge, and never learned from."""
+    found = set()
+    for draw in sorted(
+        {path.parent for path in (folder.parent / "held_out").glob("*/*/conv*.csv")}
+    ):
+        for row in load_measurements(draw, draw.name).rows:
+            if str(row.record["op"]).startswith("conv"):
+                found.add(identity(row.record))
+    return found
+
+
+class _Described:
+    """Operators as a chip's prices see them."""
+
+    def __init__(self, given: Whole, chip: str) -> None:
+        accelerator = load_accelerator(chip)
+        start = load_coefficients(accelerator.family)
+        self.parts: list[tuple[str, Whole, tuple[str, ...], Floats, Floats]] = []
+        blocks = blocks_of(given[:, :-1], given[:, -1], accelerator) if len(given) else {}
+        for kernel, (mine, which) in blocks.items():
+            tables = [features(t, d, mechanism(t, d, start.of(kernel))) for t, d in mine]
+            values = np.concatenate([table[1] for table in tables]).astype(np.float32)
+            offset = log_mechanism(mine, start.of(kernel)).astype(np.float32)
+            self.parts.append((kernel, which, tables[0][0], values, offset))
+
+    @property
+    def kernels(self) -> Iterable[str]:
+        return {part[0] for part in self.parts}
+
+    @property
+    def columns(self) -> Iterable[str]:
+        return {name for part in self.parts for name in part[2]}
+
+    def fill(
+        self, into: Operators, rows: Whole, kernels: Sequence[str], columns: Sequence[str]
+    ) -> None:
+        """Write kernels, features and offsets into rows of a table."""
+        for kernel, which, names, values, offset in self.parts:
+            at = rows[which]
+            into.kernel[at] = kernels.index(kernel)
+            into.features[np.ix_(at, [columns.index(name) for name in names])] = values
+            into.offset[at] = offset
+
+
+def _knobs(name: str) -> dict[str, str]:
+    return dict(re.findall(r"_k(\d+)=(-?\d+)", name))
+
+
+def words_of(name: str) -> list[str]:
+    """Words of a plan: its engine, and its choices alone and together."""
+    engine, knobs = name.partition("_")[0], _knobs(name)
+
+    def with_(*which: str) -> str:
+        return " ".join(f"{number}={knobs.get(number, '')}" for number in which)
+
+    return [
+        engine,
+        *(
+            f"{engine} {with_(*some)}"
+            for some in (
+                ("2",), ("2", "5", "14", "13"), ("27",), ("28",), ("13",), ("18",), ("17",),
+                ("11",), ("25", "23"), ("3",),
+            )
+        ),
+        f"tile {with_('2')}",
+        f"cluster {with_('27', '28')}",
+    ]  # fmt: skip
+
+
+def _words(names: Sequence[str], lists: Whole) -> Floats:
+    uses = np.bincount(lists.ravel(), minlength=len(names))
+    count: Counter[str] = Counter()
+    for name, used in zip(names, uses, strict=True):
+        for word in words_of(name) if name else ():
+            count[word] += int(used)
+    often = {w: at for at, w in enumerate(w for w, c in count.items() if c > _OFTEN)}
+    table = np.zeros((len(names), len(often)), np.float32)
+    for at, name in enumerate(names):
+        for word in words_of(name) if name else ():
+            if word in often:
+                table[at, often[word]] += 1.0
+    return table
+
+
+def _clusters(names: Sequence[str]) -> Floats:
+    each = [[max(int(_knobs(name).get(k, 1)), 1) for k in ("27", "28")] for name in names]
+    return np.array(each, np.float32)
+
+
+_TILE: Final = (
+    r"tilesize(\d+)x(\d+)x(\d+)",
+    r"nvjet\w+?_(\d+)x(\d+)_(\d+)x",
+    r"(?:bf16|f16|s\w*|gemm|fprop|dgrad|wgrad|optimized|analytic)_(?:bf16_|f16_|tf32_|f32_)?"
+    r"(\d+)x(\d+)_(\d+)x\d+",
+)
+_DEPTH: Final = ({"0": 32, "1": 64, "2": 16}, {"4": 64, "3": 32, "2": 16})
+"""Steps along the inner side by choices 13 and 5, where no name tells."""
+_TILED: Final = {
+    *(9, 10, 22, 23, 27, 30, 33, 34, 38, 40, 45, 46, 47, 48, 49, 50, 57, 58, 62, 63, 64, 65),
+    *(67, 68, 70, 71, 72, 73, 74, 76),
+}
+"""Engines of tiles, which name their tile by choice 2."""
+
+
+def tile_of(kernels: Iterable[str]) -> tuple[int, int, int] | None:
+    """Rows, columns and depth that the names of a plan's kernels tell; the last one's."""
+    found = None
+    for name in kernels:
+        for pattern in _TILE:
+            if match := re.search(pattern, name):
+                rows, cols, depth = map(int, match.groups())
+                found = rows, cols, depth
+                break
+    return found
+
+
+def _sort(name: str) -> str:
+    """A plan by what decides its tile."""
+    return name.partition("_")[0] + "".join(re.findall(r"_k(?:2|13|5|14|11)=-?\d+", name))
+
+
+def _tiles(folder: Path, names: Sequence[str]) -> Floats:
+    """Tiles of plans in each pass, by the kernels of those that were timed."""
+    met: dict[tuple[str, str], Counter[tuple[int, int, int] | None]] = {}
+    for path in sorted(folder.glob("*/search/plan-times*.jsonl.gz")):
+        for row in plan_rows.read(path):
+            for plan in row["plans"]:
+                if "us" in plan:
+                    key = (row["op"].get("pass") or PASSES[0], _sort(plan["name"]))
+                    tile = tile_of(kernel[0] for kernel in plan["kernels"])
+                    met.setdefault(key, Counter())[tile] += 1
+    sure: dict[tuple[str, str], tuple[int, int, int]] = {}
+    by_choice: dict[str, Counter[tuple[int, int]]] = {}
+    for (way, sort), count in met.items():
+        tile, times = count.most_common(1)[0]
+        if tile is None or times <= _SURE * count.total() or tile[0] < _SMALLEST_TILE:
+            continue
+        sure[way, sort] = tile
+        if match := re.search(r"_k2=(\d+)", sort):
+            by_choice.setdefault(match.group(1), Counter())[tile[:2]] += 1
+    choice = {number: count.most_common(1)[0][0] for number, count in by_choice.items()}
+    found = np.zeros((len(PASSES), len(names), 3), np.float32)
+    for at, name in enumerate(names):
+        if not name:
+            continue
+        knobs, engine = _knobs(name), int(name.partition("_")[0].removeprefix("eng"))
+        told = knobs.get("2") in choice and engine in _TILED and {"13", "5", "18"} & set(knobs)
+        for way, direction in enumerate(PASSES):
+            tile = sure.get((direction, _sort(name)))
+            if tile is None and told:
+                depth = _DEPTH[0].get(knobs.get("13", "")) or _DEPTH[1].get(knobs.get("5", ""))
+                tile = (*choice[knobs["2"]], depth or (8 if "18" in knobs else 32))
+            if tile is not None:
+                found[way, at] = tile
+    return found
