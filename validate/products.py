@@ -180,12 +180,12 @@ def grown(table: Table, least: int) -> dict[str, Any]:
     )
     tree.fit(table.columns, wanted)
     held = tree.tree_
-    order = _beside_each_other(held.children_left, held.children_right)
+    order = beside_each_other(held.children_left, held.children_right)
     at = np.empty(len(order), dtype=np.int64)
     at[order] = np.arange(len(order))
     leaf = held.children_left[order] < 0
     place_of = at[tree.apply(table.columns)]
-    kernel = _most(place_of, labels, len(order), len(names))
+    kernel = most(place_of, labels, len(order), len(names))
     return {
         "asked": np.where(leaf, 0, held.feature[order]).astype(np.int16),
         "limits": np.where(leaf, np.inf, held.threshold[order]).astype(np.float32),
@@ -204,7 +204,7 @@ def numbers_of(names: Sequence[Kernel]) -> NDArray[np.float32]:
     return np.array(names, dtype=np.float32).reshape(-1, len(KERNEL))
 
 
-def _most(leaf: NDArray[Any], labels: NDArray[Any], leaves: int, kinds: int) -> NDArray[np.int64]:
+def most(leaf: NDArray[Any], labels: NDArray[Any], leaves: int, kinds: int) -> NDArray[np.int64]:
     """The label that most answers of each leaf have, shape (leaves,); 0 where there is none."""
     pairs, counts = np.unique(leaf * kinds + labels, return_counts=True)
     order = np.argsort(counts, kind="stable")
@@ -213,7 +213,7 @@ def _most(leaf: NDArray[Any], labels: NDArray[Any], leaves: int, kinds: int) -> 
     return found
 
 
-def _beside_each_other(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.int64]:
+def beside_each_other(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.int64]:
     """Nodes in an order in which every pair of children stands side by side."""
     order, queue = [0], [0]
     while queue:

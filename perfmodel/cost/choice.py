@@ -96,16 +96,27 @@ class Rule:
 
     def __call__(self, columns: NDArray[np.float32]) -> NDArray[np.int32]:
         """Leaf of every row of ``columns`` (N, F), shape (N,)."""
-        found = np.zeros(len(columns), dtype=np.int32)
-        each, place = np.arange(len(columns)), found.copy()
-        for level in range(self.depth):
-            place = self.below[place] + (columns[each, self.asked[place]] > self.limits[place])
-            if level % _LEVELS == _LEVELS - 1:  # few rows go to the deepest leaves
-                on = self.below[place] != place
-                found[each] = place
-                each, place = each[on], place[on]
-        found[each] = place
-        return found
+        return leaf_of(columns, self.asked, self.limits, self.below, self.depth)
+
+
+def leaf_of(
+    columns: NDArray[np.float32],
+    asked: NDArray[np.int16],
+    limits: NDArray[np.float32],
+    below: NDArray[np.int32],
+    depth: int,
+) -> NDArray[np.int32]:
+    """Leaf of a tree for every row of ``columns`` (N, F), shape (N,)."""
+    found = np.zeros(len(columns), dtype=np.int32)
+    each, place = np.arange(len(columns)), found.copy()
+    for level in range(depth):
+        place = below[place] + (columns[each, asked[place]] > limits[place])
+        if level % _LEVELS == _LEVELS - 1:  # few rows go to the deepest leaves
+            on = below[place] != place
+            found[each] = place
+            each, place = each[on], place[on]
+    found[each] = place
+    return found
 
 
 def asked_columns(

@@ -18,7 +18,8 @@ from perfmodel.cost.fourier import factors, steps
 from perfmodel.cost.gemm import stream_bytes
 from perfmodel.cost.mechanism import product_sizes, row_count
 from perfmodel.cost.parts import Floats, Parts
-from perfmodel.cost.tasks import POINT, Task, row_lengths
+from perfmodel.cost.proposed import SIZES, proposed_columns
+from perfmodel.cost.tasks import MAP, POINT, Task, row_lengths
 from perfmodel.cost.tiles import tile_times
 
 _TILES = ((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64))
@@ -93,6 +94,8 @@ def features(
         _rows(task, device, parts, columns)
     if task.product and not like:
         _chosen(task, device, parts, columns)
+    if like or task.convolution:
+        _proposed(task, parts, columns)
     return (
         tuple(columns.names),
         np.stack(columns.values).T,  # a column lies together
@@ -111,7 +114,7 @@ def extent(task: Task) -> dict[str, Floats]:
         names = ("batch", "q_heads", "kv_heads", "q_len", "kv_len", "head_dim")
     else:
         skip = ("flops", "read", "written", "operations", "padding", "momentum")
-        names = tuple(name for name in s if name not in skip)
+        names = tuple(name for name in s if name not in skip and not name.startswith(MAP))
     found = {name: np.log2(np.maximum(s[name], 1.0)) for name in names if name in s}
     moved = np.maximum(s["read"] + s["written"], 1.0)  # a pass may move nothing
     return found | {"flops": np.log2(s["flops"] + 1.0), "moved": np.log2(moved)}
@@ -166,6 +169,25 @@ def _chosen(task: Task, device: Device, parts: Parts, columns: _Columns) -> None
     odd = "odd" in task.base
     found = chosen_columns(
         product_sizes(task), _trans(task), dtype, device.bandwidth, parts.seconds, odd
+    )
+    for name, value in zip(*found, strict=True):
+        columns.add(name, value)
+
+
+def _proposed(task: Task, parts: Parts, columns: _Columns) -> None:
+    """The plans that a library's search tries, where it searches and its proposals are known."""
+    s, words = task.sizes, task.words
+    dtype = task.dtype
+    if task.base.startswith(POINT) and f"{MAP}n" in s:
+        one = np.ones_like(parts.seconds)
+        s = {name.removeprefix(MAP): value for name, value in s.items() if name.startswith(MAP)}
+        s |= {"outputs": s["inputs"], "taps": one, "side": one, "step": one, "groups": one}
+        s |= {"pad": np.zeros_like(one)}
+    elif not task.convolution or task.family == "conv_depthwise_native":
+        dtype = ""
+    sizes = {name: s[name] for name in SIZES} if dtype else {}
+    found = proposed_columns(
+        sizes, words.get("direction", ""), words.get("layout", ""), dtype, parts.seconds
     )
     for name, value in zip(*found, strict=True):
         columns.add(name, value)

@@ -29,6 +29,9 @@ RATE_CLASS = {"bf16": "half", "fp16": "half", "fp8_e4m3": "fp8", "fp8_e5m2": "fp
 VECTOR, WARP_COLUMNS, FEW_TOKENS = 4, 2048, 16
 _NUMBERED = 2.0**31 - 1.0
 POINT = "conv_point"
+MAP = "map_"
+"""Before the names of a convolution's sizes that stand beside those of its product."""
+_MAP_SIZES = ("n", "c_in", "c_out", "h", "w", "inputs")
 FOURIER = {"fft": "fourier", "rfft": "fourier_r2c", "irfft": "fourier_c2r"}
 _KIN = dict.fromkeys(FOURIER.values(), "fourier") | {
     "rmsnorm_odd": "norm_odd",
@@ -154,7 +157,8 @@ def tasks_of(op: Op) -> tuple[tuple[int, ...], list[Task]]:
             if kernel.startswith("conv_") and "_nhwc" in kernel:
                 laid = words | {"layout": "nhwc"}
             if kernel.startswith(POINT):
-                chosen = point_sizes(chosen, laid["direction"], laid["layout"])
+                maps = {MAP + name: chosen[name] for name in _MAP_SIZES}
+                chosen = maps | point_sizes(chosen, laid["direction"], laid["layout"])
                 laid = laid | {"trans": POINT_TRANS[laid["layout"]][laid["direction"]]}
             tasks.append(Task(kernel, chosen, dtype, laid, places))
     return shape, tasks

@@ -1,0 +1,308 @@
+"""Decision trees of the plans that cuDNN proposes for a convolution, from its answers.
+
+``python3 -m validate.convolutions --out FILE.npz`` grows them (scikit-learn is needed for that
+alone) from drawn convolutions, less those that tables of measurements hold: what the trees say of a
+measured convolution is then what they say of any. ``--check`` tells how often they are right on the
+measured ones among the drawn. Plans that differ in how they cut the sum alone count as one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import importlib
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.cost.proposed import (
+    DTYPES,
+    LAYOUTS,
+    PASSES,
+    Proposals,
+    asked_columns,
+    key_of,
+    proposals,
+)
+from validate.bench import store
+from validate.products import beside_each_other, most
+
+MEASUREMENTS: Final = Path("validate/measurements")
+DRAWN: Final = MEASUREMENTS / "h100-sxm5-80gb" / "search" / "drawn.npz"
+DEPTH: Final = 45
+WORDS: Final = 56
+"""Words that are counted, of some 250: those that tell most of the others."""
+_DIRECTIONS: Final = 12
+"""Along which lists differ; more did not lead to better splits."""
+_SAMPLE: Final = 40000
+_KNOB = re.compile(r"_k(\d+)=(-?\d+)")
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Convolutions and what was proposed.
+
+    Parameters
+    ----------
+    sizes : array of int, shape (N, 10)
+        ``n c_in c_out h w d kernel stride padding groups``; ``d`` is 0 in two dimensions.
+    cells : array of int, shape (N,)
+        ``8 pass + 4 layout + dtype``, as :mod:`perfmodel.cost.proposed` numbers them.
+    lists : array of int, shape (N, 10)
+        Rows of ``plans``, in falling order; 0 is none.
+    plans : list of str
+        Sorts of plans, the first empty.
+    tiles : array of int, shape (3, P, 3)
+        Rows, columns and step of every plan's tile in every pass, 0 where it has none.
+    """
+
+    sizes: NDArray[np.int64]
+    cells: NDArray[np.int64]
+    lists: NDArray[np.int64]
+    plans: list[str]
+    tiles: NDArray[np.int64]
+
+    def of(self, mask: NDArray[Any]) -> Drawn:
+        """Some of them."""
+        some = (self.sizes[mask], self.cells[mask], self.lists[mask])
+        return Drawn(*some, self.plans, self.tiles)
+
+
+def read(path: Path) -> Drawn:
+    """What :data:`DRAWN` holds."""
+    with np.load(path, allow_pickle=False) as held:
+        which = held["list_low"] + 256 * held["list_high"].astype(np.int64)
+        return Drawn(
+            held["sizes"].astype(np.int64),
+            held["cells"].astype(np.int64),
+            held["lists"].astype(np.int64)[which],
+            [name.decode() for name in held["plans"].tolist()],
+            held["tiles"].astype(np.int64),
+        )
+
+
+@cache
+def words(plan: str) -> tuple[str, ...]:
+    """Engine, engine and tile, these with the stages, and the cluster of a plan."""
+    engine = re.match(r"eng\d+", plan)
+    knobs = dict(_KNOB.findall(plan))
+    if engine is None:
+        return ()
+    first = f"{engine[0]}_{knobs.get('2', '')}"
+    return (
+        engine[0],
+        first,
+        f"{first}_{knobs.get('13', '')}_{knobs.get('5', '')}",
+        f"cluster{knobs.get('27', '')}x{knobs.get('28', '')}",
+    )
+
+
+def cluster(plan: str) -> tuple[int, int]:
+    """Blocks along rows and columns that work together."""
+    knobs = dict(_KNOB.findall(plan))
+    return max(int(knobs.get("27", 1)), 1), max(int(knobs.get("28", 1)), 1)
+
+
+def columns_of(sizes: NDArray[np.int64]) -> dict[str, Numbers]:
+    """Sizes as the trees' questions name them, from rows of a :class:`Drawn`."""
+    n, c_in, c_out, h, w, d, side, step, pad, groups = sizes.T.astype(np.float64)
+    deep = np.maximum(d, 1.0)
+
+    def outputs(length: Numbers) -> Numbers:
+        return np.maximum((length + 2.0 * pad - side) // step + 1.0, 1.0)
+
+    return {
+        "n": n, "c_in": c_in, "c_out": c_out, "h": h, "w": w, "inputs": h * w * deep,
+        "outputs": outputs(h) * outputs(w) * np.where(d > 0.0, outputs(deep), 1.0),
+        "taps": side ** np.where(d > 0.0, 3.0, 2.0), "side": side, "step": step, "pad": pad,
+        "groups": np.maximum(groups, 1.0),
+    }  # fmt: skip
+
+
+def measured() -> set[tuple[int, ...]]:
+    """Sizes and cells of all convolutions in tables of measurements."""
+    found: set[tuple[int, ...]] = set()
+    for chip in MEASUREMENTS.iterdir():
+        rows: list[dict[str, str]] = []
+        for path in [*chip.glob("conv*.csv"), *chip.glob("again/conv*.csv")]:
+            rows += store.read_any(path)
+        for path in [*chip.glob("plans/*.csv.gz"), *chip.glob("quick/*.csv.gz")]:
+            with gzip.open(path, "rt", encoding="utf-8", newline="") as lines:
+                rows += [row for row in csv.DictReader(lines) if row["op"].startswith("conv")]
+        for op in map(store.op_of, rows):
+            if op.get("pass", "fwd") in PASSES and op.get("dtype") in DTYPES:
+                found.add(_identity(op))
+    return found
+
+
+def _identity(op: Mapping[str, Any]) -> tuple[int, ...]:
+    names = ("n", "c_in", "c_out", "h", "w", "depth", "kernel", "stride", "padding", "groups")
+    usual = {"stride": 1, "groups": 1}
+    cell = 8 * PASSES.index(op.get("pass", "fwd")) + DTYPES.index(op["dtype"])
+    cell += 4 * LAYOUTS.index(op.get("layout", "nhwc"))
+    return (*(int(op.get(name, usual.get(name, 0))) for name in names), cell)
+
+
+def known(drawn: Drawn) -> NDArray[np.bool_]:
+    """Which of them were measured."""
+    held = measured()
+    sizes = drawn.sizes.copy()
+    sizes[:, 9] = np.maximum(sizes[:, 9], 1)
+    rows = np.column_stack([sizes, drawn.cells]).tolist()
+    return np.array([tuple(row) in held for row in rows])
+
+
+def cells(drawn: Drawn) -> Iterator[tuple[str, Drawn, NDArray[np.float32]]]:
+    """Name, convolutions and what is asked of them, of every tree."""
+    dtypes, others = drawn.cells % 4, drawn.cells // 4
+    for number in range(len(PASSES) * len(LAYOUTS)):
+        direction, layout = PASSES[number // 2], LAYOUTS[number % 2]
+        for plain in (False, True):
+            some = [
+                np.flatnonzero((others == number) & (dtypes == place))
+                for place, dtype in enumerate(DTYPES)
+                if (dtype == "fp32") == plain
+            ]
+            here = np.concatenate(some)
+            asked = [
+                asked_columns(columns_of(drawn.sizes[rows]), direction, DTYPES[place])
+                for place, rows in zip((3,) if plain else (0, 1, 2), some, strict=True)
+            ]
+            if here.size:
+                key = key_of(direction, layout, "fp32" if plain else "bf16")
+                yield key, drawn.of(here), np.ascontiguousarray(np.concatenate(asked))
+
+
+def grown(
+    drawn: Drawn, columns: NDArray[np.float32], worded: Numbers, least: int
+) -> dict[str, Any]:
+    """A tree's arrays.
+
+    Splits are those after which the lists differ least along random directions of what is in
+    them: a library has too many lists to count each at every split.
+    """
+    trees = importlib.import_module("sklearn.tree")
+    lists, which = np.unique(drawn.lists, axis=0, return_inverse=True)
+    which = which.reshape(-1)
+    content = _content(lists, len(drawn.plans))
+    content = np.column_stack([0.5 * content @ worded, content])
+    content -= np.bincount(which) @ content / which.size
+    along = np.random.default_rng(0).standard_normal((content.shape[1], _DIRECTIONS))
+    tree = trees.DecisionTreeRegressor(min_samples_leaf=least, max_depth=DEPTH, random_state=0)
+    tree.fit(columns, (content @ along)[which].astype(np.float32))
+    held = tree.tree_
+    order = beside_each_other(held.children_left, held.children_right)
+    at = np.empty(len(order), dtype=np.int64)
+    at[order] = np.arange(len(order))
+    leaf = held.children_left[order] < 0
+    named = most(at[tree.apply(columns)], which, len(order), len(lists))
+    used, listed = np.unique(named[leaf], return_inverse=True)
+    list_at = np.zeros(len(order), dtype=np.uint16)
+    list_at[leaf] = listed
+    below = np.where(leaf, np.arange(len(order)), at[held.children_left[order]])
+    return {
+        "asked": np.where(leaf, 0, held.feature[order]).astype(np.uint8),
+        "limits": np.where(leaf, np.inf, held.threshold[order]).astype(np.float32),
+        "below": below.astype(np.int32),
+        "list": list_at,
+        "plans": lists[used].astype(np.uint16),
+        "depth": np.int64(held.max_depth),
+    }
+
+
+def _content(lists: NDArray[np.int64], plans: int) -> Numbers:
+    """How often each plan is in each list."""
+    found = np.zeros((len(lists), plans))
+    np.add.at(found, (np.arange(len(lists))[:, None], lists), 1.0)
+    found[:, 0] = 0.0
+    return found
+
+
+def telling(drawn: Drawn, count: int) -> tuple[list[str], Numbers]:
+    """Words from which the counts of the others are told best, and those (P, W) of every plan.
+
+    One after another, that which leaves least of what those before do not tell.
+    """
+    names = sorted({word for plan in drawn.plans for word in words(plan)})
+    held = np.zeros((len(drawn.plans), len(names)))
+    for row, plan in enumerate(drawn.plans):
+        for word in words(plan):
+            held[row, names.index(word)] += 1.0
+    rows = np.random.default_rng(0).permutation(len(drawn.lists))[:_SAMPLE]
+    left = _content(drawn.lists[rows], len(drawn.plans)) @ held
+    left -= left.mean(axis=0)
+    same = left.T @ left
+    chosen: list[int] = []
+    for _ in range(min(count, len(names))):
+        power = np.diagonal(same)
+        told = np.where(power > 1e-6, (same**2).sum(axis=1) / np.maximum(power, 1e-6), 0.0)
+        best = int(told.argmax())
+        if told[best] <= 0.0:
+            break
+        chosen.append(best)
+        same = same - np.outer(same[:, best], same[best]) / same[best, best]
+    return [names[place] for place in chosen], held[:, chosen]
+
+
+def written(drawn: Drawn, least: int) -> dict[str, Any]:
+    """Arrays of the file of trees."""
+    names, held = telling(drawn, WORDS)
+    _, worded = telling(drawn, len(drawn.plans))
+    found: dict[str, Any] = {
+        "words": np.array(names),
+        "counts": held.astype(np.uint8),
+        "tiles": drawn.tiles.astype(np.uint16),
+        "clusters": np.array([cluster(plan) for plan in drawn.plans], dtype=np.uint8),
+        "names": np.array(drawn.plans),
+    }
+    keys = []
+    for key, some, columns in cells(drawn):
+        keys.append(key)
+        tree = grown(some, columns, worded, least)
+        sys.stdout.write(f"{key}: {len(columns)} rows, {len(tree['below']) // 2 + 1} leaves\n")
+        found |= {f"{key}_{name}": value for name, value in tree.items()}
+    return found | {"keys": np.array(keys)}
+
+
+def right(tree: Proposals, drawn: Drawn, columns: NDArray[np.float32]) -> tuple[float, float]:
+    """Shares of lists, and of plans, that are foretold."""
+    said = tree.plans[tree(columns)].astype(np.int64)
+    true = np.sort(drawn.lists, axis=1)[:, ::-1]
+    whole = float(np.mean(np.all(np.sort(said, axis=1)[:, ::-1] == true, axis=1)))
+    count = len(drawn.plans)
+    common = np.minimum(_content(said, count), _content(true, count)).sum(axis=1)
+    return whole, float(np.mean(common / np.maximum((true > 0).sum(axis=1), 1)))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Grow trees, or check those that are shipped."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--drawn", type=Path, default=DRAWN)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--least", type=int, default=2, help="answers of a leaf")
+    args = parser.parse_args(argv)
+    drawn = read(args.drawn)
+    met = known(drawn)
+    if args.out is not None:
+        np.savez_compressed(args.out, **written(drawn.of(~met), args.least))
+    if args.check:
+        for key, some, columns in cells(drawn.of(met)):
+            whole, plans = right(proposals()[1][key], some, columns)
+            sys.stdout.write(
+                f"{key}: {len(columns)} measured, lists {whole:.1%}, plans {plans:.1%}\n"
+            )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
