@@ -129,6 +129,8 @@ class Program:
         How many ``Module.__call__`` ran.
     python_calls : int
         How many Python functions forward and backward called; 0 where nobody counted.
+    outside_calls : int or None
+        How many of these are no part of PyTorch; None where nobody counted.
     storages : tuple of int
         Size of each storage [B].
     assumptions : tuple of str
@@ -153,6 +155,7 @@ class Program:
     storages: tuple[int, ...]
     assumptions: tuple[str, ...] = ()
     python_calls: int = 0
+    outside_calls: int | None = None
     again: Any = field(default=None, repr=False, compare=False)
     _index: Mapping[str, Tensor] = field(init=False, repr=False, compare=False)
 

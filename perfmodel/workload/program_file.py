@@ -75,6 +75,9 @@ class ProgramFile(_File):
     python_calls: _Number = Field(
         default=0, description="how many Python functions ran; 0 where nobody counted"
     )
+    outside_calls: _Number | None = Field(
+        default=None, description="how many of these are no part of PyTorch"
+    )
     storages: tuple[_Size, ...] = Field(description="size of each storage in bytes")
     tensors: tuple[TensorFile, ...]
     nodes: tuple[NodeFile, ...]
@@ -119,6 +122,7 @@ def to_dict(program: Program) -> dict[str, Any]:
         "origin": program.origin,
         "module_calls": program.module_calls,
         "python_calls": program.python_calls,
+        "outside_calls": program.outside_calls,
         "assumptions": list(program.assumptions),
         "inputs": list(program.inputs),
         "outputs": list(program.outputs),
@@ -186,6 +190,7 @@ def from_dict(data: Any, *, where: str = "program") -> Program:
         origin=file.origin,
         module_calls=file.module_calls,
         python_calls=file.python_calls,
+        outside_calls=file.outside_calls,
         storages=file.storages,
         assumptions=file.assumptions,
     )

@@ -90,7 +90,7 @@ def test_a_fit_finds_what_made_the_steps(cases):
     after = [step(one.prepared, fitted).seconds / one.row.step_s for one in cases[24:]]
     assert np.abs(np.array(after) - 1.0).mean() < 0.02
     assert np.abs(np.array(after) - 1.0).mean() < 0.3 * np.abs(np.array(before) - 1.0).mean()
-    assert fitted.host["gemm"] == pytest.approx(TRUTH.host["gemm"], rel=0.15)
+    assert fitted.host["gemm"] == pytest.approx(TRUTH.host["gemm"], rel=0.25)
     assert fitted["stream_gap"] == pytest.approx(TRUTH["stream_gap"], rel=0.35)
     assert "scalars.cache_share" in moved(START, fitted)
     assert set(fitted.interval) == {"eager", "graph"}

@@ -37,7 +37,8 @@ from perfmodel.cost.program.step import device_times
 HOST_PULL: Final = (0.1, 0.15)
 """Of scalars and of classes: how far rows may move what was timed call by call."""
 HOST_SCALARS: Final = (
-    "step_host", "python_call", "autograd", "recomputed", "packed", "tensor", "gradient",
+    "step_host", "python_call", "outside_call", "autograd", "autograd_view", "recomputed",
+    "packed", "tensor", "gradient", "behind",
     "parameter", "compiled_module", "compiled_input", "compiled_tensor", "compiled_leaf",
     "compiled_saved", "compiled_behind", "compiled_break", "more_launch",
 )  # fmt: skip
@@ -258,9 +259,10 @@ def _common(sums: Sequence[_HostSum]) -> list[str]:
 
 def _scalars(sums: Sequence[_HostSum]) -> list[str]:
     """Scalars that rows tell."""
-    found = ["step_host", "python_call", "more_launch"]
+    found = ["step_host", "python_call", "outside_call", "more_launch"]
     if sum(bool(one.behind.any()) for one in sums) >= 2:
-        found += ["autograd", "backward_share", "backward_pace", "tensor", "gradient", "parameter"]
+        found += ["autograd", "autograd_view", "backward_share", "backward_pace", "tensor",
+                  "gradient", "behind", "parameter"]  # fmt: skip
     found += _rare(sums, RARE)
     return found
 

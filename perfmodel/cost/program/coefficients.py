@@ -29,15 +29,18 @@ MEANINGS: Final = {
     "extra_launch": "a kernel that an operator launches beside its main one [s]",
     "graph_launch": "device time before the first kernel of a replayed graph [s]",
     "graph_host": "host time of a graph replay [s]",
-    "python_call": "host time of one Python function that a model calls [s]",
+    "python_call": "host time of one of PyTorch's Python functions that a model calls [s]",
+    "outside_call": "host time of a Python function of the model's own or of its libraries [s]",
     "step_host": "host time of a step beside its calls [s]",
-    "autograd": "host time that recording one differentiable call for the backward pass adds [s]",
+    "autograd": "host time that recording a call with kernels for the backward pass adds [s]",
+    "autograd_view": "host time that recording a call without kernels, a view, adds [s]",
     "recomputed": "host time that a recomputed call adds: what it saves goes through hooks [s]",
     "packed": "host time that such a call adds when it first runs: its hooks hold a place [s]",
     "backward_share": "host time of a call in the backward pass over that in the forward pass",
     "backward_pace": "the backward pass, in a thread of its own, goes with this power of the pace",
     "tensor": "host time for each tensor of a list (foreach, optimizer) [s]",
     "gradient": "host time that the backward pass takes to keep each trained tensor's gradient [s]",
+    "behind": "host time of an eager backward pass beside its calls: its thread wakes [s]",
     "parameter": "host time of the optimizer's loops for each trained tensor [s]",
     "compiled_module": "host time that a module adds to its compiled call: its guards [s]",
     "compiled_input": "host time of a tensor that a compiled call is given [s]",
@@ -66,13 +69,13 @@ MEANINGS: Final = {
 """Scalars; tables beside them: ``host``, ``floor`` [s], ``pace``, ``interval`` (ratios)."""
 
 OF_THE_HOST: Final = (
-    "graph_host", "python_call", "step_host", "autograd", "recomputed", "packed",
-    "backward_share", "backward_pace", "tensor", "gradient", "parameter", "compiled_module",
-    "compiled_input", "compiled_tensor", "compiled_pace", "compiled_leaf", "compiled_saved",
-    "compiled_behind", "compiled_break", "more_launch", "first_step", "probe_call", "probe_block",
-    "probe_woven", "probe_behind", "probe_power", "profiler_probe", "profiler_launch",
-    "usual_pace", "slow_pace", "fast_pace", "usual_pace_compiled", "slow_pace_compiled",
-    "fast_pace_compiled",
+    "graph_host", "python_call", "outside_call", "step_host", "autograd", "autograd_view",
+    "recomputed", "packed", "backward_share", "backward_pace", "tensor", "gradient", "behind",
+    "parameter", "compiled_module", "compiled_input", "compiled_tensor", "compiled_pace",
+    "compiled_leaf", "compiled_saved", "compiled_behind", "compiled_break", "more_launch",
+    "first_step", "probe_call", "probe_block", "probe_woven", "probe_behind", "probe_power",
+    "profiler_probe", "profiler_launch", "usual_pace", "slow_pace", "fast_pace",
+    "usual_pace_compiled", "slow_pace_compiled", "fast_pace_compiled",
 )  # fmt: skip
 """Scalars that are the processor's, whatever chip it feeds."""
 

@@ -41,10 +41,12 @@ TIMED = ("compiled_call", "triton", "extern_gemm", "extern_conv", "extern_attent
 LISTS = ("foreach", "optimizer")
 GIVEN = ("compiled_module", "compiled_input", "compiled_tensor")
 """Columns of :func:`columns` that those timers, and a profiler, told."""
-_OF_TRAINING = ("python_call", "autograd", "recomputed", "packed", "tensor", "gradient",
-                "parameter")  # fmt: skip
+_OF_TRAINING = ("python_call", "outside_call", "autograd", "autograd_view", "recomputed", "packed",
+                "tensor", "gradient", "behind", "parameter")  # fmt: skip
 CALLS_OF_A_MODULE = 6.6
 """Python functions for each module where nobody counted: the median of the recorded programs."""
+OUTSIDE = 0.065
+"""And the share of those that are no part of PyTorch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +107,14 @@ def columns() -> tuple[str, ...]:
         *(f"forward {kind}" for kind in HOST_KINDS),
         *(f"backward {kind}" for kind in HOST_KINDS),
         "python_call",
+        "outside_call",
         "autograd",
+        "autograd_view",
         "recomputed",
         "packed",
         "tensor",
         "gradient",
+        "behind",
         "parameter",
         "compiled_module",
         "compiled_input",
@@ -146,7 +151,9 @@ def host_work(lowered: Lowered) -> HostWork:
         counts[k, place[f"{side} conv_beside"]] += made
         counts[k, place["more_launch"]] = max(launches[k] - theirs - 1.0, 0.0)
         recorded = training and call.phase == "forward" and call.kind not in COMPILED
-        counts[k, place["autograd"]] = float(recorded)
+        counts[k, place["autograd" if kernels else "autograd_view"]] = float(recorded)
+        if call.phase == "backward" and not graphs:  # a compiled one has a cost of its own
+            counts[k, place["behind"]] = float(not behind_now)
         behind_now = behind_now or call.phase == "backward"
         counts[k, place["recomputed"]] = float(recorded and behind_now and bool(kernels))
         counts[k, place["tensor"]] = float(call.tensors if call.kind in LISTS else 0)
@@ -171,11 +178,19 @@ def host_work(lowered: Lowered) -> HostWork:
     first = np.array([call.phase == "forward" for call in calls], dtype=bool) & ~behind
     counts[first, place["packed"]] = counts[:, place["recomputed"]].sum() / max(1, first.sum())
     if eager and lowered.mode == "eager" and not lowered.graph:
-        python = lowered.python_calls or CALLS_OF_A_MODULE * lowered.module_calls
-        counts[eager, place["python_call"]] = python / len(eager)
+        for name, amount in _python(lowered).items():
+            counts[eager, place[name]] = amount / len(eager)
     if lowered.graph:
         launches[:] = counts[:, place["more_launch"]] = 0.0  # one replay
     return HostWork(before, counts, waits, launches, behind)
+
+
+def _python(lowered: Lowered) -> dict[str, float]:
+    """Python functions of a step, by column."""
+    every = float(lowered.python_calls or CALLS_OF_A_MODULE * lowered.module_calls)
+    known = lowered.outside_calls
+    outside = OUTSIDE * every if known is None else min(float(known), every)
+    return {"python_call": every - outside, "outside_call": outside}
 
 
 def _entering(call: HostCall, entered: bool, training: bool, modules: float) -> dict[str, float]:

@@ -38,14 +38,17 @@ def python_calls(stream: Stream) -> Iterator[None]:
 
     A profiler of the caller's own is set aside meanwhile.
     """
-    known: dict[CodeType, bool] = {}
+    known: dict[CodeType, tuple[bool, bool]] = {}
 
     def see(frame: FrameType, event: str, _: Any) -> None:
         if event == "call":
             code = frame.f_code
             if code not in known:
-                known[code] = counts(code.co_filename)
-            stream.python_calls += known[code]
+                counted = counts(code.co_filename)
+                known[code] = counted, counted and is_outside(code)
+            counted, outside = known[code]
+            stream.python_calls += counted
+            stream.outside_calls += outside
 
     before = sys.getprofile()
     sys.setprofile(see)
@@ -57,6 +60,11 @@ def python_calls(stream: Stream) -> Iterator[None]:
         else:  # cProfile's object is not what set it
             sys.setprofile(None)
             before.enable()
+
+
+def is_outside(code: CodeType) -> bool:
+    """Whether a function is the model's own or of its libraries; steps of generators are none."""
+    return code.co_name != "<genexpr>" and not code.co_filename.startswith(_TORCH)
 
 
 def counts(file: str) -> bool:

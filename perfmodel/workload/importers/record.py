@@ -182,6 +182,7 @@ def record(
         origin=_origin(via),
         module_calls=stream.module_calls,
         python_calls=stream.python_calls if via == "record" else 0,
+        outside_calls=stream.outside_calls if via == "record" else None,
         storages=tuple(stream.storages.sizes),
         assumptions=tuple(stream.assumptions),
     )

@@ -75,7 +75,7 @@ class Stream(TorchDispatchMode):  # type: ignore[misc]
         self.phase = "forward"
         self.modules: list[str] = [""]
         self.module_calls = 0
-        self.python_calls = 0
+        self.python_calls = self.outside_calls = 0
         self.detaching = False
         self.exported = False
         self.assumptions: dict[str, None] = {}

@@ -19,6 +19,7 @@ Traffic = tuple[tuple[int, int], ...]
 HOST_CLASSES: Final = (
     "view",
     "inner",
+    "cast",
     "alias",
     "allocate",
     "pointwise",
@@ -45,7 +46,8 @@ HOST_CLASSES: Final = (
 """What a host call is paid as.
 
 Eager classes, for one dispatched aten operator: ``view`` touches metadata only; ``inner`` is a
-view that C++ code takes without Python (the weight's transpose in a linear layer); ``alias`` makes
+view that C++ code takes without Python (the weight's transpose in a linear layer), ``cast`` a copy
+in another format that it makes by itself (autocast); ``alias`` makes
 a new handle (detach), which PyTorch mostly does without a dispatch; ``allocate`` takes
 a block without a kernel; ``pointwise`` to ``fft`` launch kernels of that sort; ``foreach`` and
 ``optimizer`` walk a list of tensors (:attr:`HostCall.tensors` of them); ``composite`` launches
@@ -197,6 +199,8 @@ class Lowered:
         Python module calls in front of the host calls; 0 where compiled or replayed.
     python_calls : int
         Calls of Python functions; 0 where compiled or replayed, or where nobody counted.
+    outside_calls : int or None
+        Those of functions that are no part of PyTorch; None where nobody counted.
     notes : tuple of str
         What the lowering assumed.
     """
@@ -212,6 +216,7 @@ class Lowered:
     module_calls: int = 0
     notes: tuple[str, ...] = ()
     python_calls: int = 0
+    outside_calls: int | None = None
 
     @property
     def launches(self) -> int:

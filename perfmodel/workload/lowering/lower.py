@@ -7,7 +7,7 @@ from dataclasses import replace
 from perfmodel.errors import PerfmodelError, WorkloadError
 from perfmodel.workload.lowering.compile import lower_compiled
 from perfmodel.workload.lowering.device import Device
-from perfmodel.workload.lowering.eager.inside import inside, recomputed
+from perfmodel.workload.lowering.eager.inside import CAST, inside, recomputed
 from perfmodel.workload.lowering.eager.staging import staging
 from perfmodel.workload.lowering.eager.strides import axis_of, follow
 from perfmodel.workload.lowering.eager.table import eager_work
@@ -80,8 +80,11 @@ def lower_eager(program: Program, stack: Stack, device: Device | None = None) ->
         kernels += work.kernels
         launched = tuple(range(first, len(kernels)))
         tensors = len(site.inputs) + len(site.outputs)
-        kind = "inner" if work.host == "view" and site.index in inner else work.host
         phase = "forward" if site.index in again else site.node.phase
+        kind = work.host
+        if site.index in inner:
+            is_cast = site.node.target == CAST and phase == "forward"
+            kind = "inner" if kind == "view" else "cast" if is_cast else kind
         calls.append(HostCall(kind, site.index, launched, phase, tensors))
     events = node_events(
         program,
@@ -99,6 +102,7 @@ def lower_eager(program: Program, stack: Stack, device: Device | None = None) ->
         residents(program),
         program.module_calls,
         python_calls=program.python_calls,
+        outside_calls=program.outside_calls,
     )
 
 

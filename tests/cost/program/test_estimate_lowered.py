@@ -10,7 +10,13 @@ import pytest
 from perfmodel.cost import price
 from perfmodel.cost.program import estimate_lowered, program_coefficients
 from perfmodel.cost.program.coefficients import load_program_coefficients
-from perfmodel.cost.program.host import CALLS_OF_A_MODULE, call_seconds, host_work
+from perfmodel.cost.program.host import (
+    CALLS_OF_A_MODULE,
+    OUTSIDE,
+    call_seconds,
+    columns,
+    host_work,
+)
 from perfmodel.cost.program.memory import library_workspace, replay
 from perfmodel.cost.program.spread import within
 from perfmodel.errors import CalibrationError, WorkloadError
@@ -271,8 +277,26 @@ def test_python_functions_cost_the_host_and_modules_stand_for_them():
     many, some, base = (
         float(call_seconds(host_work(one), c).sum()) for one in (counted, assumed, none)
     )
-    assert many - base == pytest.approx(70 * c["python_call"])
-    assert some - base == pytest.approx(CALLS_OF_A_MODULE * 10 * c["python_call"])
+    usual = (1.0 - OUTSIDE) * c["python_call"] + OUTSIDE * c["outside_call"]
+    assert many - base == pytest.approx(70 * usual)
+    assert some - base == pytest.approx(CALLS_OF_A_MODULE * 10 * usual)
+    split = float(call_seconds(host_work(replace(counted, outside_calls=20)), c).sum())
+    assert split - base == pytest.approx(50 * c["python_call"] + 20 * c["outside_call"])
+    assert c["outside_call"] > c["python_call"]
+
+
+def test_views_are_recorded_for_less_than_kernels_and_a_backward_pass_wakes_a_thread():
+    c = program_coefficients(H100)
+    place = {name: k for k, name in enumerate(columns())}
+    forward = chain(layers=2)
+    back = HostCall("pointwise", -1, (), "backward")
+    view = HostCall("view", -1, (), "forward")
+    calls = (*forward.calls, view, back, back)
+    counts = host_work(replace(forward, calls=calls)).counts.sum(axis=0)
+    assert counts[place["autograd"]] == sum(bool(call.kernels) for call in forward.calls)
+    assert counts[place["autograd_view"]] == 1 + sum(not call.kernels for call in forward.calls)
+    assert counts[place["behind"]] == 1.0
+    assert c["autograd_view"] < c["autograd"]
 
 
 def test_the_backward_pass_has_a_thread_of_its_own():

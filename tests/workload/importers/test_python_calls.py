@@ -40,12 +40,14 @@ def test_each_call_of_the_models_own_functions_counts():
     few, many = (pm.trace(Talkative(times), meta(4, 4)) for times in (3, 40))
     assert len(few.nodes) == len(many.nodes) == 1
     assert many.python_calls - few.python_calls == 37
+    assert many.outside_calls - few.outside_calls == 37
     assert few.module_calls == many.module_calls == 1
 
 
 def test_modules_count_and_shapes_on_meta_do_not():
     layers = [pm.trace(nn.Sequential(*[nn.Linear(8, 8)] * n), meta(2, 8)) for n in (1, 5)]
     each = (layers[1].python_calls - layers[0].python_calls) / 4
+    assert layers[1].outside_calls == 0
     # __call__, its implementation and forward, and looking up weight and bias.
     assert each == 5.0
     for file, expected in (

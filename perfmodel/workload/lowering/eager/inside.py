@@ -17,7 +17,13 @@ FOLDS: Final = (
     "aten.t", "aten.view", "aten._unsafe_view", "aten.expand", "aten.transpose", "aten.reshape",
 )  # fmt: skip
 CAST: Final = "aten._to_copy"
-
+CASTING: Final = (
+    "aten.convolution", "aten.native_layer_norm", "aten.native_group_norm", "aten._softmax",
+    "aten._log_softmax", "aten._scaled_dot_product_cudnn_attention",
+    "aten._scaled_dot_product_flash_attention", "aten._scaled_dot_product_efficient_attention",
+    "aten.scaled_dot_product_attention",
+)  # fmt: skip
+"""Operators before which autocast changes formats, besides products."""
 
 SHORTEST: Final = 6
 """Operators in a row, of more than one line, that do not come in this order by chance."""
@@ -76,8 +82,9 @@ def inside(program: Program, again: frozenset[int] = frozenset()) -> frozenset[i
     """Nodes that are called from C++ code.
 
     Those of fused paths (attribute ``within``) and of the backward pass without what is computed
-    ``again``, and the views in a run of nodes of one module and line that is nothing but a product,
-    the views around it and the casts before it.
+    ``again``, and in a run of nodes of one module and line that is nothing but a product, the views
+    around it and the casts before it, these views and casts; casts also before what else autocast
+    changes formats for.
     """
     found = {
         place
@@ -90,5 +97,7 @@ def inside(program: Program, again: frozenset[int] = frozenset()) -> frozenset[i
         names = [node.target for _, node in members if node.target != CAST]
         products = sum(name in PRODUCTS for name in names)
         if products == 1 and all(name in PRODUCTS or name in FOLDS for name in names):
-            found |= {place for place, node in members if node.target in FOLDS}
+            found |= {place for place, node in members if node.target in (*FOLDS, CAST)}
+        elif any(name in CASTING for name in names):
+            found |= {place for place, node in members if node.target == CAST}
     return frozenset(found)
