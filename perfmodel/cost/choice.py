@@ -107,14 +107,16 @@ def leaf_of(
     depth: int,
 ) -> NDArray[np.int32]:
     """Leaf of a tree for every row of ``columns`` (N, F), shape (N,)."""
-    found = np.zeros(len(columns), dtype=np.int32)
-    each, place = np.arange(len(columns)), found.copy()
+    values, width = np.ascontiguousarray(columns).reshape(-1), columns.shape[1]
+    found, place = (np.zeros(len(columns), dtype=np.int32) for _ in range(2))
+    each, first = np.arange(len(columns)), np.arange(len(columns)) * width
     for level in range(depth):
-        place = below[place] + (columns[each, asked[place]] > limits[place])
+        above = values.take(first + asked.take(place)) > limits.take(place)
+        place = below.take(place) + above
         if level % _LEVELS == _LEVELS - 1:  # few rows go to the deepest leaves
-            on = below[place] != place
+            on = np.flatnonzero(below.take(place) != place)
             found[each] = place
-            each, place = each[on], place[on]
+            each, first, place = each.take(on), first.take(on), place.take(on)
     found[each] = place
     return found
 

@@ -71,7 +71,7 @@ class Proposals:
         Sorts of plans in each list; 0 where there are fewer.
     counts : array, shape (W, L)
         Plans in the list, and those of every word.
-    tiles : array, shape (T, L, 5)
+    tiles : array, shape (T, 5, L)
         Different tiles of a list: rows, columns, step, cluster along rows and columns; zeros.
     kept : array, shape (8, L)
         Elements of ``k`` in a step of each tile of :data:`KEPT`, 0 where it is not listed.
@@ -133,9 +133,11 @@ def asked_columns(sizes: Mapping[str, Floats], direction: str, dtype: str) -> Si
         high * across, h * w, outputs / (high * across), seen * c_in / (made * c_out), c_in % 8.0,
         c_out % 8.0, deep % 8.0, wide % 8.0,
     ]  # fmt: skip
-    columns += [np.ceil(cols / tile) * tile / cols for tile in (32, 64, 96, 128, 256)]
+    high_in = {tile: np.ceil(rows / tile) for tile in {tall for tall, _ in _ASKED_TILES}}
+    wide_in = {tile: np.ceil(cols / tile) for tile in {broad for _, broad in _ASKED_TILES} | {96}}
+    columns += [wide_in[tile] * tile / cols for tile in (32, 64, 96, 128, 256)]
     for tall, broad in _ASKED_TILES:
-        waves = np.ceil(rows / tall) * np.ceil(cols / broad) * groups / UNITS
+        waves = high_in[tall] * wide_in[broad] * groups / UNITS
         columns += [waves, waves / np.ceil(waves)]
     found = np.empty((len(columns) + 1, n.size), np.float32)
     found[-1] = DTYPES.index(dtype)
@@ -192,7 +194,7 @@ def _read(held: Mapping[str, NDArray[Any]], key: str) -> Proposals:
 
 
 def _different(plans: NDArray[np.int16], tiles: Singles) -> Singles:
-    """The tiles of every list, each once, shape (T, L, 5)."""
+    """The tiles of every list, each once, shape (T, 5, L)."""
     _, sort = np.unique(tiles, axis=0, return_inverse=True)
     first = np.zeros(sort.max() + 1, np.intp)
     first[sort[::-1]] = np.arange(sort.size)[::-1]
@@ -202,7 +204,7 @@ def _different(plans: NDArray[np.int16], tiles: Singles) -> Singles:
     placed = np.sort(placed, axis=1)[:, ::-1]
     placed = placed[:, : max(1, int((placed > 0).sum(axis=1).max()))]
     found = tiles[first[np.maximum(placed - 1, 0)]] * (placed > 0)[..., None]
-    return np.ascontiguousarray(found.transpose(1, 0, 2))
+    return np.ascontiguousarray(found.transpose(1, 2, 0))
 
 
 def _kept(plans: NDArray[np.int16], tiles: Singles) -> Singles:
@@ -249,21 +251,22 @@ def _costs(
     second = [np.full(at.size, none) for _ in _TOGETHER]
     which = [np.zeros(at.size, np.intp) for _ in _TOGETHER]
     for place, tiles in enumerate(tree.tiles):
-        tile = tiles[at].T
+        tile = tiles.take(at, axis=1)
         has = tile[0] > 0.0
-        waves, _, _ = _waves(np.maximum(tile, 1.0), rows, cols, per)
-        step = np.maximum(tile[2], 1.0)
-        steps = np.ceil(depth / step) * step * tile[0] * tile[1]
+        np.maximum(tile, 1.0, out=tile)
+        waves, _, _ = _waves(tile, rows, cols, per)
+        steps = np.ceil(depth / tile[2]) * tile[2] * tile[0] * tile[1]
+        steps[~has] = none
         for number, each in enumerate(_TOGETHER):
-            cost = np.where(has, np.ceil(waves / np.float32(each)) * np.float32(each) * steps, none)
+            cost = np.ceil(waves / np.float32(each)) * np.float32(each) * steps
             less = cost < best[number]
             second[number] = np.minimum(second[number], np.maximum(cost, best[number]))
-            best[number] = np.where(less, cost, best[number])
+            best[number] = np.minimum(cost, best[number])
             which[number][less] = place
     found: list[Singles] = []
     for number in range(len(_TOGETHER)):
         some = np.isfinite(best[number])
-        tile = np.maximum(tree.tiles[which[number], at].T, 1.0)
+        tile = np.maximum(tree.tiles[which[number], :, at].T, 1.0)
         waves, high, wide = _waves(tile, rows, cols, per)
         work = np.log2(np.where(some, best[number] * taps, 1.0)) + scale
         with np.errstate(invalid="ignore"):
@@ -274,14 +277,14 @@ def _costs(
             rows / (high * tile[0]), cols / (wide * tile[1]),
         )  # fmt: skip
         found += [np.where(some, value, np.float32(0.0)) for value in values]
-    least = found[0]
+    first = found[0]
     for (tall, broad), kept in zip(KEPT, tree.kept, strict=True):
         step = kept[at]
         has = step > 0.0
         step = np.maximum(step, 1.0)
         waves = np.ceil(rows / tall) * np.ceil(cols / broad) * per
         work = np.ceil(waves) * (np.ceil(depth / step) * step * taps) * np.float32(tall * broad)
-        apart = np.clip(np.log2(work) + scale - least, -1.0, _ABSENT)
+        apart = np.clip(np.log2(work) + scale - first, -1.0, _ABSENT)
         found.append(np.where(has, apart, np.float32(_ABSENT)))
     return found
 

@@ -79,7 +79,7 @@ def test_the_same_tile_stands_once_in_a_list():
     plans = np.array([[1, 2, 3, 0, 0, 0, 0, 0, 0, 0]], np.int16)
     tiles = np.array([[0] * 5, [128, 64, 32, 1, 1], [128, 64, 32, 1, 1], [0] * 5], np.float32)
     found = proposed._different(plans, tiles)
-    assert found[:, 0].tolist() == [[128, 64, 32, 1, 1]]
+    assert found[:, :, 0].tolist() == [[128, 64, 32, 1, 1]]
 
 
 @pytest.mark.parametrize("dtype", ["int8", "fp64", ""])
