@@ -8,12 +8,16 @@ smooth between measured shapes. Both are plain arrays here; how they are learned
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Question = tuple[int, int]
+Questions = tuple[
+    NDArray[np.int32], list[NDArray[np.float32]], list[tuple[Question, list[Question]]]
+]
 # Operators at a time: what the caches of a core hold, and the calls of NumPy do not outweigh.
 _CHUNK = 20480
 _POINT_CHUNK = 64
@@ -44,31 +48,40 @@ class Trees:
     limits: NDArray[np.float32]
     leaves: NDArray[np.float32]
     base: NDArray[np.float32]
+    _held: list[Questions] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __call__(self, features: Floats) -> Floats:
         """Sum of the trees at ``features`` of shape (N, F); shape (N,)."""
         if features.shape[0] <= _FEW:
             return self._few(features)
         answer = np.full(features.shape[0], float(self.base[0]))
-        used, cuts, questions = self._questions()
+        if not self._held:
+            self._held.append(self._questions())
+        used, cuts, questions = self._held[0]
         for part in np.array_split(np.arange(answer.size), -(-answer.size // _CHUNK)):
             here = slice(part[0], part[-1] + 1)
-            columns = np.ascontiguousarray(features[here, used].T, np.float32)
+            columns = np.empty((used.size, part.size), np.float32)
+            for column, name in zip(columns, used, strict=True):
+                column[:] = features[here, name]
             self._add(answer[here], list(_steps(columns, cuts)), questions)
         return answer
 
     def _add(
-        self, answer: Floats, steps: list[NDArray[np.uint8]], questions: list[list[tuple[int, int]]]
+        self,
+        answer: Floats,
+        steps: list[NDArray[np.uint8]],
+        questions: list[tuple[Question, list[Question]]],
     ) -> None:
         """Add the trees to ``answer``, in memory that is used again and again."""
         count = answer.size
         yes, leaf = np.empty(count, np.uint8), np.empty(count, np.uint8)
-        answered = yes.view(np.bool_)
+        answered, at_first = yes.view(np.bool_), leaf.view(np.bool_)
         place, value = np.empty(count, np.intp), np.empty(count, np.float32)
         some = np.zeros(count, np.float32)
-        for number, (asked, leaves) in enumerate(zip(questions, self.leaves, strict=True), 1):
-            leaf.fill(0)
-            for row, step in asked:
+        pairs = enumerate(zip(questions, self.leaves, strict=True), 1)
+        for number, ((first, others), leaves) in pairs:
+            np.greater(steps[first[0]], _COUNTS[first[1]], at_first)
+            for row, step in others:
                 leaf += leaf
                 np.greater(steps[row], _COUNTS[step], answered)
                 leaf |= yes
@@ -80,10 +93,10 @@ class Trees:
                 some.fill(0.0)
         answer += some
 
-    def _questions(
-        self,
-    ) -> tuple[NDArray[np.int32], list[NDArray[np.float32]], list[list[tuple[int, int]]]]:
+    def _questions(self) -> Questions:
         """Features asked about, each one's limits in order, and every question by place in both.
+
+        Of every tree the first question stands apart.
 
         Asked of small integers, how many limits a value is above, a question takes a fifth of the
         time.
@@ -97,8 +110,10 @@ class Trees:
             mine, at = np.unique(self.limits[here], return_inverse=True)
             cuts.append(mine)
             above[here] = at
-        pairs = np.stack([rows, above], axis=-1).tolist()
-        return used, cuts, [[(row, step) for row, step in tree] for tree in pairs]
+        trees = [
+            [(row, step) for row, step in tree] for tree in np.stack([rows, above], -1).tolist()
+        ]
+        return used, cuts, [(tree[0], tree[1:]) for tree in trees]
 
     def _few(self, features: Floats) -> Floats:
         """The same, all trees at once: for few rows the calls of NumPy cost more than the work."""
