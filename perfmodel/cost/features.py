@@ -43,7 +43,9 @@ class _Columns:
     def add(self, name: str, value: Floats | float, *, smooth: bool = False) -> None:
         """One more feature; ``smooth`` ones are also shown to the Gaussian process."""
         self.names.append(name)
-        column = np.asarray(value, dtype=float)
+        column = np.asarray(value)
+        if column.dtype != np.float32:
+            column = np.asarray(column, dtype=float)
         if column.shape != (self.count,):
             column = np.broadcast_to(column, (self.count,))
         self.values.append(column)
@@ -56,10 +58,11 @@ def tiled(task: Task) -> str:
 
 
 def features(
-    task: Task, device: Device, parts: Parts, like: str = ""
+    task: Task, device: Device, parts: Parts, like: str = "", *, single: bool = False
 ) -> tuple[tuple[str, ...], Floats, NDArray[np.bool_]]:
     """Names (F,), values (N, F), and which of them a smooth learner sees (F,).
 
+    Values have single precision where ``single`` asks for it.
     ``like`` is what :func:`tiled` says of the kernel that the task's rows teach; its own counts.
     """
     columns = _Columns(task.places.size)
@@ -96,11 +99,9 @@ def features(
         _chosen(task, device, parts, columns)
     if like or task.convolution:
         _proposed(task, parts, columns)
-    return (
-        tuple(columns.names),
-        np.stack(columns.values).T,  # a column lies together
-        np.asarray(columns.smooth),
-    )
+    values = np.stack(columns.values, dtype=np.float32 if single else float, casting="same_kind")
+    together: Floats = values.T  # a column lies together
+    return tuple(columns.names), together, np.asarray(columns.smooth)
 
 
 def extent(task: Task) -> dict[str, Floats]:

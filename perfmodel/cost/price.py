@@ -131,7 +131,8 @@ def matched(fitted: Fitted, task: Task, device: Device, parts: Parts) -> Floats:
     CalibrationError
         If this version's are others.
     """
-    names, values, _ = features(task, device, parts)
+    # Trees and networks work in single precision, distances do not.
+    names, values, _ = features(task, device, parts, single=fitted.smooth is None)
     count = len(fitted.features)
     if names[:count] != fitted.features:
         raise CalibrationError(
