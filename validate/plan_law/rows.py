@@ -3,7 +3,7 @@
 Times of the tables, single trials of logged searches, steady times of all plans of some operators
 (whose kept plan is estimated where no table has them, :mod:`validate.kept_plans`), and lists of
 plans that cuDNN proposes. What the corrections see, and the mechanism's times, are by the
-coefficients of the family, which are no fit to any of these rows.
+coefficients of the family, from which the fits of chips begin: no fold of rows has a part in them.
 """
 
 from __future__ import annotations
