@@ -50,6 +50,7 @@ def test_words_of_plans_are_their_engine_and_choices():
     assert set(rows.words_of(first)) - set(rows.words_of(second))
 
 
+@pytest.mark.slow
 def test_lists_of_drawn_operators_are_committed_whole():
     about = tomllib.loads(rows.DRAWN.with_suffix(".toml").read_text(encoding="utf-8"))
     assert about["sha256"] == hashlib.sha256(rows.DRAWN.read_bytes()).hexdigest()

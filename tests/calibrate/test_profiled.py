@@ -142,6 +142,7 @@ def fewer_trees(monkeypatch):
 
 
 @pytest.mark.usefixtures("fewer_trees")
+@pytest.mark.slow
 def test_profiled_rows_bring_held_out_rows_closer(folder):
     timed = _samples(load_measurements(folder, CHIP.name.lower()).rows)
     profiled = _samples(load_profiled(folder))
@@ -155,6 +156,7 @@ def test_profiled_rows_bring_held_out_rows_closer(folder):
 
 
 @pytest.mark.usefixtures("fewer_trees")
+@pytest.mark.slow
 def test_a_siblings_cheap_rows_are_read_by_its_own_timings(folder, tmp_path):
     write_rows(tmp_path / "gemm.csv", _timed(_products(60, 9), np.random.default_rng(4)))
     own = _samples(load_measurements(tmp_path, CHIP.name.lower()).rows)
