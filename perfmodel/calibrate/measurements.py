@@ -18,7 +18,10 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.calibrate.harness import ABOUT_RUN, FLAGS, TEXT, to_record
 from perfmodel.calibrate.labels import check_table, check_words, same_chip
@@ -29,6 +32,7 @@ REQUIRED = ("op", "device", "latency_us")
 MODES = ("graph", "eager")
 _TELLING = 2
 MOST_POWER, MOST_CLOCK = 1e4, 1e4  # of any board [W], [MHz]
+Mark = TypeVar("Mark", int, NDArray[np.uint64])
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
@@ -65,7 +69,17 @@ class Row:
 
     def fold(self, folds: int) -> int:
         """The part of a split that the row belongs to, by a hash of the operator alone."""
-        return int(hashlib.sha256(self.key.encode()).hexdigest()[:8], 16) % folds
+        return fold_of(mark_of(self.key), folds)
+
+
+def mark_of(key: str) -> int:
+    """The first 64 bits of the hash of an operator's key."""
+    return int(hashlib.sha256(key.encode()).hexdigest()[:16], 16)
+
+
+def fold_of(mark: Mark, folds: int) -> Mark:
+    """The part of a split that an operator of that mark, or each of an array, belongs to."""
+    return mark // 2**32 % folds
 
 
 @dataclass(frozen=True, slots=True)

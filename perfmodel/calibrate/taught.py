@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.calibrate.labels import same_chip
-from perfmodel.calibrate.measurements import Row
+from perfmodel.calibrate.measurements import Row, mark_of
 from perfmodel.calibrate.profiled import PLANS_FOLDER
 from perfmodel.calibrate.samples import FOLDS
 from perfmodel.cost.device import Device
@@ -69,7 +69,8 @@ class Taught:
     blocks : tuple of (Task, Device)
         The operators, as in :class:`~perfmodel.calibrate.samples.Samples`.
     marks : array, shape (N,)
-        Of each operator, by which a measured row is known again (:func:`mark_of`).
+        Of each operator, by which a measured row is known again
+        (:func:`~perfmodel.calibrate.measurements.mark_of`).
     says : array, shape (N, 8)
         Logarithms of times [s], by the columns of the file; NaN where nobody said.
     """
@@ -88,13 +89,8 @@ class Taught:
         return replace(self, says=says)
 
 
-def mark_of(key: str) -> int:
-    """The first 64 bits of the hash of an operator's key."""
-    return int(hashlib.sha256(key.encode()).hexdigest()[:16], 16)
-
-
 def marks_of(rows: Sequence[Row]) -> NDArray[np.uint64]:
-    """:func:`mark_of` of each row, shape (N,)."""
+    """The mark of each row, shape (N,)."""
     return np.array([mark_of(row.key) for row in rows], dtype=np.uint64)
 
 

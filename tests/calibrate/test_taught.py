@@ -11,7 +11,7 @@ import pytest
 from perfmodel.calibrate import together
 from perfmodel.calibrate.coefficients import log_mechanism
 from perfmodel.calibrate.descent import Descent
-from perfmodel.calibrate.measurements import Row, load_measurements
+from perfmodel.calibrate.measurements import Row, fold_of, load_measurements, mark_of
 from perfmodel.calibrate.profiled import load_planned
 from perfmodel.calibrate.run import learn_shared
 from perfmodel.calibrate.samples import FOLDS, samples_of
@@ -27,8 +27,8 @@ from perfmodel.calibrate.taught import (
     SIZES,
     STEPS,
     load_taught,
-    mark_of,
     marks_of,
+    marks_of_sizes,
 )
 from perfmodel.calibrate.together import from_estimates, learn_together
 from perfmodel.cost.efficiency import load_coefficients
@@ -68,9 +68,7 @@ def _rows(records, seconds=1.0):
     ]
 
 
-def _write(folder, records, times, device="NVIDIA H100 80GB HBM3", **arrays):
-    plans = folder / "plans"
-    plans.mkdir(parents=True, exist_ok=True)
+def _sizes(records):
     sizes = [[one.get(name, 1 if name == "groups" else 0) for name in SIZES] for one in records]
     cell = [
         8 * PASSES.index(one["pass"])
@@ -78,9 +76,16 @@ def _write(folder, records, times, device="NVIDIA H100 80GB HBM3", **arrays):
         + DTYPES.index(one["dtype"])
         for one in records
     ]
+    return np.array(sizes), np.array(cell)
+
+
+def _write(folder, records, times, device="NVIDIA H100 80GB HBM3", **arrays):
+    plans = folder / "plans"
+    plans.mkdir(parents=True, exist_ok=True)
+    sizes, cell = _sizes(records)
     held = {
-        "sizes": np.array(sizes, np.int32),
-        "cell": np.array(cell, np.uint8),
+        "sizes": sizes.astype(np.int32),
+        "cell": cell.astype(np.uint8),
         "says": np.round(STEPS * times).astype(np.int16),
     }
     np.savez_compressed(plans / "taught.npz", **(held | arrays))
@@ -130,6 +135,13 @@ def test_keys_are_those_of_the_measured_convolutions():
     for row in load_planned(folder, folder.name)[::9]:
         without = {"groups"} if row.record["op"] == "conv3d" else {"d"}
         assert set(row.record) == wanted - without
+
+
+def test_marks_and_folds_by_sizes_are_those_of_rows(records):
+    rows = _rows(records)
+    marks = marks_of_sizes(*_sizes(records))
+    assert np.array_equal(marks, marks_of(rows))
+    assert fold_of(marks, FOLDS).tolist() == [row.fold(FOLDS) for row in rows]
 
 
 def test_of_a_sibling_only_what_was_measured_is_read(tmp_path, records, says):

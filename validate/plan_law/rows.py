@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from perfmodel.calibrate.coefficients import log_mechanism
-from perfmodel.calibrate.measurements import load_measurements
+from perfmodel.calibrate.measurements import fold_of, load_measurements
 from perfmodel.calibrate.samples import FOLDS
 from perfmodel.calibrate.taught import DTYPES, LAYOUTS, PASSES, SIZES, blocks_of, marks_of_sizes
 from perfmodel.cost.efficiency import load_coefficients
@@ -126,7 +126,7 @@ def read(folder: Path = MEASUREMENTS, extra: Sequence[str] = ()) -> Known:
         lists,
         np.array([row.kept_s for row in rows], np.float32),
         *(np.array([getattr(row, n) for row in rows], np.float32) for n in _OF_PLANS),
-        (marks_of_sizes(given[:, :-1], given[:, -1]) >> np.uint64(32)).astype(np.int64) % FOLDS,
+        fold_of(marks_of_sizes(given[:, :-1], given[:, -1]), FOLDS).astype(np.int64),
         np.array([not np.isfinite(row.kept_s) for row in rows]),
     )
     for one, of in enumerate(described):
