@@ -8,8 +8,8 @@ operators, most of which nobody ran, stand in ``plans/taught.npz`` of a device:
     int32 (N, 10): ``n, c_in, c_out, h, w, d, kernel, stride, padding, groups``; ``d`` is 0 for
     images.
 ``cell``
-    uint8 (N,): 8 x pass + 4 x layout + dtype, in the orders of :data:`PASSES`, :data:`LAYOUTS` and
-    :data:`DTYPES`.
+    uint8 (N,): 8 x pass + 4 x layout + dtype, in the orders of ``PASSES``, ``LAYOUTS`` and
+    ``DTYPES`` of :mod:`perfmodel.cost.proposed`.
 ``says``
     int16 (N, 8): 2000 times the logarithm of the time [s]; by networks that saw no row of fold 0 to
     4 in turn, by those that saw all rows, by those that saw rows of this device alone, and by those
@@ -39,6 +39,7 @@ from perfmodel.calibrate.samples import FOLDS
 from perfmodel.cost.device import Device
 from perfmodel.cost.mechanism import task_device
 from perfmodel.cost.parts import Floats
+from perfmodel.cost.proposed import DTYPES, LAYOUTS, PASSES
 from perfmodel.cost.tasks import Task, tasks_of
 from perfmodel.errors import CalibrationError, WorkloadError
 from perfmodel.hardware import Accelerator
@@ -46,9 +47,6 @@ from perfmodel.workload.op import op_from_dict
 
 TAUGHT_FILE: Final = "taught.npz"
 SIZES: Final = ("n", "c_in", "c_out", "h", "w", "d", "kernel", "stride", "padding", "groups")
-PASSES: Final = ("fwd", "dgrad", "wgrad")
-LAYOUTS: Final = ("nhwc", "nchw")
-DTYPES: Final = ("bf16", "fp16", "tf32", "fp32")
 STEPS: Final = 2000
 """Steps of a logarithm: 0.05 % of a time."""
 NOTHING: Final = -(2**15)

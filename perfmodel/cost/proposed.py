@@ -100,10 +100,15 @@ def key_of(direction: str, layout: str, dtype: str) -> str:
     return f"{direction}_{layout}_{SORTS[dtype == 'fp32']}"
 
 
-def _product(
+def product(
     sizes: Mapping[str, Floats], direction: str
 ) -> tuple[Floats, Floats, Floats, Floats, Floats]:
-    """Rows, columns, depth within a tap, taps and groups of the product that a plan works on."""
+    """Rows, columns, depth within a tap, taps and groups of the product that a plan works on.
+
+    Outputs by filters over the channels of each tap; for gradients of the inputs the inputs by
+    their channels, of whose taps a stride leaves a share; for those of the filters the filters by
+    taps over the outputs. ``sizes`` are :data:`SIZES`, arrays of shape (N,), as are the answers.
+    """
     s, groups = sizes, sizes["groups"]
     places, outputs = s["n"] * s["inputs"], s["n"] * s["outputs"]
     wide, deep = s["c_out"] / groups, s["c_in"] / groups
@@ -118,7 +123,7 @@ def asked_columns(sizes: Mapping[str, Floats], direction: str, dtype: str) -> Si
     """What the trees ask about, shape (N, F): sizes :data:`SIZES`, evenness, waves of tiles."""
     s = sizes
     n, c_in, c_out, h, w, inputs, outputs, taps, side, step, pad, groups = (s[x] for x in SIZES)
-    rows, cols, depth, _, _ = _product(s, direction)
+    rows, cols, depth, _, _ = product(s, direction)
     deep, wide = c_in / groups, c_out / groups
     high = np.maximum(np.floor((h + 2.0 * pad - side) / step) + 1.0, 1.0)
     across = np.maximum(np.floor((w + 2.0 * pad - side) / step) + 1.0, 1.0)
@@ -242,8 +247,9 @@ def _costs(
     seconds: Floats,
 ) -> list[Singles]:
     """Work of the best listed tiles against the time, shapes (N,); in single precision."""
-    product = (np.asarray(x, dtype=np.float32) for x in _product(sizes, direction))
-    rows, cols, depth, taps, groups = product
+    rows, cols, depth, taps, groups = (
+        np.asarray(x, dtype=np.float32) for x in product(sizes, direction)
+    )
     per = groups / np.float32(UNITS)
     scale = -np.log2(seconds).astype(np.float32)
     none = np.float32(np.inf)

@@ -18,11 +18,8 @@ from perfmodel.calibrate.samples import FOLDS, samples_of
 from perfmodel.calibrate.taught import (
     ALONE,
     COLUMNS,
-    DTYPES,
     EVERY,
-    LAYOUTS,
     NOTHING,
-    PASSES,
     SIBLING,
     SIZES,
     STEPS,
@@ -34,6 +31,7 @@ from perfmodel.calibrate.together import from_estimates, learn_together
 from perfmodel.cost.efficiency import load_coefficients
 from perfmodel.cost.features import features
 from perfmodel.cost.mechanism import mechanism
+from perfmodel.cost.proposed import DTYPES, LAYOUTS, PASSES
 from perfmodel.errors import CalibrationError
 from perfmodel.hardware import load_accelerator
 

@@ -8,6 +8,8 @@ from typing import Final
 
 import numpy as np
 
+from perfmodel.cost.proposed import SIZES
+from validate.convolutions import columns_of
 from validate.plan_law.table import Floats, Operators, product_of
 
 CELLS: Final = 24
@@ -57,13 +59,12 @@ class Inputs:
 
 def shapes(ones: Operators) -> Floats:
     """Sizes, their evenness, and waves of some tiles, shape (N, 38)."""
-    n, c_in, c_out, h, w, d, kernel, stride, padding, groups = ones.sizes.T.astype(np.float64)
-    groups, depth = np.maximum(groups, 1.0), np.maximum(d, 1.0)
+    named = columns_of(ones.sizes)
+    n, c_in, c_out, h, w, inputs, outputs, taps, _, stride, padding, groups = (
+        named[name] for name in SIZES
+    )
     product = product_of(ones.sizes, ones.cell).astype(np.float64)
     rows, cols = product[:, 0], product[:, 1]
-    outputs = np.maximum((np.stack([h, w]) + 2 * padding - kernel) // stride + 1, 1.0).prod(0)
-    outputs *= np.where(d > 0, np.maximum((depth + 2 * padding - kernel) // stride + 1, 1.0), 1.0)
-    inputs, taps = h * w * depth, kernel ** np.where(d > 0, 3, 2)
     own_in, own_out = c_in / groups, c_out / groups
     logs = [*product.T, n, own_in, own_out, inputs, outputs, taps]
     columns = [*np.log2(np.maximum(logs, 1e-9)), stride, padding]

@@ -21,10 +21,11 @@ import numpy as np
 from perfmodel.calibrate.coefficients import log_mechanism
 from perfmodel.calibrate.measurements import fold_of, load_measurements
 from perfmodel.calibrate.samples import FOLDS
-from perfmodel.calibrate.taught import DTYPES, LAYOUTS, PASSES, SIZES, blocks_of, marks_of_sizes
+from perfmodel.calibrate.taught import SIZES, blocks_of, marks_of_sizes
 from perfmodel.cost.efficiency import load_coefficients
 from perfmodel.cost.features import features
 from perfmodel.cost.mechanism import mechanism
+from perfmodel.cost.proposed import DTYPES, LAYOUTS, PASSES
 from perfmodel.hardware import load_accelerator
 from validate import kept_plans
 from validate.bench import ops, plan_rows, proposals, search_log

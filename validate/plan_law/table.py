@@ -8,6 +8,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.cost.proposed import PASSES, product
+from validate.convolutions import columns_of
+
 Floats = NDArray[np.float32]
 Whole = NDArray[np.int64]
 LONGEST: Final = 10
@@ -23,7 +26,7 @@ class Operators:
     sizes : array of int, shape (N, 10)
         n, c_in, c_out, h, w, d (0 for images), kernel, stride, padding, groups.
     cell : array of int, shape (N,)
-        8 x pass + 4 x layout + dtype, in the order of :mod:`validate.plan_law.rows`.
+        8 x pass + 4 x layout + dtype, in the orders of :mod:`perfmodel.cost.proposed`.
     chip : array of int, shape (N,)
         0 or 1.
     kernel : array of int, shape (N,)
@@ -92,26 +95,9 @@ class Plans:
 def product_of(sizes: Whole, cell: Whole) -> Floats:
     """Rows, columns, depth, repeats and groups of the matrix product that a pass is, (N, 5).
 
-    Outputs by filters over the channels of a filter's taps; for gradients of the inputs the inputs
-    by their channels, for those of the filters filters by taps over the outputs.
+    ``sizes`` (N, 10) and ``cell`` (N,) are those of :class:`Operators`; the product is
+    :func:`perfmodel.cost.proposed.product`.
     """
-    n, c_in, c_out, h, w, d, kernel, stride, padding, groups = sizes.T.astype(np.float64)
-    groups, deep, depth = np.maximum(groups, 1.0), d > 0, np.maximum(d, 1.0)
-
-    def out(side: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.maximum((side + 2 * padding - kernel) // stride + 1, 1.0)
-
-    outputs = n * out(h) * out(w) * np.where(deep, out(depth), 1.0)
-    inputs, taps = n * h * w * depth, kernel ** np.where(deep, 3, 2)
-    c_in, c_out, one = c_in / groups, c_out / groups, np.ones_like(n)
-    way = [cell // 8 == 0, cell // 8 == 1]
-    return np.stack(
-        [
-            np.select(way, [outputs, inputs], c_out),
-            np.select(way, [c_out, c_in], c_in * taps),
-            np.select(way, [c_in, c_out], outputs),
-            np.select(way, [taps, taps / stride**2], one),
-            groups,
-        ],
-        axis=1,
-    ).astype(np.float32)
+    named, each = columns_of(sizes), np.arange(len(cell))
+    ways = [np.stack(product(named, direction), axis=1) for direction in PASSES]
+    return np.stack(ways)[cell // 8, each].astype(np.float32)
