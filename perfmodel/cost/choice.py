@@ -28,16 +28,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.cost.answers import UNITS, Arrays, answers_of
 from perfmodel.cost.choice_rank import ranks, shown
 from perfmodel.cost.parts import Floats
-from perfmodel.errors import CalibrationError
-from perfmodel.hardware.load import spec_folders
 
-FILE: Final = "cublas13-hopper.npz"
+FILE: Final = "products/cublas13-hopper.npz"
 CLASSES: Final = {"bf16": "half", "fp16": "half", "tf32": "tf32", "fp32": "fp32"}
 LAYOUTS: Final = ("tn", "nn", "nt", "tt")
-UNITS: Final = 132.0
-"""Of the chips whose library was asked."""
 _NEWER: Final = 4e12
 """Rate of the memory [B/s] between that of an H100 and of an H200."""
 _TILES: Final = {
@@ -160,25 +157,22 @@ def rules(path: Path | None = None) -> Mapping[str, Rule]:
     CalibrationError
         If the file is damaged.
     """
-    path = spec_folders()[-1] / "efficiency" / "products" / FILE if path is None else path
-    try:
-        with np.load(path, allow_pickle=False) as held:
-            return {
-                kind: Rule(
-                    held[f"{kind}_asked"].astype(np.int16),
-                    held[f"{kind}_limits"].astype(np.float32),
-                    held[f"{kind}_below"].astype(np.int32),
-                    held[f"{kind}_kernel"].astype(np.int16),
-                    held[f"{kind}_parts"].astype(np.float32),
-                    held[f"{kind}_kernels"].astype(np.float64),
-                    int(held[f"{kind}_depth"]),
-                )
-                for kind in dict.fromkeys(CLASSES.values())
-            }
-    except (OSError, KeyError, ValueError) as error:
-        raise CalibrationError(
-            str(path), f"<{error}>", "decision trees of products", repair="restore the file"
-        ) from None
+    return answers_of(FILE, "decision trees of products", _rules, path)
+
+
+def _rules(held: Arrays) -> dict[str, Rule]:
+    return {
+        kind: Rule(
+            held[f"{kind}_asked"].astype(np.int16),
+            held[f"{kind}_limits"].astype(np.float32),
+            held[f"{kind}_below"].astype(np.int32),
+            held[f"{kind}_kernel"].astype(np.int16),
+            held[f"{kind}_parts"].astype(np.float32),
+            held[f"{kind}_kernels"].astype(np.float64),
+            int(held[f"{kind}_depth"]),
+        )
+        for kind in dict.fromkeys(CLASSES.values())
+    }
 
 
 def chosen(

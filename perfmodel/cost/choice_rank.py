@@ -25,16 +25,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from perfmodel.cost.answers import UNITS, Arrays, answers_of
 from perfmodel.cost.parts import Floats
-from perfmodel.errors import CalibrationError
-from perfmodel.hardware.load import spec_folders
 
 Singles = NDArray[np.float32]
-FILE: Final = "cublas13-hopper-half.npz"
+FILE: Final = "products/cublas13-hopper-half.npz"
 TILES: Final = ((64, 8), (64, 32), (192, 192), (256, 128), (128, 64), (128, 128), (320, 128),
                 (64, 64))  # fmt: skip
 """Whose waves the network is shown."""
-UNITS: Final = 132.0
 _CHUNK: Final = 256
 ARRAYS: Final = (
     "mean", "scale", "first", "first_bias", "second", "second_bias", "last", "last_bias",
@@ -204,11 +202,8 @@ def ranks(path: Path | None = None) -> Ranks:
     CalibrationError
         If the file is damaged.
     """
-    path = spec_folders()[-1] / "efficiency" / "products" / FILE if path is None else path
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return ranks_of({name: stored[name].astype(np.float32) for name in ARRAYS})
-    except (OSError, KeyError, ValueError, IndexError) as error:
-        raise CalibrationError(
-            str(path), f"<{error}>", "ranks of kernels", repair="restore the file"
-        ) from None
+    return answers_of(FILE, "ranks of kernels", _ranks, path)
+
+
+def _ranks(held: Arrays) -> Ranks:
+    return ranks_of({name: held[name].astype(np.float32) for name in ARRAYS})

@@ -29,12 +29,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.cost.choice import UNITS, leaf_of
+from perfmodel.cost.answers import UNITS, Arrays, answers_of
+from perfmodel.cost.choice import leaf_of
 from perfmodel.cost.parts import Floats
-from perfmodel.errors import CalibrationError
-from perfmodel.hardware.load import spec_folders
 
-FILE: Final = "cudnn9-hopper.npz"
+FILE: Final = "convolutions/cudnn9-hopper.npz"
 PASSES: Final = ("fwd", "dgrad", "wgrad")
 LAYOUTS: Final = ("nhwc", "nchw")
 DTYPES: Final = ("bf16", "fp16", "tf32", "fp32")
@@ -165,20 +164,17 @@ def proposals(path: Path | None = None) -> tuple[tuple[str, ...], Mapping[str, P
     CalibrationError
         If the file is damaged.
     """
-    path = spec_folders()[-1] / "efficiency" / "convolutions" / FILE if path is None else path
-    try:
-        with np.load(path, allow_pickle=False) as held:
-            words = tuple(str(word) for word in held["words"])
-            return ("proposed_plans", *(f"proposed_{word}" for word in words)), {
-                str(key): _read(held, str(key)) for key in held["keys"]
-            }
-    except (OSError, KeyError, ValueError, IndexError) as error:
-        raise CalibrationError(
-            str(path), f"<{error}>", "decision trees of convolutions", repair="restore the file"
-        ) from None
+    return answers_of(FILE, "decision trees of convolutions", _proposals, path)
 
 
-def _read(held: Mapping[str, NDArray[Any]], key: str) -> Proposals:
+def _proposals(held: Arrays) -> tuple[tuple[str, ...], dict[str, Proposals]]:
+    words = tuple(str(word) for word in held["words"])
+    return ("proposed_plans", *(f"proposed_{word}" for word in words)), {
+        str(key): _read(held, str(key)) for key in held["keys"]
+    }
+
+
+def _read(held: Arrays, key: str) -> Proposals:
     plans = held[f"{key}_plans"].astype(np.int16)
     counts = held["counts"].astype(np.float32)[plans].sum(axis=1)
     count = (plans > 0).sum(axis=1, dtype=np.float32)

@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.cost.answers import UNITS
 from perfmodel.cost.choice_rank import Ranks, Singles, ranks, ranks_of, shown
 from validate.products import Kernel, Table, measured, tables
 
@@ -102,10 +103,10 @@ def taught(table: Table, epochs: float) -> dict[str, Singles]:
         inner = torch.relu(second(torch.relu(first(inputs[some]))))
         score, slopes = last(inner), shared(inner)
         m, n, _, batch = (whole[some, side : side + 1] for side in range(4))
-        waves = torch.ceil(n / high) * torch.ceil(m / wide) * (batch / 132.0)
+        waves = torch.ceil(n / high) * torch.ceil(m / wide) * (batch / UNITS)
         terms = (
             torch.log(torch.ceil(waves)),
-            _FILLED * torch.log(waves * high * wide / (m * n * batch / 132.0)),
+            _FILLED * torch.log(waves * high * wide / (m * n * batch / UNITS)),
             (waves <= 1.0).float(),
         )
         told = sum(term * (slopes[:, at : at + 1] + own[at]) for at, term in enumerate(terms))

@@ -8,12 +8,12 @@ from typing import Final
 
 import numpy as np
 
+from perfmodel.cost.answers import UNITS
 from perfmodel.cost.proposed import SIZES
 from validate.convolutions import columns_of
 from validate.plan_law.table import Floats, Operators, product_of
 
 CELLS: Final = 24
-UNITS: Final = 132.0
 _TILES: Final = ((64, 64), (128, 64), (128, 128), (256, 128), (256, 64))
 _EVEN: Final = (8, 64, 32, 4, 2)
 _FURTHEST: Final = 6.0  # standard deviations
