@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import csv
 import gzip
-import hashlib
 import io
 import json
 import math
-import tomllib
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.calibrate.harness import ABOUT_RUN, FLAGS, TEXT, to_record
-from perfmodel.calibrate.labels import same_chip
 from perfmodel.calibrate.measurements import Row
 from perfmodel.calibrate.samples import Samples
+from perfmodel.calibrate.sidecar import check_sidecar
 from perfmodel.calibrate.trees import Boosting, fit_trees
 from perfmodel.cost.correction import Trees
 from perfmodel.cost.parts import Floats
@@ -96,26 +94,13 @@ def _first_of_each(
 
 def _cells_of(path: Path, device: str | None) -> Iterable[dict[str, str]]:
     data = path.read_bytes()
-    about = path.with_name(path.name.split(".")[0] + ".toml")
-    try:
-        said = tomllib.loads(about.read_text(encoding="utf-8")) if about.is_file() else {}
-    except ValueError as error:
-        raise _damaged(about, error) from None
-    if said.get("sha256") != hashlib.sha256(data).hexdigest():
-        raise CalibrationError(
-            path.name,
-            "<a table that its sidecar does not describe>",
-            f"{about.name} beside it, with the table's sha256",
-            repair="restore both files, or measure the operators again",
-        )
-    said_of = said.get("library", {}).get("device") if device is not None else None
-    if said_of is not None and not same_chip(str(said_of), str(device)):
-        raise CalibrationError(
-            f"{about.name}: library.device",
-            said_of,
-            f"the chip that is being calibrated, {device}",
-            repair="move the table and its sidecar to the folder of the device they are of",
-        )
+    check_sidecar(
+        path,
+        data,
+        device,
+        repair="restore both files, or measure the operators again",
+        damaged=_damaged,
+    )
     try:
         text = gzip.decompress(data).decode("utf-8")
     except (OSError, EOFError, zlib.error, ValueError) as error:

@@ -20,11 +20,9 @@ A sidecar, ``taught.toml``, holds the file's sha256 and names the device.
 
 from __future__ import annotations
 
-import hashlib
 import io
-import tomllib
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -32,10 +30,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.calibrate.labels import same_chip
 from perfmodel.calibrate.measurements import Row, mark_of
 from perfmodel.calibrate.profiled import PLANS_FOLDER
 from perfmodel.calibrate.samples import FOLDS
+from perfmodel.calibrate.sidecar import check_sidecar
 from perfmodel.cost.device import Device
 from perfmodel.cost.mechanism import task_device
 from perfmodel.cost.parts import Floats
@@ -116,7 +114,14 @@ def load_taught(
     if not path.is_file():
         return {}
     data = path.read_bytes()
-    _check_sidecar(path, data, accelerator.name.lower())
+    check_sidecar(
+        path,
+        data,
+        accelerator.name.lower(),
+        repair=f"restore both files, or remove {path.name} to learn without it",
+        damaged=_damaged,
+        named=True,
+    )
     sizes, cell, says = _arrays(path, data)
     marks = marks_of_sizes(sizes, cell)
     if among is not None:
@@ -153,30 +158,6 @@ def blocks_of(
         kernel: (tuple(block for block, _ in parts), np.concatenate([at for _, at in parts]))
         for kernel, parts in sorted(found.items())
     }
-
-
-def _check_sidecar(path: Path, data: bytes, device: str) -> None:
-    about = path.with_suffix(".toml")
-    try:
-        said = tomllib.loads(about.read_text(encoding="utf-8")) if about.is_file() else {}
-    except ValueError as error:
-        raise _damaged(about, error) from None
-    if said.get("sha256") != hashlib.sha256(data).hexdigest():
-        raise CalibrationError(
-            path.name,
-            "<a file that its sidecar does not describe>",
-            f"{about.name} beside it, with the file's sha256",
-            repair=f"restore both files, or remove {path.name} to learn without it",
-        )
-    library = said.get("library")
-    said_of = library.get("device") if isinstance(library, Mapping) else None
-    if not isinstance(said_of, str) or not same_chip(said_of, device):
-        raise CalibrationError(
-            f"{about.name}: library.device",
-            "<none>" if said_of is None else said_of,
-            f"the chip that is being calibrated, {device}",
-            repair="move the file and its sidecar to the folder of the device they are of",
-        )
 
 
 def _arrays(path: Path, data: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
