@@ -33,7 +33,7 @@ from perfmodel.cost.proposed import (
     proposals,
 )
 from validate.bench import store
-from validate.products import beside_each_other, most
+from validate.products import flat, most
 
 MEASUREMENTS: Final = Path("validate/measurements")
 DRAWN: Final = MEASUREMENTS / "h100-sxm5-80gb" / "search" / "drawn.npz"
@@ -199,23 +199,16 @@ def grown(
     along = np.random.default_rng(0).standard_normal((content.shape[1], _DIRECTIONS))
     tree = trees.DecisionTreeRegressor(min_samples_leaf=least, max_depth=DEPTH, random_state=0)
     tree.fit(columns, (content @ along)[which].astype(np.float32))
-    held = tree.tree_
-    order = beside_each_other(held.children_left, held.children_right)
-    at = np.empty(len(order), dtype=np.int64)
-    at[order] = np.arange(len(order))
-    leaf = held.children_left[order] < 0
-    named = most(at[tree.apply(columns)], which, len(order), len(lists))
+    arrays, at = flat(tree.tree_)
+    named = most(at[tree.apply(columns)], which, len(at), len(lists))
+    leaf = np.isinf(arrays["limits"])
     used, listed = np.unique(named[leaf], return_inverse=True)
-    list_at = np.zeros(len(order), dtype=np.uint16)
+    list_at = np.zeros(len(at), dtype=np.uint16)
     list_at[leaf] = listed
-    below = np.where(leaf, np.arange(len(order)), at[held.children_left[order]])
-    return {
-        "asked": np.where(leaf, 0, held.feature[order]).astype(np.uint8),
-        "limits": np.where(leaf, np.inf, held.threshold[order]).astype(np.float32),
-        "below": below.astype(np.int32),
+    return arrays | {
+        "asked": arrays["asked"].astype(np.uint8),
         "list": list_at,
         "plans": lists[used].astype(np.uint16),
-        "depth": np.int64(held.max_depth),
     }
 
 
@@ -294,7 +287,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     drawn = read(args.drawn)
     met = known(drawn)
     if args.out is not None:
-        np.savez_compressed(args.out, **written(drawn.of(~met), args.least))
+        store.write_arrays(args.out, written(drawn.of(~met), args.least))
     if args.check:
         for key, some, columns in cells(drawn.of(met)):
             whole, plans = right(proposals()[1][key], some, columns)

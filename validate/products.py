@@ -1,9 +1,9 @@
 """Decision trees of the kernels that cuBLAS takes, from lists of its answers.
 
-``python3 -m validate.products LIST.csv.gz... --out FILE.npz`` grows them (scikit-learn is needed
-for that alone), from products that no table of measurements holds: what the trees say of a measured
-product is then what they say of any. ``--check`` tells how often they are right on measured ones.
-The lists are those of :mod:`validate.bench.chosen`.
+``python3 -m validate.products CHIP=LIST.csv.gz... --out FILE.npz`` grows them (scikit-learn is
+needed for that alone), from products that no table of measurements holds: what the trees say of a
+measured product is then what they say of any. ``--check`` tells how often they are right on
+measured ones. The lists are those of :mod:`validate.bench.chosen`.
 """
 
 from __future__ import annotations
@@ -179,23 +179,13 @@ def grown(table: Table, least: int) -> dict[str, Any]:
         min_samples_leaf=least, max_depth=DEPTH, max_features=0.5, random_state=0
     )
     tree.fit(table.columns, wanted)
-    held = tree.tree_
-    order = beside_each_other(held.children_left, held.children_right)
-    at = np.empty(len(order), dtype=np.int64)
-    at[order] = np.arange(len(order))
-    leaf = held.children_left[order] < 0
+    arrays, at = flat(tree.tree_)
     place_of = at[tree.apply(table.columns)]
-    kernel = most(place_of, labels, len(order), len(names))
-    return {
-        "asked": np.where(leaf, 0, held.feature[order]).astype(np.int16),
-        "limits": np.where(leaf, np.inf, held.threshold[order]).astype(np.float32),
-        "below": np.where(leaf, np.arange(len(order)), at[held.children_left[order]]).astype(
-            np.int32
-        ),
+    kernel = most(place_of, labels, len(at), len(names))
+    return arrays | {
         "kernel": kernel.astype(np.int16),
-        "parts": _parts(table, labels, kernel, place_of, len(order)),
+        "parts": _parts(table, labels, kernel, place_of, len(at)),
         "kernels": numbers_of(names),
-        "depth": np.int64(held.max_depth),
     }
 
 
@@ -211,6 +201,28 @@ def most(leaf: NDArray[Any], labels: NDArray[Any], leaves: int, kinds: int) -> N
     found = np.zeros(leaves, dtype=np.int64)
     found[pairs[order] // kinds] = pairs[order] % kinds  # the most frequent is written last
     return found
+
+
+def flat(tree: Any) -> tuple[dict[str, Any], NDArray[np.int64]]:
+    """``asked``, ``limits``, ``below`` and ``depth`` of a tree that scikit-learn grew, and places.
+
+    Those are the arrays that :func:`perfmodel.cost.choice.leaf_of` walks, with children side by
+    side, so that the larger's place is one behind the smaller's; places, shape (P,), are where
+    scikit-learn's nodes stand then.
+    """
+    order = beside_each_other(tree.children_left, tree.children_right)
+    at = np.empty(len(order), dtype=np.int64)
+    at[order] = np.arange(len(order))
+    leaf = tree.children_left[order] < 0
+    arrays = {
+        "asked": np.where(leaf, 0, tree.feature[order]).astype(np.int16),
+        "limits": np.where(leaf, np.inf, tree.threshold[order]).astype(np.float32),
+        "below": np.where(leaf, np.arange(len(order)), at[tree.children_left[order]]).astype(
+            np.int32
+        ),
+        "depth": np.int64(tree.max_depth),
+    }
+    return arrays, at
 
 
 def beside_each_other(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.int64]:
@@ -251,25 +263,39 @@ def check(found: dict[str, Table]) -> None:
         )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Grow trees, or check those that are shipped."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("lists", nargs="+", help="CHIP=LIST.csv.gz, as h200-sxm-141gb=a.csv.gz")
+def arguments(about: str | None) -> argparse.ArgumentParser:
+    """What every command takes that learns from lists: those, where to write, whether to check."""
+    parser = argparse.ArgumentParser(description=(about or "").split("\n")[0])
+    parser.add_argument(
+        "lists", nargs="+", type=_listed, help="CHIP=LIST.csv.gz, as h200-sxm-141gb=a.csv.gz"
+    )
     parser.add_argument("--out", type=Path)
     parser.add_argument("--check", action="store_true")
+    return parser
+
+
+def _listed(text: str) -> tuple[Path, str]:
+    chip, _, path = text.partition("=")
+    if not chip or not path:
+        raise argparse.ArgumentTypeError(f"{text!r} names no chip and list, CHIP=LIST.csv.gz")
+    return Path(path), chip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Grow trees, or check those that are shipped."""
+    parser = arguments(__doc__)
     parser.add_argument("--least", type=int, default=1, help="answers of a leaf")
     args = parser.parse_args(argv)
-    lists = [(Path(path), chip) for chip, path in (text.split("=", 1) for text in args.lists)]
     known = measured()
     if args.out is not None:
         arrays = {
             f"{kind}_{name}": value
-            for kind, table in tables(lists, known, inside=False).items()
+            for kind, table in tables(args.lists, known, inside=False).items()
             for name, value in grown(table, args.least).items()
         }
-        np.savez_compressed(args.out, **arrays)
+        store.write_arrays(args.out, arrays)
     if args.check:
-        check(tables(lists, known, inside=True))
+        check(tables(args.lists, known, inside=True))
     return 0
 
 

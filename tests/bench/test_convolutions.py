@@ -50,7 +50,7 @@ def test_a_measured_convolution_is_known():
     assert (drawn.lists[:, 0] > 0).all()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="needs scikit-learn")
+@pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="no scikit-learn")
 def test_a_tree_says_what_it_was_grown_from(monkeypatch):
     trees = importlib.import_module("sklearn.tree")
     kept = []

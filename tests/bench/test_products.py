@@ -1,6 +1,7 @@
 """Names of the kernels of products, and the decision trees that are grown from them."""
 
 import importlib.util
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,3 +60,15 @@ def test_a_grown_tree_names_what_it_saw():
     leaf = rule(columns)
     assert [tuple(one) for one in rule.kernels[rule.kernel[leaf]]] == table.kernels
     assert np.allclose(2.0 ** rule.parts[leaf], table.parts)
+
+
+def test_lists_are_named_with_their_chip(capsys):
+    parser = products.arguments("What it does.\n\nHow.")
+    args = parser.parse_args(["a-chip=lists/a=b.csv.gz", "other=c.csv.gz", "--check"])
+    assert args.lists == [(Path("lists/a=b.csv.gz"), "a-chip"), (Path("c.csv.gz"), "other")]
+    assert args.check
+    assert args.out is None
+    for text in ("a.csv.gz", "=a.csv.gz", "chip="):
+        with pytest.raises(SystemExit):
+            parser.parse_args([text])
+        assert "CHIP=LIST.csv.gz" in capsys.readouterr().err

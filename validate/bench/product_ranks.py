@@ -8,19 +8,18 @@ holds; ``--check`` tells how often the shipped ranks are right on measured ones.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.cost.answers import UNITS
 from perfmodel.cost.choice_rank import Ranks, Singles, ranks, ranks_of, shown
-from validate.products import Kernel, Table, measured, tables
+from validate.bench import store
+from validate.products import Kernel, Table, arguments, measured, tables
 
 HIDDEN: Final = 96
 BATCH: Final = 512
@@ -141,21 +140,17 @@ def right(held: Ranks, table: Table) -> NDArray[np.bool_]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Teach ranks, or check those that are shipped."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("lists", nargs="+", help="CHIP=LIST.csv.gz, as h200-sxm-141gb=a.csv.gz")
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--check", action="store_true")
+    parser = arguments(__doc__)
     parser.add_argument("--epochs", type=float, default=16.0, help="turns through the answers")
     args = parser.parse_args(argv)
-    lists = [(Path(path), chip) for chip, path in (text.split("=", 1) for text in args.lists)]
     known = measured()
     held = None
     if args.out is not None:
-        arrays: dict[str, Any] = taught(tables(lists, known, inside=False)["half"], args.epochs)
-        np.savez_compressed(args.out, **arrays)
+        arrays = taught(tables(args.lists, known, inside=False)["half"], args.epochs)
+        store.write_arrays(args.out, arrays)
         held = ranks_of(arrays)
     if args.check:
-        same = right(held or ranks(), tables(lists, known, inside=True)["half"])
+        same = right(held or ranks(), tables(args.lists, known, inside=True)["half"])
         sys.stdout.write(f"half: {same.size} products, maker and tile right in {same.mean():.1%}\n")
     return 0
 

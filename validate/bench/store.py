@@ -7,10 +7,14 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from validate.bench import ops
+
+if TYPE_CHECKING:  # a measuring machine may have no NumPy
+    from numpy.typing import NDArray
 
 RESULT_KEYS = (
     "device", "latency_us", "p10_us", "p90_us", "mode", "calls", "replays", "sets",
@@ -118,10 +122,23 @@ def done_keys(folder: Path) -> set[str]:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write beside, then replace."""
+    """Write beside, then replace; where that fails nothing is left."""
     beside = path.with_name(path.name + ".part")
-    beside.write_bytes(data)
-    os.replace(beside, path)  # noqa: PTH105
+    try:
+        beside.write_bytes(data)
+        os.replace(beside, path)  # noqa: PTH105
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Write arrays as a packed npz under that very name; what it holds."""
+    import numpy as np
+
+    held = io.BytesIO()
+    np.savez_compressed(held, **arrays)
+    write_atomic(path, held.getvalue())
+    return held.getvalue()
 
 
 def _toml_value(value: Any) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
-import io
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,20 +83,18 @@ def write(folder: Path, chip: int, ones: Operators, said: Floats, about: dict[st
     kept = np.array([at for at in first if tuple(given[at].tolist()) not in judged], np.int64)
     kept = kept[np.isfinite(said[kept]).all(axis=1)]
     scaled = np.round(STEPS * said[kept]).clip(NOTHING + 1, -NOTHING - 1).astype(np.int16)
-    held = io.BytesIO()
-    np.savez_compressed(
-        held,
-        sizes=ones.sizes[kept].astype(np.int32),
-        cell=ones.cell[kept].astype(np.uint8),
-        says=scaled,
-    )
     path = folder / rows.CHIPS[chip] / PLANS_FOLDER / TAUGHT_FILE
     path.parent.mkdir(exist_ok=True)
-    store.write_atomic(path, held.getvalue())
+    arrays = {
+        "sizes": ones.sizes[kept].astype(np.int32),
+        "cell": ones.cell[kept].astype(np.uint8),
+        "says": scaled,
+    }
+    data = store.write_arrays(path, arrays)
     top = {
         "file": path.name,
         "rows": len(kept),
-        "sha256": hashlib.sha256(held.getvalue()).hexdigest(),
+        "sha256": hashlib.sha256(data).hexdigest(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
     }
     text = store.toml(top | about | {"library": _library(chip), "inputs": inputs_of(folder)})
