@@ -11,6 +11,7 @@ from perfmodel.optimize.grouped.problem import GroupedConv, contiguous_groups
 from perfmodel.optimize.grouped.sharing import PLAIN
 from perfmodel.optimize.grouped.tiles import TileTimes, variant_named
 from perfmodel.optimize.grouped_conv import tile_times
+from validate.grouped_conv.__main__ import main
 from validate.grouped_conv.dataset import Run, Scheduled, in_tune_half
 from validate.grouped_conv.plans import busy_seconds, held, ladder, planned_seconds
 from validate.grouped_conv.refit import refit, slot_seconds
@@ -105,3 +106,15 @@ def test_what_slots_hold_adds_up():
             assert np.sort(busy_seconds(one.times, load)) == pytest.approx(expected)
             assert np.sort(planned_seconds(one.times, load)) == pytest.approx(np.sort(one.planned))
     assert in_order(np.array([1.0]), np.array([3]), 2).sum() == 3
+
+
+@pytest.mark.parametrize("command", ["fit", "report"])
+def test_a_folder_is_no_file_to_write(tmp_path, capsys, command):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    assert main([command, "--out", str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"{command} --out: got '{folder}'.")
+    for part in ("Accepted: ", "Nearest: ", "Repair: "):
+        assert part in said
+    assert list(tmp_path.rglob("*")) == [folder]

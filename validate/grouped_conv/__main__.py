@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+
+from perfmodel.errors import FileError, PerfmodelError
+from perfmodel.files import write_text
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; exit status 0, or 1 when nothing was measured."""
+    """Run one command; exit status 0, 1 when nothing was measured, 2 for what a user can mend."""
     parser = argparse.ArgumentParser(prog="python3 -m validate.grouped_conv", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("measure", help="fit on solo shapes, then predict and run layers")
@@ -26,7 +30,11 @@ def main(argv: list[str] | None = None) -> int:
     told.add_argument("--out", type=Path, required=True, help="the Markdown to write")
     args = parser.parse_args(argv)
     if args.command in ("fit", "report"):
-        return _analyse(args.command, args.out)
+        try:
+            return _analyse(args.command, args.out)
+        except PerfmodelError as error:
+            print(error, file=sys.stderr)
+            return 2
     if args.command == "compile":
         from validate.grouped_conv.compiling import compile_part
 
@@ -42,10 +50,20 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _analyse(command: str, out: Path) -> int:
+    if out.is_dir():  # told before the fit, which takes long
+        name = "tiles.toml" if command == "fit" else "grouped.md"
+        raise FileError(
+            f"{command} --out",
+            str(out),
+            "the name of a file",
+            nearest=str(out / name),
+            repair="name the file in the folder",
+        )
+
     from validate.grouped_conv.dataset import load_fresh, load_run, together
     from validate.grouped_conv.dealing import dealing_of
     from validate.grouped_conv.refit import fit_all
-    from validate.grouped_conv.sidecar import write_atomic, write_coefficients
+    from validate.grouped_conv.sidecar import write_coefficients
 
     first = load_run()
     run = together(first, load_fresh())
@@ -61,7 +79,7 @@ def _analyse(command: str, out: Path) -> int:
         return 0
     from validate.grouped_conv.report import document
 
-    write_atomic(out, document(run, fitted, chip))
+    write_text(out, document(run, fitted, chip))
     return 0
 
 

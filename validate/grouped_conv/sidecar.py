@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from perfmodel.files import write_text
 from perfmodel.optimize.grouped.forms import Packing
 from perfmodel.optimize.grouped.library import Library
 from perfmodel.optimize.grouped.tiles import TileTimes
@@ -59,13 +59,6 @@ def _value(value: Any) -> str:
     return repr(value) if isinstance(value, (int, float)) else json.dumps(str(value))
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write beside, then replace."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)  # noqa: PTH105
-
-
 def write_sidecars(
     out: Path,
     written: Sequence[Written],
@@ -94,7 +87,7 @@ def write_sidecars(
         for section, values in facts.items():
             lines += ["", f"[{section}]"]
             lines += [f"{json.dumps(str(k))} = {_value(v)}" for k, v in values.items()]
-        write_atomic(out / (one.path.stem + ".toml"), "\n".join(lines) + "\n")
+        write_text(out / (one.path.stem + ".toml"), "\n".join(lines) + "\n")
 
 
 def write_coefficients(
@@ -145,4 +138,4 @@ def write_coefficients(
             "beta_s = [" + ", ".join(f"{v:.6g}" for v in times.beta) + "]",
             "gamma_s = [" + ", ".join(f"{v:.6g}" for v in times.fill) + "]",
         ]
-    write_atomic(path, "\n".join(lines) + "\n")
+    write_text(path, "\n".join(lines) + "\n")
