@@ -48,9 +48,11 @@ SIZES: Final = ("n", "c_in", "c_out", "h", "w", "d", "kernel", "stride", "paddin
 STEPS: Final = 2000
 """Steps of a logarithm: 0.05 % of a time."""
 NOTHING: Final = -(2**15)
+"""Where nobody said a time."""
 EVERY, ALONE, SIBLING = FOLDS, FOLDS + 1, FOLDS + 2
 """Columns of ``says``: by networks that saw all rows, this device's alone, or a sibling's alone."""
 COLUMNS: Final = FOLDS + 3
+"""Of ``says`` in all; the first ones by networks without a fold each."""
 _SLOWEST, _FASTEST = 10.0, 2e-7  # of any operator [s]
 
 
@@ -140,7 +142,16 @@ def load_taught(
 def blocks_of(
     sizes: NDArray[np.int64], cell: NDArray[np.int64], accelerator: Accelerator
 ) -> dict[str, tuple[tuple[tuple[Task, Device], ...], NDArray[np.intp]]]:
-    """Kernel -> its operators, and which of the rows (N,) they are.
+    """Kernel -> its operators as blocks of a task and a device, and their places in the rows.
+
+    Parameters
+    ----------
+    sizes : array of int, shape (N, 10)
+        By :data:`SIZES`, in elements.
+    cell : array of int, shape (N,)
+        Pass, layout and dtype, as the file counts them.
+    accelerator : Accelerator
+        That they run on.
 
     Raises
     ------
@@ -203,14 +214,17 @@ def _records(
 
 
 def words_of_cell(cell: int) -> dict[str, str]:
-    """``{"pass": ..., "layout": ..., "dtype": ...}``."""
+    """``{"pass": ..., "layout": ..., "dtype": ...}`` that a cell, 0 to 23, stands for."""
     direction, rest = divmod(cell, len(LAYOUTS) * len(DTYPES))
     layout, dtype = divmod(rest, len(DTYPES))
     return {"pass": PASSES[direction], "layout": LAYOUTS[layout], "dtype": DTYPES[dtype]}
 
 
 def marks_of_sizes(sizes: NDArray[np.int64], cell: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Marks of the keys that measured rows of these operators have."""
+    """Marks, shape (N,), of the keys that measured rows of these operators have.
+
+    ``sizes`` (N, 10) and ``cell`` (N,) are those of :func:`blocks_of`.
+    """
     images = _template("conv2d", "d")
     volumes = _template("conv3d", "groups")
     words = [words_of_cell(key) for key in range(len(PASSES) * len(LAYOUTS) * len(DTYPES))]

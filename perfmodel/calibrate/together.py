@@ -1,10 +1,17 @@
-"""Networks that learn from the rows of many kernels, for the correction of each.
+r"""Networks that learn from the rows of many kernels, for the correction of each.
 
 Every fold has networks of its own, which saw no row of it, neither in their lessons nor in the
 coefficients of the mechanisms that the lessons are compared with. Many networks learn what was
 measured; the few that prices ask learn from those, on crossed operators too, first all kernels
 together, then each kind by itself. Where a chip comes with estimates of others
 (:mod:`perfmodel.calibrate.taught`), those are the teachers.
+
+A lesson's target is the logarithm of a time over the mechanism's, :math:`\ln (t / m)`, with the
+coefficients of its fold: what is learned is a correction, without a unit.
+
+References
+----------
+Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015.
 """
 
 from __future__ import annotations
@@ -53,7 +60,8 @@ class Together:
     coefficients : sequence of dict
         Of the mechanism: of each fold, fitted without its rows, and last of all rows.
     held_out : array, shape (N,)
-        Answers for every row by networks that saw nothing of its fold.
+        Logarithms of time over the mechanism's for every row, by networks that saw nothing of its
+        fold.
     pooled : Pooled
         Networks that saw all rows.
     """

@@ -13,6 +13,11 @@ for a tile of :math:`a_i = r_i s_i` on :math:`U` units, with a network of two la
 :math:`N` and :math:`u` from sizes, evenness, layout, chip and dtype :math:`x`; the best score wins.
 Kernels without tiles have :math:`N` alone. Taught by ``validate/bench/product_ranks.py`` with
 answers to drawn products.
+
+References
+----------
+Osama, Merrill, Cecka, Garland and Owens, "Stream-K: work-centric parallel decomposition for dense
+matrix-matrix multiplication on the GPU", PPoPP 2023: what the last wave of tiles wastes.
 """
 
 from __future__ import annotations
@@ -51,8 +56,9 @@ def shown(
 ) -> Singles:
     """What the network sees, shape (N, F).
 
-    ``layout`` counts :data:`perfmodel.cost.choice.LAYOUTS`; ``newer`` is 1 for an H200, 0 for an
-    H100; ``fp16`` tells that from bf16.
+    ``m``, ``n``, ``k`` and ``batch`` are sizes in elements, arrays of shape (N,); ``layout`` counts
+    :data:`perfmodel.cost.choice.LAYOUTS`; ``newer`` is 1 for an H200, 0 for an H100; ``fp16`` tells
+    that from bf16.
     """
     whole = [np.clip(size, 1.0, 2.0**40).astype(np.int64) for size in (m, n, k)]
     even = [np.log2(np.minimum(size & -size, 64)) for size in whole]
@@ -104,7 +110,11 @@ class Ranks:
     def __call__(
         self, columns: Singles, m: Floats, n: Floats, batch: Floats
     ) -> tuple[NDArray[np.intp], Floats]:
-        """Place of the best kernel of every product, (N,), and the parts of ``k`` there."""
+        """Place of the best kernel of every product, and the logarithm of the parts of ``k`` there.
+
+        ``columns`` (N, F) are :func:`shown`'s of products of sizes ``m``, ``n`` and ``batch``, of
+        shape (N,), in elements, as are the answers; the logarithm is of base 2.
+        """
         best = np.empty(len(m), dtype=np.intp)
         depth = np.empty(len(m), dtype=np.float32)
         room = np.empty((4, len(self.last), min(_CHUNK, len(m))), dtype=np.float32)
@@ -170,7 +180,13 @@ def _first(scores: Singles) -> NDArray[np.intp]:
 
 
 def ranks_of(held: dict[str, Singles]) -> Ranks:
-    """Ranks of stored arrays."""
+    """Ranks of the arrays :data:`ARRAYS`.
+
+    Raises
+    ------
+    ValueError
+        If a kernel without a tile stands before one that has one.
+    """
     tiled = held["kernels"][:, 1] > 0.0
     count = int(tiled.sum())
     if not tiled[:count].all():

@@ -16,6 +16,11 @@ words of plans (engine, tile, cluster) stand in the list, and of its tiles
 
 with :math:`o` blocks a unit and :math:`r` taps, against the mechanism's time: the least, how far
 the next is, and the shape of the tile that has it.
+
+References
+----------
+PyTorch, ``torch.backends.cudnn.benchmark_limit``: how many plans are tried, ten by default. NVIDIA,
+cuDNN developer guide, heuristics of the backend: they rank the plans of an operation unmeasured.
 """
 
 from __future__ import annotations
@@ -38,7 +43,6 @@ PASSES: Final = ("fwd", "dgrad", "wgrad")
 LAYOUTS: Final = ("nhwc", "nchw")
 DTYPES: Final = ("bf16", "fp16", "tf32", "fp32")
 SORTS: Final = ("half", "fp32")
-LISTED: Final = 10
 SIZES: Final = ("n", "c_in", "c_out", "h", "w", "inputs", "outputs", "taps", "side", "step", "pad",
                 "groups")  # fmt: skip
 KEPT: Final = ((256, 128), (128, 256), (128, 128), (256, 64), (128, 64), (64, 64), (128, 32),
@@ -95,7 +99,7 @@ class Proposals:
 
 
 def key_of(direction: str, layout: str, dtype: str) -> str:
-    """Name of the tree that answers."""
+    """Name of the tree that answers: of pass, layout, and half precision (TF32 too) or not."""
     return f"{direction}_{layout}_{SORTS[dtype == 'fp32']}"
 
 
@@ -119,7 +123,11 @@ def product(
 
 
 def asked_columns(sizes: Mapping[str, Floats], direction: str, dtype: str) -> Singles:
-    """What the trees ask about, shape (N, F): sizes :data:`SIZES`, evenness, waves of tiles."""
+    """What the trees ask about, shape (N, F): sizes :data:`SIZES`, evenness, waves of tiles.
+
+    ``sizes`` are arrays of shape (N,), in elements; ``direction`` is one of :data:`PASSES`,
+    ``dtype`` of :data:`DTYPES`. What a column counts is what it counted when the trees were grown.
+    """
     s = sizes
     n, c_in, c_out, h, w, inputs, outputs, taps, side, step, pad, groups = (s[x] for x in SIZES)
     rows, cols, depth, _, _ = product(s, direction)
@@ -151,6 +159,7 @@ def asked_columns(sizes: Mapping[str, Floats], direction: str, dtype: str) -> Si
 
 
 def _even(value: Floats) -> Floats:
+    """The largest power of two, up to 128, that divides each."""
     whole = np.clip(value, 0.0, 2.0**40).astype(np.int64)
     return np.asarray(np.minimum(whole & -whole, 128).astype(np.float64))
 
@@ -221,8 +230,13 @@ def proposed_columns(
 ) -> tuple[tuple[str, ...], list[Any]]:
     """Names and values (N,) of what a correction sees of the plans that are proposed.
 
-    ``sizes`` are :data:`SIZES`, arrays of shape (N,); ``seconds`` the mechanism's time. Zeros
-    where no proposals are known.
+    ``sizes`` are :data:`SIZES`, arrays of shape (N,), in elements; ``seconds`` the mechanism's time
+    [s]. Counts of words, then logarithms of base 2 and shares. Zeros where no proposals are known.
+
+    Raises
+    ------
+    CalibrationError
+        If the file of trees is damaged.
     """
     words, trees = proposals()
     names = (*words, *COSTS)

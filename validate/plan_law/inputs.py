@@ -42,7 +42,7 @@ class Inputs:
         self.spread = np.nanstd(known.features, axis=0) + 1e-6, plain.std(axis=0) + 1e-6
 
     def __call__(self, ones: Operators) -> Floats:
-        """Columns, shape (N, F)."""
+        """Columns, shape (N, F): features, words of the kernel, cell, chip, shapes."""
         marks = np.zeros((len(ones), CELLS + 2), np.float32)
         each = np.arange(len(ones))
         marks[each, ones.cell] = 1.0

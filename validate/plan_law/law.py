@@ -86,11 +86,11 @@ class Law(nn.Module):
     Parameters
     ----------
     inputs : int
-        Of an operator.
+        Columns of an operator, F.
     words : array, shape (P, W)
-        Of the plans.
+        How often each word is in the name of each plan.
     widths : sequence of int
-        Of the layers.
+        Of the layers :math:`h_i`.
     nets : int
         E.
     """
@@ -134,7 +134,11 @@ class Law(nn.Module):
         return self.out(x)[..., 0].clamp(-_WIDEST, _WIDEST), math.log(_LAUNCH_S) + launch
 
     def kept(self, times: Tensor, launches: Tensor, offset: Tensor, plans: Tensor) -> Tensor:
-        """Logarithm of the time over the mechanism's of what a search keeps, (E, B)."""
+        """Logarithm of the time over the mechanism's of what a search keeps, (E, B).
+
+        ``times`` and ``launches`` (E, B, 10) are :meth:`forward`'s, ``offset`` (E, B) is the
+        logarithm of the mechanism's seconds, ``plans`` (E, B, 10) are 0 where there is none.
+        """
         trial = torch.log((times + offset[..., None]).exp() + launches.exp())
         near = (-trial / self.sharpness.exp()[:, None, None]).masked_fill(plans == 0, -1e4)
         return torch.log((torch.softmax(near, -1) * times.exp()).sum(-1))

@@ -47,7 +47,19 @@ USUAL = Schedule()
 
 
 class Told:
-    """Operators as tensors on a device."""
+    """Operators as tensors on a device.
+
+    Parameters
+    ----------
+    ones : Operators
+        N of them.
+    inputs : Inputs
+        Makes their columns (N, F).
+    plans : Plans
+        What is known of all P plans.
+    device : str
+        As PyTorch names it.
+    """
 
     def __init__(self, ones: Operators, inputs: Inputs, plans: Plans, device: str) -> None:
         def put(values: NDArray[np.generic]) -> Tensor:
@@ -63,7 +75,10 @@ class Told:
         self.tiles, self.clusters = put(plans.tiles), put(plans.clusters)
 
     def asked(self, law: Law, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Times and launches of rows (E, B)."""
+        """What a law says of rows (E, B): :meth:`~validate.plan_law.law.Law.forward`'s answers.
+
+        Both of shape (E, B, 10): a number for each plan.
+        """
         plans = self.plans[rows]
         tiles = self.tiles[self.way[rows][..., None], plans]
         tile = tiled(self.product[rows], tiles, self.clusters[plans])
@@ -72,7 +87,10 @@ class Told:
 
 
 def error_of(over: Tensor, near: float) -> Tensor:
-    """Share by which a time is missed, squared where it is small (Huber)."""
+    r"""Share :math:`|e^x - 1|` by which a time is missed, squared below ``near`` (Huber, 1964).
+
+    ``over`` is :math:`x`, the logarithm of said over true, of any shape, as is the answer.
+    """
     share = torch.expm1(over.clamp(-2.0, 1.5)).abs()
     return torch.where(share < near, share**2 / (2 * near), share - near / 2)
 
@@ -114,7 +132,21 @@ def loss(law: Law, told: Told, rows: Tensor, how: Schedule) -> Tensor:
 def learn(
     told: Told, taken: NDArray[np.int64], plans: Plans, *, how: Schedule = USUAL, seed: int = 0
 ) -> Law:
-    """Networks that learn from the rows ``taken``."""
+    """Networks that learn from some rows.
+
+    Parameters
+    ----------
+    told : Told
+        All operators.
+    taken : array of int, shape (M,)
+        Those that may be looked at, as many as a batch at least.
+    plans : Plans
+        What is known of the plans.
+    how : Schedule
+        Of the descent, AdamW (Loshchilov and Hutter, 2019).
+    seed : int
+        Of the first weights and of the order of rows.
+    """
     torch.manual_seed(seed)
     torch.set_float32_matmul_precision("high")
     device = told.seen.device
@@ -155,7 +187,7 @@ def learn(
 
 
 def says(law: Law, told: Told, *, batch: int = 2048) -> Floats:
-    """Logarithm of the seconds that a search's plan takes, the networks' mean, shape (N,)."""
+    """Logarithm of the seconds that the plan kept by a search takes, the networks' mean, (N,)."""
     found = []
     nets, rows = len(law.sharpness), torch.arange(len(told.seen), device=told.seen.device)
     with torch.no_grad():

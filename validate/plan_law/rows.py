@@ -45,7 +45,19 @@ Identity = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """Operators that nobody timed, and the plans (of ``names``, the first none) proposed."""
+    """Operators that nobody timed, and the plans proposed.
+
+    Parameters
+    ----------
+    sizes : array of int, shape (N, 10)
+        As of :class:`~validate.plan_law.table.Operators`.
+    cell : array of int, shape (N,)
+        Likewise.
+    plans : array of int, shape (N, 10)
+        Places in ``names``, in the order proposed.
+    names : tuple of str
+        Of all plans, the first empty for none.
+    """
 
     sizes: Whole
     cell: Whole
@@ -69,7 +81,17 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What there is to learn from: measured operators, all plans, and names."""
+    """What there is to learn from: measured operators, all plans, and names.
+
+    Parameters
+    ----------
+    operators : Operators
+        Of both chips.
+    plans : Plans
+        What is known of the plans, in the order of ``names``.
+    names, kernels, columns : tuple of str
+        Of the plans, of the kernels that ``operators.kernel`` counts, and of the features.
+    """
 
     operators: Operators
     plans: Plans
@@ -79,7 +101,13 @@ class Known:
 
 
 def identity(op: dict[str, Any]) -> Identity:
-    """Sizes and cell of a convolution, its identity in a table or as a record."""
+    """Sizes and cell of a convolution, whether a table spells it or a record.
+
+    Raises
+    ------
+    KeyError, ValueError
+        If it lacks its dtype, or names a pass, layout or dtype that no cell has.
+    """
     depth = int(op.get("d") or op.get("depth") or 0)
     sizes = [int(op.get(name) or 0) for name in SIZES]
     sizes[SIZES.index("d")] = depth
@@ -98,6 +126,11 @@ def read(folder: Path = MEASUREMENTS, extra: Sequence[str] = ()) -> Known:
         Holds a folder for each chip.
     extra : sequence of str
         Further names of plans that are to have a number.
+
+    Raises
+    ------
+    CalibrationError
+        If a table of measurements cannot be trusted.
     """
     listed = {
         identity(json.loads(key)): names[:LONGEST]
