@@ -9,8 +9,6 @@ measured ones among the drawn. Plans that differ in how they cut the sum alone c
 from __future__ import annotations
 
 import argparse
-import csv
-import gzip
 import importlib
 import re
 import sys
@@ -23,6 +21,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.calibrate.taught import SIZES
 from perfmodel.cost.proposed import (
     DTYPES,
     LAYOUTS,
@@ -45,6 +44,8 @@ _DIRECTIONS: Final = 12
 _SAMPLE: Final = 40000
 _KNOB = re.compile(r"_k(\d+)=(-?\d+)")
 Numbers = NDArray[np.float64]
+Identity = tuple[int, ...]
+"""Sizes and cell of an operator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,28 +129,37 @@ def columns_of(sizes: NDArray[np.int64]) -> dict[str, Numbers]:
     }  # fmt: skip
 
 
-def measured() -> set[tuple[int, ...]]:
+def measured() -> set[Identity]:
     """Sizes and cells of all convolutions in tables of measurements."""
-    found: set[tuple[int, ...]] = set()
+    found: set[Identity] = set()
     for chip in MEASUREMENTS.iterdir():
         rows: list[dict[str, str]] = []
         for path in [*chip.glob("conv*.csv"), *chip.glob("again/conv*.csv")]:
             rows += store.read_any(path)
         for path in [*chip.glob("plans/*.csv.gz"), *chip.glob("quick/*.csv.gz")]:
-            with gzip.open(path, "rt", encoding="utf-8", newline="") as lines:
-                rows += [row for row in csv.DictReader(lines) if row["op"].startswith("conv")]
+            rows += [row for row in store.read_any(path) if row["op"].startswith("conv")]
         for op in map(store.op_of, rows):
             if op.get("pass", "fwd") in PASSES and op.get("dtype") in DTYPES:
-                found.add(_identity(op))
+                found.add(identity(op))
     return found
 
 
-def _identity(op: Mapping[str, Any]) -> tuple[int, ...]:
-    names = ("n", "c_in", "c_out", "h", "w", "depth", "kernel", "stride", "padding", "groups")
-    usual = {"stride": 1, "groups": 1}
-    cell = 8 * PASSES.index(op.get("pass", "fwd")) + DTYPES.index(op["dtype"])
-    cell += 4 * LAYOUTS.index(op.get("layout", "nhwc"))
-    return (*(int(op.get(name, usual.get(name, 0))) for name in names), cell)
+def identity(op: Mapping[str, Any]) -> Identity:
+    """Sizes and cell of a convolution, whether a table spells it or a record.
+
+    Raises
+    ------
+    KeyError, ValueError
+        If it lacks its dtype, or names a pass, layout or dtype that no cell has.
+    """
+    depth = int(op.get("d") or op.get("depth") or 0)
+    sizes = [int(op.get(name) or 0) for name in SIZES]
+    sizes[SIZES.index("d")] = depth
+    sizes[SIZES.index("stride")] = max(1, sizes[SIZES.index("stride")])
+    sizes[SIZES.index("groups")] = 1 if depth else max(1, sizes[SIZES.index("groups")])
+    cell = PASSES.index(op.get("pass") or PASSES[0]) * len(LAYOUTS) * len(DTYPES)
+    cell += LAYOUTS.index(op.get("layout") or LAYOUTS[0]) * len(DTYPES)
+    return (*sizes, cell + DTYPES.index(op["dtype"]))
 
 
 def known(drawn: Drawn) -> NDArray[np.bool_]:

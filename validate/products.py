@@ -9,8 +9,6 @@ measured ones. The lists are those of :mod:`validate.bench.chosen`.
 from __future__ import annotations
 
 import argparse
-import csv
-import gzip
 import importlib
 import re
 import sys
@@ -109,11 +107,8 @@ def measured() -> set[str]:
     found: set[str] = set()
     for chip in MEASUREMENTS.iterdir():
         tables = [*chip.glob("*gemm*.csv"), *chip.glob("again/*gemm*.csv")]
-        for path in tables:
+        for path in [*tables, *chip.glob("quick/*.csv.gz")]:
             found |= {ops.key(store.op_of(row)) for row in store.read_any(path)}
-        for path in chip.glob("quick/*.csv.gz"):
-            with gzip.open(path, "rt", encoding="utf-8", newline="") as lines:
-                found |= {ops.key(store.op_of(row)) for row in csv.DictReader(lines)}
         for path in chip.glob("kernels/*.csv.gz"):
             found |= {ops.key(op) for op, _ in read_names(path)}
     return found

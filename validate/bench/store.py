@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
 import io
 import json
@@ -91,8 +92,9 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 def read_any(path: Path) -> list[dict[str, str]]:
-    """Rows of any CSV of operators, such as the tables that `unpack` writes."""
-    with path.open(encoding="utf-8", newline="") as handle:
+    """Rows of any CSV of operators, packed or not, such as the tables that `unpack` writes."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8", newline="") as handle:
         return [row for row in csv.DictReader(handle) if row.get("op")]
 
 

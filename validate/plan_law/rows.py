@@ -14,21 +14,22 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from perfmodel.calibrate.coefficients import log_mechanism
 from perfmodel.calibrate.measurements import fold_of, load_measurements
 from perfmodel.calibrate.samples import FOLDS
-from perfmodel.calibrate.taught import SIZES, blocks_of, marks_of_sizes
+from perfmodel.calibrate.taught import blocks_of, marks_of_sizes
 from perfmodel.cost.efficiency import load_coefficients
 from perfmodel.cost.features import features
 from perfmodel.cost.mechanism import mechanism
-from perfmodel.cost.proposed import DTYPES, LAYOUTS, PASSES
+from perfmodel.cost.proposed import PASSES
 from perfmodel.hardware import load_accelerator
 from validate import kept_plans
 from validate.bench import ops, plan_rows, proposals, search_log
+from validate.convolutions import Identity, identity
 from validate.plan_law.table import LONGEST, Floats, Operators, Plans, Whole
 
 MEASUREMENTS: Final = Path(__file__).parents[1] / "measurements"
@@ -39,8 +40,6 @@ DRAWN: Final = MEASUREMENTS / _ASKED / "search" / "drawn-plans.npz"
 _OFTEN: Final = 40  # uses of a word of plans that is told apart
 _SURE: Final = 0.6  # share of the kernels of a plan that have its tile
 _SMALLEST_TILE: Final = 16
-Identity = tuple[int, ...]
-"""Sizes and cell of an operator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,23 +97,6 @@ class Known:
     names: tuple[str, ...]
     kernels: tuple[str, ...]
     columns: tuple[str, ...]
-
-
-def identity(op: dict[str, Any]) -> Identity:
-    """Sizes and cell of a convolution, whether a table spells it or a record.
-
-    Raises
-    ------
-    KeyError, ValueError
-        If it lacks its dtype, or names a pass, layout or dtype that no cell has.
-    """
-    depth = int(op.get("d") or op.get("depth") or 0)
-    sizes = [int(op.get(name) or 0) for name in SIZES]
-    sizes[SIZES.index("d")] = depth
-    sizes[SIZES.index("groups")] = 1 if depth else max(1, sizes[SIZES.index("groups")])
-    cell = PASSES.index(op.get("pass") or PASSES[0]) * len(LAYOUTS) * len(DTYPES)
-    cell += LAYOUTS.index(op.get("layout") or LAYOUTS[0]) * len(DTYPES)
-    return (*sizes, cell + DTYPES.index(op["dtype"]))
 
 
 def read(folder: Path = MEASUREMENTS, extra: Sequence[str] = ()) -> Known:
