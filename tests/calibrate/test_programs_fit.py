@@ -15,7 +15,7 @@ from perfmodel.calibrate.programs import (
     write_program_file,
 )
 from perfmodel.calibrate.programs.joined import join
-from perfmodel.calibrate.programs.least import moved
+from perfmodel.calibrate.programs.least import fit_values, moved
 from perfmodel.calibrate.programs.rows import read_kernel_rows, read_model_rows
 from perfmodel.cost.efficiency import efficiency_folder
 from perfmodel.cost.program.coefficients import load_program_coefficients
@@ -94,6 +94,25 @@ def test_a_fit_finds_what_made_the_steps(cases):
     assert fitted["stream_gap"] == pytest.approx(TRUTH["stream_gap"], rel=0.35)
     assert "scalars.cache_share" in moved(START, fitted)
     assert set(fitted.interval) == {"eager", "graph"}
+
+
+def test_slopes_of_all_coefficients_at_once_are_those_one_by_one():
+    rng = np.random.default_rng(5)
+    counts = rng.uniform(1.0, 9.0, (40, 3))
+    names = ("gemm", "pointwise", "view")
+
+    def many(sets):
+        return counts @ np.array([[c.host[name] for name in names] for c in sets]).T
+
+    target = many([TRUTH])[:, 0]
+    fits = [
+        fit_values(lambda c: many([c])[:, 0], target, START, np.linspace(0.5, 1.0, 40), host=names,
+                   many=given)
+        for given in (None, many)
+    ]  # fmt: skip
+    for name in names:
+        assert fits[1].host[name] == pytest.approx(TRUTH.host[name], rel=0.1)
+        assert fits[1].host[name] == pytest.approx(fits[0].host[name], rel=1e-3)
 
 
 def probed(number, rng, truth):

@@ -21,24 +21,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.calibrate.programs.host import fit_host
+from perfmodel.calibrate.programs.interval import fit_interval, hosted_cases
 from perfmodel.calibrate.programs.joined import join
 from perfmodel.calibrate.programs.least import LIMITS, fit_values
 from perfmodel.calibrate.programs.measured import Measured
-from perfmodel.calibrate.programs.paces import assumed_paces, behind_pace, row_pace
+from perfmodel.calibrate.programs.paces import assumed_paces
 from perfmodel.cost.parts import Floats
 from perfmodel.cost.program.coefficients import ProgramCoefficients
 from perfmodel.cost.program.price_kernels import LIBRARY
-from perfmodel.cost.program.step import step
 
 SMALLEST_SHARE: Final = 0.003
 """Profiled words below this share of a step say nothing."""
 FEWEST_GAPS: Final = 3
 DEVICE_BOUND: Final = 0.8
 """A step that the host issues in this share of its time is the device's."""
-FOLDS: Final = 4
-"""Parts of the models, each predicted by a fit of the others."""
-FEWEST_ROWS: Final = 6
-"""Rows that tell the width of an interval."""
 
 
 def fit_programs(
@@ -63,7 +59,7 @@ def fit_programs(
         those of `cases`.
     """
     kernels = fit_device(cases, start)
-    found = fit_host(_hosted(cases), kernels)
+    found = fit_host(hosted_cases(cases), kernels)
     paces = assumed_paces([one.row for one in hosts], found)
     found = replace(found, scalars=dict(found.scalars) | paces)
     found = fit_gap([one for one in cases if one.prepared.mode != "graph"], found)
@@ -159,57 +155,6 @@ def fit_gap(cases: Sequence[Measured], start: ProgramCoefficients) -> ProgramCoe
     low, high = LIMITS["stream_gap"]
     gap = float(np.clip(np.median(found) - start["kernel_gap"], low, high))
     return replace(start, scalars=dict(start.scalars) | {"stream_gap": gap})
-
-
-def fit_interval(
-    cases: Sequence[Measured], c: ProgramCoefficients, kernels: ProgramCoefficients
-) -> dict[str, float]:
-    """Half-width that holds 90 % of the rows of each mode, in the logarithm of time.
-
-    At the pace of the host, where rows of the mode have a probe: what an unknown pace adds is the
-    spread of paces. Steps with a host in them are predicted by coefficients whose host's part was
-    fitted, from `kernels` on, without their model; of replayed steps, which have no such part, the
-    quantile is taken at 95 % in exchange for a fit that has seen them.
-    """
-    others = _without(cases, kernels)
-    apart: dict[str, list[tuple[bool, float]]] = {}
-    for one in cases:
-        if one.row.superseded:
-            continue
-        other = others.get(one.row.model, c)
-        scalars = dict(other.scalars) | {"stream_gap": c["stream_gap"]}
-        blind = replace(other, device=c.device, scalars=scalars)
-        pace, behind = row_pace(one.row, blind), behind_pace(one.row, blind)
-        done = step(one.prepared, blind, pace=pace, behind=behind, profiler=one.row.after_profiler)
-        ratio = abs(float(np.log(done.seconds / one.row.step_s)))
-        mode = one.prepared.mode
-        apart.setdefault(mode, []).append((mode == "graph" or pace is not None, ratio))
-    widths = {}
-    for mode, rows in apart.items():
-        probed = [ratio for known, ratio in rows if known]
-        chosen = probed if len(probed) >= FEWEST_ROWS else [ratio for _, ratio in rows]
-        if len(chosen) >= FEWEST_ROWS:
-            widths[mode] = float(np.quantile(chosen, 0.95 if mode == "graph" else 0.9))
-    return widths
-
-
-def _without(
-    cases: Sequence[Measured], kernels: ProgramCoefficients
-) -> dict[str, ProgramCoefficients]:
-    """For each model, coefficients whose host's part was fitted without it and its fold."""
-    hosted = _hosted(cases)
-    models = sorted({one.row.model for one in hosted})
-    found: dict[str, ProgramCoefficients] = {}
-    for fold in range(FOLDS):
-        mine = set(models[fold::FOLDS])
-        fitted = fit_host([one for one in hosted if one.row.model not in mine], kernels)
-        found |= dict.fromkeys(mine, fitted)
-    return found
-
-
-def _hosted(cases: Sequence[Measured]) -> list[Measured]:
-    """Steps that tell what a host takes: not replayed, and not held up by page faults."""
-    return [one for one in cases if one.prepared.mode != "graph" and not one.row.faulted]
 
 
 def _common_classes(cases: Sequence[Measured]) -> set[tuple[str, ...]]:

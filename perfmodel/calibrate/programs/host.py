@@ -277,21 +277,34 @@ def _predictor(
     sums: Sequence[_HostSum], runs: Sequence[NDArray[np.intp]]
 ) -> Callable[[ProgramCoefficients], Floats]:
     """Coefficients -> host seconds of rows; those of ``runs`` are scaled to their median."""
+    many = _predictors(sums, runs)
+    return lambda c: many([c])[:, 0]
+
+
+def _predictors(
+    sums: Sequence[_HostSum], runs: Sequence[NDArray[np.intp]]
+) -> Callable[[Sequence[ProgramCoefficients]], Floats]:
+    """The same for many sets of coefficients at once, shape (rows, sets) [s]."""
     counts, behind = (np.array([getattr(one, n) for one in sums]) for n in ("counts", "behind"))
     target, single = (np.array([getattr(one, n) for one in sums]) for n in ("seconds", "single"))
     pace, own_pace, whole = (
-        np.array(values)
+        np.array(values)[:, None]
         for values in ([one.pace or 1.0 for one in sums], [one.behind_pace for one in sums],
                        [one.whole for one in sums])
     )  # fmt: skip
 
-    def predicted(c: ProgramCoefficients) -> Floats:
-        own = pace * (whole * c["step_host"] + single * c["first_step"])
-        thread = np.where(own_pace > 0.0, own_pace, pace ** c["backward_pace"])
-        costs = column_seconds(c)
-        found = own + pace * (counts @ costs) + thread * (behind @ costs)
+    def predicted(sets: Sequence[ProgramCoefficients]) -> Floats:
+        costs = np.array([column_seconds(c) for c in sets]).T
+        step, first, power = (
+            np.array([c[name] for c in sets])
+            for name in ("step_host", "first_step", "backward_pace")
+        )
+        thread = np.where(own_pace > 0.0, own_pace, pace**power)
+        found = pace * (whole * step + single[:, None] * first + counts @ costs)
+        found += thread * (behind @ costs)
         for places in runs:
-            found[places] *= np.exp(np.median(np.log(target[places] / found[places])))
+            apart = np.log(target[places])[:, None] - np.log(found[places])
+            found[places] *= np.exp(np.median(apart, axis=0))
         return np.asarray(found)
 
     return predicted
@@ -308,8 +321,9 @@ def _fit_values(
     known = np.array([one.pace is not None for one in sums])
     # Where nobody probed, the machine is its own reference.
     runs = _places([one.run for one in sums], ~known) if known.any() else []
+    many = _predictors(sums, runs)
     return fit_values(
-        _predictor(sums, runs),
+        lambda c: many([c])[:, 0],
         np.array([one.seconds for one in sums]),
         start,
         np.array([one.weight for one in sums]) * np.where(known, 1.0, UNPROBED_WEIGHT),
@@ -318,6 +332,7 @@ def _fit_values(
         loss=loss,
         scalars=scalars,
         host=kinds,
+        many=many,
     )
 
 

@@ -20,6 +20,8 @@ from perfmodel.cost.program.coefficients import ProgramCoefficients
 PULL: Final = 0.05
 """Cost of moving a coefficient by a factor of e, in rows that are wrong by 100 %; of a pace:"""
 PACE_PULL: Final = 0.15
+_STEP: Final = 1e-3
+"""Of a logarithm, for slopes."""
 _FLOOR_START: Final = 1e-7
 _FLOOR_LIMITS: Final = (1e-9, 8e-6)
 LIMITS: Final = {
@@ -110,6 +112,7 @@ def fit_values(
     host: Sequence[str] = (),
     pace: Sequence[str] = (),
     floor: Sequence[str] = (),
+    many: Callable[[Sequence[ProgramCoefficients]], Floats] | None = None,
 ) -> ProgramCoefficients:
     """The named coefficients moved so that predictions come closest to targets, (n,) of each.
 
@@ -129,6 +132,9 @@ def fit_values(
         ``"soft_l1"``; ``"cauchy"`` where some rows are wrong for reasons of their own.
     scalars, host, pace, floor : sequence of str
         Names of the free ones.
+    many : callable, optional
+        Sets of coefficients -> predictions, shape (n, sets), where that takes far less than one set
+        after another: slopes come from one call of it [s].
     """
     free = Free(start, scalars, host, pace, floor, (pull, host_pull))
     goal = np.log(target)
@@ -137,9 +143,16 @@ def fit_values(
         apart = weight * (np.log(predicted(free.coefficients(theta))) - goal)
         return np.append(apart, free.pull * (theta - free.first))
 
+    def slopes(theta: Floats) -> NDArray[np.float64]:
+        sets = [free.coefficients(theta + step) for step in (0.0, *(_STEP * np.eye(theta.size)))]
+        seen = np.log(many(sets)) if many is not None else np.zeros((goal.size, len(sets)))
+        moved = (weight * (seen[:, 1:] - seen[:, :1]).T).T / _STEP
+        return np.vstack([moved, np.diag(free.pull)])
+
     found = least_squares(
         distance,
         free.first,
+        jac="2-point" if many is None else slopes,
         bounds=(free.low, free.high),
         loss=loss,
         f_scale=0.05,

@@ -117,9 +117,9 @@ class ModelRow:
     woven : Woven or None
         Another stream, which the host held up too, with blocks of the probe between its steps;
         `step_s` is then the middle of both.
-    faulted : bool
+    faulted : bool or None
         Whether each step faulted in many pages anew, which takes time that no fit should see as
-        that of calls.
+        that of calls; None where nobody counted.
     """
 
     case: str
@@ -152,7 +152,7 @@ class ModelRow:
     backward_block_s: float | None = None
     stream_backward_block_s: float | None = None
     woven: Woven | None = None
-    faulted: bool = False
+    faulted: bool | None = None
 
     @property
     def recorded(self) -> str:
@@ -338,7 +338,9 @@ def _row(record: dict[str, Any], run: str, attached: bool) -> ModelRow:
         backward_block_s=seconds("backward_probe_block_us"),
         stream_backward_block_s=_around(record, "pieces_backward_us"),
         woven=woven,
-        faulted=float(record.get("faults") or 0.0) * FAULT_S > FAULTED * step,
+        faulted=float(record["faults"]) * FAULT_S > FAULTED * step
+        if record.get("faults")
+        else None,
     )
 
 
