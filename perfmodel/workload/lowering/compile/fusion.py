@@ -216,7 +216,8 @@ def _can_fuse(
         chain = all(any(buffers[at].value.name == JOIN for at in g.members) for g in (one, two))
         apart = not (merged and not one.mixed) and _other_axes(one, two, buffers)
         return False if _reads_fit(one, two, buffers) and not (chain or apart) else None
-    if _shared(one, two) < SMALLEST_GAIN or abs(two.order - one.last) > DISTANT:
+    distance = max(abs(one.order - two.last), abs(two.order - one.last))
+    if _shared(one, two) < SMALLEST_GAIN or distance > DISTANT:
         return None
     return False
 
