@@ -40,11 +40,17 @@ def fusible(value: Value) -> bool:
     return takes(value) and value.name not in JOINS
 
 
+def is_view(value: Value) -> bool:
+    """Whether a step only shows what another one holds."""
+    return value.kind == "view"
+
+
 def takes(value: Value) -> bool:
     """Whether what a step reads may be computed in its loop."""
     pools = value.window and "pool" in value.name
     mine = is_bias(value) or value.name in (PAD, *UNLISTED)
-    return value.kind in ("map", "reduce") and not (mine or pools or value.scatter)
+    plain = value.kind in ("map", "reduce", "view")
+    return plain and not (mine or pools or value.scatter)
 
 
 def is_bias(value: Value) -> bool:
@@ -77,21 +83,21 @@ def kept(
     """
     users: dict[int, list[int]] = {number: [] for number in forward}
     late: dict[int, list[int]] = {number: [] for number in forward}
+    direct: dict[int, list[int]] = {number: [] for number in forward}
+    own = forward if required is None else required
     for number in sorted(forward | backward):
         value = graph.values[number]
-        if value.kind == "view":
-            continue
         for operand in (*value.inputs, *value.beside):
             base = base_of(graph, operand).number
-            if base in users:
+            if value.kind != "view" and base in users:
                 (users if number in forward else late)[base].append(number)
-    real = [n for n in sorted(forward) if graph.values[n].kind != "view"]
-    own = forward if required is None else required
+            if operand in direct and number in own:
+                direct[operand].append(number)
+    real = [n for n in sorted(forward) if not is_view(graph.values[n])]
     distance = _distances(real, users, late, own)
     uses = {n: [*late[n], *(user for user in users[n] if user not in own)] for n in real}
     banned = {n for n in real if n in own and _banned(graph, n, uses[n])}
-    early = [n for n in real if n in own]
-    banned |= _far_uses(graph, early, {n: [u for u in users[n] if u in own] for n in early})
+    banned |= _far_uses(graph, [n for n in sorted(forward) if n in own], direct)
     return _cut(graph, real, users, late, distance, banned)
 
 
@@ -117,7 +123,7 @@ def _banned(graph: Graph, number: int, late: list[int]) -> bool:
         return True
     if any(not takes(graph.values[user]) for user in late):
         return True
-    read = sum(base_of(graph, operand).bytes for operand in set(value.inputs))
+    read = sum(graph.values[operand].bytes for operand in set(value.inputs))
     return value.bytes * 4 < read
 
 
@@ -133,7 +139,7 @@ def _far_uses(graph: Graph, real: list[int], users: dict[int, list[int]]) -> set
         barrier = _first_barrier(graph, mine, users, place, last)
         for user in mine:
             both = fusible(graph.values[number]) and takes(graph.values[user])
-            if place[user] > barrier and both:
+            if place[user] > barrier and both and not is_view(graph.values[user]):
                 found.add(user)
     return found
 
