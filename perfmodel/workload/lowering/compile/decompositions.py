@@ -167,8 +167,9 @@ def group_norm_backward(graph: Graph, site: Site, args: Sequence[int]) -> Values
     third = graph.map("fold", (second, grouped[1], mean, rstd), each[:2], wide, 5)
     spread = [_spread(graph, stat, lead) for stat in (rstd, second, third)]
     scale = [graph.view(one, (1, *lead[1:])) for one in weight]
-    out = graph.map("group_norm_backward", (grad, x, *spread, *scale), value.shape,
-                    site.outputs[0].dtype, 5)  # fmt: skip
+    terms = graph.map("group_norm_backward", (grad, x, *spread[:2], *scale), value.shape, wide, 4)
+    whole = graph.map("of groups", (terms, spread[2]), value.shape, wide, 1)
+    out = _as(graph, whole, site.outputs[0].dtype)
     stats = [graph.view(stat, (*each[:2], 1)) for stat in (mean, rstd)]
     rows = [graph.view(total, each) for total in sums]
     centred = graph.map("centred", (*rows, *stats), each, wide, 3)

@@ -335,7 +335,9 @@ def _group(
     reads = loads(members, made)
     fused = members[0].fusable
     if fused:  # in whatever orders a loop reads a buffer, it is in a cache after the first time
-        reads = {n: min(size, graph.values[n].bytes) if n >= 0 else size for n, size in reads.items()}
+        reads = {
+            n: min(size, graph.values[n].bytes) if n >= 0 else size for n, size in reads.items()
+        }
     traffic_in = tuple((storage_of(out, graph, n), size) for n, size in reads.items())
     traffic_out: dict[int, int] = {}
     for buffer in stored:

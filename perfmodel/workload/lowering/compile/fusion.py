@@ -19,6 +19,7 @@ from perfmodel.workload.lowering.compile.buffers import (
     loop_sizes,
     written_at,
 )
+from perfmodel.workload.lowering.compile.limits import BY_GROUP
 from perfmodel.workload.lowering.compile.places import samples
 from perfmodel.workload.lowering.compile.precedence import Above, dependences
 from perfmodel.workload.lowering.compile.scatter import JOIN
@@ -366,12 +367,14 @@ def _other_loops(one: Buffer, two: Buffer) -> bool:
 
 
 def _grouped_apart(one: Buffer, two: Buffer) -> bool:
-    """Whether sums of groups of channels and a map of the image do not go together.
+    """Whether sums or maps of groups of channels and a map of the image do not go together.
 
     The map finds the sum of a channel's group by a division, which is no write of the sum's own
     loop; one in front that reads a value a channel keeps loops apart that the sum has in one. Where
     channels lie last the map's loop goes another way as well.
     """
+    if one.value.name in BY_GROUP:
+        return two.value.name not in BY_GROUP
     summed, image = (one, two) if one.reduced > 1 else (two, one)
     if summed.reduced == 1 or image.numel != summed.numel * summed.reduced:
         return False

@@ -16,10 +16,13 @@ TWICE: Final = frozenset(
 COUNTED: Final = MappingProxyType(
     {
         "batch_norm": 24, "cat": 6, "sin": 4, "cos": 4, "roll": 18, "constant_pad_nd": 10,
-        "norm": 9, "rstd": 7, "upsample_nearest2d": 8,
+        "group_norm_backward": 14, "of groups": 6, "norm": 9, "rstd": 7, "upsample_nearest2d": 8,
     }
 )  # fmt: skip
 """Steps that are expressions of many operations, loads and constants and casts counted."""
+
+BY_GROUP: Final = frozenset(["group_norm_backward", "of groups"])
+"""Steps of images whose channels are two axes, groups and what is in one; they are never merged."""
 
 ANGLES: Final = frozenset(["sin", "cos"])
 """Steps that take long, and that rotary embeddings compute for every head."""
