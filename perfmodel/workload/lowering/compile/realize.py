@@ -190,6 +190,8 @@ class Realizer:
             elif number in self.real or not current.lazy or number not in self.local:
                 read.add(number)
             else:
+                if current.name == "rstd":  # means and variances are two buffers
+                    read |= {-1 - operand for operand in current.inputs}
                 work += limits.COUNTED.get(current.name, max(1, min(current.operations, 12)))
                 taps += current.operations // 2 - 1 if current.name in limits.WINDOWS else 0
                 stack += current.inputs

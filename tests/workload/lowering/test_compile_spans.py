@@ -1,0 +1,118 @@
+"""What a generated kernel loads once, how far it reaches, and what the backward pass finds."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from perfmodel.workload.lowering import lower
+from perfmodel.workload.lowering.compile.graph import Graph, sliced
+from perfmodel.workload.lowering.compile.partition import kept
+from perfmodel.workload.lowering.compile.realize import Realizer
+from perfmodel.workload.stack import load_stack
+
+_spec = importlib.util.spec_from_file_location("recipes", Path(__file__).with_name("recipes.py"))
+recipes = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(recipes)
+COMPILED = load_stack("torch-compile")
+
+
+def generated(tensors, nodes, outputs):
+    found = lower(recipes.program(tensors, nodes, outputs), COMPILED).kernels
+    return [kernel for kernel in found if kernel.host == "triton"]
+
+
+def test_a_buffer_that_is_read_in_two_orders_is_loaded_once():
+    """Statistics of a batch norm go through its operand channel by channel, its map in order."""
+    shape, few = (2, 512, 16, 16), ((512,), "bf16", "parameter")
+    tensors = {"x": (shape, "bf16", "input"), "w": few, "b": few, "y": (shape,),
+               "s": ((512,), "fp32"), "r": ((512,), "fp32")}  # fmt: skip
+    nodes = [("native_batch_norm", "xwb", "ysr", {"training": True, "momentum": 0.1, "eps": 1e-5})]
+    (kernel,) = generated(tensors, nodes, ["y"])
+    assert kernel.name.startswith("moments")
+    image = 2 * 2 * 512 * 256
+    assert image <= kernel.bytes_read < 1.1 * image
+
+
+@pytest.mark.parametrize(("layers", "kernels"), [(16, 1), (40, 2), (80, 3)])
+def test_neighbours_are_fused_no_farther_than_64_steps(layers, kernels):
+    """Each layer's product is scaled by one table; what lies far apart keeps kernels of its own."""
+    tensors = {"t": ((64, 64), "bf16", "input")}
+    nodes = []
+    for layer in range(layers):
+        x, w, h, y = (f"{name}{layer}" for name in "xwhy")
+        tensors |= {x: ((64, 64), "bf16", "input"), w: ((64, 64), "bf16", "parameter"),
+                    h: ((64, 64),), y: ((64, 64),)}  # fmt: skip
+        nodes += [("mm", [x, w], [h]), ("mul", [h, "t"], [y])]
+    found = generated(tensors, nodes, [f"y{layer}" for layer in range(layers)])
+    assert len(found) == kernels
+    assert max(len(kernel.nodes) for kernel in found) <= 33
+
+
+def modulated():
+    """A product's parts: one plus 1 scales now, one is asked for by the backward pass."""
+    graph = Graph()
+    x = graph.add("source", (), (64, 4096), "fp32", "x", storage=0)
+    wide = graph.add("extern", (x,), (64, 4096), "fp32", "mm", heavy=True)
+    scale, gate = (
+        graph.view(wide, (64, 512), sliced((64, 4096), 1, start, 1, 512)) for start in (0, 512)
+    )
+    up = graph.map("add", (scale,), (64, 512), "fp32", 1)
+    other = graph.add("extern", (x,), (64, 512), "fp32", "mm", heavy=True)
+    out = graph.map("mul", (other, up), (64, 512), "fp32", 1)
+    last = graph.add("extern", (out,), (64, 512), "fp32", "mm", heavy=True)
+    late = graph.map("mul", (last, gate), (64, 512), "fp32", 1)
+    forward = {x, wide, scale, gate, up, other, out, last, late}
+    graph.backward = True
+    grads = {graph.map("sub", (last, part), (64, 512), "fp32", 1) for part in (up, gate)}
+    return graph, forward, grads, (wide, up)
+
+
+def test_a_step_on_a_part_of_what_is_kept_is_computed_again():
+    """It is no strong reduction of the whole, and its siblings' uses are not its own."""
+    graph, forward, grads, (wide, up) = modulated()
+    found = kept(graph, forward, grads)
+    assert wide in found
+    assert up not in found
+
+
+def test_the_gradient_of_a_group_norm_is_two_kernels_behind_an_activation():
+    """Its terms of groups and channels are stored in fp32; what reads them goes by the image."""
+    shape, few = (2, 64, 32, 32), (2, 8)
+    phase = {name: (shape,) for name in ("n", "s", "ds", "dn", "dx", "z")}
+    tensors = {
+        "x": (shape, "bf16", "input"), "w": ((64,), "bf16", "parameter"),
+        "b": ((64,), "bf16", "parameter"), "g": (shape, "bf16", "input"),
+        "m": (few, "bf16"), "r": (few, "bf16"), **phase,
+        "dw": ((64,), "bf16", "gradient"), "db": ((64,), "bf16", "gradient"),
+    }  # fmt: skip
+    norm = {"N": 2, "C": 64, "HxW": 1024, "group": 8, "eps": 1e-5}
+    nodes = [
+        ("native_group_norm", "xwb", "nmr", norm),
+        ("silu", "n", "s"),
+        ("silu_backward", "gn", ["dn"], {}, "backward"),
+        ("native_group_norm_backward", ["dn", *"xmrw"], ["dx", "dw", "db"], norm, "backward"),
+        ("relu", ["dx"], ["z"], {}, "backward"),
+    ]
+    found = generated(tensors, nodes, ["s", "z", "dw", "db"])
+    names = [kernel.name.split("+") for kernel in found if kernel.phase == "backward"]
+    terms = [name for name in names if "group_norm_backward" in name]
+    assert terms and all("relu" not in name for name in terms)
+    assert any("relu" in name for name in names)
+
+
+def test_means_and_variances_are_two_buffers():
+    """A norm of a sum of three is read twice; with its mean and variance it reads five buffers."""
+    graph = Graph()
+    shape, sources = (4096, 1024), []
+    for place in range(3):
+        sources.append(graph.add("source", (), shape, "bf16", f"x{place}", storage=place))
+    total = graph.map("add", sources, shape, "fp32", 2)
+    moments = graph.reduce("moments", total, (1,), "fp32", keepdim=True, operations=4)
+    rstd = graph.map("rstd", (moments,), (4096, 1), "fp32", 4)
+    hat = graph.map("normalized", (total, moments, rstd), shape, "fp32", 2)
+    outs = [graph.map(name, (hat,), shape, "bf16", 1) for name in ("mul", "exp")]
+    realizer = Realizer(graph, range(len(graph.values)), outs)
+    assert hat in {buffer.value.number for buffer in realizer.buffers()}
