@@ -66,12 +66,12 @@ def calibrated(tmp_path_factory):
     return out, calibrate(fill(place / "measurements"), "h100-sxm5-80gb", out=out)
 
 
-def fill(where, norms=30):
-    """Write the synthetic tables into a new folder: 50 products and some norms."""
+def fill(where, norms=30, products=50):
+    """Write the synthetic tables into a new folder: products and norms."""
     rng = np.random.default_rng(0)
     where.mkdir()
     gemms, rows_of = {}, {}
-    while len(gemms) < 50:
+    while len(gemms) < products:
         m, n, k = (8 * int(v) for v in np.exp(rng.uniform(np.log(2), np.log(1024), 3)))
         gemms[m, n, k] = {"op": "gemm", "dtype": "bf16", "m": m, "n": n, "k": k}
     while len(rows_of) < norms:

@@ -356,13 +356,18 @@ def test_operators_of_the_chip_that_is_judged_can_be_left_out(tmp_path, records,
         assert left.says[1:] == pytest.approx(one.says[1:, [SIBLING]])
 
 
+@pytest.fixture(scope="module")
+def judges():
+    """Marks of all convolutions, and of others, that are measured to judge."""
+    draws = sorted({path.parent for path in Path("validate/held_out").glob("*/*/conv*.csv")})
+    return marks_of([row for draw in draws for row in load_measurements(draw, draw.name).rows])
+
+
 @pytest.mark.parametrize("path", sorted(MEASUREMENTS.glob("*/plans/taught.npz")), ids=str)
-def test_no_operator_that_judges_is_taught(path):
+def test_no_operator_that_judges_is_taught(path, judges):
     folder = path.parents[1]
     chip = load_accelerator(folder.name)
     marks = np.concatenate([one.marks for one in load_taught(folder, chip).values()])
     assert np.unique(marks).size == marks.size
-    draws = sorted({path.parent for path in Path("validate/held_out").glob("*/*/conv*.csv")})
-    judges = [row for draw in draws for row in load_measurements(draw, draw.name).rows]
-    assert judges
-    assert not np.isin(marks_of(judges), marks).any()
+    assert judges.size
+    assert not np.isin(judges, marks).any()
