@@ -201,7 +201,7 @@ def most(leaf: NDArray[Any], labels: NDArray[Any], leaves: int, kinds: int) -> N
 def flat(tree: Any) -> tuple[dict[str, Any], NDArray[np.int64]]:
     """``asked``, ``limits``, ``below`` and ``depth`` of a tree that scikit-learn grew, and places.
 
-    Those are the arrays that :func:`perfmodel.cost.choice.leaf_of` walks, with children side by
+    Those are the arrays that :func:`perfmodel.cost.walk.leaf_of` walks, with children side by
     side, so that the larger's place is one behind the smaller's; places, shape (P,), are where
     scikit-learn's nodes stand then.
     """

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from perfmodel.cost.answers import UNITS, Arrays, answers_of
 from perfmodel.cost.choice_rank import ranks, shown
 from perfmodel.cost.parts import Floats
+from perfmodel.cost.walk import leaf_of
 
 FILE: Final = "products/cublas13-hopper.npz"
 CLASSES: Final = {"bf16": "half", "fp16": "half", "tf32": "tf32", "fp32": "fp32"}
@@ -51,7 +52,6 @@ step, stages, blocks along and across that work together, warp groups that share
 second kernel adds parts up, and a mark of its instruction."""
 
 
-_LEVELS: Final = 4
 _OF_ALL: Final = ("maker", "stages", "reduced", "variant", "k_parts")
 NAMES: Final = tuple(
     f"chosen_{name}"
@@ -94,28 +94,6 @@ class Rule:
     def __call__(self, columns: NDArray[np.float32]) -> NDArray[np.int32]:
         """Leaf of every row of ``columns`` (N, F), shape (N,)."""
         return leaf_of(columns, self.asked, self.limits, self.below, self.depth)
-
-
-def leaf_of(
-    columns: NDArray[np.float32],
-    asked: NDArray[np.int16],
-    limits: NDArray[np.float32],
-    below: NDArray[np.int32],
-    depth: int,
-) -> NDArray[np.int32]:
-    """Leaf of a tree for every row of ``columns`` (N, F), shape (N,)."""
-    values, width = np.ascontiguousarray(columns).reshape(-1), columns.shape[1]
-    found, place = (np.zeros(len(columns), dtype=np.int32) for _ in range(2))
-    each, first = np.arange(len(columns)), np.arange(len(columns)) * width
-    for level in range(depth):
-        above = values.take(first + asked.take(place)) > limits.take(place)
-        place = below.take(place) + above
-        if level % _LEVELS == _LEVELS - 1:  # few rows go to the deepest leaves
-            on = np.flatnonzero(below.take(place) != place)
-            found[each] = place
-            each, first, place = each.take(on), first.take(on), place.take(on)
-    found[each] = place
-    return found
 
 
 def asked_columns(
@@ -192,13 +170,11 @@ def chosen(
     they are ``odd``: kernels of rows that start anywhere are few, and trees know them better.
     """
     if CLASSES[dtype] == "half" and not odd:
-        layout, newer = layout_of(trans, batch), float(chip > _NEWER)
+        layout, newer, fp16 = layout_of(trans, batch), float(chip > _NEWER), float(dtype == "fp16")
         held = ranks()
-        columns = shown(m, n, k, batch, layout, newer, float(dtype == "fp16"))
-        best, logs = held(columns, m, n, batch)
+        best = held(shown(m, n, k, batch, layout, newer, fp16), m, n, batch)
         kernels = held.held["kernels"][best].astype(np.float64)
-        split = (kernels[:, 0] > 0.0) | (kernels[:, 9] > 0.0)
-        return kernels, np.where(split, np.maximum(1.0, np.rint(2.0**logs)), 1.0)
+        return kernels, held.parts(best, (m, n, k, batch), layout, newer, fp16)
     rule = rules()[CLASSES[dtype]]
     leaf = rule(asked_columns(m, n, k, batch, layout_of(trans, batch), chip, dtype))
     parts = np.maximum(1.0, np.rint(2.0 ** rule.parts[leaf].astype(np.float64)))

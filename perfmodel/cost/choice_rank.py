@@ -11,8 +11,9 @@ trees of sizes follow badly. Here each of them has a score
 
 for a tile of :math:`a_i = r_i s_i` on :math:`U` units, with a network of two layers that gives
 :math:`N` and :math:`u` from sizes, evenness, layout, chip and dtype :math:`x`; the best score wins.
-Kernels without tiles have :math:`N` alone. Taught by ``validate/bench/product_ranks.py`` with
-answers to drawn products.
+Kernels without tiles have :math:`N` alone. The parts that ``k`` is cut into fill the units a whole
+number of times, which a decision tree follows that knows the tiles: it is right for nine of ten
+products that are cut. Taught by ``validate/bench/product_ranks.py`` with answers to drawn products.
 
 References
 ----------
@@ -25,23 +26,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.cost.answers import UNITS, Arrays, answers_of
 from perfmodel.cost.parts import Floats
+from perfmodel.cost.walk import Tree
 
 Singles = NDArray[np.float32]
 FILE: Final = "products/cublas13-hopper-half.npz"
 TILES: Final = ((64, 8), (64, 32), (192, 192), (256, 128), (128, 64), (128, 128), (320, 128),
                 (64, 64))  # fmt: skip
 """Whose waves the network is shown."""
+DEPTH: Final = 30
+"""Questions about parts at most."""
 _CHUNK: Final = 256
 ARRAYS: Final = (
     "mean", "scale", "first", "first_bias", "second", "second_bias", "last", "last_bias",
-    "shared", "shared_bias", "own", "parts", "parts_bias", "parts_slope", "parts_base", "kernels",
+    "shared", "shared_bias", "own", "kernels", "cut", "asked", "limits", "below", "logs",
 )  # fmt: skip
 
 
@@ -77,6 +81,30 @@ def shown(
     return np.stack(columns, dtype=np.float32, casting="unsafe").T
 
 
+def asked_of_parts(
+    kernels: NDArray[Any],
+    sizes: tuple[Floats, Floats, Floats, Floats],
+    layout: Floats,
+    newer: ArrayLike,
+    fp16: ArrayLike,
+) -> Singles:
+    """What the tree of parts asks about, shape (N, F).
+
+    ``kernels`` are rows of :data:`perfmodel.cost.choice.KERNEL` (N, 10), ``sizes`` m, n, k and
+    batch, the rest as for :func:`shown`.
+    """
+    m, n, k, batch = sizes
+    maker, rows, cols, step = kernels.T[:4]
+    tiles = np.ceil(n / np.maximum(rows, 1.0)) * np.ceil(m / np.maximum(cols, 1.0)) * batch
+    columns = (
+        maker, rows, cols, step, kernels[:, 8], kernels[:, 9], m, n, k, layout,
+        np.full_like(m, newer), np.full_like(m, fp16), tiles, k / tiles,
+        tiles * rows * cols / (m * n * batch), np.floor(UNITS / tiles),
+        np.floor(2.0 * UNITS / tiles), k / 64.0,
+    )  # fmt: skip
+    return np.stack(columns, axis=1, dtype=np.float32, casting="unsafe")
+
+
 @dataclass(frozen=True, slots=True)
 class Ranks:
     """The network and its kernels, those with tiles first, as they are asked fastest.
@@ -96,6 +124,10 @@ class Ranks:
     slopes : array, shape (3, T, 2)
         Times (1, :math:`u_j`) it is :math:`u_j + v_{ji}`, of the third less: as a product of
         matrices three times as fast as a sum.
+    cut : array of bool, shape (K,)
+        Whose ``k`` is ever cut into parts.
+    tree : Tree
+        Base-2 logarithm of the parts, of what :func:`asked_of_parts` gives.
     """
 
     held: dict[str, Singles]
@@ -106,30 +138,46 @@ class Ranks:
     first: Singles
     last: Singles
     slopes: Singles
+    cut: NDArray[np.bool_]
+    tree: Tree
 
-    def __call__(
-        self, columns: Singles, m: Floats, n: Floats, batch: Floats
-    ) -> tuple[NDArray[np.intp], Floats]:
-        """Place of the best kernel of every product, and the logarithm of the parts of ``k`` there.
+    def __call__(self, columns: Singles, m: Floats, n: Floats, batch: Floats) -> NDArray[np.intp]:
+        """Place of the best kernel of every product, shape (N,).
 
         ``columns`` (N, F) are :func:`shown`'s of products of sizes ``m``, ``n`` and ``batch``, of
-        shape (N,), in elements, as are the answers; the logarithm is of base 2.
+        shape (N,), in elements.
         """
         best = np.empty(len(m), dtype=np.intp)
-        depth = np.empty(len(m), dtype=np.float32)
         room = np.empty((4, len(self.last), min(_CHUNK, len(m))), dtype=np.float32)
         sides = [side.astype(np.float32) for side in (m, n, batch / UNITS)]
         for start in range(0, len(m), _CHUNK):
             here = slice(start, start + _CHUNK)
             wide, high, per = (side[here] for side in sides)
             some = room[..., : len(high)]
-            best[here], depth[here] = self._some(columns[here].T, wide, high, per, some)
-        parts = depth * self.held["parts_slope"][best] + self.held["parts_base"][best]
-        return best, parts.astype(np.float64)
+            best[here] = self._some(columns[here].T, wide, high, per, some)
+        return best
+
+    def parts(
+        self,
+        best: NDArray[np.intp],
+        sizes: tuple[Floats, Floats, Floats, Floats],
+        layout: Floats,
+        newer: float,
+        fp16: float,
+    ) -> Floats:
+        """Parts that the best kernels (N,) cut ``k`` into; arguments of :func:`asked_of_parts`."""
+        parts = np.ones(len(best))
+        some = np.flatnonzero(self.cut[best])
+        if some.size:
+            kernels = self.held["kernels"].astype(np.float64)[best[some]]
+            m, n, k, batch = (size[some] for size in sizes)
+            asked = asked_of_parts(kernels, (m, n, k, batch), layout[some], newer, fp16)
+            parts[some] = np.maximum(1.0, np.rint(2.0 ** self.tree(asked).astype(np.float64)))
+        return parts
 
     def _some(
         self, columns: Singles, m: Singles, n: Singles, per: Singles, room: Singles
-    ) -> tuple[NDArray[np.intp], Singles]:
+    ) -> NDArray[np.intp]:
         """The same of a few, shown as (F, N), in memory that is used again; ``per`` is b/U."""
         held, count, tiles = self.held, len(m), len(self.row_of)
         scores, (first, second, third) = room[0], room[1:, :tiles]
@@ -167,7 +215,7 @@ class Ranks:
         np.matmul(self.slopes[1], pair[1], out=third)
         first *= third
         tiled += first
-        return _first(scores), held["parts"] @ inner + held["parts_bias"]
+        return _first(scores)
 
 
 def _first(scores: Singles) -> NDArray[np.intp]:
@@ -202,10 +250,12 @@ def ranks_of(held: dict[str, Singles]) -> Ranks:
     last = np.hstack([held["last"], held["last_bias"]]).astype(np.float64)
     last[:count, :-1] += 2.0 * held["shared"][2]
     last[:count, -1] += 2.0 * (own[2] + held["shared_bias"][2])
+    asked, below = held["asked"].astype(np.int16), held["below"].astype(np.int32)
+    tree = Tree(asked, held["limits"], below, held["logs"], DEPTH)
     single = np.float32
     return Ranks(
         held, rows[:, None], cols[:, None], row_of, col_of,
-        first.astype(single), last.astype(single), slopes,
+        first.astype(single), last.astype(single), slopes, held["cut"] > 0.0, tree,
     )  # fmt: skip
 
 

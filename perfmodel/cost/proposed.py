@@ -35,8 +35,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.cost.answers import UNITS, Arrays, answers_of
-from perfmodel.cost.choice import leaf_of
 from perfmodel.cost.parts import Floats
+from perfmodel.cost.walk import leaf_of
 
 FILE: Final = "convolutions/cudnn9-hopper.npz"
 PASSES: Final = ("fwd", "dgrad", "wgrad")

@@ -5,7 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 
-from perfmodel.cost.choice import leaf_of
+from perfmodel.cost.walk import leaf_of
 from validate import convolutions
 from validate.convolutions import Drawn
 

@@ -29,6 +29,16 @@ def test_kernels_with_tiles_come_first_and_clusters_are_not_told_apart():
     assert rows[0, 5:7].tolist() == [1.0, 1.0]
 
 
+def test_parts_are_learned_from_the_kernels_that_are_cut():
+    table = _table(1000)
+    k = table.columns[:, 2]
+    table.parts = np.where((k > 800) & (table.columns[:, 0] >= 400), 8.0, 1.0)
+    _, kernels = product_ranks.kernels_of(table)
+    held = product_ranks.taught_parts(table, kernels)
+    assert held["cut"].tolist() == [1.0, 0.0]
+    assert set(held["logs"][held["below"] == np.arange(len(held["below"]))]) == {0.0, 3.0}
+
+
 @pytest.mark.torch
 def test_ranks_learn_a_plain_rule():
     table = _table(4000)

@@ -16,9 +16,11 @@ def _held(**changed):
         "mean": np.zeros(seen), "scale": np.ones(seen), "first": np.zeros((4, seen)),
         "first_bias": np.zeros((4, 1)), "second": np.zeros((4, 4)), "second_bias": np.zeros((4, 1)),
         "last": np.zeros((3, 4)), "last_bias": np.zeros((3, 1)), "shared": np.zeros((3, 4)),
-        "shared_bias": np.zeros((3, 1)), "own": np.zeros((3, 2, 1)), "parts": np.zeros(4),
-        "parts_bias": np.zeros(1), "parts_slope": np.ones(3), "parts_base": np.array([0, 2, 0]),
+        "shared_bias": np.zeros((3, 1)), "own": np.zeros((3, 2, 1)), "cut": np.array([0, 1, 0]),
         "kernels": np.array([[0, 128, 64, *[0] * 7], [0, 16, 16, *[0] * 7], [5, *[0] * 9]]),
+        # One question, whether k is above 1000: above, it is cut in four.
+        "asked": np.array([8, 0, 0]), "limits": np.array([1000.0, np.inf, np.inf]),
+        "below": np.array([1, 1, 2]), "logs": np.array([0.0, 0.0, 2.0]),
     }  # fmt: skip
     return {name: np.float32(value) for name, value in (held | changed).items()}
 
@@ -29,17 +31,23 @@ def _best(**changed):
 
 
 def test_the_best_score_wins():
-    best, parts = _best(last_bias=np.array([[0.0], [1.0], [0.5]]))
-    assert best.tolist() == [1, 1]
-    assert parts.tolist() == [2.0, 2.0]
+    assert _best(last_bias=np.array([[0.0], [1.0], [0.5]])).tolist() == [1, 1]
+
+
+def test_parts_are_told_of_kernels_that_are_ever_cut():
+    held = choice_rank.ranks_of(_held())
+    k = np.array([512.0, 1024.0, 1024.0])
+    sizes = (np.full(3, 256.0), np.full(3, 512.0), k, np.ones(3))
+    parts = held.parts(np.array([1, 1, 0]), sizes, np.zeros(3), 0.0, 0.0)
+    assert parts.tolist() == [1.0, 4.0, 1.0]
 
 
 def test_waves_count_against_a_tile():
     # 4 x 4 tiles of 128 x 64 are one wave of 132 units, 32 x 16 of 16 x 16 are four.
     bias = np.array([[0.0], [1.0], [0.5]])
     least = 1.0 / np.log(4.0)
-    assert _best(last_bias=bias, shared_bias=np.array([[-1.1 * least], [0], [0]]))[0][0] == 2
-    assert _best(last_bias=bias, shared_bias=np.array([[0], [0], [2.0]]))[0][0] == 0
+    assert _best(last_bias=bias, shared_bias=np.array([[-1.1 * least], [0], [0]]))[0] == 2
+    assert _best(last_bias=bias, shared_bias=np.array([[0], [0], [2.0]]))[0] == 0
 
 
 def test_shipped_ranks_name_a_kernel_for_every_even_product():
@@ -47,6 +55,12 @@ def test_shipped_ranks_name_a_kernel_for_every_even_product():
     assert kernels.shape == (2, 10)
     assert np.all(kernels[:, 1:3] > 0.0)
     assert np.all(parts >= 1.0)
+
+
+def test_a_deep_product_of_few_tiles_is_cut():
+    deep = tuple(np.array([size], dtype=float) for size in (64, 512, 16384, 1))
+    assert choice.chosen(*deep, "tn", "bf16", 3.35e12)[1].item() > 2.0
+    assert choice.chosen(*deep[:2], deep[3] * 64, deep[3], "tn", "bf16", 3.35e12)[1].item() == 1.0
 
 
 def test_a_damaged_file_of_ranks_says_so(tmp_path):

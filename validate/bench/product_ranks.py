@@ -17,16 +17,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.cost.answers import UNITS
-from perfmodel.cost.choice_rank import Ranks, Singles, ranks, ranks_of, shown
+from perfmodel.cost.choice_rank import (
+    DEPTH,
+    Ranks,
+    Singles,
+    asked_of_parts,
+    ranks,
+    ranks_of,
+    shown,
+)
 from validate.bench import store
-from validate.products import Kernel, Table, arguments, measured, tables
+from validate.products import Kernel, Table, arguments, flat, measured, tables
 
 HIDDEN: Final = 96
 BATCH: Final = 512
 RATE: Final = 5e-3
 LEAST: Final = 60
 """Answers that a kernel has at least; rarer ones are not told apart."""
-_PARTS_COUNT: Final = 0.3
+_PARTS_COUNT: Final = 0.3  # answers that no price asks for, but that teach of kernels too
+_OF_LEAF: Final = 2
+_CUT: Final = 0.02  # of a kernel's answers, from which on its parts are asked for
 _NEWER_COUNT: Final = 2.0  # its lists are shorter
 _NEWER_RATE: Final = 4e12  # between an H100's memory and an H200's [B/s]
 _FILLED: Final = 4.0  # of the second term, so that its coefficients are of the others' size
@@ -123,15 +133,44 @@ def taught(table: Table, epochs: float) -> dict[str, Singles]:
         "second": numbers[2], "second_bias": numbers[3][:, None],
         "last": numbers[4], "last_bias": numbers[5][:, None],
         "shared": numbers[6] * scale, "shared_bias": numbers[7][:, None] * scale,
-        "parts": numbers[8][0], "parts_bias": numbers[9], "own": (numbers[10] * scale)[..., None],
-        "parts_slope": numbers[11], "parts_base": numbers[12], "kernels": kernels,
+        "own": (numbers[10] * scale)[..., None], "kernels": kernels,
+        **taught_parts(table, kernels),
     }  # fmt: skip
+
+
+def taught_parts(table: Table, kernels: Singles) -> dict[str, Singles]:
+    """Arrays of the tree that tells parts of ``k``, and which ``kernels`` (C, 10) it is asked of.
+
+    It is grown from even products, told the kernel that was taken as ranks tell of it.
+    """
+    trees = importlib.import_module("sklearn.tree")
+    place = {taken(tuple(row)): at for at, row in enumerate(kernels.tolist())}
+    label = np.array([place.get(taken(kernel), -1) for kernel in table.kernels])
+    known, several = label >= 0, table.parts > 1.0
+    share = np.bincount(label[known], several[known], minlength=len(kernels))
+    cut = share > _CUT * np.bincount(label[known], minlength=len(kernels))
+    m, n, k, batch, layout, rate = table.columns[:, :6].T.astype(np.float64)
+    rows = np.flatnonzero(known & cut[label] & (n % 8 == 0) & (k % 8 == 0))
+    sizes = (m[rows], n[rows], k[rows], batch[rows])
+    newer, fp16 = rate[rows] > _NEWER_RATE, table.columns[rows, -1]
+    asked = asked_of_parts(kernels[label[rows]], sizes, layout[rows], newer, fp16)
+    tree = trees.DecisionTreeRegressor(
+        min_samples_leaf=_OF_LEAF, max_depth=DEPTH, max_features=0.6, random_state=0
+    )
+    held = tree.fit(asked, np.log2(table.parts[rows])).tree_
+    arrays, at = flat(held)
+    logs = np.empty(len(at))
+    logs[at] = held.value[:, 0, 0]
+    found = {"cut": cut, "logs": logs} | {
+        name: arrays[name] for name in ("asked", "limits", "below")
+    }
+    return {name: value.astype(np.float32) for name, value in found.items()}
 
 
 def right(held: Ranks, table: Table) -> NDArray[np.bool_]:
     """Whether maker, tile and instruction are right, shape (N,)."""
     sizes, columns = seen(table)
-    best, _ = held(columns, sizes[:, 0], sizes[:, 1], sizes[:, 3])
+    best = held(columns, sizes[:, 0], sizes[:, 1], sizes[:, 3])
     said = held.held["kernels"][best]
     true = np.array(table.kernels)
     same = np.all(said[:, :3] == true[:, :3], axis=1) & (said[:, 9] == true[:, 9])
@@ -141,12 +180,18 @@ def right(held: Ranks, table: Table) -> NDArray[np.bool_]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Teach ranks, or check those that are shipped."""
     parser = arguments(__doc__)
+    parser.add_argument("--parts", action="store_true", help="keep the network that is shipped")
     parser.add_argument("--epochs", type=float, default=16.0, help="turns through the answers")
     args = parser.parse_args(argv)
     known = measured()
     held = None
     if args.out is not None:
-        arrays = taught(tables(args.lists, known, inside=False)["half"], args.epochs)
+        table = tables(args.lists, known, inside=False)["half"]
+        if args.parts:
+            arrays = dict(ranks().held)
+            arrays |= taught_parts(table, arrays["kernels"])
+        else:
+            arrays = taught(table, args.epochs)
         store.write_arrays(args.out, arrays)
         held = ranks_of(arrays)
     if args.check:
