@@ -9,6 +9,7 @@ import pytest
 
 from perfmodel.workload.lowering import lower
 from perfmodel.workload.lowering.compile.graph import Graph, sliced
+from perfmodel.workload.lowering.compile.limits import HEADS, LAST
 from perfmodel.workload.lowering.compile.partition import kept
 from perfmodel.workload.lowering.compile.realize import Realizer
 from perfmodel.workload.stack import load_stack
@@ -117,3 +118,60 @@ def test_means_and_variances_are_two_buffers():
     outs = [graph.map(name, (hat,), shape, "bf16", 1) for name in ("mul", "exp")]
     realizer = Realizer(graph, range(len(graph.values)), outs)
     assert hat in {buffer.value.number for buffer in realizer.buffers()}
+
+
+def attended(heads):
+    """A convolution, attention of its places, a convolution; and the gradient of the attention."""
+    batch, places, width = 2, 64, 32
+    wide = heads * width
+    image, rows = (batch, wide, 8, 8), (batch * places, wide)
+    split, turned = (batch, places, heads, width), (batch, heads, places, width)
+    kernel = ((wide, wide, 3, 3), "bf16", "parameter")
+    tensors = {
+        "x": (image, "bf16", "input"), "k": kernel, "k2": kernel, "c": (image,),
+        "f": ((batch, wide, places), "bf16", "view of c"),
+        "t": ((batch, places, wide), "bf16", "view of c", "strided"),
+        "r": (rows, "bf16"),
+        "a": (turned,), "l": ((batch, heads, places, 1), "fp32"),
+        "at": (split, "bf16", "view of a", "strided"), "ar": ((batch, places, wide),),
+        "i": ((batch, wide, places), "bf16", "view of ar", "strided"),
+        "j": (image, "bf16", "view of ar", "strided"), "y": (image,), "g": (turned, "bf16", "input"),
+    }  # fmt: skip
+    convolution = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "transposed": False,
+                   "output_padding": [0, 0], "groups": 1}  # fmt: skip
+    nodes = [
+        ("convolution", "xk", "c", convolution),
+        ("view", "c", "f", {"size": [batch, wide, places]}),
+        ("transpose", "f", "t", {"dim0": 1, "dim1": 2}),
+        ("clone", "t", "r", {}),
+    ]
+    for name in "qmv":
+        tensors |= {
+            f"w{name}": ((wide, wide), "bf16", "parameter"), f"p{name}": (rows,),
+            f"s{name}": (split, "bf16", f"view of p{name}"),
+            name: (turned, "bf16", f"view of p{name}", "strided"), f"d{name}": (turned,),
+        }  # fmt: skip
+        nodes += [
+            ("mm", ["r", f"w{name}"], [f"p{name}"]),
+            ("view", [f"p{name}"], [f"s{name}"], {"size": list(split)}),
+            ("transpose", [f"s{name}"], [name], {"dim0": 1, "dim1": 2}),
+        ]
+    nodes += [
+        ("_scaled_dot_product_flash_attention", "qmv", "al", {"dropout_p": 0.0}),
+        ("transpose", "a", ["at"], {"dim0": 1, "dim1": 2}),
+        ("clone", ["at"], ["ar"], {}),
+        ("transpose", ["ar"], "i", {"dim0": 1, "dim1": 2}),
+        ("view", "i", "j", {"size": list(image)}),
+        ("convolution", ["j", "k2"], "y", convolution),
+        ("_scaled_dot_product_flash_attention_backward", "gqmval", ["dq", "dm", "dv"], {},
+         "backward"),
+    ]  # fmt: skip
+    return generated(tensors, nodes, ["y", "dq", "dm", "dv"])
+
+
+@pytest.mark.parametrize(("heads", "forward", "backward"), [(1, 0, 0), (8, 5, 5)])
+def test_a_channels_last_network_keeps_heads_innermost(heads, forward, backward):
+    """Three operands and two results, each in a kernel before and in one behind; not of one head."""
+    found = [(kernel.phase, kernel.name.split("+")) for kernel in attended(heads)]
+    assert sum(phase == "forward" and LAST in names for phase, names in found) == forward
+    assert sum(phase == "backward" and HEADS in names for phase, names in found) == backward

@@ -21,8 +21,12 @@ COUNTED: Final = MappingProxyType(
 )  # fmt: skip
 """Steps that are expressions of many operations, loads and constants and casts counted."""
 
-BY_GROUP: Final = frozenset(["group_norm_backward", "of groups"])
-"""Steps of images whose channels are two axes, groups and what is in one; they are never merged."""
+LAST, HEADS = "heads last", "heads"
+"""Attention's operands and results as they are kept, heads innermost, and in rows."""
+
+BY_GROUP: Final = frozenset(["group_norm_backward", "of groups", LAST, HEADS])
+"""Steps of images whose channels are two axes, groups (or heads) and what is in one; these axes are
+never merged."""
 
 ANGLES: Final = frozenset(["sin", "cos"])
 """Steps that take long, and that rotary embeddings compute for every head."""

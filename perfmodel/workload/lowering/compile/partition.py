@@ -20,6 +20,7 @@ import numpy as np
 
 from perfmodel.workload.lowering.compile.buffers import base_of
 from perfmodel.workload.lowering.compile.graph import Graph, Value
+from perfmodel.workload.lowering.compile.limits import LAST
 from perfmodel.workload.lowering.compile.padding import PAD
 from perfmodel.workload.lowering.compile.scatter import TARGET
 
@@ -96,9 +97,14 @@ def kept(
     real = [n for n in sorted(forward) if not is_view(graph.values[n])]
     distance = _distances(real, users, late, own)
     uses = {n: [*late[n], *(user for user in users[n] if user not in own)] for n in real}
-    banned = {n for n in real if n in own and _banned(graph, n, uses[n])}
+    banned = {n for n in real if (n in own or _is_kept(graph, n)) and _banned(graph, n, uses[n])}
     banned |= _far_uses(graph, [n for n in sorted(forward) if n in own], direct)
     return _cut(graph, real, users, late, distance, banned)
+
+
+def _is_kept(graph: Graph, number: int) -> bool:
+    """Whether a value is what the forward pass hands on in another order: made there alone."""
+    return graph.values[number].name == LAST
 
 
 def _distances(
@@ -119,7 +125,7 @@ def _distances(
 def _banned(graph: Graph, number: int, late: list[int]) -> bool:
     """Whether a value may not be computed a second time."""
     value = graph.values[number]
-    if not fusible(value) or value.random or value.scatter or value.name == "join":
+    if not fusible(value) or value.random or value.scatter or value.name in ("join", LAST):
         return True
     if any(not takes(graph.values[user]) for user in late):
         return True

@@ -19,6 +19,7 @@ from perfmodel.workload.lowering.compile.autocast import autocast_format, cast_p
 from perfmodel.workload.lowering.compile.buffers import base_of
 from perfmodel.workload.lowering.compile.calls import extern
 from perfmodel.workload.lowering.compile.graph import Graph
+from perfmodel.workload.lowering.compile.kept_images import KeptImages, last_convolution
 from perfmodel.workload.lowering.compile.limits import ANGLES
 from perfmodel.workload.lowering.compile.names import Names
 from perfmodel.workload.lowering.compile.padding import padded
@@ -52,6 +53,7 @@ def trace(program: Program, sites: Iterable[Site], *, channels_last: bool) -> tu
     names = Names(program, graph)
     graph.unfolded = frozenset() if joint else _unfolded(program)
     again = recomputed(program) if joint else frozenset()
+    images = KeptImages(names, last_convolution(found) if joint and channels_last else -1)
     for site in found:
         if any(t.host for t in (*site.inputs, *site.outputs)) and all(
             t.host for t in (*site.inputs, *site.outputs)
@@ -59,7 +61,7 @@ def trace(program: Program, sites: Iterable[Site], *, channels_last: bool) -> tu
             continue
         graph.node, graph.backward = site.index, site.node.phase == "backward"
         graph.again = site.index in again
-        _node(names, site, channels_last=channels_last)
+        _node(names, site, images, channels_last=channels_last)
     return graph, names
 
 
@@ -88,7 +90,7 @@ def _unfolded(program: Program) -> frozenset[int]:
     )
 
 
-def _node(names: Names, site: Site, *, channels_last: bool) -> None:
+def _node(names: Names, site: Site, images: KeptImages, *, channels_last: bool) -> None:
     graph, name = names.graph, site.name
     group = group_of(name).rstrip("_0123456789")
     complex_ = complexes.touches(site)
@@ -111,11 +113,15 @@ def _node(names: Names, site: Site, *, channels_last: bool) -> None:
     if group == "attention":
         later = zip(site.node.inputs[:3], args, strict=False)
         graph.saved |= {arg for name, arg in later if name in names.later}
+    if group in ("attention", "attention_backward"):
+        args = images.operands(site, args)
     called = None
     if complex_:
         whole = base_of(graph, args[0]).number if args else -1
         called = complexes.called(graph, site, args, whole)
     results = called or _values(names, site, group, args, channels_last=channels_last)
+    if group in ("attention", "attention_backward"):
+        results = images.results(site, results)
     in_place = name.endswith("_") and not name.endswith("__") and site.inputs
     if in_place:
         names.write(site.node.inputs[0], results[0])
