@@ -135,7 +135,8 @@ def attended(heads):
         "a": (turned,), "l": ((batch, heads, places, 1), "fp32"),
         "at": (split, "bf16", "view of a", "strided"), "ar": ((batch, places, wide),),
         "i": ((batch, wide, places), "bf16", "view of ar", "strided"),
-        "j": (image, "bf16", "view of ar", "strided"), "y": (image,), "g": (turned, "bf16", "input"),
+        "j": (image, "bf16", "view of ar", "strided"), "y": (image,),
+        "g": (turned, "bf16", "input"),
     }  # fmt: skip
     convolution = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "transposed": False,
                    "output_padding": [0, 0], "groups": 1}  # fmt: skip
@@ -171,7 +172,7 @@ def attended(heads):
 
 @pytest.mark.parametrize(("heads", "forward", "backward"), [(1, 0, 0), (8, 5, 5)])
 def test_a_channels_last_network_keeps_heads_innermost(heads, forward, backward):
-    """Three operands and two results, each in a kernel before and in one behind; not of one head."""
+    """Three operands, two results: a kernel each before and behind; none for a single head."""
     found = [(kernel.phase, kernel.name.split("+")) for kernel in attended(heads)]
     assert sum(phase == "forward" and LAST in names for phase, names in found) == forward
     assert sum(phase == "backward" and HEADS in names for phase, names in found) == backward
