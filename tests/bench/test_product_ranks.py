@@ -1,5 +1,7 @@
 """Ranks of half-precision kernels are taught from lists of answers."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,9 @@ from perfmodel.cost.choice_rank import ranks_of
 from validate.bench import product_ranks
 from validate.products import Table
 
+NEEDS_TREES = pytest.mark.skipif(
+    importlib.util.find_spec("sklearn") is None, reason="no scikit-learn"
+)
 WIDE = (0.0, 128.0, 256.0, 64.0, 4.0, 2.0, 1.0, 0.0, 0.0, 0.0)
 OTHER = (*WIDE[:5], 1.0, 2.0, *WIDE[7:])
 NONE = (5.0, *[0.0] * 9)
@@ -29,6 +34,7 @@ def test_kernels_with_tiles_come_first_and_clusters_are_not_told_apart():
     assert rows[0, 5:7].tolist() == [1.0, 1.0]
 
 
+@NEEDS_TREES
 def test_parts_are_learned_from_the_kernels_that_are_cut():
     table = _table(1000)
     k = table.columns[:, 2]
@@ -40,6 +46,7 @@ def test_parts_are_learned_from_the_kernels_that_are_cut():
 
 
 @pytest.mark.torch
+@NEEDS_TREES
 def test_ranks_learn_a_plain_rule():
     table = _table(4000)
     held = ranks_of(product_ranks.taught(table, 60.0))
