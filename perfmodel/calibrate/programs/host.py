@@ -37,15 +37,15 @@ from perfmodel.cost.program.step import device_times
 HOST_PULL: Final = (0.1, 0.15)
 """Of scalars and of classes: how far rows may move what was timed call by call."""
 HOST_SCALARS: Final = (
-    "step_host", "python_call", "outside_call", "autograd", "autograd_view", "recomputed",
-    "packed", "tensor", "gradient", "behind",
-    "parameter", "compiled_module", "compiled_input", "compiled_tensor", "compiled_leaf",
-    "compiled_saved", "compiled_behind", "compiled_break", "more_launch",
+    "step_host", "python_call", "outside_call", "autograd", "autograd_view", "autograd_norm",
+    "recomputed", "packed", "tensor", "gradient", "behind", "parameter", "compiled_module",
+    "compiled_input", "compiled_tensor", "compiled_leaf", "compiled_saved", "compiled_behind",
+    "compiled_break", "more_launch",
 )  # fmt: skip
 OF_COMPILED_TRAINING: Final = (
     "compiled_leaf", "compiled_saved", "compiled_behind", "compiled_break",
 )  # fmt: skip
-RARE: Final = ("recomputed", "packed", *OF_COMPILED_TRAINING)
+RARE: Final = ("autograd_norm", "recomputed", "packed", *OF_COMPILED_TRAINING)
 """Of them, what few rows tell."""
 UNPROBED_WEIGHT: Final = 0.3
 SINGLE_WEIGHT: Final = 0.5

@@ -34,6 +34,7 @@ MEANINGS: Final = {
     "step_host": "host time of a step beside its calls [s]",
     "autograd": "host time that recording a call with kernels for the backward pass adds [s]",
     "autograd_view": "host time that recording a call without kernels, a view, adds [s]",
+    "autograd_norm": "host time that recording a batch norm adds beside [s]",
     "recomputed": "host time that a recomputed call adds: what it saves goes through hooks [s]",
     "packed": "host time that such a call adds when it first runs: its hooks hold a place [s]",
     "backward_share": "host time of a call in the backward pass over that in the forward pass",
@@ -70,9 +71,10 @@ MEANINGS: Final = {
 
 OF_THE_HOST: Final = (
     "graph_host", "python_call", "outside_call", "step_host", "autograd", "autograd_view",
-    "recomputed", "packed", "backward_share", "backward_pace", "tensor", "gradient", "behind",
-    "parameter", "compiled_module", "compiled_input", "compiled_tensor", "compiled_pace",
-    "compiled_leaf", "compiled_saved", "compiled_behind", "compiled_break", "more_launch",
+    "autograd_norm", "recomputed", "packed", "backward_share", "backward_pace", "tensor",
+    "gradient", "behind", "parameter", "compiled_module", "compiled_input", "compiled_tensor",
+    "compiled_pace", "compiled_leaf", "compiled_saved", "compiled_behind", "compiled_break",
+    "more_launch",
     "first_step", "probe_call", "probe_block", "probe_woven", "probe_behind", "probe_power",
     "profiler_probe", "profiler_launch", "usual_pace", "slow_pace", "fast_pace",
     "usual_pace_compiled", "slow_pace_compiled", "fast_pace_compiled",

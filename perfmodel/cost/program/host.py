@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from perfmodel.cost.parts import Floats
 from perfmodel.cost.program.coefficients import ProgramCoefficients
 from perfmodel.cost.program.host_kinds import HOST_KINDS, beside, paid_as
-from perfmodel.workload.lowering.kernel import HostCall, Lowered
+from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered
 
 COMPILED = (
     "compiled_call", "triton", "extern", "graph_replay", "extern_gemm", "extern_conv",
@@ -41,8 +41,8 @@ TIMED = ("compiled_call", "triton", "extern_gemm", "extern_conv", "extern_attent
 LISTS = ("foreach", "optimizer")
 GIVEN = ("compiled_module", "compiled_input", "compiled_tensor")
 """Columns of :func:`columns` that those timers, and a profiler, told."""
-_OF_TRAINING = ("python_call", "outside_call", "autograd", "autograd_view", "recomputed", "packed",
-                "tensor", "gradient", "behind", "parameter")  # fmt: skip
+_OF_TRAINING = ("python_call", "outside_call", "autograd", "autograd_view", "autograd_norm",
+                "recomputed", "packed", "tensor", "gradient", "behind", "parameter")  # fmt: skip
 CALLS_OF_A_MODULE = 6.6
 """Python functions for each module where nobody counted: the median of the recorded programs."""
 OUTSIDE = 0.065
@@ -110,6 +110,7 @@ def columns() -> tuple[str, ...]:
         "outside_call",
         "autograd",
         "autograd_view",
+        "autograd_norm",
         "recomputed",
         "packed",
         "tensor",
@@ -145,13 +146,15 @@ def host_work(lowered: Lowered) -> HostWork:
     for k, call in enumerate(calls):
         side = "backward" if call.phase == "backward" else "forward"
         kernels = [lowered.kernels[kernel] for kernel in call.kernels]
-        counts[k, place[f"{side} {paid_as(call.kind, kernels)}"]] += 1.0
+        paid = paid_as(call.kind, kernels)
+        counts[k, place[f"{side} {paid}"]] += 1.0
         launches[k] = sum(kernel.launches for kernel in kernels)
         made, theirs = beside(call.kind, kernels)
         counts[k, place[f"{side} conv_beside"]] += made
         counts[k, place["more_launch"]] = max(launches[k] - theirs - 1.0, 0.0)
         recorded = training and call.phase == "forward" and call.kind not in COMPILED
-        counts[k, place["autograd" if kernels else "autograd_view"]] = float(recorded)
+        for name in _recording(paid, kernels) if recorded else ():
+            counts[k, place[name]] = 1.0
         if call.phase == "backward" and not graphs:  # a compiled one has a cost of its own
             counts[k, place["behind"]] = float(not behind_now)
         behind_now = behind_now or call.phase == "backward"
@@ -162,8 +165,9 @@ def host_work(lowered: Lowered) -> HostWork:
         if call.phase == "backward":
             counts[k, place["gradient"]] = trained / gradients
         counts[k, place["compiled_tensor"]] = float(call.tensors if call.kind == "triton" else 0)
-        kept = training and call.phase == "forward" and call.kind in ("triton", "extern")
-        counts[k, place["compiled_saved"]] = float(kept)
+        counts[k, place["compiled_saved"]] = float(
+            training and call.phase == "forward" and call.kind in ("triton", "extern")
+        )
         if call.kind == "compiled_call":
             modules = lowered.module_calls / max(1, graphs)
             for name, amount in _entering(call, entered, training, modules).items():
@@ -191,6 +195,13 @@ def _python(lowered: Lowered) -> dict[str, float]:
     known = lowered.outside_calls
     outside = OUTSIDE * every if known is None else min(float(known), every)
     return {"python_call": every - outside, "outside_call": outside}
+
+
+def _recording(paid: str, kernels: Sequence[Kernel]) -> tuple[str, ...]:
+    """What a call that autograd records takes beside, by column."""
+    if not kernels:
+        return ("autograd_view",)
+    return ("autograd", "autograd_norm") if paid == "batch_norm" else ("autograd",)
 
 
 def _entering(call: HostCall, entered: bool, training: bool, modules: float) -> dict[str, float]:

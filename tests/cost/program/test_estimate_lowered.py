@@ -299,6 +299,21 @@ def test_views_are_recorded_for_less_than_kernels_and_a_backward_pass_wakes_a_th
     assert c["autograd_view"] < c["autograd"]
 
 
+def test_recording_a_batch_norm_takes_more_than_recording_another_call():
+    c = program_coefficients(H100)
+    place = {name: k for k, name in enumerate(columns())}
+    forward = chain(layers=2)
+    renamed = [replace(one, name="native_batch_norm") for one in forward.kernels]
+    calls = [replace(call, kind="norm") if call.kernels else call for call in forward.calls]
+    back = HostCall("pointwise", -1, (), "backward")
+    inference = replace(forward, kernels=tuple(renamed), calls=tuple(calls))
+    training = replace(inference, calls=(*calls, back))
+    normed = host_work(training).counts[:, place["autograd_norm"]].sum()
+    assert normed == sum(bool(call.kernels) for call in calls)
+    assert host_work(inference).counts[:, place["autograd_norm"]].sum() == 0.0
+    assert c["autograd_norm"] > 0.0
+
+
 def test_the_backward_pass_has_a_thread_of_its_own():
     forward = chain(rows=16, width=128)
     calls = tuple(replace(call, phase="backward") for call in forward.calls)
