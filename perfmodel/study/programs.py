@@ -73,6 +73,8 @@ class Record:
         with one.
     superseded : bool
         Whether another row of the same case stands for it: it is in no score of times.
+    streams : int
+        Over how many streams of steps the measured time is a mean, each with probes of its own.
     measured_host_s, measured_kernel_s : float or None
         The same as measured, where it was [s].
     peak_measured, peak_predicted : int or None
@@ -108,6 +110,7 @@ class Record:
     issued_s: float | None = None
     after_profiler: bool = False
     superseded: bool = False
+    streams: int = 1
     measured_host_s: float | None = None
     measured_kernel_s: float | None = None
     peak_measured: int | None = None

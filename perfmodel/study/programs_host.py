@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from perfmodel.study.programs import Record, blind, bounded, purpose, time_scores
-from perfmodel.study.scores import Score, score
+from perfmodel.study.scores import TUNE, Score, score
 
 HEAD = (
     "| {} | rows | mean % | median % | p90 % |\n"
@@ -53,6 +53,13 @@ def issue_scores(found: Sequence[Record]) -> dict[str, Score]:
         if done is not None:
             table[name] = done
     return table
+
+
+def by_streams(found: Sequence[Record]) -> dict[str, Score]:
+    """Errors of host-bound steps with a probe, by how many streams of steps were timed for each."""
+    words = {1: "one stream", 2: "two streams"}
+    probed = [one for one in found if one.host_pace is not None and bounded(one).endswith("host")]
+    return time_scores(probed, lambda one: f"{purpose(one)}: {words[one.streams]}")
 
 
 def repeats(found: Sequence[Record]) -> dict[str, Repeat]:
@@ -107,6 +114,17 @@ def markdown(found: Sequence[Record], report: Sequence[Record]) -> list[str]:
         lines += [HEAD.format("step")]
         for name, one in sorted(issue_scores(report).items()):
             lines.append(_line(name, one.count, one.mape, one.median, one.p90))
+        lines.append("")
+    unseen = [one for one in found if one.split != TUNE and not one.after_profiler]
+    apart = by_streams(unseen)
+    if any(name.endswith("two streams") for name in apart):
+        lines += [
+            "All rows that no fit read (checks among them) and that the host held up, by how many",
+            "streams of steps were timed, each with probes of its own (the step is their mean):",
+            "",
+            HEAD.format("step"),
+        ]
+        lines += [_line(n, s.count, s.mape, s.median, s.p90) for n, s in sorted(apart.items())]
         lines.append("")
     again = repeats(found)
     if again:

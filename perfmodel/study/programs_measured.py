@@ -259,6 +259,7 @@ def _blank(row: ModelRow) -> Record:
         split=part_of(row),
         measured_s=row.step_s,
         after_profiler=row.after_profiler,
+        streams=1 if row.woven is None else 2,
         superseded=row.superseded,
         measured_host_s=row.host_s,
         measured_kernel_s=row.kernel_s,

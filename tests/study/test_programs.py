@@ -21,7 +21,7 @@ from perfmodel.study.programs import (
     time_scores,
 )
 from perfmodel.study.programs_fit import fit_and_score
-from perfmodel.study.programs_host import both_ways, issue_scores, repeats
+from perfmodel.study.programs_host import both_ways, by_streams, issue_scores, repeats
 from perfmodel.study.programs_measured import measured_cases, measured_records, records
 from perfmodel.study.programs_report import WORDS, markdown, table_csv
 from perfmodel.workload.program import Node, Program, Tensor, load_program, save_program
@@ -193,6 +193,12 @@ def test_host_bound_rows_are_scored_with_their_pace_and_without(folders, tmp_pat
     assert given.mape == pytest.approx(0.0, abs=1e-9)
     assert unknown.mape > 0.1
     assert issue_scores(found)[name].mape == pytest.approx(1 - 1 / 1.1)
+    kept = [one for one in found if not one.superseded]
+    told = by_streams([kept[0], *(replace(one, streams=2) for one in kept[1:])])
+    assert {name: one.count for name, one in told.items()} == {
+        "inference, eager: one stream": 1,
+        "inference, eager: two streams": len(kept) - 1,
+    }
     again = list(repeats(found).values())
     assert [one.count for one in again] == [4, 8, 8]
     assert again[0].mean == pytest.approx(0.0, abs=1e-12)
