@@ -176,3 +176,21 @@ def test_a_channels_last_network_keeps_heads_innermost(heads, forward, backward)
     found = [(kernel.phase, kernel.name.split("+")) for kernel in attended(heads)]
     assert sum(phase == "forward" and LAST in names for phase, names in found) == forward
     assert sum(phase == "backward" and HEADS in names for phase, names in found) == backward
+
+
+def test_where_the_maxima_stand_is_stored_beside_them():
+    image, pooled = (2, 64, 32, 32), (2, 64, 16, 16)
+    tensors = {
+        "x": (image, "bf16", "input"), "a": (image, "bf16", "input"), "s": (image,),
+        "y": (pooled,), "i": (pooled, "int64"), "g": (pooled, "bf16", "input"), "d": (image,),
+    }  # fmt: skip
+    window = {"kernel_size": [2, 2], "stride": [2, 2], "padding": [0, 0], "dilation": [1, 1],
+              "ceil_mode": False}  # fmt: skip
+    nodes = [
+        ("add", "xa", "s"), ("max_pool2d_with_indices", "s", "yi", window),
+        ("max_pool2d_with_indices_backward", "gsi", "d", window, "backward"),
+    ]  # fmt: skip
+    found = generated(tensors, nodes, ["y", "d"])
+    assert [kernel.phase for kernel in found if "indices" in kernel.name] == ["forward", "backward"]
+    first = found[0]
+    assert first.bytes_written >= 3 * 2 * 64 * 16 * 16  # in a byte each

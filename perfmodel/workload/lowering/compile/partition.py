@@ -103,8 +103,12 @@ def kept(
 
 
 def _is_kept(graph: Graph, number: int) -> bool:
-    """Whether a value is what the forward pass hands on in another order: made there alone."""
-    return graph.values[number].name == LAST
+    """Whether the forward pass alone makes a value that only the gradients ask for.
+
+    What it hands on in another order, and where the maxima of a pool stand.
+    """
+    value = graph.values[number]
+    return value.name == LAST or (value.window and value.dtype == "int8")
 
 
 def _distances(
