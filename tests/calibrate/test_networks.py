@@ -130,6 +130,16 @@ def test_any_number_of_rows_is_answered_alike(pooled):
     assert layers(rows[:0]).shape == (0,)
 
 
+def test_features_that_all_rows_share_change_no_answer(pooled):
+    layers = pooled.of("conv_fwd-half", ("a", "b"))
+    rows = np.random.default_rng(3).normal(size=(3000, 2))
+    rows[:, 1] = 0.7
+    few = [layers(some) for some in np.array_split(rows, 6)]
+    assert layers(rows) == pytest.approx(np.concatenate(few), abs=1e-5)
+    alike = np.tile(rows[:1], (3000, 1))
+    assert layers(alike) == pytest.approx(layers(rows[:1])[0], abs=1e-5)
+
+
 def test_kernels_of_one_kind_are_followed_more_closely_by_networks_of_their_own():
     rng = np.random.default_rng(8)
     narrow = Descent(nets=1, widths=(6, 6), answers=2, epochs=120, batch=64)
