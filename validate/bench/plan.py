@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -221,9 +220,7 @@ def _smoke(seed: int, limit: int) -> list[dict[str, Any]]:
 def write(path: Path, entries: list[dict[str, Any]]) -> None:
     """JSON lines, one operator each; ``power`` asks for board power beside it."""
     text = "".join(json.dumps(e) + "\n" for e in entries)
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)  # noqa: PTH105
+    store.write_atomic(path, text.encode())
 
 
 def describe(entries: list[dict[str, Any]]) -> str:

@@ -145,8 +145,9 @@ def fit_values(
         return np.append(apart, free.pull * (theta - free.first))
 
     def slopes(theta: Floats) -> NDArray[np.float64]:
+        assert many is not None
         sets = [free.coefficients(theta + step) for step in (0.0, *(_STEP * np.eye(theta.size)))]
-        seen = np.log(many(sets)) if many is not None else np.zeros((goal.size, len(sets)))
+        seen = np.log(many(sets))
         moved = (weight * (seen[:, 1:] - seen[:, :1]).T).T / _STEP
         return np.vstack([moved, np.diag(free.pull)])
 
@@ -157,7 +158,7 @@ def fit_values(
         bounds=(free.low, free.high),
         loss=loss,
         f_scale=0.05,
-        diff_step=[1e-3] * free.first.size,
+        diff_step=[_STEP] * free.first.size,
         max_nfev=30,
     )
     return free.coefficients(found.x)
