@@ -156,7 +156,7 @@ def tables(lists: Sequence[tuple[Path, str]], known: set[str], *, inside: bool) 
 
 
 def grown(table: Table, least: int) -> dict[str, Any]:
-    """Arrays of a :class:`~perfmodel.cost.choice.Rule` for the answers of a class.
+    """Arrays of a :class:`~perfmodel.cost.choice.Rule` for the answers of a class, by name.
 
     Splits are those after which the kernels' numbers, and the parts, differ least: a library has
     too many kernels to count each at every split.
@@ -201,7 +201,7 @@ def most(leaf: NDArray[Any], labels: NDArray[Any], leaves: int, kinds: int) -> N
 def flat(tree: Any) -> tuple[dict[str, Any], NDArray[np.int64]]:
     """``asked``, ``limits``, ``below`` and ``depth`` of a tree that scikit-learn grew, and places.
 
-    Those are the arrays that :func:`perfmodel.cost.walk.leaf_of` walks, with children side by
+    Those are the arrays that :func:`perfmodel.cost.walk.tree_of` takes, with children side by
     side, so that the larger's place is one behind the smaller's; places, shape (P,), are where
     scikit-learn's nodes stand then.
     """
@@ -244,13 +244,10 @@ def _parts(
 def check(found: dict[str, Table]) -> None:
     """Tell how often the shipped trees are right."""
     for kind, table in found.items():
-        rule = rules()[kind]
-        leaf = rule(table.columns)
-        said = rule.kernels[rule.kernel[leaf]]
+        said, parts = rules()[kind](table.columns)
         true = np.array(table.kernels)
         tile = np.all(said[:, :3] == true[:, :3], axis=1)
         whole = np.all(said == true, axis=1)
-        parts = np.maximum(1.0, np.rint(2.0 ** rule.parts[leaf]))
         near = np.abs(parts - table.parts) < 0.5
         sys.stdout.write(
             f"{kind}: {len(true)} products, tile right in {tile.mean():.1%}, "

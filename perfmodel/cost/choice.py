@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from perfmodel.cost.answers import UNITS, Arrays, answers_of
 from perfmodel.cost.choice_rank import ranks, shown
 from perfmodel.cost.parts import Floats
-from perfmodel.cost.walk import leaf_of
+from perfmodel.cost.walk import Tree, tree_of
 
 FILE: Final = "products/cublas13-hopper.npz"
 CLASSES: Final = {"bf16": "half", "fp16": "half", "tf32": "tf32", "fp32": "fp32"}
@@ -66,34 +66,30 @@ NAMES: Final = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One decision tree.
+    """The kernels of one class of arithmetic, by a tree of :func:`asked_columns`.
 
     Parameters
     ----------
-    asked, limits, below : array, shape (P,)
-        Column that a place asks about, its limit, and the place where smaller ones go; larger ones
-        go to the next. A leaf points at itself.
+    tree : Tree
+        With P places.
     kernel : array of int, shape (P,)
         Row of ``kernels`` that a place names.
     parts : array, shape (P,)
         Base-2 logarithm of the parts of ``k`` there.
     kernels : array, shape (K, 10)
         :data:`KERNEL` of each.
-    depth : int
-        Questions from the root to the deepest leaf.
     """
 
-    asked: NDArray[np.int16]
-    limits: NDArray[np.float32]
-    below: NDArray[np.int32]
+    tree: Tree
     kernel: NDArray[np.int16]
     parts: NDArray[np.float32]
     kernels: Floats
-    depth: int
 
-    def __call__(self, columns: NDArray[np.float32]) -> NDArray[np.int32]:
-        """Leaf of every row of ``columns`` (N, F), shape (N,)."""
-        return leaf_of(columns, self.asked, self.limits, self.below, self.depth)
+    def __call__(self, columns: NDArray[np.float32]) -> tuple[Floats, Floats]:
+        """Kernels (N, 10), and parts of ``k`` (N,), of rows of :func:`asked_columns` (N, F)."""
+        leaf = self.tree(columns)
+        parts = np.maximum(1.0, np.rint(2.0 ** self.parts[leaf].astype(np.float64)))
+        return self.kernels[self.kernel[leaf]], parts
 
 
 def asked_columns(
@@ -141,13 +137,10 @@ def rules(path: Path | None = None) -> Mapping[str, Rule]:
 def _rules(held: Arrays) -> dict[str, Rule]:
     return {
         kind: Rule(
-            held[f"{kind}_asked"].astype(np.int16),
-            held[f"{kind}_limits"].astype(np.float32),
-            held[f"{kind}_below"].astype(np.int32),
+            tree_of(held, f"{kind}_"),
             held[f"{kind}_kernel"].astype(np.int16),
             held[f"{kind}_parts"].astype(np.float32),
             held[f"{kind}_kernels"].astype(np.float64),
-            int(held[f"{kind}_depth"]),
         )
         for kind in dict.fromkeys(CLASSES.values())
     }
@@ -175,10 +168,8 @@ def chosen(
         best = held(shown(m, n, k, batch, layout, newer, fp16), m, n, batch)
         kernels = held.held["kernels"][best].astype(np.float64)
         return kernels, held.parts(best, (m, n, k, batch), layout, newer, fp16)
-    rule = rules()[CLASSES[dtype]]
-    leaf = rule(asked_columns(m, n, k, batch, layout_of(trans, batch), chip, dtype))
-    parts = np.maximum(1.0, np.rint(2.0 ** rule.parts[leaf].astype(np.float64)))
-    return rule.kernels[rule.kernel[leaf]], parts
+    columns = asked_columns(m, n, k, batch, layout_of(trans, batch), chip, dtype)
+    return rules()[CLASSES[dtype]](columns)
 
 
 def chosen_columns(

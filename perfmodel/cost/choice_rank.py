@@ -33,7 +33,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.cost.answers import UNITS, Arrays, answers_of
 from perfmodel.cost.parts import Floats
-from perfmodel.cost.walk import Tree
+from perfmodel.cost.walk import Tree, tree_of
 
 Singles = NDArray[np.float32]
 FILE: Final = "products/cublas13-hopper-half.npz"
@@ -127,7 +127,7 @@ class Ranks:
     cut : array of bool, shape (K,)
         Whose ``k`` is ever cut into parts.
     tree : Tree
-        Base-2 logarithm of the parts, of what :func:`asked_of_parts` gives.
+        Of what :func:`asked_of_parts` gives; its leaves say the parts' base-2 logarithm, ``logs``.
     """
 
     held: dict[str, Singles]
@@ -172,7 +172,8 @@ class Ranks:
             kernels = self.held["kernels"].astype(np.float64)[best[some]]
             m, n, k, batch = (size[some] for size in sizes)
             asked = asked_of_parts(kernels, (m, n, k, batch), layout[some], newer, fp16)
-            parts[some] = np.maximum(1.0, np.rint(2.0 ** self.tree(asked).astype(np.float64)))
+            logs = self.held["logs"][self.tree(asked)].astype(np.float64)
+            parts[some] = np.maximum(1.0, np.rint(2.0**logs))
         return parts
 
     def _some(
@@ -250,12 +251,11 @@ def ranks_of(held: dict[str, Singles]) -> Ranks:
     last = np.hstack([held["last"], held["last_bias"]]).astype(np.float64)
     last[:count, :-1] += 2.0 * held["shared"][2]
     last[:count, -1] += 2.0 * (own[2] + held["shared_bias"][2])
-    asked, below = held["asked"].astype(np.int16), held["below"].astype(np.int32)
-    tree = Tree(asked, held["limits"], below, held["logs"], DEPTH)
     single = np.float32
     return Ranks(
         held, rows[:, None], cols[:, None], row_of, col_of,
-        first.astype(single), last.astype(single), slopes, held["cut"] > 0.0, tree,
+        first.astype(single), last.astype(single), slopes, held["cut"] > 0.0,
+        tree_of(held, depth=DEPTH),
     )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 from perfmodel.cost.answers import UNITS, Arrays, answers_of
 from perfmodel.cost.parts import Floats
-from perfmodel.cost.walk import leaf_of
+from perfmodel.cost.walk import Tree, tree_of
 
 FILE: Final = "convolutions/cudnn9-hopper.npz"
 PASSES: Final = ("fwd", "dgrad", "wgrad")
@@ -62,12 +62,12 @@ Singles = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Proposals:
-    """One decision tree, and what is known of its lists.
+    """The lists of one pass, layout and sort of arithmetic, by a tree of :func:`asked_columns`.
 
     Parameters
     ----------
-    asked, limits, below : array, shape (P,)
-        As of a :class:`~perfmodel.cost.choice.Rule`.
+    tree : Tree
+        With P places.
     list_at : array of int, shape (P,)
         Row of the other tables that a place names.
     plans : array of int, shape (L, 10)
@@ -78,24 +78,18 @@ class Proposals:
         Different tiles of a list: rows, columns, step, cluster along rows and columns; zeros.
     kept : array, shape (8, L)
         Elements of ``k`` in a step of each tile of :data:`KEPT`, 0 where it is not listed.
-    depth : int
-        Questions from the root to the deepest leaf.
     """
 
-    asked: NDArray[np.int16]
-    limits: Singles
-    below: NDArray[np.int32]
+    tree: Tree
     list_at: NDArray[np.int32]
     plans: NDArray[np.int16]
     counts: Singles
     tiles: Singles
     kept: Singles
-    depth: int
 
     def __call__(self, columns: Singles) -> NDArray[np.int32]:
         """The list of every row of ``columns`` (N, F), shape (N,)."""
-        leaf = leaf_of(columns, self.asked, self.limits, self.below, self.depth)
-        return np.asarray(self.list_at[leaf])
+        return np.asarray(self.list_at[self.tree(columns)])
 
 
 def key_of(direction: str, layout: str, dtype: str) -> str:
@@ -189,17 +183,13 @@ def _read(held: Arrays, key: str) -> Proposals:
     count = (plans > 0).sum(axis=1, dtype=np.float32)
     direction = PASSES.index(key.partition("_")[0])
     tiles = np.column_stack([held["tiles"][direction], held["clusters"]]).astype(np.float32)
-    below = held[f"{key}_below"].astype(np.int32)
     return Proposals(
-        held[f"{key}_asked"].astype(np.int16),
-        held[f"{key}_limits"].astype(np.float32),
-        below,
+        tree_of(held, f"{key}_"),
         held[f"{key}_list"].astype(np.int32),
         plans,
         np.vstack([count, counts.T]),
         _different(plans, tiles),
         _kept(plans, tiles),
-        int(held[f"{key}_depth"]),
     )
 
 

@@ -5,7 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 
-from perfmodel.cost.walk import leaf_of
+from perfmodel.cost.walk import tree_of
 from validate import convolutions
 from validate.convolutions import Drawn
 
@@ -64,7 +64,7 @@ def test_a_tree_says_what_it_was_grown_from(monkeypatch):
     drawn = _drawn()
     ((_, some, columns),) = convolutions.cells(drawn)
     found = convolutions.grown(some, columns, np.eye(3), 2)
-    leaf = leaf_of(columns, *(found[x] for x in ("asked", "limits", "below")), found["depth"])
+    leaf = tree_of(found)(columns)
     assert found["plans"][found["list"][leaf]].tolist() == some.lists.tolist()
     same = np.unique(np.column_stack([leaf, kept[0].apply(columns)]), axis=0)
     assert len(same) == len(np.unique(leaf)) == len(np.unique(same[:, 1]))

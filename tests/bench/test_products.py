@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from perfmodel.cost.choice import Rule
+from perfmodel.cost.walk import tree_of
 from validate import products
 
 
@@ -56,10 +57,10 @@ def test_a_grown_tree_names_what_it_saw():
         columns, [few if one else many for one in narrow], np.where(narrow, 1.0, 8.0)
     )
     arrays = products.grown(table, 1)
-    rule = Rule(*(arrays[name] for name in Rule.__slots__[:-1]), depth=int(arrays["depth"]))
-    leaf = rule(columns)
-    assert [tuple(one) for one in rule.kernels[rule.kernel[leaf]]] == table.kernels
-    assert np.allclose(2.0 ** rule.parts[leaf], table.parts)
+    rule = Rule(tree_of(arrays), *(arrays[name] for name in ("kernel", "parts", "kernels")))
+    kernels, parts = rule(columns)
+    assert [tuple(one) for one in kernels] == table.kernels
+    assert np.allclose(parts, table.parts)
 
 
 def test_lists_are_named_with_their_chip(capsys):

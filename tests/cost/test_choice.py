@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from perfmodel.cost import choice
+from perfmodel.cost.walk import Tree
 from perfmodel.errors import CalibrationError
 
 SIZES = tuple(np.array([size], dtype=float) for size in (256, 512, 1024, 1))
@@ -12,19 +13,22 @@ SIZES = tuple(np.array([size], dtype=float) for size in (256, 512, 1024, 1))
 def _rule():
     """Up to 100 rows kernel 0, above kernel 1 in four parts."""
     return choice.Rule(
-        np.array([0, 0, 0], np.int16),
-        np.array([100.0, np.inf, np.inf], np.float32),
-        np.array([1, 1, 2], np.int32),
+        Tree(
+            np.array([0, 0, 0], np.int16),
+            np.array([100.0, np.inf, np.inf], np.float32),
+            np.array([1, 1, 2], np.int32),
+            2,
+        ),
         np.array([0, 0, 1], np.int16),
         np.array([0.0, 0.0, 2.0], np.float32),
         np.array([[5.0, *[0.0] * 9], [0.0, 128, 64, 64, 4, 2, 1, 1, 1, 0]]),
-        2,
     )
 
 
-def test_a_tree_leads_to_the_leaf_of_every_row():
-    columns = np.array([[50.0], [100.0], [101.0]], np.float32)
-    assert _rule()(columns).tolist() == [1, 1, 2]
+def test_a_leaf_names_a_kernel_and_its_parts():
+    kernels, parts = _rule()(np.array([[50.0], [100.0], [101.0]], np.float32))
+    assert kernels[:, 0].tolist() == [5.0, 5.0, 0.0]
+    assert parts.tolist() == [1.0, 1.0, 4.0]
 
 
 def test_waves_and_work_of_the_kernel_that_is_named(monkeypatch):

@@ -9,6 +9,7 @@ from perfmodel.cost.features import features
 from perfmodel.cost.mechanism import mechanism
 from perfmodel.cost.price import task_device
 from perfmodel.cost.tasks import tasks_of
+from perfmodel.cost.walk import Tree
 from perfmodel.errors import CalibrationError
 from perfmodel.hardware import load_accelerator
 from perfmodel.workload.op import Conv2d
@@ -29,15 +30,12 @@ def _one_list(tiles):
     plans = np.array([[*range(1, len(tiles) + 1), *[0] * (10 - len(tiles))]], np.int16)
     table = np.array([[0] * 5, *tiles], np.float32)
     return proposed.Proposals(
-        np.zeros(1, np.int16),
-        np.full(1, np.inf, np.float32),
-        np.zeros(1, np.int32),
+        Tree(np.zeros(1, np.int16), np.full(1, np.inf, np.float32), np.zeros(1, np.int32), depth=0),
         np.zeros(1, np.int32),
         plans,
         np.full((1, 1), float(len(tiles)), np.float32),
         proposed._different(plans, table),
         proposed._kept(plans, table),
-        0,
     )
 
 
