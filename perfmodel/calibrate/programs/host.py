@@ -207,7 +207,7 @@ def _fit_calls(
     probed = known >= FEWEST_PROBES
     if not probed:
         sums = [replace(one, pace=None) for one in sums]
-        guess = _predictor(sums, ())(start) if sums else np.ones(1)
+        guess = _predictor(sums, ())([start])[:, 0] if sums else np.ones(1)
         target = np.array([one.seconds for one in sums])
         factor = float(np.exp(np.median(np.log(target / guess))))
     begin = replace(
@@ -230,7 +230,7 @@ def _fit_calls(
         own = ["compiled_pace"]
         for _ in range(TRIMMED):
             fitted = _fit_values(inferred, fitted, own, kinds, "cauchy")
-            expected = _predictor(inferred, [])(fitted)
+            expected = _predictor(inferred, ())([fitted])[:, 0]
             late = [
                 one.seconds > SLOW_PROCESS * x for one, x in zip(inferred, expected, strict=True)
             ]
@@ -275,16 +275,11 @@ def _rare(sums: Sequence[_HostSum], names: Sequence[str]) -> list[str]:
 
 def _predictor(
     sums: Sequence[_HostSum], runs: Sequence[NDArray[np.intp]]
-) -> Callable[[ProgramCoefficients], Floats]:
-    """Coefficients -> host seconds of rows; those of ``runs`` are scaled to their median."""
-    many = _predictors(sums, runs)
-    return lambda c: many([c])[:, 0]
-
-
-def _predictors(
-    sums: Sequence[_HostSum], runs: Sequence[NDArray[np.intp]]
 ) -> Callable[[Sequence[ProgramCoefficients]], Floats]:
-    """The same for many sets of coefficients at once, shape (rows, sets) [s]."""
+    """Sets of coefficients -> host seconds of rows, shape (rows, sets).
+
+    Rows of each of ``runs`` are scaled together, so that half of them lie above what was measured.
+    """
     counts, behind = (np.array([getattr(one, n) for one in sums]) for n in ("counts", "behind"))
     target, single = (np.array([getattr(one, n) for one in sums]) for n in ("seconds", "single"))
     pace, own_pace, whole = (
@@ -321,7 +316,7 @@ def _fit_values(
     known = np.array([one.pace is not None for one in sums])
     # Where nobody probed, the machine is its own reference.
     runs = _places([one.run for one in sums], ~known) if known.any() else []
-    many = _predictors(sums, runs)
+    many = _predictor(sums, runs)
     return fit_values(
         lambda c: many([c])[:, 0],
         np.array([one.seconds for one in sums]),
