@@ -4,6 +4,7 @@
 alone) from drawn convolutions, less those that tables of measurements hold: what the trees say of a
 measured convolution is then what they say of any. ``--check`` tells how often they are right on the
 measured ones among the drawn. Plans that differ in how they cut the sum alone count as one.
+``python3 -m validate.drawn_lists`` adds answers to those that are drawn.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.calibrate.measurements import load_measurements
 from perfmodel.calibrate.taught import SIZES
 from perfmodel.cost.proposed import (
     DTYPES,
@@ -160,6 +162,18 @@ def identity(op: Mapping[str, Any]) -> Identity:
     cell = PASSES.index(op.get("pass") or PASSES[0]) * len(LAYOUTS) * len(DTYPES)
     cell += LAYOUTS.index(op.get("layout") or LAYOUTS[0]) * len(DTYPES)
     return (*sizes, cell + DTYPES.index(op["dtype"]))
+
+
+def judged(folder: Path) -> set[Identity]:
+    """Convolutions that are measured to judge, and never learned from."""
+    found: set[Identity] = set()
+    for draw in sorted(
+        {path.parent for path in (folder.parent / "held_out").glob("*/*/conv*.csv")}
+    ):
+        for row in load_measurements(draw, draw.name).rows:
+            if str(row.record["op"]).startswith("conv"):
+                found.add(identity(row.record))
+    return found
 
 
 def known(drawn: Drawn) -> NDArray[np.bool_]:

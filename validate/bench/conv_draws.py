@@ -280,6 +280,14 @@ EVEN = _even()
 """As a stranger would draw who asks for 60 % dense, 15 % grouped, 15 % depth-wise ones, 10 %
 volumes, whatever they are priced at."""
 
+_SETS = (STRATA, WEAK, WIDE, SPLIT, LIKELY, AIMED, EVEN)
+EVERY = tuple(
+    one._replace(share=one.share / sum(other.share for other in strata))
+    for strata in _SETS
+    for one in strata
+)
+"""All of these, each as often: what is to be known of any convolution."""
+
 _WIDTHS = (3, 6, 12, 20, 24, 28, 36, 40, 48, 56, 60, 72, 80, 84, 100, 112, 116, 128)
 _GROUPS = (2, 2, 3, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 32)
 

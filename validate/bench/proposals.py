@@ -8,6 +8,13 @@ all: of 22,061 searches that were logged, 22,023 tried just these plans in this 
 
 The calls are those of the C interface (cudnn_graph.h); the filters are those of PyTorch
 (aten/src/ATen/native/cudnn/Conv_v8.cpp, ``filterEngineConfigs``).
+
+Asked are the convolutions of a plan, or so many that are drawn as plans of measurements are; any
+number of processes may ask at once, each of a seed of its own, and ``validate/drawn_lists.py`` adds
+their answers to those that the decision trees are grown from::
+
+    python3 -m validate.bench.proposals --plan conv.jsonl --out proposed.jsonl.gz
+    python3 -m validate.bench.proposals --drawn 100000 --seed 1 --out drawn-1.jsonl.gz
 """
 
 from __future__ import annotations
@@ -17,14 +24,16 @@ import csv
 import ctypes as c
 import gzip
 import importlib.util
+import io
 import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from validate.bench import ops, store
+from validate.bench import conv_draws, ops, store
 
 TRIED: Final = 10
 _TENSOR_CORE, _DOWN_CONVERT = 0, 1  # numerical notes
@@ -147,6 +156,7 @@ class Heuristics:
 
     def __init__(self, described: dict[str, Any] | None = None) -> None:
         self.library = _library()
+        self.version = int(self.library.cudnnGetVersion())
         self.handle = c.c_void_p()
         self.device: Descriptor | None = None
         if described is None:
@@ -264,21 +274,39 @@ def _answers(heuristics: Heuristics, plan: Sequence[ops.Op]) -> Iterator[dict[st
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write what is proposed for the convolutions of a plan, as JSON lines."""
+    """Write what is proposed for the convolutions of a plan, or for drawn ones, as JSON lines.
+
+    A sidecar beside them names the library's version.
+    """
     name = "python3 -m validate.bench.proposals"
     parser = argparse.ArgumentParser(prog=name, description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--plan", type=Path, required=True, help="operators as JSON lines")
+    asked = parser.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--plan", type=Path, help="operators as JSON lines")
+    asked.add_argument("--drawn", type=int, metavar="N", help="about so many drawn convolutions")
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
     parser.add_argument("--out", type=Path, required=True, help="a .jsonl.gz")
     parser.add_argument("--described", action="store_true", help="of an H100 that is not there")
     args = parser.parse_args(argv)
-    read = gzip.open if args.plan.suffix == ".gz" else open
-    with read(args.plan, "rt", encoding="utf-8") as lines:
-        plan = [json.loads(line) for line in lines]
+    if args.plan is None:
+        plan = conv_draws.build(args.drawn, args.seed, conv_draws.EVERY)
+    else:
+        opened = gzip.open if args.plan.suffix == ".gz" else open
+        with opened(args.plan, "rt", encoding="utf-8") as lines:
+            plan = [json.loads(line) for line in lines]
     heuristics = Heuristics(HOPPER if args.described else None)
     started = time.perf_counter()
-    with gzip.open(args.out, "wt", encoding="utf-8") as out:
+    held = io.BytesIO()
+    with gzip.open(held, "wt", encoding="utf-8") as out:
         for answer in _answers(heuristics, plan):
             out.write(json.dumps(answer) + "\n")
+    store.write_atomic(args.out, held.getvalue())
+    about = {
+        "protocol": "plans that cuDNN's heuristics propose, in order, none run",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": f"{name} {' '.join(sys.argv[1:] if argv is None else argv)}",
+        "library": {"cudnn": str(heuristics.version)},
+    }
+    store.sidecar(args.out, about, len(plan))
     took = time.perf_counter() - started
     sys.stdout.write(f"{len(plan)} convolutions in {took:.1f} s\n")
     return 0

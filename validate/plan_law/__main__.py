@@ -23,6 +23,7 @@ from perfmodel.calibrate.profiled import PLANS_FOLDER
 from perfmodel.calibrate.samples import FOLDS
 from perfmodel.calibrate.taught import COLUMNS, NOTHING, STEPS, TAUGHT_FILE
 from validate.bench import store
+from validate.convolutions import judged
 from validate.plan_law import rows
 from validate.plan_law.inputs import Inputs
 from validate.plan_law.learn import USUAL, Schedule, Told, learn, says
@@ -79,8 +80,8 @@ def write(folder: Path, chip: int, ones: Operators, said: Floats, about: dict[st
     """
     given = np.column_stack([ones.sizes, ones.cell])
     _, first = np.unique(given, axis=0, return_index=True)
-    judged = rows.judged(folder)
-    kept = np.array([at for at in first if tuple(given[at].tolist()) not in judged], np.int64)
+    unread = judged(folder)
+    kept = np.array([at for at in first if tuple(given[at].tolist()) not in unread], np.int64)
     kept = kept[np.isfinite(said[kept]).all(axis=1)]
     scaled = np.round(STEPS * said[kept]).clip(NOTHING + 1, -NOTHING - 1).astype(np.int16)
     path = folder / rows.CHIPS[chip] / PLANS_FOLDER / TAUGHT_FILE

@@ -29,7 +29,7 @@ from perfmodel.cost.proposed import PASSES
 from perfmodel.hardware import load_accelerator
 from validate import kept_plans
 from validate.bench import ops, plan_rows, proposals, search_log
-from validate.convolutions import Identity, identity
+from validate.convolutions import Identity, identity, judged
 from validate.plan_law.table import LONGEST, Floats, Operators, Plans, Whole
 
 MEASUREMENTS: Final = Path(__file__).parents[1] / "measurements"
@@ -244,18 +244,6 @@ def _timed(folder: Path) -> Iterator[_Row]:
                     _UNKNOWN,
                     launches,
                 )
-
-
-def judged(folder: Path) -> set[Identity]:
-    """Convolutions that are measured to judge, and never learned from."""
-    found = set()
-    for draw in sorted(
-        {path.parent for path in (folder.parent / "held_out").glob("*/*/conv*.csv")}
-    ):
-        for row in load_measurements(draw, draw.name).rows:
-            if str(row.record["op"]).startswith("conv"):
-                found.add(identity(row.record))
-    return found
 
 
 class _Described:
