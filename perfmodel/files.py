@@ -26,15 +26,16 @@ def replacing(path: str | Path) -> Iterator[Path]:
     FileError
         If the file or its folder cannot be written.
     """
-    target = Path(path)
-    draft = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+    # A folder such as ".." has no name to put a draft beside.
+    target = Path(path).resolve() if Path(path).name in ("", "..") else Path(path)
+    draft = target.parent / f".{target.stem}.{os.getpid()}{target.suffix}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield draft
         draft.replace(target)
     except OSError as error:
         raise FileError(
-            str(target),
+            str(path),
             f"<{error.strerror or error}>",
             "a path that can be written, its folders included",
             repair="name a file in a folder of your own, and see that the disk has room",

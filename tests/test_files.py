@@ -36,3 +36,14 @@ def test_a_path_that_cannot_be_written_is_named(tmp_path):
     assert caught.value.where == str(blocker / "below.md")
     assert all((caught.value.got, caught.value.accepted, caught.value.repair))
     assert blocker.read_text() == "not a folder"
+
+
+@pytest.mark.parametrize("name", [".", "..", "/", "held"])
+def test_a_folder_is_no_file(tmp_path, monkeypatch, name):
+    (tmp_path / "held").mkdir()
+    (tmp_path / "within").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileError, match=r"Is a directory|busy") as caught:
+        write_text(name, "text")
+    assert caught.value.where == name
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["held", "within"]

@@ -7,6 +7,7 @@ shapes are kept: what decides FLOPs, bytes and parameters.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from importlib import resources
 from pathlib import Path
@@ -22,6 +23,8 @@ LARGEST_CONFIG: Final = 4 * 2**20
 
 DEEPEST: Final = 10_000
 """Most layers of a model."""
+
+_SHOWN: Final = 6  # of the names that begin as a name that is not known
 
 _CHOICES: Final = (
     ("architecture", ("decoder", "encoder", "encoder-decoder")),
@@ -266,12 +269,21 @@ def load_model(name_or_path: str | Path) -> ModelConfig:
             "model",
             text,
             "a bundled name, or the path of a Hugging Face config.json",
-            nearest=nearest_name(text, names),
+            nearest=", ".join(_longer(text, names)[:_SHOWN]) or nearest_name(text, names),
             repair="give a path, or a name that `perfmodel models` lists",
         )
     config = _read_json(path)
     name = path.parent.name if path.name == "config.json" else path.stem
     return model_from_config(config, name=name or path.stem, where=str(path))
+
+
+def _longer(text: str, names: Sequence[str]) -> list[str]:
+    """Names that begin with ``text``, whatever stands between its letters and digits."""
+
+    def plain(name: str) -> str:
+        return "".join(filter(str.isalnum, name.lower()))
+
+    return [name for name in names if plain(text) and plain(name).startswith(plain(text))]
 
 
 def model_of(given: ModelConfig | str | Path) -> ModelConfig:

@@ -197,3 +197,22 @@ def test_misspelt_name_gets_the_nearest():
     assert caught.value.nearest == "llama-3-70b"
     with pytest.raises(WorkloadError):
         load_model("/nowhere/config.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        (
+            "llama3",
+            "llama-3-70b, llama-3-8b, llama-3.1-405b, llama-3.2-1b, llama-3.2-3b, llama-30b",
+        ),
+        ("LLaMA-3-8B", "llama-3-8b"),
+        ("mixtral", "mixtral-8x22b, mixtral-8x7b"),
+        ("qwen25", "qwen2.5-72b, qwen2.5-7b"),
+        ("--", None),
+    ],
+)
+def test_the_beginning_of_a_name_gets_all_that_begin_so(name, nearest):
+    with pytest.raises(WorkloadError) as caught:
+        load_model(name)
+    assert caught.value.nearest == nearest

@@ -71,6 +71,13 @@ def load_export(path: str | Path, *, batch_size: int | None = None) -> Program:
         If torch is missing, the file cannot be read, has no example inputs, or the batch is fixed.
     """
     path = Path(path)
+    if not path.is_file():
+        raise WorkloadError(
+            str(path),
+            "<no such file>",
+            "a file that torch.export.save wrote",
+            repair="check the path",
+        )
     try:
         import torch
     except ImportError:
@@ -90,7 +97,7 @@ def load_export(path: str | Path, *, batch_size: int | None = None) -> Program:
     except Exception as fault:
         raise WorkloadError(
             str(path),
-            f"<{type(fault).__name__}: {str(fault).strip().splitlines()[0]}>",
+            f"<{': '.join([type(fault).__name__, *str(fault).strip().splitlines()[:1]])}>",
             "a file that torch.export.save wrote with this version of PyTorch",
             repair="save it again with torch.export.save(torch.export.export(...), path)",
         ) from None

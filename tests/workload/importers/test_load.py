@@ -56,8 +56,12 @@ def test_without_torch_the_error_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(WorkloadError, match=r"perfmodel\[torch\]"):
         pm.trace(object(), ())
+    path = tmp_path / "model.pt2"
+    with pytest.raises(WorkloadError, match="no such file"):  # whether torch is there or not
+        load_graph(path)
+    path.write_bytes(b"")
     with pytest.raises(WorkloadError, match="torch is not installed"):
-        load_graph(tmp_path / "model.pt2")
+        load_graph(path)
 
 
 def test_the_top_level_offers_it():
