@@ -1,12 +1,15 @@
 """Networks of plans: what they read, and that they learn which plan a search keeps."""
 
+import dataclasses
 import hashlib
+import json
 import tomllib
 
 import numpy as np
 import pytest
 
 from perfmodel.calibrate.taught import COLUMNS, EVERY, STEPS, load_taught
+from perfmodel.errors import CalibrationError
 from perfmodel.hardware import load_accelerator
 from validate.plan_law import rows
 from validate.plan_law.table import LONGEST, Operators, Plans, product_of
@@ -113,19 +116,20 @@ def made():
 
 
 @pytest.mark.torch
-def test_networks_learn_which_plan_a_search_keeps(made, tmp_path):
+def test_networks_learn_which_plan_a_search_keeps(made, tmp_path, capsys):
     pytest.importorskip("torch")
     from validate.plan_law import __main__ as command
     from validate.plan_law.learn import Schedule
 
     how = Schedule(nets=2, epochs=40, batch=32)
     ones = made.operators
-    own, (drawn,), text = command.told_by("2", made, [ones.only(np.arange(50))], how, "cpu")
+    own, (drawn,) = command.learned(["2"], made, [ones.only(np.arange(50))], how)["2"]
     held = ones.fold == 2
     off = np.abs(np.expm1(own - np.log(ones.kept_s)))
     assert off[held].mean() < 0.08
     assert drawn == pytest.approx(own[:50], abs=1e-3)
-    assert text.startswith(f"2: {np.count_nonzero(~held)} rows, {np.count_nonzero(held)} others")
+    text = f"2: {np.count_nonzero(~held)} rows, {np.count_nonzero(held)} others"
+    assert capsys.readouterr().out.startswith(text)
     alone = command.taken_of(rows.CHIPS[1], ones)
     assert np.array_equal(alone, ones.chip == 1)
     assert command.taken_of("all", ones).all()
@@ -139,3 +143,74 @@ def test_networks_learn_which_plan_a_search_keeps(made, tmp_path):
     assert sum(one.marks.size for one in found.values()) == count
     said_of = np.concatenate([one.says[:, EVERY] for one in found.values()])
     assert set(np.round(STEPS * said_of)) <= set(np.round(STEPS * own))
+
+
+@pytest.mark.torch
+def test_one_plan_of_drawn_operators_teaches(made):
+    """Times of single plans of operators that nobody searched take others' errors down."""
+    torch = pytest.importorskip("torch")
+    from validate.plan_law.inputs import Inputs
+    from validate.plan_law.learn import Schedule, Told, learn, says
+
+    ones = made.operators
+    few = ones.only(np.arange(64))
+    alone = ones.only(np.arange(64, 300))
+    none = np.full((len(alone), LONGEST), np.nan, np.float32)
+    steady = none.copy()
+    steady[:, 1] = np.exp(alone.offset)
+    alone = dataclasses.replace(
+        alone,
+        kept_s=none[:, 0],
+        trial_s=none,
+        launch_s=none,
+        steady_s=steady,
+    )
+    held, how = ones.only(np.arange(300, 400)), Schedule(nets=2, epochs=12, batch=32)
+    off = []
+    for taught in (few, few.joined(alone)):
+        inputs = Inputs(taught, made.kernels)
+        law = learn(
+            Told(taught, inputs, made.plans, "cpu"), np.arange(len(taught)), made.plans, how=how
+        )
+        told = Told(held, inputs, made.plans, "cpu")
+        with torch.no_grad():
+            times, _ = told.asked(law, torch.arange(len(held)).expand(2, -1))
+        off.append(float(times[..., 1].abs().mean()))
+        assert np.isfinite(says(law, told)).all()
+    assert off[1] < 0.7 * off[0]
+
+
+def test_times_of_one_plan_are_kept_and_read_again(tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    from validate.bench import plan_rows
+    from validate.plan_law import likely
+
+    drawn = rows.Drawn.read().first(40)
+    monkeypatch.setattr(rows.Drawn, "read", classmethod(lambda cls: drawn))
+    run, folder = tmp_path / "run", tmp_path / "measurements"
+    (folder / rows.CHIPS[1] / "search").mkdir(parents=True)
+    run.mkdir()
+    timed = [(0, 0, 12.5), (7, 1, 3.25), (11, 0, 80.0)]
+    lines = []
+    for at, place, us in timed:
+        op = likely.op_of(drawn.sizes[at].tolist(), int(drawn.cell[at]))
+        plan = {"name": drawn.names[drawn.plans[at, place]], "us": us, "low": us, "high": us}
+        lines.append(json.dumps({"op": op, "plans": [plan]}))
+    lines.append(json.dumps({"op": op, "plans": [{"name": "eng1", "error": "no"}]}))
+    (run / "plan_times.jsonl.gz").write_bytes(plan_rows.packed(lines)[0])
+    (run / "plan_times.toml").write_text('[library]\ndevice = "NVIDIA H200"\n', encoding="utf-8")
+    assert likely.keep([run], 1, folder) == len(timed)
+
+    known = rows.Known(None, None, drawn.names, (), ())
+    monkeypatch.setattr(rows, "judged", lambda _: {(*drawn.sizes[7].tolist(), drawn.cell[7])})
+    monkeypatch.setattr(rows._Described, "fill", lambda *_: None)
+    (found,) = rows.likely(drawn, known, folder)
+    assert found.chip.tolist() == [1, 1]
+    assert np.nanmax(found.steady_s, axis=1) == pytest.approx([12.5e-6, 80e-6])
+    assert np.isnan(found.kept_s).all()
+    assert not found.unread.any()
+
+    path = folder / rows.CHIPS[1] / "search" / rows.LIKELY
+    path.write_bytes(path.read_bytes() + b"0")
+    with pytest.raises(CalibrationError, match="sha256"):
+        rows.likely(drawn, known, folder)

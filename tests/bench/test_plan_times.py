@@ -62,7 +62,7 @@ class FakeRuns:
     def __init__(self, counter):
         self.counter = counter
 
-    def built(self, _op):
+    def built(self, _op, only=None):
         return [plan_runs.Plan(n, Made()) for n in ("fast", "slow", "bad")], [("none", "no")]
 
     def operands(self, *addresses):

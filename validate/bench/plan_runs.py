@@ -44,11 +44,18 @@ class Runs(Heuristics):
     def _word(self, status: int) -> str:
         return str(self.library.cudnnGetErrorString(status).decode())
 
-    def built(self, op: ops.Op, most: int = TRIED) -> tuple[list[Plan], list[tuple[str, str]]]:
-        """The first plans that can be built, in order; of others before them, name and reason."""
+    def built(
+        self, op: ops.Op, most: int = TRIED, only: str | None = None
+    ) -> tuple[list[Plan], list[tuple[str, str]]]:
+        """The first plans that can be built, in order; of others before them, name and reason.
+
+        With ``only``, the first of that name alone.
+        """
         plans: list[Plan] = []
         failed: list[tuple[str, str]] = []
         for name, configuration in self.configurations(op, 2 * most):
+            if only is not None and name != only:
+                continue
             try:
                 made = Descriptor(self.library, 5)
                 if self.device is None:
@@ -58,7 +65,7 @@ class Runs(Heuristics):
                 plans.append(Plan(name, made.set(401, "descriptor", configuration).finish()))
             except OSError as error:
                 failed.append((name, str(error)))
-            if len(plans) >= most:
+            if len(plans) >= (most if only is None else 1):
                 break
         return plans, failed
 

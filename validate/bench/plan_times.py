@@ -8,6 +8,9 @@ timed as PyTorch runs it, search and all, by the protocol of operators: what the
 the least plan can then be compared. Operators that PyTorch gives to no cuDNN plan are timed so
 alone.
 
+``measure --only`` times one named plan of each operator instead, more shortly: what most operators
+have of their own shows in any of their plans, and ten times as many fit into the same time.
+
 A row of ``plan_times.jsonl`` is one operator: ``op``, ``sets`` of operands, ``clock_mhz``,
 ``plans``. A plan has its name; the median, least and most [us] of its replays; the calls of one;
 its workspace [bytes]; and the kernels of a call (name, grid, block, dynamic shared memory [bytes]);
@@ -27,10 +30,11 @@ import statistics
 import sys
 import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import torch
@@ -51,10 +55,17 @@ PROTOCOL: Final = (
 EACH: Final = 10  # one operator of so many is timed as PyTorch runs it, too
 REPLAY_S, SLOW_REPLAY_S = 0.8e-3, 0.4e-3
 EVERY_S: Final = 2e-3  # a replay visits every input set where that stays short
+ONLY_REPLAY_S, ONLY_EVERY_S = 0.3e-3, 1.2e-3  # where one plan is timed
+ONLY_PROTOCOL: Final = (
+    "one plan of an operator: CUDA graph of back-to-back calls over input sets of about 400 MB "
+    "(<= 48, as many as 1.2 ms hold), random normal operands, events around one replay of 0.3 ms "
+    "or more after one that warms"
+)
 SLOW: Final = 1.6
 MOST_CALLS: Final = 200
 ENDLESS_S: Final = 30e-3  # a first call above this is called no more
 MOST_WORKSPACE: Final = 6 << 30  # bytes
+EVERY_PLAN: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 def checked(op: ops.Op) -> bool:
@@ -62,14 +73,18 @@ def checked(op: ops.Op) -> bool:
     return int(hashlib.sha256(ops.key(op).encode()).hexdigest()[:8], 16) % EACH == 0
 
 
-def calls_of(seconds: float, sets: int, slow: bool) -> int:
-    """Calls in one replay of a plan that takes so long: 2 at least, 200 at most."""
+def calls_of(seconds: float, sets: int, slow: bool, only: bool = False) -> int:
+    """Calls in one replay of a plan that takes so long: 2 at least, 200 at most.
+
+    ``only``: of an operator whose other plans are not timed.
+    """
+    replay_s, every_s = (ONLY_REPLAY_S, ONLY_EVERY_S) if only else (REPLAY_S, EVERY_S)
     seconds = max(seconds, 1e-7)
     if slow:
         return int(min(MOST_CALLS, max(2, math.ceil(SLOW_REPLAY_S / seconds))))
-    every = min(sets, math.ceil(EVERY_S / seconds))
+    every = min(sets, math.ceil(every_s / seconds))
     least = 10 if seconds < EVERY_S / 10 else 2
-    return int(min(MOST_CALLS, max(least, every, math.ceil(REPLAY_S / seconds))))
+    return int(min(MOST_CALLS, max(least, every, math.ceil(replay_s / seconds))))
 
 
 @dataclass(slots=True)
@@ -102,10 +117,16 @@ class Timed:
 
 
 class PlanSession(Session):
-    """A measuring session that also times the plans of a convolution."""
+    """A measuring session that also times the plans of a convolution.
 
-    def __init__(self, device: str, processes: int, named: bool) -> None:
+    ``only`` names one plan of each operator by its key; empty for all plans.
+    """
+
+    def __init__(
+        self, device: str, processes: int, named: bool, only: Mapping[str, str] = EVERY_PLAN
+    ) -> None:
         super().__init__(device, processes)
+        self.only = only
         self.named, self.stream = named, 0
         self.driver: Driver | None = None
         if isinstance(self.clock, CudaClock):
@@ -142,7 +163,7 @@ class PlanSession(Session):
         given = self.operands(op)
         if self.driver is not None and not self.backend(op, *given[0][:2]).startswith("Cudnn"):
             return None
-        built, failed = self.runs.built(op)
+        built, failed = self.runs.built(op, only=self.only.get(ops.key(op)))
         timed = [Timed(plan) for plan in built]
         out, space = self._result(op, given[0]), self._workspace(timed)
         packs = [self._pack(op, part, out, space) for part in given]
@@ -234,7 +255,7 @@ class PlanSession(Session):
     def _capture(self, one: Timed, packs: list[Descriptor]) -> None:
         # Calls of a short kernel are launch-bound: assume it is shorter than it looks.
         rough = one.rough_s / 2 if one.rough_s < 40e-6 else one.rough_s
-        one.calls = calls_of(rough, len(packs), one.slow)
+        one.calls = calls_of(rough, len(packs), one.slow, bool(self.only))
         assert self.driver is not None
         try:
             one.graph = self.driver.capture(self.runs, self.stream, one.plan, packs, one.calls)
@@ -250,13 +271,14 @@ class PlanSession(Session):
         for one in waiting:
             assert one.graph is not None
             one.graph.launch(self.stream)
-            for _ in range(2 if one.slow else 3):
+            for _ in range(1 if self.only else 2 if one.slow else 3):
                 marks = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
                 marks[0].record()
                 one.graph.launch(self.stream)
                 marks[1].record()
                 one.marks.append(marks)
-        clock = self.clock.board.clock_mhz() if waiting and self.clock.board else None
+        board = None if self.only else self.clock.board  # reading it takes as long as a replay
+        clock = board.clock_mhz() if waiting and board else None
         torch.cuda.synchronize()
         return clock
 
@@ -265,23 +287,25 @@ def answer_of(session: PlanSession, log: search_log.SearchLog, op: ops.Op) -> di
     """What the measuring process answers for an operator."""
     answer: dict[str, Any] = {}
     found = session.plans(op)
+    if found is None and session.only:
+        found = {"op": op, "sets": 0, "clock_mhz": None, "plans": []}
     if found is not None:
         answer["plan_times"] = found
     session.turn.release()
-    if found is None or checked(op):
+    if found is None or (checked(op) and not session.only):
         log.take()
         answer |= measured(session, log, op, power=False)
     return answer
 
 
-def serve(device: str, processes: int, named: bool) -> None:
+def serve(device: str, processes: int, named: bool, only: Mapping[str, str]) -> None:
     """Answer operators from stdin until it closes; exit 3 after a sticky device error."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     torch.manual_seed(0)
     torch.set_grad_enabled(False)
     torch.set_num_threads(1)
-    session = PlanSession(device, processes, named)
+    session = PlanSession(device, processes, named, only)
     log = search_log.SearchLog.from_environment()
     session.start()
     gc.collect()
@@ -297,7 +321,7 @@ def serve(device: str, processes: int, named: bool) -> None:
             os._exit(3)
 
 
-def pack(out: Path) -> None:
+def pack(out: Path, protocol: str = PROTOCOL) -> None:
     """Pack the rows of a run, and write their sidecar from the run's."""
     path, about = out / NAME, tomllib.loads((out / "ops.toml").read_text(encoding="utf-8"))
     data, count = plan_rows.packed(path.read_text(encoding="utf-8").splitlines())
@@ -305,7 +329,7 @@ def pack(out: Path) -> None:
     store.write_atomic(packed, data)
     for name in ("file", "rows", "sha256"):
         about.pop(name, None)
-    store.sidecar(packed, about | {"protocol": PROTOCOL}, count)
+    store.sidecar(packed, about | {"protocol": protocol}, count)
 
 
 # Operators on which every plan is compared with a reference, and the relative error allowed.
@@ -383,6 +407,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         made.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
         made.add_argument("--processes", type=int, default=2)
         made.add_argument("--unnamed", action="store_true", help="leave the kernels out")
+        made.add_argument("--only", type=Path, help="JSON: key of an operator -> its one plan")
         if command == "measure":
             made.add_argument("--plan", type=Path, required=True, help="operators as JSON lines")
             made.add_argument("--out", type=Path, required=True)
@@ -391,10 +416,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.command == "check":
         return 0 if check(args.device, not args.unnamed) else 1
     if args.command == "worker":
-        serve(args.device, args.processes, not args.unnamed)
+        only = json.loads(args.only.read_text(encoding="utf-8")) if args.only else EVERY_PLAN
+        serve(args.device, args.processes, not args.unnamed, only)
         return 0
     command = [sys.executable, "-m", "validate.bench.plan_times", "worker"]
     command += ["--device", args.device, "--processes", str(args.processes)]
+    command += ["--only", str(args.only)] if args.only else []
     tally = relay.run(
         runner.load_plan(args.plan),
         args.out,
@@ -404,7 +431,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         worker_command=command + ["--unnamed"] * args.unnamed,
     )
     if (args.out / NAME).exists():
-        pack(args.out)
+        pack(args.out, ONLY_PROTOCOL if args.only else PROTOCOL)
     return 0 if tally.measured else 1
 
 

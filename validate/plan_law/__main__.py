@@ -2,7 +2,7 @@
 
 Networks learn without each fold in turn, from all rows, and from each chip's rows alone; every
 time they say how long all measured and drawn convolutions take on both chips. Needs PyTorch (the
-``torch`` extra), and a device that it sees: two minutes for each set of rows on an H100.
+``torch`` extra), and devices that it sees: a minute for each set of rows on one H200.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+import multiprocessing
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -105,7 +106,10 @@ def write(folder: Path, chip: int, ones: Operators, said: Floats, about: dict[st
 
 def inputs_of(folder: Path) -> dict[str, str]:
     """Hashes of what was learned from, the tables of convolutions apart."""
-    patterns = ("search/plan*.jsonl.gz", "search/proposed.csv.gz", "search/drawn-plans.npz")
+    patterns = (
+        *("search/plan*.jsonl.gz", "search/proposed.csv.gz"),
+        *("search/drawn-plans.npz", f"search/{rows.LIKELY}"),
+    )
     found = sorted(path for one in patterns for path in folder.glob(f"*/{one}"))
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -118,28 +122,68 @@ def _library(chip: int) -> dict[str, str]:
     return {"device": DEVICES[chip], "taught_on": on, "torch": torch.__version__}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Learn from each set of rows, say how far off others are, and write the files."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--measurements", type=Path, default=rows.MEASUREMENTS)
-    parser.add_argument("--drawn", type=int, help="only so many of the drawn operators")
-    parser.add_argument(
-        "--only", nargs="+", choices=SETS, default=SETS, help="learn, write nothing"
-    )
-    parser.add_argument("--nets", type=int, default=USUAL.nets)
-    parser.add_argument("--epochs", type=int, default=USUAL.epochs)
-    args = parser.parse_args(argv)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    how = dataclasses.replace(USUAL, nets=args.nets, epochs=args.epochs)
-    listed = rows.Drawn.read().first(args.drawn)
-    known = rows.read(args.measurements, listed.names)
+def read(folder: Path, count: int | None) -> tuple[rows.Known, list[Operators]]:
+    """All that is known, and so many of the drawn operators on each chip."""
+    listed = rows.Drawn.read().first(count)
+    known = rows.read(folder, listed.names)
     drawn = [rows.asked(listed, known, chip) for chip in range(len(rows.CHIPS))]
+    for timed in rows.likely(rows.Drawn.read(), known, folder):
+        known = dataclasses.replace(known, operators=known.operators.joined(timed))
+    return known, drawn
+
+
+def learned(
+    sets: Sequence[str], known: rows.Known, drawn: Sequence[Operators], how: Schedule
+) -> dict[str, tuple[Floats, list[Floats]]]:
+    """What :func:`told_by` says of each set; every device that PyTorch sees takes some of them."""
+    count = torch.cuda.device_count()
+    if count < 2:
+        return _told_in_turn(sets, known, drawn, how, "cuda" if count else "cpu")
+    # Forked processes share the tables; a device is not to be touched before.
+    fork = multiprocessing.get_context("fork")
+    answers = fork.SimpleQueue()
+
+    def work(mine: Sequence[str], device: str) -> None:
+        try:
+            answers.put(_told_in_turn(mine, known, drawn, how, device))
+        except Exception as error:  # else the others would be waited for in vain
+            answers.put(error)
+            raise
+
+    for at in range(count):
+        fork.Process(target=work, args=(sets[at::count], f"cuda:{at}"), daemon=True).start()
+    found: dict[str, tuple[Floats, list[Floats]]] = {}
+    for _ in range(count):
+        answer = answers.get()
+        if isinstance(answer, Exception):
+            raise answer
+        found |= answer
+    return found
+
+
+def _told_in_turn(
+    sets: Sequence[str],
+    known: rows.Known,
+    drawn: Sequence[Operators],
+    how: Schedule,
+    device: str,
+) -> dict[str, tuple[Floats, list[Floats]]]:
     found = {}
-    for which in args.only:
-        *found[which], text = told_by(which, known, drawn, how, device)
+    for which in sets:
+        *said, text = told_by(which, known, drawn, how, device)
+        found[which] = (said[0], said[1])
         print(text, flush=True)
-    if set(args.only) != set(SETS):
-        return 0
+    return found
+
+
+def publish(
+    folder: Path,
+    known: rows.Known,
+    drawn: Sequence[Operators],
+    found: Mapping[str, tuple[Floats, list[Floats]]],
+    how: Schedule,
+) -> None:
+    """Write both chips' files by what all sets said."""
     about: dict[str, object] = {
         "quantity": "times estimated by networks that are told the plans cuDNN proposes",
         "command": "python3 -m validate.plan_law",
@@ -154,8 +198,26 @@ def main(argv: Sequence[str] | None = None) -> int:
             for which in columns_of(chip)
         ]
         assert len(said) == COLUMNS
-        count = write(args.measurements, chip, ones, np.stack(said, axis=1), about)
+        count = write(folder, chip, ones, np.stack(said, axis=1), about)
         print(f"{rows.CHIPS[chip]}: {count} operators")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Learn from each set of rows, say how far off others are, and write the files."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--measurements", type=Path, default=rows.MEASUREMENTS)
+    parser.add_argument("--drawn", type=int, help="only so many of the drawn operators")
+    parser.add_argument(
+        "--only", nargs="+", choices=SETS, default=SETS, help="learn, write nothing"
+    )
+    parser.add_argument("--nets", type=int, default=USUAL.nets)
+    parser.add_argument("--epochs", type=int, default=USUAL.epochs)
+    args = parser.parse_args(argv)
+    how = dataclasses.replace(USUAL, nets=args.nets, epochs=args.epochs)
+    known, drawn = read(args.measurements, args.drawn)
+    found = learned(args.only, known, drawn, how)
+    if set(args.only) == set(SETS):
+        publish(args.measurements, known, drawn, found, how)
     return 0
 
 

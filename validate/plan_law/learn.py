@@ -31,6 +31,10 @@ class Schedule:
         Share of an error below which it counts squared.
     late : float
         By how much less a plan teaches for each e-fold that it is slower than the one kept.
+    alone : float
+        What a steady time counts where nothing else is known of an operator; 0.5 elsewhere.
+    widths : tuple of int
+        Of the networks' layers, :class:`~validate.plan_law.law.Law`.
     """
 
     nets: int = 6
@@ -41,6 +45,8 @@ class Schedule:
     decay: float = 1e-2
     near: float = 0.1
     late: float = 0.3
+    alone: float = 1.0
+    widths: tuple[int, ...] = (224, 128, 96)
 
 
 USUAL = Schedule()
@@ -99,22 +105,26 @@ def loss(law: Law, told: Told, rows: Tensor, how: Schedule) -> Tensor:
     """Mean over the rows (E, B), summed over the networks.
 
     Of what a search keeps; half as much of steady times, and a third of single trials, of launches
-    and of the plan with the least trial.
+    and of the plan with the least trial. Of an operator with a single steady time alone, that.
     """
     times, launches = told.asked(law, rows)
     offset, plans = told.offset[rows], told.plans[rows]
-    wanted = told.kept[rows].log() - offset
 
     def known(values: Tensor) -> tuple[Tensor, Tensor]:
         there = values.isfinite()
         return there, torch.where(there, values, torch.ones_like(values)).log()
 
-    total = error_of(law.kept(times, launches, offset, plans) - wanted, how.near).sum()
+    searched, kept = known(told.kept[rows])
+    wanted = kept - offset
+    off = error_of(law.kept(times, launches, offset, plans) - wanted, how.near)
+    total = (off * searched).sum()
     there, steady = known(told.steady[rows])
     timed = there.any(-1)
     steady = steady - offset[..., None]
-    weight = there * torch.exp(-how.late * (steady - wanted[..., None]).clamp(0.0, 6.0))
-    total = total + 0.5 * (error_of(times - steady, how.near) * weight).sum()
+    late = torch.where(searched[..., None], steady - wanted[..., None], 0.0).clamp(0.0, 6.0)
+    weight = there * torch.exp(-how.late * late)
+    weight = weight * torch.where(searched, 0.5, how.alone)[..., None]
+    total = total + (error_of(times - steady, how.near) * weight).sum()
     there, trial = known(told.trial[rows])
     least = trial.masked_fill(~there, torch.inf).amin(-1, keepdim=True)
     late = (trial - torch.where(least.isfinite(), least, trial)).clamp(0.0, 6.0)
@@ -151,7 +161,8 @@ def learn(
     torch.set_float32_matmul_precision("high")
     device = told.seen.device
     words = torch.as_tensor(plans.words, device=device)
-    law = Law(told.seen.shape[1], words, nets=how.nets).to(device)
+    law = Law(told.seen.shape[1], words, widths=how.widths, nets=how.nets)
+    law.to(device)
     rows = torch.as_tensor(taken, device=device)
     turns = len(rows) // how.batch
     rate = torch.tensor(how.rate / 25, device=device)

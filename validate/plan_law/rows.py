@@ -21,11 +21,13 @@ import numpy as np
 from perfmodel.calibrate.coefficients import log_mechanism
 from perfmodel.calibrate.measurements import fold_of, load_measurements
 from perfmodel.calibrate.samples import FOLDS
+from perfmodel.calibrate.sidecar import check_sidecar
 from perfmodel.calibrate.taught import blocks_of, marks_of_sizes
 from perfmodel.cost.efficiency import load_coefficients
 from perfmodel.cost.features import features
 from perfmodel.cost.mechanism import mechanism
 from perfmodel.cost.proposed import PASSES
+from perfmodel.errors import CalibrationError
 from perfmodel.hardware import load_accelerator
 from validate import kept_plans
 from validate.bench import ops, plan_rows, proposals, search_log
@@ -37,6 +39,9 @@ CHIPS: Final = ("h100-sxm5-80gb", "h200-sxm-141gb")
 _ASKED: Final = "h200-sxm-141gb"
 """Whose folder has the lists, which are the same for both chips."""
 DRAWN: Final = MEASUREMENTS / _ASKED / "search" / "drawn-plans.npz"
+LIKELY: Final = "likely-times.npz"
+"""Of drawn operators: ``drawn``, places in :data:`DRAWN`; ``place`` of a plan in the list; its
+steady time ``us``."""
 _OFTEN: Final = 40  # uses of a word of plans that is told apart
 _SURE: Final = 0.6  # share of the kernels of a plan that have its tile
 _SMALLEST_TILE: Final = 16
@@ -178,6 +183,41 @@ def asked(drawn: Drawn, known: Known, chip: int) -> Operators:
     given = np.column_stack([drawn.sizes, drawn.cell])
     _Described(given, CHIPS[chip]).fill(found, np.arange(count), known.kernels, known.columns)
     return found
+
+
+def likely(drawn: Drawn, known: Known, folder: Path = MEASUREMENTS) -> list[Operators]:
+    """Drawn operators of which one plan was timed, of each chip that has such.
+
+    Raises
+    ------
+    CalibrationError
+        If a file disagrees with its sidecar.
+    """
+    unread, found = judged(folder), []
+    for chip, name in enumerate(CHIPS):
+        path = folder / name / "search" / LIKELY
+        if not path.is_file():
+            continue
+        check_sidecar(path, path.read_bytes(), name, repair="restore both files", damaged=_damaged)
+        with np.load(path, allow_pickle=False) as data:
+            at, place, us = data["drawn"], data["place"].astype(np.intp), data["us"]
+        given = np.column_stack([drawn.sizes[at], drawn.cell[at]])
+        free = np.array([tuple(one) not in unread for one in given.tolist()])
+        at, place, us, given = at[free], place[free], us[free], given[free]
+        some = replace(drawn, sizes=drawn.sizes[at], cell=drawn.cell[at], plans=drawn.plans[at])
+        ones = asked(some, known, chip)
+        steady = np.full((len(at), LONGEST), np.nan, np.float32)
+        steady[np.arange(len(at)), place] = us * 1e-6
+        folds = fold_of(marks_of_sizes(given[:, :-1], given[:, -1]), FOLDS).astype(np.int64)
+        found.append(replace(ones, steady_s=steady, fold=folds))
+    return found
+
+
+def _damaged(path: Path, error: object) -> CalibrationError:
+    return CalibrationError(
+        path.name, f"<{error}>", "times of plans as `validate.plan_law.likely` writes them",
+        repair="restore the file and its sidecar",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
