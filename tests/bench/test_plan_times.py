@@ -63,7 +63,8 @@ class FakeRuns:
         self.counter = counter
 
     def built(self, _op, only=None):
-        return [plan_runs.Plan(n, Made()) for n in ("fast", "slow", "bad")], [("none", "no")]
+        names = ("fast", "slow", "bad") if only is None else (only,)
+        return [plan_runs.Plan(n, Made()) for n in names], [("none", "no")] * (only is None)
 
     def operands(self, *addresses):
         assert all(addresses)
@@ -128,6 +129,19 @@ def test_plans_are_timed_and_their_kernels_named(session):
     json.dumps(found)
 
 
+def test_one_plan_alone_is_timed_once(session):
+    session.only = {ops.key(OP): "slow"}
+    (slow,) = session.plans(OP)["plans"]
+    assert slow["name"] == "slow"
+    assert slow["low"] == slow["us"] == slow["high"]
+
+
+def test_of_operators_that_cudnn_is_not_given_only_that_is_said(session, monkeypatch):
+    monkeypatch.setattr(session, "backend", lambda *_: "CudaDepthwise2d")
+    session.only = {ops.key(OP): "slow"}
+    assert plan_times.answer_of(session, None, OP)["plan_times"]["plans"] == []
+
+
 @pytest.mark.parametrize(
     ("seconds", "sets", "slow", "calls"),
     [(2e-6, 48, False, 200), (50e-6, 12, False, 16), (50e-6, 48, False, 40),
@@ -135,6 +149,7 @@ def test_plans_are_timed_and_their_kernels_named(session):
 )  # fmt: skip
 def test_calls_of_a_replay(seconds, sets, slow, calls):
     assert plan_times.calls_of(seconds, sets, slow) == calls
+    assert plan_times.calls_of(seconds, sets, slow, only=True) <= calls
 
 
 FAKE = """
