@@ -86,7 +86,17 @@ def main() -> None:
             ),
             2,
         )
-    except (KeyboardInterrupt, typer.Abort):
+    except typer.Abort as error:  # typer's word for a file that ends early
+        _fail(
+            FileError(
+                "perfmodel",
+                f"<{error.__cause__ or 'an early end'}>",
+                "files that are whole",
+                repair="restore the file that was cut short: a disk may have been full",
+            ),
+            2,
+        )
+    except KeyboardInterrupt:
         sys.exit(130)
 
 

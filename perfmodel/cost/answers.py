@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from perfmodel.errors import CalibrationError
+from perfmodel.cost.arrays import Arrays, Found, read_arrays
 from perfmodel.hardware.load import spec_folders
 
 UNITS: Final = 132.0
 """Multiprocessors of the chips whose libraries were asked, an H100 and an H200 (SXM)."""
-Arrays = Mapping[str, NDArray[Any]]
-Answers = TypeVar("Answers")
 
 
 def answers_of(
-    file: str, what: str, read: Callable[[Arrays], Answers], path: Path | None = None
-) -> Answers:
-    """What ``read`` makes of the arrays of a file.
+    file: str, what: str, read: Callable[[Arrays], Found], path: Path | None = None
+) -> Found:
+    """What ``read`` makes of the arrays of a file (:func:`~perfmodel.cost.arrays.read_arrays`).
 
     Parameters
     ----------
@@ -42,11 +35,4 @@ def answers_of(
         If the file is missing or damaged.
     """
     path = spec_folders()[-1] / "efficiency" / file if path is None else path
-    try:
-        # Opened here, since NumPy leaves a file open that is no archive.
-        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as held:
-            return read(held)
-    except (
-        OSError, EOFError, KeyError, ValueError, IndexError, zipfile.BadZipFile, zlib.error,
-    ) as error:  # fmt: skip
-        raise CalibrationError(str(path), f"<{error}>", what, repair="restore the file") from None
+    return read_arrays(path, what, read)

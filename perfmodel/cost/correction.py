@@ -50,6 +50,19 @@ class Trees:
     base: NDArray[np.float32]
     _held: list[Questions] = field(default_factory=list, init=False, repr=False, compare=False)
 
+    def check(self, features: int) -> None:
+        """See that shapes and places fit together, and so many features.
+
+        Raises
+        ------
+        ValueError
+            If they do not.
+        """
+        count, depth = self.asked.shape
+        shapes = (self.limits.shape, self.leaves.shape, self.base.shape)
+        if shapes != ((count, depth), (count, 2**depth), (1,)) or not _all_in(self.asked, features):
+            raise ValueError("trees that do not fit together")
+
     def __call__(self, features: Floats) -> Floats:
         """Sum of the trees at ``features`` of shape (N, F); shape (N,)."""
         if features.shape[0] <= _FEW:
@@ -126,6 +139,10 @@ class Trees:
         return np.asarray(values.sum(axis=1, dtype=np.float64) + float(self.base[0]))
 
 
+def _all_in(places: NDArray[np.int32], count: int) -> bool:
+    return bool(np.all((places >= 0) & (places < count)))
+
+
 def _steps(columns: NDArray[np.float32], cuts: list[NDArray[np.float32]]) -> NDArray[np.uint8]:
     """How many of its feature's limits every value is above, shape (F, N)."""
     steps = np.zeros(columns.shape, dtype=np.uint8)
@@ -167,6 +184,20 @@ class Smooth:
     weights: NDArray[np.float32]
     scales: NDArray[np.float32]
     mean: NDArray[np.float32]
+
+    def check(self, features: int) -> None:
+        """See that shapes and places fit together, and so many features.
+
+        Raises
+        ------
+        ValueError
+            If they do not.
+        """
+        width = self.columns.size
+        shapes = (self.points.shape, self.scales.shape, self.mean.shape)
+        wanted = ((self.weights.size, width), (width,), (1,))
+        if shapes != wanted or not _all_in(self.columns, features):
+            raise ValueError("a process that does not fit together")
 
     def __call__(self, features: Floats) -> Floats:
         """The mean at ``features`` of shape (N, F); shape (N,)."""

@@ -7,16 +7,15 @@ complete on their own: the TOML is for people, the npz for the program.
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from perfmodel.cost.arrays import Arrays, read_arrays
 from perfmodel.cost.correction import Smooth, Trees
 from perfmodel.cost.layers import Layers
 from perfmodel.cost.parts import Floats
-from perfmodel.errors import CalibrationError
 
 FORMAT = 1
 _FADE_OCTAVES = 0.75
@@ -140,49 +139,63 @@ def read_fitted(path: Path) -> Fitted:
     CalibrationError
         If the file is damaged or of another format.
     """
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            if int(data["format"]) != FORMAT:
-                raise ValueError(f"format {int(data['format'])}")
-            trees = smooth = None
-            if "trees_asked" in data:
-                trees = Trees(
-                    data["trees_asked"],
-                    data["trees_limits"],
-                    data["trees_leaves"].astype(np.float32),
-                    data["trees_base"],
-                )
-            if "smooth_points" in data:
-                names = ("columns", "points", "weights", "scales", "mean")
-                smooth = Smooth(*(data[f"smooth_{name}"] for name in names))
-            low_high = data["extent_values"]
-            shares = data["shares"] if "shares" in data else np.array(EVEN_SHARES)
-            return Fitted(
-                str(data["kernel"]),
-                str(data["device"]),
-                {
-                    str(name): float(value)
-                    for name, value in zip(
-                        data["coefficient_names"], data["coefficient_values"], strict=True
-                    )
-                },
-                tuple(str(name) for name in data["features"]),
-                trees,
-                smooth,
-                (float(shares[0]), float(shares[1])),
-                {
-                    str(name): (float(pair[0]), float(pair[1]))
-                    for name, pair in zip(data["extent_names"], low_high, strict=True)
-                },
-                data["size_edges"],
-                data["spread"],
-                float(data["spread_outside"]),
-                float(data["pooled_share"]) if "pooled_share" in data else 0.0,
+    return read_arrays(
+        path,
+        f"an efficiency file of format {FORMAT}",
+        _fitted,
+        repair="run `perfmodel calibrate` again, or restore the file",
+    )
+
+
+def _fitted(data: Arrays) -> Fitted:
+    """A fit, once its parts fit together.
+
+    Raises
+    ------
+    KeyError, ValueError
+        If they do not.
+    """
+    if int(data["format"]) != FORMAT:
+        raise ValueError(f"format {int(data['format'])}")
+    trees = smooth = None
+    if "trees_asked" in data:
+        trees = Trees(
+            data["trees_asked"],
+            data["trees_limits"],
+            data["trees_leaves"].astype(np.float32),
+            data["trees_base"],
+        )
+    if "smooth_points" in data:
+        names = ("columns", "points", "weights", "scales", "mean")
+        smooth = Smooth(*(data[f"smooth_{name}"] for name in names))
+    features = tuple(str(name) for name in data["features"])
+    for part in (trees, smooth):
+        if part is not None:
+            part.check(len(features))
+    low_high = data["extent_values"]
+    shares = data["shares"] if "shares" in data else np.array(EVEN_SHARES)
+    edges, spread = data["size_edges"], data["spread"]
+    if spread.shape != (edges.size + 1,):
+        raise ValueError(f"spread of shape {spread.shape} for {edges.size} edges")
+    return Fitted(
+        str(data["kernel"]),
+        str(data["device"]),
+        {
+            str(name): float(value)
+            for name, value in zip(
+                data["coefficient_names"], data["coefficient_values"], strict=True
             )
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise CalibrationError(
-            str(path),
-            f"<{error}>",
-            f"an efficiency file of format {FORMAT}",
-            repair="run `perfmodel calibrate` again, or restore the file",
-        ) from None
+        },
+        features,
+        trees,
+        smooth,
+        (float(shares[0]), float(shares[1])),
+        {
+            str(name): (float(pair[0]), float(pair[1]))
+            for name, pair in zip(data["extent_names"], low_high, strict=True)
+        },
+        edges,
+        spread,
+        float(data["spread_outside"]),
+        float(data["pooled_share"]) if "pooled_share" in data else 0.0,
+    )

@@ -22,8 +22,6 @@ more.
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +29,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.cost.arrays import Arrays, read_arrays
 from perfmodel.cost.parts import Floats
 from perfmodel.errors import CalibrationError
 
@@ -226,39 +225,46 @@ def read_pooled(path: Path) -> Pooled:
     CalibrationError
         If the file is missing, damaged or of another format.
     """
-    try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as data:
-            if int(data["format"]) not in _READ:
-                raise ValueError(f"format {int(data['format'])}")
-            layers = sum(name.startswith("weight_0_") for name in data)
-            count = sum(name.startswith("weight_") for name in data) // max(layers, 1)
-            first = "weight_0_0"
-            kinds = [name.removesuffix(first) for name in data if name.endswith(first)]
-            nets = {
-                kind: tuple(
-                    Net(
-                        tuple(
-                            data[f"{kind}weight_{one}_{at}"].astype(np.float32)
-                            for at in range(layers)
-                        ),
-                        tuple(data[f"{kind}bias_{one}_{at}"] for at in range(layers)),
-                    )
-                    for one in range(count)
-                )
-                for kind in kinds
-            }
-            return Pooled(
-                tuple(str(name) for name in data["inputs"]),
-                tuple(str(word) for word in data["words"]),
-                data["center"],
-                data["scale"],
-                nets.pop(""),
-                nets,
+    return read_arrays(
+        path,
+        f"a network of format {FORMAT}",
+        _pooled,
+        repair="run `perfmodel calibrate` again, or restore the file",
+    )
+
+
+def _pooled(data: Arrays) -> Pooled:
+    """Networks, once their parts fit together.
+
+    Raises
+    ------
+    KeyError, ValueError
+        If they do not.
+    """
+    if int(data["format"]) not in _READ:
+        raise ValueError(f"format {int(data['format'])}")
+    layers = sum(name.startswith("weight_0_") for name in data)
+    count = sum(name.startswith("weight_") for name in data) // max(layers, 1)
+    first = "weight_0_0"
+    kinds = [name.removesuffix(first) for name in data if name.endswith(first)]
+    nets = {
+        kind: tuple(
+            Net(
+                tuple(data[f"{kind}weight_{one}_{at}"].astype(np.float32) for at in range(layers)),
+                tuple(data[f"{kind}bias_{one}_{at}"] for at in range(layers)),
             )
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise CalibrationError(
-            str(path),
-            f"<{error}>",
-            f"a network of format {FORMAT}",
-            repair="run `perfmodel calibrate` again, or restore the file",
-        ) from None
+            for one in range(count)
+        )
+        for kind in kinds
+    }
+    inputs, words = (tuple(str(name) for name in data[of]) for of in ("inputs", "words"))
+    for net in (net for several in nets.values() for net in several):
+        width = len(inputs)
+        for weight, bias in zip(net.weights, net.biases, strict=True):
+            if weight.shape != (width + len(words), bias.size):
+                raise ValueError("networks that do not fit together")
+            width = bias.size
+    center, scale = data["center"], data["scale"]
+    if center.shape != (len(inputs),) or scale.shape != center.shape:
+        raise ValueError("networks that do not fit their inputs")
+    return Pooled(inputs, words, center, scale, nets.pop(""), nets)

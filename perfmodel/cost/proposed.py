@@ -34,7 +34,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.cost.answers import UNITS, Arrays, answers_of
+from perfmodel.cost.answers import UNITS, answers_of
+from perfmodel.cost.arrays import Arrays
 from perfmodel.cost.parts import Floats
 from perfmodel.cost.walk import Tree, tree_of
 

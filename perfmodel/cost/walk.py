@@ -55,10 +55,20 @@ def tree_of(held: Mapping[str, Any], key: str = "", depth: int | None = None) ->
     ------
     KeyError
         If an array is missing.
+    ValueError
+        If the arrays are of different lengths, or lead out of the tree or back.
     """
-    return Tree(
+    tree = Tree(
         held[f"{key}asked"].astype(np.int16),
         held[f"{key}limits"].astype(np.float32),
         held[f"{key}below"].astype(np.int32),
         int(held[f"{key}depth"]) if depth is None else depth,
     )
+    places = np.arange(tree.below.size)
+    if not tree.asked.shape == tree.limits.shape == tree.below.shape == places.shape:
+        raise ValueError(f"a tree {key} of arrays that differ in length")
+    # A leaf points at itself, all others further on, at two that stand side by side.
+    ends = np.where(tree.below == places, places, tree.below + 1)
+    if np.any(tree.below < places) or np.any(ends >= places.size) or tree.asked.min() < 0:
+        raise ValueError(f"a tree {key} that leads nowhere")
+    return tree

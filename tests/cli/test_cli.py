@@ -245,6 +245,18 @@ def test_bad_input_is_a_five_part_error(perfmodel, arguments, named):
     assert err == ""
 
 
+def test_a_file_that_ends_early_is_told(perfmodel, tmp_path, monkeypatch):
+    def early(*_, **__):
+        raise EOFError("Compressed file ended early")
+
+    monkeypatch.setattr("perfmodel.study.operators.price_records", early)
+    source = tmp_path / "ops.jsonl"
+    source.write_text('{"op": "gemm", "m": 1, "n": 1, "k": 1, "dtype": "bf16"}\n')
+    code, out, err = perfmodel("ops", str(source), "--on", "h100-sxm5-80gb", "--json")
+    assert (code, json.loads(out)["got"]) == (2, "<Compressed file ended early>")
+    assert err.strip() == ""
+
+
 def test_bad_operator_file_writes_nothing(perfmodel, tmp_path):
     source = tmp_path / "ops.jsonl"
     source.write_text('{"op": "gemm", "m": 1, "n": 1, "k": 1, "dtype": "bf16"}\n{"op": "gem"}\n')

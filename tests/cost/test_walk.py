@@ -45,3 +45,17 @@ def test_arrays_of_a_file_become_a_tree():
     )
     with pytest.raises(KeyError, match="half_depth"):
         tree_of(held, "half_")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"below": np.array([1, 1, 9, 3, 4])},  # out of the tree
+        {"below": np.array([1, 1, 0, 3, 4])},  # back
+        {"limits": np.zeros(4)},
+        {"asked": np.array([-1, 0, 0, 0, 0])},
+    ],
+)
+def test_a_tree_that_leads_nowhere_is_refused(change):
+    with pytest.raises(ValueError, match="a tree"):
+        tree_of(_deep(2) | change, depth=2)
