@@ -20,7 +20,7 @@ from perfmodel.calibrate.profiled import load_planned, load_profiled
 from perfmodel.calibrate.samples import FUSED, Samples, samples_of
 from perfmodel.calibrate.score import Record, records_of, score_samples
 from perfmodel.calibrate.spread import Spread, in_turn, told
-from perfmodel.calibrate.store import write_folder
+from perfmodel.calibrate.store import Others, write_folder
 from perfmodel.calibrate.taught import Taught, load_taught
 from perfmodel.calibrate.together import Together, coefficients_of, is_shared, learn_together
 from perfmodel.cost.bound import lower_bound
@@ -34,7 +34,7 @@ from perfmodel.cost.layers import Pooled
 from perfmodel.cost.parts import Floats
 from perfmodel.cost.power import load_shares
 from perfmodel.cost.tasks import POINT
-from perfmodel.errors import CalibrationError
+from perfmodel.errors import CalibrationError, nearest_name
 from perfmodel.hardware import Accelerator, load_accelerator
 
 FEWEST_ROWS = 8
@@ -85,6 +85,7 @@ def calibrate(
     *,
     out: str | Path | None = None,
     support: tuple[str | Path, str] | None = None,
+    kernels: Sequence[str] = (),
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
     spread: Spread = in_turn,
@@ -102,6 +103,9 @@ def calibrate(
         it is replaced as a whole, after everything went well.
     support : (path, str), optional
         Measurements and name of a sibling chip that teach the corrections too.
+    kernels : sequence of str
+        Beginnings of the names of those that are fitted anew; the files of the others stay as they
+        are. Of those that share networks, all or none. Empty: all.
     seed : int
         Of the learners' draws; the same seed and data give the same files.
     progress : callable, optional
@@ -117,37 +121,36 @@ def calibrate(
     accelerator = load_accelerator(device)
     name = accelerator.name.lower()
     measured, by_kernel = _trusted(folder, accelerator)
-    siblings: Mapping[str, Samples] = {}
-    beside: Mapping[str, Samples] = {}
-    planned = [samples_of(load_planned(folder, name), accelerator)]
-    estimates = [load_taught(folder, accelerator)]
-    if support is not None:
-        sibling = load_accelerator(support[1])
-        _, siblings = _trusted(support[0], sibling)
-        beside = samples_of(load_profiled(support[0], sibling.name.lower()), sibling)
-        planned += [samples_of(load_planned(support[0], sibling.name.lower()), sibling)]
-        if estimates[0]:
-            # The sibling's others are the same operators again.
-            known = (*siblings.values(), *planned[1].values())
-            timed = [row for samples in known for row in samples.rows]
-            estimates += [load_taught(support[0], sibling, among=timed)]
+    siblings, beside, planned, estimates = _teaching(folder, accelerator, support)
     profiled = samples_of(load_profiled(folder, name), accelerator)
     target = efficiency_folder() if out is None else Path(out)
     # Before the fits, which take long: a place that cannot be written ends them.
     target.mkdir(parents=True, exist_ok=True)
+    wanted, others = _wanted(by_kernel, kernels), None
+    if kernels:
+        rest = sorted(set(by_kernel) - wanted)
+        sibling = None if support is None else support[1]
+        others = Others.of(target / name, rest, measured, sibling)
     start = load_coefficients(accelerator.family)
     judged = by_kernel.pop(FUSED, None)
     start_of = {kernel: start.of(kernel) for kernel in by_kernel}
-    together = learn_shared(
-        by_kernel, siblings, start_of, seed, progress, spread, accelerator, planned, estimates
-    )
+    together: dict[str, Together] = {}
+    if any(map(is_shared, wanted)):
+        together = learn_shared(
+            by_kernel, siblings, start_of, seed, progress, spread, accelerator, planned, estimates
+        )
     # The last coefficients of a kernel that shares networks are those of all its rows.
     rough = {kernel: one.coefficients[-1] for kernel, one in together.items()}
-    alone = [kernel for kernel in by_kernel if kernel not in rough]
+    asked = teachers_of(by_kernel, wanted)
+    alone = [kernel for kernel in by_kernel if kernel not in rough and kernel in asked]
     calls = [(by_kernel[kernel], start_of[kernel], seed) for kernel in alone]
     rough |= told("mechanism", alone, spread(rough_coefficients, calls), progress)
-    enough = {k: samples for k, samples in by_kernel.items() if len(samples.rows) >= FEWEST_ROWS}
-    skipped = {k: len(samples.rows) for k, samples in by_kernel.items() if k not in enough}
+    enough = {
+        k: samples
+        for k, samples in by_kernel.items()
+        if k in wanted and len(samples.rows) >= FEWEST_ROWS
+    }
+    skipped = {k: len(by_kernel[k].rows) for k in by_kernel if k in wanted and k not in enough}
     if not enough:
         raise CalibrationError(
             str(folder),
@@ -177,7 +180,9 @@ def calibrate(
         records.extend(score_samples([judged], accelerator, efficiency=efficiency))
     power = fit_power(measured.rows, accelerator)
     pooled = next((one.pooled for one in together.values()), None)
-    written = _publish(target, accelerator, measured, learned, records, power, support, pooled)
+    written = _publish(
+        target, accelerator, measured, learned, records, power, support, pooled, others
+    )
     load_efficiency.cache_clear()
     load_shares.cache_clear()
     return Calibration(name, written, learned, tuple(records), measured.refused, skipped, power)
@@ -253,6 +258,57 @@ def learn_shared(
     return found
 
 
+def _teaching(
+    folder: str | Path, accelerator: Accelerator, support: tuple[str | Path, str] | None
+) -> tuple[
+    Mapping[str, Samples],
+    Mapping[str, Samples],
+    list[Mapping[str, Samples]],
+    list[Mapping[str, Taught]],
+]:
+    """A sibling's rows and its cheap ones; of both chips, planned rows and others' estimates."""
+    name = accelerator.name.lower()
+    siblings: Mapping[str, Samples] = {}
+    beside: Mapping[str, Samples] = {}
+    planned: list[Mapping[str, Samples]] = [samples_of(load_planned(folder, name), accelerator)]
+    estimates: list[Mapping[str, Taught]] = [load_taught(folder, accelerator)]
+    if support is not None:
+        sibling = load_accelerator(support[1])
+        _, siblings = _trusted(support[0], sibling)
+        beside = samples_of(load_profiled(support[0], sibling.name.lower()), sibling)
+        planned += [samples_of(load_planned(support[0], sibling.name.lower()), sibling)]
+        if estimates[0]:
+            # The sibling's others are the same operators again.
+            known = (*siblings.values(), *planned[1].values())
+            timed = [row for samples in known for row in samples.rows]
+            estimates += [load_taught(support[0], sibling, among=timed)]
+    return siblings, beside, planned, estimates
+
+
+def _wanted(by_kernel: Mapping[str, Samples], beginnings: Sequence[str]) -> set[str]:
+    """Kernels whose names begin so, by default all; with one that shares networks, all that do."""
+    for one in beginnings:
+        if not any(kernel.startswith(one) for kernel in by_kernel):
+            raise CalibrationError(
+                "calibrate: kernels",
+                one,
+                "beginnings of " + ", ".join(sorted(by_kernel)),
+                nearest=nearest_name(one, by_kernel),
+                repair="name measured kernels, or leave it out to fit all",
+            )
+    found = {k for k in by_kernel if not beginnings or k.startswith(tuple(beginnings))}
+    if any(map(is_shared, found)):
+        found |= set(filter(is_shared, by_kernel))
+    return found
+
+
+def teachers_of(by_kernel: Mapping[str, Samples], wanted: set[str]) -> set[str]:
+    """Kernels whose rows may teach those (:func:`helpers_of`), and these themselves."""
+    families = {by_kernel[kernel].blocks[0][0].family for kernel in wanted}
+    families |= {teacher for family in families for teacher in TAUGHT_BY.get(family, ())}
+    return {k for k, samples in by_kernel.items() if samples.blocks[0][0].family in families}
+
+
 def helpers_of(
     samples: Samples,
     by_kernel: Mapping[str, Samples],
@@ -296,6 +352,7 @@ def _publish(
     power: PowerFit | None,
     support: tuple[str | Path, str] | None,
     pooled: Pooled | None = None,
+    others: Others | None = None,
 ) -> Path:
     """Write beside, then swap the device's folder in one rename."""
     name = accelerator.name.lower()
@@ -311,6 +368,7 @@ def _publish(
             power=power,
             sibling=None if support is None else support[1],
             pooled=pooled,
+            others=others,
         )
         final = target / name
         if (final / PROGRAM_FILE).is_file():

@@ -5,24 +5,71 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields
+import shutil
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Final
 
 from perfmodel.calibrate.learn import COVERAGE, Learned
 from perfmodel.calibrate.measurements import Measurements
 from perfmodel.calibrate.power import PowerFit, write_power
-from perfmodel.calibrate.samples import FOLDS
+from perfmodel.calibrate.samples import FOLDS, FUSED
 from perfmodel.calibrate.score import Record, summary
 from perfmodel.cost.efficiency import ABOUT_FILE
 from perfmodel.cost.fitted import write_arrays
 from perfmodel.cost.layers import POOLED_FILE, Pooled, write_pooled
 from perfmodel.cost.power import POWER_FILE
+from perfmodel.errors import CalibrationError
 from perfmodel.hardware import Accelerator
 
 # Tens of thousands of rows, packed to a fifth; pandas and spreadsheets unpack it
 HELD_OUT: Final = "held_out.csv.gz"
+
+
+@dataclass(frozen=True, slots=True)
+class Others:
+    """Fits that stay as they are: a chip's folder, and the kernels whose files are taken over."""
+
+    folder: Path
+    kernels: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls, folder: Path, kernels: Iterable[str], measured: Measurements, sibling: str | None
+    ) -> Others:
+        """Those of ``kernels`` that a folder holds.
+
+        Raises
+        ------
+        CalibrationError
+            If they were fitted to other measurements, or with another sibling's.
+        """
+        about = folder / ABOUT_FILE
+        if not about.is_file():
+            return cls(folder, ())
+        said = tomllib.loads(about.read_text(encoding="utf-8"))
+        for name, here in (("measurements_sha256", measured.sha256), ("sibling", sibling)):
+            if said.get(name) != here:
+                raise CalibrationError(
+                    f"{folder.name}/{ABOUT_FILE}: {name}",
+                    said.get(name),
+                    f"{here}, what is fitted to now",
+                    repair="fit all kernels: the others' fits would be of other measurements",
+                )
+        return cls(folder, tuple(k for k in kernels if (folder / f"{k}.npz").is_file()))
+
+
+def _joined(others: Others, new: Sequence[Record]) -> list[Record]:
+    """Stored predictions of the kernels that stay, and the new ones, as a fit of all orders them.
+
+    Those that no kernel of their own predicts stay too, unless they are new.
+    """
+    fresh, stay = {record.kernel for record in new}, {*others.kernels, FUSED}
+    stored = read_records(others.folder / HELD_OUT) if others.kernels else []
+    kept = [r for r in stored if r.kernel in stay and r.kernel not in fresh]
+    return sorted((*kept, *new), key=lambda record: (record.kernel == FUSED, record.kernel))
 
 
 def write_folder(
@@ -35,12 +82,21 @@ def write_folder(
     power: PowerFit | None,
     sibling: str | None,
     pooled: Pooled | None = None,
+    others: Others | None = None,
 ) -> None:
     """Write ``device.toml``, ``held_out.csv.gz``, ``power.toml``, an npz and a TOML a kernel.
 
-    Networks that kernels share (``pooled``) have an npz of their own.
+    Networks that kernels share (``pooled``) have an npz of their own. What ``others`` names is
+    taken over from there.
     """
     kept = list(records)
+    if others is not None:
+        kept = _joined(others, kept)
+        for kernel in others.kernels:
+            for path in others.folder.glob(f"{kernel}.*"):
+                shutil.copy2(path, folder)
+        if pooled is None and (others.folder / POOLED_FILE).is_file():
+            shutil.copy2(others.folder / POOLED_FILE, folder)
     lines = [
         "# Written by `perfmodel calibrate`; do not edit.",
         f'device = "{accelerator.name.lower()}"',
@@ -52,7 +108,7 @@ def write_folder(
         lines.append(f'sibling = "{sibling}"  # its rows taught the corrections too')
     lines += ["", "# Errors of held-out rows: kernel = [rows, mean absolute percentage error]"]
     lines += ["[held_out]"]
-    for kernel in learned:
+    for kernel in sorted({*learned, *(others.kernels if others is not None else ())}):
         mine = [record for record in kept if record.kernel == kernel]
         lines.append(f'"{kernel}" = [{len(mine)}, {summary(mine)["mape"]:.2f}]')
     (folder / ABOUT_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -30,6 +30,10 @@ def calibrate(
     programs: Annotated[
         Path | None, typer.Option(help="Recorded programs of the models in DIR/models.")
     ] = None,
+    kernels: Annotated[
+        list[str] | None,
+        typer.Option(help="Fit only kernels that begin so, and keep the others' files."),
+    ] = None,
     jobs: Annotated[
         int | None, typer.Option(help="Processes at once; by default one a processor.")
     ] = None,
@@ -67,6 +71,7 @@ def calibrate(
         device,
         out=out,
         support=None if support is None else (support, support.resolve().name),
+        kernels=kernels or (),
         progress=lambda done: typer.echo(done, err=True),
         spread=processes(jobs),
     )

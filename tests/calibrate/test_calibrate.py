@@ -58,6 +58,34 @@ def test_calibration_finds_the_coefficients_and_keeps_them(calibrated):
     assert covered >= 0.85
 
 
+def _files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_one_kernel_fitted_anew_leaves_the_others_as_a_fit_of_all_gives_them(
+    calibrated, folder, tmp_path
+):
+    done, _ = calibrated
+    again = tmp_path / "efficiency"
+    shutil.copytree(done, again)
+    (again / NAME / "rmsnorm.npz").unlink()
+    found = calibrate(folder, NAME, out=again, kernels=["rms"])
+    assert set(found.learned) == {"rmsnorm"}
+    assert _files(again / NAME) == _files(done / NAME)
+
+    with pytest.raises(CalibrationError, match=r"Nearest: rmsnorm\.") as caught:
+        calibrate(folder, NAME, out=again, kernels=["rmsnrom"])
+    assert "gemm-half" in caught.value.accepted
+    about = again / NAME / "device.toml"
+    about.write_text(
+        about.read_text().replace('measurements_sha256 = "', 'measurements_sha256 = "0')
+    )
+    before = _files(again / NAME)
+    with pytest.raises(CalibrationError, match="fit all kernels"):
+        calibrate(folder, NAME, out=again, kernels=["rms"])
+    assert _files(again / NAME) == before
+
+
 def test_records_are_the_same_bytes_packed_or_plain(calibrated, tmp_path):
     _, result = calibrated
     plain, packed, again = (tmp_path / name for name in ("a.csv", "b.csv.gz", "c.csv.gz"))

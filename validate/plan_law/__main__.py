@@ -145,6 +145,7 @@ def learned(
 
     def work(mine: Sequence[str], device: str) -> None:
         try:
+            torch.cuda.set_device(device)  # where streams and graphs are made
             answers.put(_told_in_turn(mine, known, drawn, how, device))
         except Exception as error:  # else the others would be waited for in vain
             answers.put(error)
