@@ -209,20 +209,16 @@ def _chunk(
     tiles = np.ceil(m / rows) * (np.ceil(n / columns) * batch)
     parts = _parts(splits, tiles, k, device.units)
     turns = tiles * (parts / device.units)
-    time = np.ceil(turns)
-    if c["wave_blur"] > 0.0:
-        time -= c["wave_blur"] * (time - turns)
-    np.maximum(time, 1.0, out=time)
     depth = np.ceil(k / parts / 32.0) * 32.0
-    time *= depth * (per_element * slower) + end
-    if c["step_wait_cycles"] > 0.0:
-        wait = c["step_wait_cycles"] * np.sqrt(rows * columns / WAITING_TILE) / device.clock
-        np.maximum(time, depth * wait + end, out=time)
+    wait = c["step_wait_cycles"] * np.sqrt(rows * columns / WAITING_TILE) / device.clock
+    fed = None
     if np.isfinite(c["shared_bytes_per_second"]):
-        fed = tiles * (taken / c["shared_bytes_per_second"])
-        np.maximum(time, fed * (parts * depth), out=time)
+        fed = tiles * (taken / c["shared_bytes_per_second"]), parts * depth
+    time, room = _whole_turns(turns, depth, per_element * slower, end, wait, fed, c)
     more = _once(turns, parts, m * n * batch, k, c)
-    total = (np.maximum(time, memory) + more).reshape(-1, m.size)
+    total = np.maximum(time, memory, out=room)
+    total += more
+    total = total.reshape(-1, m.size)
     best = np.argmin(total, axis=0)
     each = np.arange(m.size)
     compute, once = time.reshape(total.shape)[best, each], more.reshape(total.shape)[best, each]
@@ -238,6 +234,40 @@ def _chunk(
     thin = (is_thin(m, n, k, batch, device) | alone) & (queued == 0.0)
     sizes = (m, n, k, batch, traffic)
     return _few_rows(whole, sizes, queued, thin, outside, device, c, len(shapes) * len(splits))
+
+
+def _whole_turns(
+    turns: Floats,
+    depth: Floats,
+    each: Floats,
+    end: Floats,
+    wait: Floats,
+    fed: tuple[Floats, Floats] | None,
+    c: Mapping[str, float],
+) -> tuple[Floats, Floats]:
+    """Arithmetic of every form [s], shape (tiles, splits, N), and as much memory to use again.
+
+    ``turns`` of ``depth`` elements of ``k`` that take ``each``, at least ``wait``, and ``end`` of a
+    tile; and at least what feeds them, the product of ``fed``, where that is known.
+    """
+    time = np.ceil(turns)
+    room = np.empty_like(time)  # new memory costs more than the work in it
+    if c["wave_blur"] > 0.0:
+        np.subtract(time, turns, out=room)
+        room *= c["wave_blur"]
+        time -= room
+    np.maximum(time, 1.0, out=time)
+    np.multiply(depth, each, out=room)
+    room += end
+    time *= room
+    if c["step_wait_cycles"] > 0.0:
+        np.multiply(depth, wait, out=room)
+        room += end
+        np.maximum(time, room, out=time)
+    if fed is not None:
+        np.multiply(*fed, out=room)
+        np.maximum(time, room, out=time)
+    return time, room
 
 
 def _once(

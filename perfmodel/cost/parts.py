@@ -9,6 +9,7 @@ exponent.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,11 +45,9 @@ def soft_max(parts: tuple[Floats, ...], exponent: float) -> Floats:
     exponent : float
         ``p``; infinity is perfect overlap, 1 is none at all.
     """
-    longest = np.maximum.reduce(np.broadcast_arrays(*parts))
+    longest = reduce(np.maximum, parts)
     scale = np.where(longest > 0.0, longest, 1.0)
-    total = np.zeros_like(scale)
-    for part in parts:
-        total = total + (part / scale) ** exponent
+    total = sum((part / scale) ** exponent for part in parts)
     return np.asarray(longest * total ** (1.0 / exponent))
 
 
