@@ -40,12 +40,12 @@ HOST_SCALARS: Final = (
     "step_host", "python_call", "outside_call", "autograd", "autograd_view", "autograd_norm",
     "recomputed", "packed", "tensor", "gradient", "behind", "parameter", "compiled_module",
     "compiled_input", "compiled_tensor", "compiled_leaf", "compiled_saved", "compiled_behind",
-    "compiled_break", "more_launch",
+    "compiled_break", "more_launch", "inside_call",
 )  # fmt: skip
 OF_COMPILED_TRAINING: Final = (
     "compiled_leaf", "compiled_saved", "compiled_behind", "compiled_break",
 )  # fmt: skip
-RARE: Final = ("autograd_norm", "recomputed", "packed", *OF_COMPILED_TRAINING)
+RARE: Final = ("autograd_norm", "recomputed", "packed", "inside_call", *OF_COMPILED_TRAINING)
 """Of them, what few rows tell."""
 UNPROBED_WEIGHT: Final = 0.3
 SINGLE_WEIGHT: Final = 0.5

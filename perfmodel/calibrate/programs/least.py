@@ -51,6 +51,7 @@ LIMITS: Final = {
     "compiled_behind": (1e-6, 2e-3),
     "compiled_break": (1e-6, 4e-3),
     "more_launch": (1e-7, 1e-5),
+    "inside_call": (1e-7, 5e-5),
     "first_step": (1e-6, 1e-3),
     "probe_power": (0.7, 2.5),
     "profiler_launch": (1e-7, 2e-5),

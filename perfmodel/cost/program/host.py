@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from perfmodel.cost.parts import Floats
 from perfmodel.cost.program.coefficients import ProgramCoefficients
-from perfmodel.cost.program.host_kinds import HOST_KINDS, beside, paid_as
+from perfmodel.cost.program.host_kinds import HOST_KINDS, beside, inside, paid_as
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered
 
 COMPILED = (
@@ -125,6 +125,7 @@ def columns() -> tuple[str, ...]:
         "compiled_behind",
         "compiled_break",
         "more_launch",
+        "inside_call",
     )
 
 
@@ -149,9 +150,8 @@ def host_work(lowered: Lowered) -> HostWork:
         paid = paid_as(call.kind, kernels)
         counts[k, place[f"{side} {paid}"]] += 1.0
         launches[k] = sum(kernel.launches for kernel in kernels)
-        made, theirs = beside(call.kind, kernels)
-        counts[k, place[f"{side} conv_beside"]] += made
-        counts[k, place["more_launch"]] = max(launches[k] - theirs - 1.0, 0.0)
+        for name, amount in _beyond(call.kind, kernels, launches[k], side).items():
+            counts[k, place[name]] += amount
         recorded = training and call.phase == "forward" and call.kind not in COMPILED
         for name in _recording(paid, kernels) if recorded else ():
             counts[k, place[name]] = 1.0
@@ -195,6 +195,16 @@ def _python(lowered: Lowered) -> dict[str, float]:
     known = lowered.outside_calls
     outside = OUTSIDE * every if known is None else min(float(known), every)
     return {"python_call": every - outside, "outside_call": outside}
+
+
+def _beyond(kind: str, kernels: Sequence[Kernel], launches: float, side: str) -> dict[str, float]:
+    """What a call does beyond the first launch of its own, by column."""
+    made, theirs = beside(kind, kernels)
+    return {
+        f"{side} conv_beside": made,
+        "more_launch": max(launches - theirs - 1.0, 0.0),
+        "inside_call": 0.0 if kind in COMPILED else inside(kernels),
+    }
 
 
 def _recording(paid: str, kernels: Sequence[Kernel]) -> tuple[str, ...]:
@@ -289,6 +299,7 @@ def column_seconds(coefficients: ProgramCoefficients) -> Floats:
             c["compiled_behind"],
             c["compiled_break"],
             c["more_launch"],
+            c["inside_call"],
         ]
     )
 

@@ -17,6 +17,7 @@ from perfmodel.cost.program.host import (
     columns,
     host_work,
 )
+from perfmodel.cost.program.host_kinds import inside
 from perfmodel.cost.program.memory import library_workspace, replay
 from perfmodel.cost.program.spread import within
 from perfmodel.errors import CalibrationError, WorkloadError
@@ -312,6 +313,22 @@ def test_recording_a_batch_norm_takes_more_than_recording_another_call():
     assert normed == sum(bool(call.kernels) for call in calls)
     assert host_work(inference).counts[:, place["autograd_norm"]].sum() == 0.0
     assert c["autograd_norm"] > 0.0
+
+
+def test_operators_that_call_others_cost_their_host_more():
+    c = program_coefficients(H100)
+    place = {name: k for k, name in enumerate(columns())}
+    plain = chain(layers=1)
+    one = plain.kernels[0]
+    assert host_work(plain).counts[:, place["inside_call"]].sum() == 0.0
+    assert inside([]) == inside([one]) == 0
+    copy, work = replace(one, name="contiguous"), replace(one, name="native_layer_norm")
+    assert inside([work]) == 0
+    assert inside([copy]) == 0  # a call of its own
+    assert inside([copy, work]) == 1
+    assert inside([replace(one, name="masked_fill: copy"), one]) == 1
+    assert inside([replace(one, name="native_group_norm: moments")]) == 3
+    assert c["inside_call"] > c["more_launch"]
 
 
 def test_the_backward_pass_has_a_thread_of_its_own():
