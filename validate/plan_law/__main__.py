@@ -2,7 +2,7 @@
 
 Networks learn without each fold in turn, from all rows, and from each chip's rows alone; every
 time they say how long all measured and drawn convolutions take on both chips. Needs PyTorch (the
-``torch`` extra), and devices that it sees: a minute for each set of rows on one H200.
+``torch`` extra), and a device that it sees: a minute for each set of rows on an H200.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
-import multiprocessing
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -135,44 +134,11 @@ def read(folder: Path, count: int | None) -> tuple[rows.Known, list[Operators]]:
 def learned(
     sets: Sequence[str], known: rows.Known, drawn: Sequence[Operators], how: Schedule
 ) -> dict[str, tuple[Floats, list[Floats]]]:
-    """What :func:`told_by` says of each set; every device that PyTorch sees takes some of them."""
-    count = torch.cuda.device_count()
-    if count < 2:
-        return _told_in_turn(sets, known, drawn, how, "cuda" if count else "cpu")
-    # Forked processes share the tables; a device is not to be touched before.
-    fork = multiprocessing.get_context("fork")
-    answers = fork.SimpleQueue()
-
-    def work(mine: Sequence[str], device: str) -> None:
-        try:
-            torch.cuda.set_device(device)  # where streams and graphs are made
-            answers.put(_told_in_turn(mine, known, drawn, how, device))
-        except Exception as error:  # else the others would be waited for in vain
-            answers.put(error)
-            raise
-
-    for at in range(count):
-        fork.Process(target=work, args=(sets[at::count], f"cuda:{at}"), daemon=True).start()
-    found: dict[str, tuple[Floats, list[Floats]]] = {}
-    for _ in range(count):
-        answer = answers.get()
-        if isinstance(answer, Exception):
-            raise answer
-        found |= answer
-    return found
-
-
-def _told_in_turn(
-    sets: Sequence[str],
-    known: rows.Known,
-    drawn: Sequence[Operators],
-    how: Schedule,
-    device: str,
-) -> dict[str, tuple[Floats, list[Floats]]]:
-    found = {}
+    """What :func:`told_by` says of each set, on the device that PyTorch sees first."""
+    device, found = "cuda" if torch.cuda.is_available() else "cpu", {}
     for which in sets:
-        *said, text = told_by(which, known, drawn, how, device)
-        found[which] = (said[0], said[1])
+        own, every, text = told_by(which, known, drawn, how, device)
+        found[which] = own, every
         print(text, flush=True)
     return found
 
