@@ -13,12 +13,13 @@ regression", 2018 (split conformal).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.calibrate.coefficients import fit_coefficients, log_mechanism
+from perfmodel.calibrate.descent import Descent, Lesson, teach
 from perfmodel.calibrate.gaussian import fit_smooth
 from perfmodel.calibrate.profiled import trust_of, without_offset
 from perfmodel.calibrate.samples import FOLDS, Samples
@@ -27,6 +28,7 @@ from perfmodel.calibrate.trees import Boosting, fit_trees
 from perfmodel.cost.correction import Smooth, Trees
 from perfmodel.cost.features import extent, features, tiled
 from perfmodel.cost.fitted import EVEN_SHARES, Fitted
+from perfmodel.cost.layers import Layers
 from perfmodel.cost.mechanism import mechanism
 from perfmodel.cost.parts import Floats
 from perfmodel.cost.tasks import POINT
@@ -49,13 +51,19 @@ _POINTS_OF_PRODUCTS = 400
 _FEWEST_FOR_SHARES = 60
 # Measured products outnumber the convolutions that are products by far.
 _MOST_OF_A_TEACHER = 800
+NETWORKS = Descent(
+    nets=2, widths=(96, 96), answers=8, epochs=35, outlier=0.03, decay=1e-2, warm=0.1, rate=6e-3
+)
+"""Beside the trees of products with many rows: smooth between shapes, where trees have steps."""
+_BATCHES, _SMALLEST_BATCH = 110, 64  # of an epoch, about; of fewer rows smaller ones
 CONVOLUTIONS = Boosting(rounds=400, rate=0.1, relative=1.0, outlier=2.0)
 """As close as twice as many trees at half the rate, in half the time."""
 PRODUCTS = Boosting(rounds=1000, depth=7, rate=0.04, columns=0.6, relative=1.0)
 """Of products with many rows, cheap ones included: deeper than others, and with more features to
 choose from, since a kernel's work is told in several. Against depth 6 and a third of the features
 fp32 comes 2 % closer, others 1 %."""
-_ENOUGH_FOR_DEEP = 2000
+_ENOUGH_FOR_DEEP, _ENOUGH_FOR_NETWORKS = 2000, 10_000
+_EVEN = 0.5  # share of the networks where no held-out row tells it
 # Shares of the trees' and of the process's answer that are tried; what is left is the mechanism's.
 SHARES = tuple(
     (round(part * whole, 3), round((1.0 - part) * whole, 3))
@@ -101,6 +109,7 @@ class _Model:
     trees: Trees | None
     smooth: Smooth | None
     names: tuple[str, ...]
+    network: Layers | None = None
 
 
 def learn(
@@ -132,24 +141,27 @@ def learn(
     """
     given = None if together is None else together.coefficients
     folds = np.array([row.fold(FOLDS) for row in samples.rows])
-    answers = np.zeros((2, len(folds)))
-    plain = np.empty(len(folds))
+    answers, networks = np.zeros((2, len(folds))), np.zeros(len(folds))
+    plain, alone = np.empty(len(folds)), True
     for fold in range(FOLDS):
         held = folds == fold
         if not held.any():
             continue
         model = _train(samples, held, start, support, fold, seed + fold, given)
         plain[held] = np.exp(log_mechanism(samples.blocks, model.coefficients))[held]
-        answers[:, held] = _answers(model, samples)[:, held]
+        answers[:, held], networks[held] = _answers(model, samples, held)
+        alone = alone and model.network is None
+    if together is not None:
+        networks, alone = together.held_out, False
     wanted = np.log(samples.seconds / plain)
     predicted = np.empty(len(folds))
     for fold in range(FOLDS):
         # The shares come from the other folds' held-out answers.
         held = folds == fold
         said = shares_of(answers[:, ~held], wanted[~held]) @ answers
-        if together is not None:
-            part = network_share(said[~held], together.held_out[~held], wanted[~held])
-            said = (1.0 - part) * said + part * together.held_out
+        if not alone:
+            part = network_share(said[~held], networks[~held], wanted[~held])
+            said = (1.0 - part) * said + part * networks
         predicted[held] = plain[held] * np.exp(said[held])
     shares = shares_of(answers, wanted)
     nothing = np.zeros(len(folds), dtype=bool)
@@ -157,7 +169,8 @@ def learn(
     pooled, part = None, 0.0
     if together is not None:
         pooled = together.pooled.of(samples.kernel, final.names)
-        part = network_share(shares @ answers, together.held_out, wanted)
+    if not alone:
+        part = network_share(shares @ answers, networks, wanted)
     error = np.abs(np.log(predicted / samples.seconds))
     fitted = Fitted(
         samples.kernel,
@@ -172,6 +185,7 @@ def learn(
         float(np.quantile(np.abs(np.log(plain / samples.seconds)), _HELD)) * 1.5,
         part,
         pooled,
+        final.network if part > 0.0 else None,
     )
     return Learned(fitted, predicted, plain)
 
@@ -204,6 +218,8 @@ def fit_only(
         SIZE_EDGES,
         np.full(len(SIZE_EDGES) + 1, wide),
         wide * 1.5,
+        0.0 if model.network is None else _EVEN,
+        network=model.network,
     )
 
 
@@ -282,13 +298,16 @@ def _train(
         values = np.concatenate([values, more[taken]])
         target = np.concatenate([target, extra[taken]])
         trust = np.concatenate([trust, trust_of(helper.samples.rows)[taken]])
-    trees = smooth = None
+    trees = smooth = network = None
     if target.size >= _FEWEST_FOR_TREES:
         settings = Boosting()
         if first.convolution or first.family == POINT:
             settings = CONVOLUTIONS
         elif first.product and target.size >= _ENOUGH_FOR_DEEP:
             settings = PRODUCTS
+            if target.size >= _ENOUGH_FOR_NETWORKS:
+                draws = rng.spawn(1)[0]
+                network = _network(samples.kernel, names, values, target, trust, draws)
         trees = fit_trees(values, target, settings, rng, trust if np.any(trust < 1.0) else None)
     jumpy = first.product or first.convolution
     enough = _ENOUGH_OF_CONVOLUTIONS if first.convolution else _ENOUGH_FOR_TREES
@@ -299,7 +318,22 @@ def _train(
         points = points[: _POINTS_OF_PRODUCTS if jumpy else _MOST_POINTS]
         every = np.arange(values.shape[1], dtype=np.int32)
         smooth = fit_smooth(values[points], target[points], every, rng)
-    return _Model(coefficients, trees, smooth, names)
+    return _Model(coefficients, trees, smooth, names, network)
+
+
+def _network(
+    kernel: str,
+    names: tuple[str, ...],
+    values: Floats,
+    target: Floats,
+    trust: Floats,
+    rng: np.random.Generator,
+) -> Layers:
+    """Networks of a kernel's own; of rows that are trusted in part, a part is shown."""
+    shown = rng.random(target.size) < trust
+    batch = int(np.clip(np.count_nonzero(shown) // _BATCHES, _SMALLEST_BATCH, NETWORKS.batch))
+    lesson = Lesson(kernel, names, values[shown], target[shown])
+    return teach([lesson], rng, replace(NETWORKS, batch=batch)).of(kernel, names)
 
 
 def _asked(model: _Model, shares: Floats, pooled: float) -> tuple[Trees | None, Smooth | None]:
@@ -311,12 +345,17 @@ def _asked(model: _Model, shares: Floats, pooled: float) -> tuple[Trees | None, 
     return (model.trees if shares[0] > 0.0 else None, model.smooth if shares[1] > 0.0 else None)
 
 
-def _answers(model: _Model, samples: Samples) -> Floats:
-    """What trees and process say, shape (2, N); where one is missing the other stands for it."""
+def _answers(model: _Model, samples: Samples, held: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """What trees and process say, shape (2, N), and networks, (N,), of the rows that are ``held``.
+
+    Where trees or the process are missing the other stands for it.
+    """
     _, values, _ = tables(samples, model.coefficients)
+    values = values[held]
     learners = (model.trees or model.smooth, model.smooth or model.trees)
-    none = np.zeros(len(samples.rows))
-    return np.stack([none if learner is None else learner(values) for learner in learners])
+    none = np.zeros(len(values))
+    said = np.stack([none if learner is None else learner(values) for learner in learners])
+    return said, none if model.network is None else model.network(values)
 
 
 def shares_of(answers: Floats, wanted: Floats) -> Floats:

@@ -18,7 +18,7 @@ from perfmodel.calibrate.power import PowerFit, write_power
 from perfmodel.calibrate.samples import FOLDS, FUSED
 from perfmodel.calibrate.score import Record, summary
 from perfmodel.cost.efficiency import ABOUT_FILE
-from perfmodel.cost.fitted import write_arrays
+from perfmodel.cost.fitted import Fitted, write_arrays
 from perfmodel.cost.layers import POOLED_FILE, Pooled, write_pooled
 from perfmodel.cost.power import POWER_FILE
 from perfmodel.errors import CalibrationError
@@ -185,7 +185,7 @@ def _describe(one: Learned, measured: Measurements, records: list[Record]) -> st
         "[correction]  # the mean of the learners",
         f"trees = {trees}",
         f"points = {points}",
-        f"networks_share = {fitted.pooled_share:g}  # what it shares with other kernels",
+        f"networks_share = {fitted.pooled_share:g}  # {_whose(fitted)}",
         "",
         f"[interval]  # half-width of {COVERAGE:.0%}, in the logarithm of time",
         f"size_edges_s = [{', '.join(f'{edge:.6g}' for edge in fitted.size_edges)}]",
@@ -196,3 +196,7 @@ def _describe(one: Learned, measured: Measurements, records: list[Record]) -> st
         *(f"{name} = [{low:.4g}, {high:.4g}]" for name, (low, high) in fitted.extent.items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _whose(fitted: Fitted) -> str:
+    return "networks of its own" if fitted.network else "what it shares with other kernels"

@@ -170,7 +170,7 @@ def _fits(folder: Path) -> Iterator[Fitted]:
         if path.name == POOLED_FILE:
             continue
         one = read_fitted(path)
-        if one.pooled_share > 0.0:
+        if one.pooled_share > 0.0 and one.network is None:
             pooled = read_pooled(folder / POOLED_FILE) if pooled is None else pooled
             one = replace(one, pooled=pooled.of(one.kernel, one.features))
         yield one

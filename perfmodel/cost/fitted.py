@@ -14,12 +14,13 @@ import numpy as np
 
 from perfmodel.cost.arrays import Arrays, read_arrays
 from perfmodel.cost.correction import Smooth, Trees
-from perfmodel.cost.layers import Layers
+from perfmodel.cost.layers import Layers, arrays_of, nets_of
 from perfmodel.cost.parts import Floats
 
 FORMAT = 1
 _FADE_OCTAVES = 0.75
 EVEN_SHARES = (0.5, 0.5)
+_NETWORK, _MOMENTS = "network_", ("center", "scale")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +49,11 @@ class Fitted:
     spread_outside : float
         The same for the mechanism alone.
     pooled_share : float
-        What part of the whole answer the networks give that the kernel shares with others.
+        What part of the whole answer networks give.
     pooled : Layers or None
-        Those networks, which have a file of their own.
+        Networks that the kernel shares with others, which have a file of their own.
+    network : Layers or None
+        Networks of the kernel's own, which answer in place of those.
     """
 
     kernel: str
@@ -66,12 +69,14 @@ class Fitted:
     spread_outside: float
     pooled_share: float = 0.0
     pooled: Layers | None = None
+    network: Layers | None = None
 
     def log_factor(self, values: Floats) -> Floats:
         """Learned ``log(measured / mechanism)`` at features of shape (N, F)."""
-        if self.pooled is None or self.pooled_share <= 0.0:
+        network = self.network or self.pooled
+        if network is None or self.pooled_share <= 0.0:
             return self._own(values)
-        said = self.pooled_share * self.pooled(values)
+        said = self.pooled_share * network(values)
         if self.pooled_share < 1.0:
             said += (1.0 - self.pooled_share) * self._own(values)
         return said
@@ -127,6 +132,9 @@ def write_arrays(path: Path, fitted: Fitted) -> None:
     if fitted.smooth is not None:
         for name in ("columns", "points", "weights", "scales", "mean"):
             arrays[f"smooth_{name}"] = getattr(fitted.smooth, name)
+    if fitted.network is not None:
+        arrays |= {f"{_NETWORK}{name}": getattr(fitted.network, name) for name in _MOMENTS}
+        arrays |= arrays_of(fitted.network.nets, _NETWORK)
     with path.open("wb") as handle:
         np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]
 
@@ -168,8 +176,12 @@ def _fitted(data: Arrays) -> Fitted:
     if "smooth_points" in data:
         names = ("columns", "points", "weights", "scales", "mean")
         smooth = Smooth(*(data[f"smooth_{name}"] for name in names))
+    network = None
+    if f"{_NETWORK}center" in data:
+        center, scale = (data[f"{_NETWORK}{name}"] for name in _MOMENTS)
+        network = Layers(center, scale, nets_of(data, _NETWORK))
     features = tuple(str(name) for name in data["features"])
-    for part in (trees, smooth):
+    for part in (trees, smooth, network):
         if part is not None:
             part.check(len(features))
     low_high = data["extent_values"]
@@ -198,4 +210,5 @@ def _fitted(data: Arrays) -> Fitted:
         spread,
         float(data["spread_outside"]),
         float(data["pooled_share"]) if "pooled_share" in data else 0.0,
+        network=network,
     )

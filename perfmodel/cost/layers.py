@@ -97,6 +97,18 @@ class Layers:
                 answer[start : start + _CHUNK] += net(x)
         return answer / len(self.nets)
 
+    def check(self, features: int) -> None:
+        """See that the networks fit together, and so many features.
+
+        Raises
+        ------
+        ValueError
+            If they do not.
+        """
+        if self.center.shape != (features,) or self.scale.shape != (features,):
+            raise ValueError("networks that do not fit their inputs")
+        _check(self.nets, features, 0)
+
     def _where(self, varied: NDArray[np.bool_], first: Floats | Singles) -> Layers:
         """The networks of the ``varied`` features; the others are as in the row ``first``."""
         x = standard(first, self.center, self.scale)[:, ~varied]
@@ -194,6 +206,47 @@ def standard(features: Floats | Singles, center: Singles, scale: Singles) -> Sin
     return np.clip(x, np.float32(-FARTHEST), np.float32(FARTHEST), out=x)
 
 
+def arrays_of(nets: Sequence[Net], key: str) -> dict[str, Singles | NDArray[np.float16]]:
+    """Arrays of networks as files hold them, named ``{key}weight_0_0`` and so on.
+
+    Weights have half precision there, as ``teach`` leaves them.
+    """
+    found: dict[str, Singles | NDArray[np.float16]] = {}
+    for one, net in enumerate(nets):
+        for at, (weight, bias) in enumerate(zip(net.weights, net.biases, strict=True)):
+            found[f"{key}weight_{one}_{at}"] = weight.astype(np.float16)
+            found[f"{key}bias_{one}_{at}"] = bias
+    return found
+
+
+def nets_of(data: Arrays, key: str) -> tuple[Net, ...]:
+    """Networks of what :func:`arrays_of` gave.
+
+    Raises
+    ------
+    KeyError
+        If an array is missing.
+    """
+    layers = sum(name.startswith(f"{key}weight_0_") for name in data)
+    count = sum(name.startswith(f"{key}weight_") for name in data) // max(layers, 1)
+    return tuple(
+        Net(
+            tuple(data[f"{key}weight_{one}_{at}"].astype(np.float32) for at in range(layers)),
+            tuple(data[f"{key}bias_{one}_{at}"] for at in range(layers)),
+        )
+        for one in range(count)
+    )
+
+
+def _check(nets: Sequence[Net], features: int, words: int) -> None:
+    for net in nets:
+        width = features
+        for weight, bias in zip(net.weights, net.biases, strict=True):
+            if weight.shape != (width + words, bias.size):
+                raise ValueError("networks that do not fit together")
+            width = bias.size
+
+
 def write_pooled(path: Path, pooled: Pooled) -> None:
     """Write networks as a plain ``.npz``.
 
@@ -207,12 +260,7 @@ def write_pooled(path: Path, pooled: Pooled) -> None:
         "scale": pooled.scale,
     }
     for kind, nets in {"": pooled.nets, **pooled.own}.items():
-        for one, net in enumerate(nets):
-            for at, (weight, bias) in enumerate(zip(net.weights, net.biases, strict=True)):
-                arrays |= {
-                    f"{kind}weight_{one}_{at}": weight.astype(np.float16),
-                    f"{kind}bias_{one}_{at}": bias,
-                }
+        arrays |= arrays_of(nets, kind)
     with path.open("wb") as handle:
         np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]
 
@@ -243,27 +291,12 @@ def _pooled(data: Arrays) -> Pooled:
     """
     if int(data["format"]) not in _READ:
         raise ValueError(f"format {int(data['format'])}")
-    layers = sum(name.startswith("weight_0_") for name in data)
-    count = sum(name.startswith("weight_") for name in data) // max(layers, 1)
     first = "weight_0_0"
     kinds = [name.removesuffix(first) for name in data if name.endswith(first)]
-    nets = {
-        kind: tuple(
-            Net(
-                tuple(data[f"{kind}weight_{one}_{at}"].astype(np.float32) for at in range(layers)),
-                tuple(data[f"{kind}bias_{one}_{at}"] for at in range(layers)),
-            )
-            for one in range(count)
-        )
-        for kind in kinds
-    }
+    nets = {kind: nets_of(data, kind) for kind in kinds}
     inputs, words = (tuple(str(name) for name in data[of]) for of in ("inputs", "words"))
-    for net in (net for several in nets.values() for net in several):
-        width = len(inputs)
-        for weight, bias in zip(net.weights, net.biases, strict=True):
-            if weight.shape != (width + len(words), bias.size):
-                raise ValueError("networks that do not fit together")
-            width = bias.size
+    for several in nets.values():
+        _check(several, len(inputs), len(words))
     center, scale = data["center"], data["scale"]
     if center.shape != (len(inputs),) or scale.shape != center.shape:
         raise ValueError("networks that do not fit their inputs")
