@@ -99,12 +99,12 @@ class Traffic:
 
 def check_op(op: str) -> None:
     """Raise :class:`NetworkError` unless ``op`` is one of :data:`OPS`."""
-    if op not in OPS:
+    if not isinstance(op, str) or op not in OPS:
         raise NetworkError(
             "collective: op",
             op,
             ", ".join(OPS),
-            nearest=nearest_name(op, OPS),
+            nearest=nearest_name(op, OPS) if isinstance(op, str) else None,
             repair="name one of the accepted operations",
         )
 

@@ -9,22 +9,20 @@ Where the link was measured, a smooth residual corrects what the mechanism misse
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.errors import NetworkError, nearest_name
+from perfmodel.hardware import Hardware, cluster_of
 from perfmodel.network.algorithms import ALGORITHMS, Floats, check_op
 from perfmodel.network.coefficients import PROTOCOLS, LinkCoefficients, Way, tier_coefficients
 from perfmodel.network.placement import Reach, check_group, domain_tier, reach
 from perfmodel.network.sides import CHOICES, DISPATCH, DISPATCH_SHARE, SHARP, STAGED, Sides, split
 from perfmodel.network.tori import torus_numbers
-
-if TYPE_CHECKING:
-    from perfmodel.hardware.cluster import Cluster
-
 
 # Standard deviation of log(measured / predicted) of operations that a link's fit did not see: the
 # published table's coefficients on our own all-to-all, gather, scatter and point-to-point.
@@ -64,7 +62,7 @@ def collective_seconds(
     op: str,
     size_bytes: ArrayLike,
     world: ArrayLike,
-    cluster: Cluster,
+    cluster: Hardware,
     *,
     ranks_per_node: ArrayLike,
     algorithm: str | None = None,
@@ -80,8 +78,8 @@ def collective_seconds(
         The larger buffer of a rank, as nccl-tests counts it [B].
     world : array_like
         Ranks in the group; 1 costs exactly 0.
-    cluster : Cluster
-        Tiers of links, innermost first.
+    cluster : Cluster, str or Path
+        Tiers of links, innermost first; or the name or file of a node or cluster.
     ranks_per_node : array_like
         Members of the group inside one innermost domain. The devices of a node that are not
         members are taken to run the same collective in groups of their own at the same time, so a
@@ -115,7 +113,7 @@ def price_collective(
     op: str,
     size_bytes: ArrayLike,
     world: ArrayLike,
-    cluster: Cluster,
+    cluster: Hardware,
     *,
     ranks_per_node: ArrayLike,
     algorithm: str | None = None,
@@ -123,8 +121,9 @@ def price_collective(
 ) -> Priced:
     """As :func:`collective_seconds`, with interval, lower bound and choice."""
     check_op(op)
-    size, ranks, local = np.broadcast_arrays(
-        np.asarray(size_bytes, float), np.asarray(world, float), np.asarray(ranks_per_node, float)
+    cluster = cluster_of(cluster)
+    size, ranks, local = _numbers(
+        op, {"size_bytes": size_bytes, "world": world, "ranks_per_node": ranks_per_node}
     )
     check_group(op, size, ranks, local, cluster)
     local = np.minimum(local, ranks)
@@ -143,6 +142,30 @@ def price_collective(
         algorithm=algorithm,
         protocol=protocol,
     )
+
+
+def _numbers(op: str, given: Mapping[str, ArrayLike]) -> tuple[Floats, ...]:
+    """What is given as numbers of one shape, or an error that names it."""
+    arrays = []
+    for name, value in given.items():
+        array = np.asarray(value)
+        if array.dtype.kind not in "iuf" and array.size:
+            raise NetworkError(
+                f"collective {op}: {name}",
+                f"<{type(value).__name__}>",
+                "a number, or an array of numbers",
+                repair="give it without a unit or quotes",
+            )
+        arrays.append(array.astype(float))
+    try:
+        return np.broadcast_arrays(*arrays)
+    except ValueError:
+        raise NetworkError(
+            f"collective {op}: {', '.join(given)}",
+            f"<shapes {', '.join(str(array.shape) for array in arrays)}>",
+            "shapes that broadcast together",
+            repair="give each a number, or arrays of one shape",
+        ) from None
 
 
 def price(

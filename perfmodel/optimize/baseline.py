@@ -24,7 +24,7 @@ from perfmodel.optimize.pricing import priced
 from perfmodel.optimize.problem import Evaluation, Integers, PlanningProblem, Stage, evaluate
 from perfmodel.optimize.space import Piece, Space, pieces_of
 from perfmodel.parallel.layout import even_layout
-from perfmodel.workload.transformer import ModelConfig, Stack, load_stack
+from perfmodel.workload.transformer import ModelConfig, Stack, stack_of
 
 
 def best_uniform(
@@ -49,7 +49,7 @@ def best_uniform(
         If no uniform plan fits.
     """
     space = space or Space()
-    stack = load_stack(stack) if isinstance(stack, str) else stack
+    stack = stack_of(stack)
     pieces = pieces_of(model, seq_len)
     given = (
         (cluster_or_clusters,) if isinstance(cluster_or_clusters, Cluster) else cluster_or_clusters

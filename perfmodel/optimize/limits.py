@@ -12,7 +12,7 @@ from perfmodel.optimize.pricing import priced, problem_of
 from perfmodel.optimize.relax import shortage
 from perfmodel.optimize.space import Piece, Space, divisors, pieces_of
 from perfmodel.units import format_bytes
-from perfmodel.workload.transformer import ModelConfig, Stack, load_stack
+from perfmodel.workload.transformer import ModelConfig, Stack, stack_of
 
 
 def relaxation_of(
@@ -87,7 +87,7 @@ def longest_context(
     Memory grows with the length, so the limit is found by bisection over exact feasibility.
     """
     space = space or Space()
-    stack = load_stack(stack) if isinstance(stack, str) else stack
+    stack = stack_of(stack)
 
     def fits(length: int) -> bool:
         pieces = pieces_of(model, length)
@@ -121,7 +121,7 @@ def largest_micro_batch(
 ) -> int:
     """The largest micro-batch of a data-parallel rank for which some plan fits; 0 if none."""
     space = space or Space()
-    stack = load_stack(stack) if isinstance(stack, str) else stack
+    stack = stack_of(stack)
     pieces = pieces_of(model, seq_len)
     for size in reversed(divisors(global_batch_size)):
         try:

@@ -24,7 +24,7 @@ from perfmodel.optimize.milp import SOLVERS
 from perfmodel.optimize.outer import PointSolution, solve_point
 from perfmodel.optimize.pricing import Priced, priced
 from perfmodel.optimize.space import Piece, Space, pieces_of
-from perfmodel.workload.transformer import ModelConfig, Stack, load_stack
+from perfmodel.workload.transformer import ModelConfig, Stack, stack_of
 
 OBJECTIVES: Final = ("step_time", "cost", "energy", "devices")
 """``step_time`` [s]; ``cost`` of a token [USD], the inverse of tokens per second per dollar;
@@ -94,7 +94,7 @@ def milp_plan(
     began = time.perf_counter()
     _check(objective, deadline_s, solver, global_batch_size, seq_len, time_limit_s)
     space = space or Space()
-    stack = load_stack(stack) if isinstance(stack, str) else stack
+    stack = stack_of(stack)
     pieces = pieces_of(model, seq_len)
     clusters = _clusters(cluster_or_clusters)
     pools = _pools(clusters, objective, price_per_hour)

@@ -27,7 +27,7 @@ from perfmodel.parallel.result import TrainResult
 from perfmodel.parallel.step import compute_bound
 from perfmodel.parallel.training import evaluate_grid, tables_of, train
 from perfmodel.units import format_bytes
-from perfmodel.workload.transformer import ModelConfig, Stack, load_stack
+from perfmodel.workload.transformer import ModelConfig, Stack, stack_of
 
 OBJECTIVES: Final = ("step_time", "memory")
 TIE: Final = 0.005
@@ -159,7 +159,7 @@ def search(
     """
     _check(objective, top, global_batch_size, seq_len, headroom)
     space = space or Space()
-    stack = load_stack(stack) if isinstance(stack, str) else stack
+    stack = stack_of(stack)
     start = time.perf_counter()
     rejected: Counter[str] = Counter()
     state = _Best(objective, top)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 
+import numpy as np
+
 from perfmodel.errors import PlanError
 from perfmodel.hardware import Cluster
 from perfmodel.parallel.result import TrainResult
@@ -73,11 +75,11 @@ def budget(result: TrainResult, tokens: float, rent: float | None = None) -> Bud
     PlanError
         If ``tokens`` is no number of at least 1, or ``rent`` is negative.
     """
-    if not (math.isfinite(tokens) and tokens >= 1):
+    if not (_is_number(tokens) and tokens >= 1):
         raise PlanError(
             "budget: tokens", tokens, "a number of at least 1", repair="give it as 15e12"
         )
-    if rent is not None and not (math.isfinite(rent) and rent >= 0):
+    if rent is not None and not (_is_number(rent) and rent >= 0):
         raise PlanError(
             "budget: rent", rent, "USD a second, not negative", repair="give a price or none"
         )
@@ -91,6 +93,10 @@ def budget(result: TrainResult, tokens: float, rent: float | None = None) -> Bud
         energy_kwh=None if result.energy_j is None else result.energy_j * steps / 3.6e6,
         cost_usd=None if rent is None else rent * seconds * devices,
     )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.number) and math.isfinite(value)
 
 
 def rent_of(cluster: Cluster) -> float | None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.errors import PlanError
-from perfmodel.parallel.plan import RECOMPUTE, Plan
+from perfmodel.parallel.plan import RECOMPUTE, Plan, check_plan
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -88,6 +88,8 @@ def grid_of(plans: Sequence[Plan]) -> PlanGrid:
     """
     if not plans:
         raise PlanError("grid", 0, "at least one plan", repair="pass the plans to evaluate")
+    for plan in plans:
+        check_plan(plan)
     base = plans[0]
     shared = [field.name for field in fields(Plan) if field.name not in COLUMNS]
     for plan in plans:

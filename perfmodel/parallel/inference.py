@@ -42,7 +42,7 @@ from perfmodel.workload.transformer import (
     layer_collectives,
     layer_kinds,
     load_precision,
-    load_stack,
+    stack_of,
 )
 
 __all__ = ["InferResult", "infer", "kv_cache_bytes", "weight_bytes"]
@@ -170,7 +170,7 @@ def infer(
     """
     model, device = model_of(model), loaded(device, "infer: device")
     _check(model, device, batch_size, prompt_len, output_len, tp)
-    stack = load_stack(stack) if isinstance(stack, str) else stack
+    stack = stack_of(stack)
     formats = load_precision(precision)
     width = bytes_per_element(kv_dtype, where="infer: kv_dtype")
     passes = _Passes(model, device, tp, formats, stack, efficiency, width)

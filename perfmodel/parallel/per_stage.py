@@ -16,7 +16,7 @@ from perfmodel.parallel.layout import even_layout
 from perfmodel.parallel.plan import Plan, check
 from perfmodel.parallel.tables import Tables
 from perfmodel.parallel.training import tables_of
-from perfmodel.workload.transformer import ModelConfig, Stack, layer_kinds, load_stack
+from perfmodel.workload.transformer import ModelConfig, Stack, layer_kinds, stack_of
 
 Floats = NDArray[np.float64]
 
@@ -69,7 +69,7 @@ def stage_times(
 ) -> StageTimes:
     """The device times that :func:`perfmodel.parallel.training.train` assembles into a step."""
     check(plan, model, cluster, global_batch_size, seq_len)
-    stack = load_stack(stack) if isinstance(stack, str) else stack
+    stack = stack_of(stack)
     grid = grid_of([plan])
     tables = tables_of(model, cluster, grid, global_batch_size, seq_len, stack, efficiency)
     launch = 0.0 if stack.graph else stack.host_launch

@@ -255,6 +255,7 @@ def check(
     PlanError
         With both sides of the first contradiction.
     """
+    check_plan(plan)
     check_count("plan: global_batch_size", global_batch_size)
     check_count("plan: seq_len", seq_len)
     degrees = f"tp x pp x dp x cp = {plan.tp} x {plan.pp} x {plan.dp} x {plan.cp}"
@@ -363,6 +364,23 @@ def _shard_faults(plan: Plan, model: ModelConfig, seq_len: int) -> list[PlanErro
     ]
 
 
+def check_plan(given: Any) -> None:
+    """Raise unless it is a :class:`Plan`.
+
+    Raises
+    ------
+    PlanError
+        Naming what it is.
+    """
+    if not isinstance(given, Plan):
+        raise PlanError(
+            "plan",
+            f"<{type(given).__name__}>",
+            "a Plan",
+            repair="give for example pm.Plan(tp=8, dp=2), or an answer's own: found.best.plan",
+        )
+
+
 def check_count(where: str, value: Any, *, least: int = 1, most: int = LARGEST_COUNT) -> None:
     """Raise unless ``value`` is a whole number in its range.
 
@@ -381,7 +399,7 @@ def check_count(where: str, value: Any, *, least: int = 1, most: int = LARGEST_C
 
 
 def _check_word(name: str, value: Any, known: tuple[str, ...]) -> None:
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise PlanError(
             f"plan: {name}",
             value,

@@ -38,8 +38,8 @@ from perfmodel.workload.transformer import (
     Stack,
     hardware_flops,
     layer_kinds,
-    load_stack,
     model_flops,
+    stack_of,
 )
 
 IDLE_POWER: Final = 0.25
@@ -126,7 +126,7 @@ def evaluate(
     """
     model, cluster = model_of(model), cluster_of(cluster)
     grid = plans if isinstance(plans, PlanGrid) else grid_of(plans)
-    stack = load_stack(stack) if isinstance(stack, str) else stack
+    stack = stack_of(stack)
     tables = tables_of(model, cluster, grid, global_batch_size, seq_len, stack, efficiency)
     return evaluate_grid(grid, tables)
 
@@ -156,7 +156,7 @@ def train(
     PlanError
         If the plan does not fit the model, the batch or the cluster.
     """
-    chosen = load_stack(stack) if isinstance(stack, str) else stack
+    chosen = stack_of(stack)
     return _trained(
         model_of(model),
         cluster_of(cluster),

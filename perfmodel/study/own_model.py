@@ -12,7 +12,7 @@ from perfmodel.errors import WorkloadError
 from perfmodel.hardware import Accelerator, Cluster, load
 from perfmodel.workload.lowering.lower import lower
 from perfmodel.workload.program import Program, load_program
-from perfmodel.workload.stack import Stack, load_stack
+from perfmodel.workload.stack import Stack, stack_of
 
 
 def estimate_program(
@@ -43,7 +43,7 @@ def estimate_program(
     """
     accelerator = _device(on)
     recorded = load_program(program) if isinstance(program, str | Path) else program
-    chosen = load_stack(stack) if isinstance(stack, str) else stack
+    chosen = stack_of(stack)
     stack_there = _without_tf32(chosen, accelerator)
     lowered = lower(recorded, stack_there, device=lowering_device(accelerator))
     return estimate_lowered(lowered, accelerator, host_pace=host_pace, backward_pace=backward_pace)

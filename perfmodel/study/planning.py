@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from perfmodel.errors import PlanError, nearest_name
-from perfmodel.hardware import Accelerator, Cluster, cluster_of
+from perfmodel.hardware import Cluster, cluster_of
 from perfmodel.workload.model import ModelConfig, model_of
 
 if TYPE_CHECKING:
@@ -70,10 +70,10 @@ def plan(
     """
     chosen = model_of(model)
     where: Cluster | Sequence[Cluster]
-    if isinstance(cluster, str | Path | Cluster | Accelerator):
-        where = cluster_of(cluster)
-    else:
+    if isinstance(cluster, Sequence) and not isinstance(cluster, str | bytes):
         where = cluster
+    else:
+        where = cluster_of(cluster)
     if method == "milp":
         from perfmodel.optimize.planner import milp_plan
 

@@ -243,9 +243,9 @@ class Program:
         """
         if self.again is None or self.again.nodes is not self.nodes:
             return self
-        from perfmodel.workload.stack import load_stack
+        from perfmodel.workload.stack import stack_of
 
-        chosen = load_stack(stack) if isinstance(stack, str) else stack
+        chosen = stack_of(stack)
         how = "compiled" if chosen.mode == "compile" else "graph" if chosen.graph else ""
         found: Program = self.again(how) if how else self
         return found

@@ -157,13 +157,34 @@ def load_stack(name_or_path: str | Path) -> Stack:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
+        missing = first["type"] == "missing"
         raise WorkloadError(
             f"{text}: {key}",
-            first["input"],
+            f"<no {key}>" if missing else first["input"],
             f"{first['msg'].lower()}; the fields are {', '.join(Stack.model_fields)}",
-            nearest=nearest_name(key, Stack.model_fields),
-            repair=f"correct {key}",
+            nearest=None if missing else nearest_name(key, Stack.model_fields),
+            repair=f"{'add' if missing else 'correct'} {key}",
         ) from None
+
+
+def stack_of(given: Stack | str | Path) -> Stack:
+    """A stack as a caller names it: a value, a bundled name, or the path of a TOML file.
+
+    Raises
+    ------
+    WorkloadError
+        If it is none of these.
+    """
+    if isinstance(given, Stack):
+        return given
+    if not isinstance(given, str | Path):
+        raise WorkloadError(
+            "stack",
+            f"<{type(given).__name__}>",
+            "a Stack, a bundled name, or the path of a small TOML file",
+            repair='give for example "torch-eager"',
+        )
+    return load_stack(given)
 
 
 def _text_of(path: Path) -> str:

@@ -37,7 +37,7 @@ from perfmodel.workload.recompute import (
     recompute_calls,
     recompute_modules,
 )
-from perfmodel.workload.stack import Stack, bundled_stacks, load_stack
+from perfmodel.workload.stack import Stack, bundled_stacks, load_stack, stack_of
 from perfmodel.workload.weights import (
     active_parameters,
     adapter_parameters,
@@ -93,5 +93,6 @@ __all__ = [
     "recompute_calls",
     "recompute_modules",
     "shard_faults",
+    "stack_of",
     "stage_gradient_bytes",
 ]

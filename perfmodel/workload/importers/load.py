@@ -32,6 +32,13 @@ def load_graph(
     WorkloadError
         If the suffix is unknown, the file cannot be read, or its batch is another one.
     """
+    if not isinstance(path, str | Path):
+        raise WorkloadError(
+            "load_graph: path",
+            f"<{type(path).__name__}>",
+            "the path of a file",
+            repair="trace a module of your own with pm.trace(module, example_inputs)",
+        )
     path = Path(path)
     name = path.name.lower()
     if batch_size is not None and (type(batch_size) is not int or batch_size < 1):

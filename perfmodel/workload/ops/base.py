@@ -59,7 +59,7 @@ class Op:
                     shapes.append(value.shape)
             elif name in self.choices and not (value is None and kind.endswith("None")):
                 check_choice(value, self.choices[name], where)
-            elif name.endswith("dtype") and value != "":
+            elif name.endswith("dtype") and not _as_default(type(self), name, value):
                 bytes_per_element(value, where=where)
         if len(shapes) > 1:
             self._check_broadcast(shapes)
@@ -180,9 +180,14 @@ def _checked_flag(value: Any, where: str) -> Flag:
     )
 
 
+def _as_default(family: type[Any], name: str, value: Any) -> bool:
+    """Whether it is "", where that is what the field holds unless it is given."""
+    return isinstance(value, str) and value == "" == family.__dataclass_fields__[name].default
+
+
 def check_choice(value: Any, accepted: tuple[str, ...], where: str) -> None:
     """Raise unless ``value`` is one of the accepted words."""
-    if value not in accepted:
+    if not isinstance(value, str) or value not in accepted:
         raise WorkloadError(
             where,
             value,
