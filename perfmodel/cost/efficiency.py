@@ -18,12 +18,17 @@ from typing import Any, Final
 from perfmodel.cost.fitted import Fitted, read_fitted
 from perfmodel.cost.layers import POOLED_FILE, Pooled, read_pooled
 from perfmodel.errors import CalibrationError, SpecError
-from perfmodel.hardware import Accelerator
+from perfmodel.hardware import Accelerator, load_accelerator
 from perfmodel.hardware.load import spec_folders
 
 Table = Mapping[str, float]
 
 ABOUT_FILE: Final = "device.toml"
+_PHYSICS: Final = (
+    "units", "devices_per_package", "package_tdp", "clock", "memory_bandwidth", "memory_kind",
+    "cache", "on_chip", "peaks", "per_clock",
+)  # fmt: skip
+"""Of a description, what a time follows from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +98,32 @@ def efficiency_of(accelerator: Accelerator) -> Efficiency:
     """What stands behind a price on this chip when the caller names nothing else.
 
     The chip's own measurements if there are any, otherwise those of a chip of the same
-    architecture, otherwise the architecture's coefficients, otherwise the defaults.
+    architecture, otherwise the architecture's coefficients, otherwise the defaults. A chip that is
+    described otherwise than the measured one of its name is taken for a sibling of that.
     """
     name = accelerator.name.lower()
-    return load_efficiency(name, accelerator.family, own=added_folder(name))
+    own = added_folder(name)
+    found = load_efficiency(name, accelerator.family, own=own)
+    if found.own and own is None and not _as_measured(accelerator):
+        return replace(found, own=False)
+    return found
+
+
+def _as_measured(accelerator: Accelerator) -> bool:
+    """Whether it is described as the chip of that name that was measured, whose fits are shipped.
+
+    A faster memory under the same name makes it another chip, of which nobody measured anything.
+    """
+    shipped = _shipped(accelerator.name.lower())
+    return shipped is None or all(
+        getattr(accelerator, name) == getattr(shipped, name) for name in _PHYSICS
+    )
+
+
+@lru_cache(maxsize=32)
+def _shipped(name: str) -> Accelerator | None:
+    path = spec_folders()[-1] / "accelerators" / f"{name}.toml"
+    return load_accelerator(path) if path.is_file() else None
 
 
 def added_folder(device: str) -> Path | None:

@@ -197,3 +197,23 @@ def test_efficiency_falls_back_from_chip_to_sibling_to_architecture():
     unknown = load_efficiency("chip-x", "architecture-x")
     assert unknown.name == "default"
     assert unknown.of("gemm-half")["floor_seconds"] > 0
+
+
+def test_a_chip_described_otherwise_is_not_calibrated_by_its_name(tmp_path):
+    op = op_from_dict({"op": "elementwise", "kind": "add", "numel": 2**26})
+    own = tmp_path / "own.toml"
+
+    def described(line, source=""):
+        head = 'extends = "h100-sxm5-80gb"\nname = "H100-SXM5-80GB"\n'
+        own.write_text(f'{head}{line}\n[sources]\n{source or line.split(" =")[0]} = "what-if"\n')
+        return price(op, load_accelerator(own))
+
+    measured = price(op, H100)
+    assert measured.calibrated
+    same = described('memory.capacity = "96 GiB"', '"memory.capacity"')
+    assert same.calibrated
+    assert same.seconds == measured.seconds
+    for line in ('memory.bandwidth = "5 TB/s"', 'clock.boost = "1755 MHz"', "units = 114"):
+        other = described(line, f'"{line.split(" =")[0]}"')
+        assert not other.calibrated
+        assert other.high / other.low > measured.high / measured.low
