@@ -47,7 +47,9 @@ def _table() -> dict[str, tuple[str, float]]:
 
 UNITS: Final = _table()
 DIMENSIONS: Final = sorted({dimension for dimension, _ in UNITS.values()})
-_QUANTITY: Final = re.compile(r"\s*([-+]?\d[\d_]*\.?\d*(?:[eE][-+]?\d+)?|[-+]?\.\d+)\s*(\S+)\s*")
+_QUANTITY: Final = re.compile(
+    r"\s*([-+]?\d[\d_]*\.?\d*(?:[eE][-+]?\d+)?|[-+]?\.\d+)\s*([^\s\d.]\S*)\s*"
+)
 
 
 def parse(text: str, dimension: str, *, where: str = "quantity") -> float:
@@ -76,7 +78,7 @@ def parse(text: str, dimension: str, *, where: str = "quantity") -> float:
     """
     accepted = f'a number and a unit of {dimension}, such as "{_example(dimension)}"'
     match = _QUANTITY.fullmatch(text) if isinstance(text, str) else None
-    if match is None:
+    if match is None or _is_bare(text):
         raise UnitError(where, text, accepted, repair="write the number, a space and the unit")
     unit = match[2]
     if unit not in UNITS:
@@ -97,6 +99,15 @@ def parse(text: str, dimension: str, *, where: str = "quantity") -> float:
     if not math.isfinite(value) or value < 0:
         raise UnitError(where, text, accepted, repair="give a finite number that is not negative")
     return value
+
+
+def _is_bare(text: str) -> bool:
+    """Whether it is a number without a unit, whose last digits are none."""
+    try:
+        float(text.replace(" ", ""))
+    except ValueError:
+        return False
+    return True
 
 
 def _example(dimension: str) -> str:

@@ -75,3 +75,10 @@ def test_seconds_survive_formatting(seconds):
 def test_bytes_and_rates_survive_formatting(value):
     assert math.isclose(parse(format_bytes(value), "bytes"), value, rel_tol=1e-3)
     assert math.isclose(parse(format_rate(value), "bytes per second"), value, rel_tol=1e-3)
+
+
+@pytest.mark.parametrize("text", ["700", "1980", "3.35", "1e12", "1_000", "2.5.1", "7 0"])
+def test_a_number_alone_lacks_its_unit(text):
+    with pytest.raises(UnitError) as caught:
+        parse(text, "watts")
+    assert caught.value.repair == "write the number, a space and the unit"
