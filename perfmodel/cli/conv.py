@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perfmodel.cli.output import Json, emit, table
-from perfmodel.errors import WorkloadError
+from perfmodel.errors import UsageError, WorkloadError
 
 if TYPE_CHECKING:
     from perfmodel.workload.ops.conv import Conv2d
@@ -97,7 +97,9 @@ def net(
     layout: Layout = "nhwc",
     mode: Annotated[str, typer.Option(help="graph, eager or compile.")] = "graph",
     train: Annotated[bool, typer.Option("--train", help="A training step.")] = False,
-    optimizer: Annotated[str, typer.Option(help="sgd, adamw or rmsprop.")] = "sgd",
+    optimizer: Annotated[
+        str | None, typer.Option(help="sgd, adamw or rmsprop; sgd by default.")
+    ] = None,
     nodes: Annotated[int | None, typer.Option(help="Nodes, where NAME is a node.")] = None,
     gpus_per_node: Annotated[
         int | None, typer.Option("--gpus-per-node", help="Devices used in a node.")
@@ -108,6 +110,16 @@ def net(
     from perfmodel.hardware import load_accelerator, load_cluster
     from perfmodel.study.convnets import infer_convnet, train_convnet
 
+    given = {"--nodes": nodes, "--gpus-per-node": gpus_per_node, "--optimizer": optimizer}
+    for option, value in given.items():
+        if value is not None and not train:
+            raise UsageError(
+                f"perfmodel conv net: {option}",
+                value,
+                "nothing without --train: inference runs on one device",
+                repair=f"add --train, or leave {option} out",
+            )
+    optimizer = optimizer or "sgd"
     if train and (nodes is not None or gpus_per_node is not None):
         cluster = load_cluster(on, nodes=nodes, gpus_per_node=gpus_per_node)
         step = train_convnet(

@@ -166,7 +166,12 @@ def _explained(error: ValidationError, where: str) -> ScenarioError:
         )  # fmt: skip
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing":
-        got = "<nothing>"
+        name = place[-1]
+        known = sorted(_fields_beside(first["loc"]))
+        fields = f"; the fields are {', '.join(known)}" if known else ""
+        return ScenarioError(
+            spot, "<nothing>", f"a value for the required {name}{fields}", repair=f"add {name}"
+        )
     return ScenarioError(spot, got, message, repair=f"correct {'.'.join(place) or 'the scenario'}")
 
 

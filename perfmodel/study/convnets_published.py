@@ -8,6 +8,7 @@ table are shown but neither fitted nor scored: one device cannot be slower than 
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections import defaultdict
 from collections.abc import Iterable
@@ -17,7 +18,7 @@ from statistics import median
 from typing import Any, Final
 from zlib import crc32
 
-from perfmodel.errors import WorkloadError
+from perfmodel.errors import PerfmodelError, WorkloadError, nearest_name
 from perfmodel.hardware import load_accelerator, load_cluster
 from perfmodel.study.convnets import ConvnetStep, infer_convnet, train_convnet
 from perfmodel.study.convnets_library import Row, fit_unknowns
@@ -26,6 +27,7 @@ _COLUMNS: Final = (
     "source", "network", "task", "chip", "devices", "batch", "image_size", "dtype", "amp",
     "layout", "time_s", "label",
 )  # fmt: skip
+_TASKS: Final = ("train", "infer", "forward")
 _NODES: Final = {
     "a100-sxm4-80gb": "dgx-a100",
     "v100-sxm2-16gb": "dgx-1-v100",
@@ -93,13 +95,19 @@ def score_published(path: Path, *, sources: Iterable[str] | None = None) -> tupl
 
     Raises
     ------
-    WorkloadError
-        If the file lacks a column.
+    PerfmodelError
+        If the file cannot be read, lacks a column, has nothing of a source, or a row says what
+        cannot be; then with its line.
     """
-    wanted = None if sources is None else set(sources)
-    rows = [row for row in _read(path) if wanted is None or row["source"] in wanted]
+    placed = _of_sources(_read(path), sources, path.name)
+    rows = [row for _, row in placed]
     impossible = contradicted(rows)
-    known = [_as_row(row, predict(row)) for row in rows]
+    known = []
+    for place, row in placed:
+        try:
+            known.append(_as_row(row, predict(row)))
+        except PerfmodelError as error:
+            raise error.inside(place) from None
     found = fit_unknowns(
         [one for one, bad in zip(known, impossible, strict=True) if not bad] or known
     )
@@ -173,7 +181,7 @@ def predict(row: dict[str, str]) -> ConvnetStep:
         # before PyTorch 2; the segmentation scripts use a multi-tensor optimizer
         options["loop_optimizer"] = True
     if row["chip"] in _NODES:
-        devices = int(row["devices"])
+        devices = int(row["devices"] or 1)
         cluster = load_cluster(
             _NODES[row["chip"]], nodes=max(1, devices // 8), gpus_per_node=min(devices, 8)
         )
@@ -225,15 +233,79 @@ def _segments(row: dict[str, str]) -> bool:
     return row["network"].startswith("nnunet")
 
 
-def _read(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
-        if missing:
+def _read(path: Path) -> list[tuple[str, dict[str, str]]]:
+    """Rows with their places, once their numbers are numbers."""
+    try:
+        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")), strict=True)
+        header = list(reader.fieldnames or ())
+        rows = [(f"{path.name}:{reader.line_num}", row) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise WorkloadError(
+            path.name, f"<{error}>", "a CSV in UTF-8 with a header", repair="export it again"
+        ) from None
+    missing = [name for name in _COLUMNS if name not in header]
+    if missing:
+        raise WorkloadError(
+            path.name, header, ", ".join(_COLUMNS), repair=f"add the column {missing[0]}"
+        )
+    for place, row in rows:
+        if None in row or None in row.values():
             raise WorkloadError(
-                path.name,
-                reader.fieldnames,
-                ", ".join(_COLUMNS),
-                repair=f"add the column {missing[0]}",
+                place,
+                "<more or fewer cells than the header>",
+                f"{len(header)} cells",
+                repair="restore the row",
             )
-        return list(reader)
+        for name, blank in (("devices", True), ("batch", False), ("image_size", True)):
+            if not (blank and row[name] == "") and not _is_count(row[name]):
+                raise WorkloadError(
+                    f"{place}: {name}",
+                    row[name],
+                    "a whole number above zero",
+                    repair="correct the cell",
+                )
+        if not _is_time(row["time_s"]):
+            raise WorkloadError(
+                f"{place}: time_s",
+                row["time_s"],
+                "a number of seconds above zero",
+                repair="correct the cell, or remove the row",
+            )
+        if row["task"] not in _TASKS:
+            raise WorkloadError(
+                f"{place}: task",
+                row["task"],
+                ", ".join(_TASKS),
+                nearest=nearest_name(row["task"], _TASKS),
+                repair="use one of the accepted words",
+            )
+    return rows
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdigit() and int(text) > 0
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return math.isfinite(float(text)) and float(text) > 0.0
+    except ValueError:
+        return False
+
+
+def _of_sources(
+    rows: list[tuple[str, dict[str, str]]], sources: Iterable[str] | None, name: str
+) -> list[tuple[str, dict[str, str]]]:
+    if sources is None:
+        return rows
+    known = sorted({row["source"] for _, row in rows})
+    wanted = set(sources)
+    for source in sorted(wanted - set(known)):
+        raise WorkloadError(
+            f"{name}: source",
+            source,
+            ", ".join(known),
+            nearest=nearest_name(source, known),
+            repair="name one that the file has",
+        )
+    return [(place, row) for place, row in rows if row["source"] in wanted]

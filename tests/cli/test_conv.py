@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from perfmodel.cli.conv import conv
-from perfmodel.errors import WorkloadError
+from perfmodel.errors import PerfmodelError, UsageError, WorkloadError
 
 CHIP = ["--on", "v100-sxm2-16gb"]
 
@@ -106,3 +106,51 @@ def test_no_image_is_no_batch_and_a_small_one_moves_what_it_must() -> None:
     with pytest.raises(WorkloadError, match="batch"):
         ask("net", "resnet18", *CHIP, "--batch-size", "0")
     assert ask("choose", "resnet18", "--on", "h100-sxm5-80gb", "--image-size", "7")
+
+
+@pytest.mark.parametrize(
+    "option", [["--nodes", "2"], ["--gpus-per-node", "4"], ["--optimizer", "adam"]]
+)
+def test_what_only_training_has_is_not_passed_over(option: list[str]) -> None:
+    with pytest.raises(UsageError, match="add --train") as caught:
+        ask("net", "resnet18", *CHIP, *option)
+    assert caught.value.where.endswith(option[0])
+
+
+HEADER = "source,network,task,chip,devices,batch,image_size,dtype,amp,layout,time_s,label"
+ROW = "own,resnet18,infer,v100-sxm2-16gb,1,4,,fp16,0,nchw,0.01,resnet18"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where"),
+    [
+        (",4,,", ",x,,", "own.csv:2: batch"),
+        (",4,,", ",-4,,", "own.csv:2: batch"),
+        (",4,,", ",4,1.5,", "own.csv:2: image_size"),
+        ("0.01", "nan", "own.csv:2: time_s"),
+        ("0.01", "0", "own.csv:2: time_s"),
+        ("0.01", "fast", "own.csv:2: time_s"),
+        ("infer", "inference", "own.csv:2: task"),
+        (",resnet18,infer", ",resnet1,infer", "own.csv:2: convnet"),
+        ("v100-sxm2-16gb", "v100", "own.csv:2: name"),
+        (",0.01", ",0.01,more", "own.csv:2"),
+        (",0.01,resnet18", "", "own.csv:2"),
+        ("\nown", "\n\xe9", "own.csv"),
+    ],
+)
+def test_a_row_that_cannot_be_is_named(tmp_path: Path, old: str, new: str, where: str) -> None:
+    file = tmp_path / "own.csv"
+    file.write_bytes(f"{HEADER}\n{ROW}\n".replace(old, new).encode("latin-1"))
+    with pytest.raises(PerfmodelError) as caught:
+        ask("accuracy", str(file))
+    assert caught.value.where.startswith(where)
+    assert caught.value.repair
+
+
+def test_a_source_that_the_table_has_not_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "own.csv"
+    file.write_text(f"{HEADER}\n{ROW}\n")
+    assert ask("accuracy", str(file), "--source", "own")["rows"] is not None
+    with pytest.raises(WorkloadError, match="own") as caught:
+        ask("accuracy", str(file), "--source", "owm")
+    assert caught.value.nearest == "own"
