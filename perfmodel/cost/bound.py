@@ -44,11 +44,7 @@ def lower_bound(task: Task, device: Device) -> tuple[Floats, Floats]:
     if task.base.startswith("embedding"):
         # Rows looked up twice come from the cache: only distinct rows must be read.
         row = sizes["dim"] * task.element
-        distinct = sizes["vocab"] * -np.expm1(-sizes["tokens"] / sizes["vocab"])
-        read = np.minimum(read, 0.5 * distinct * row)
-    if task.base == "permute":
-        # Rows that go to several places are read once: only the written ones are sure to move.
-        read = np.zeros_like(read)
+        read = np.minimum(read, 0.5 * sizes["distinct"] * row)
     if task.base.startswith("scatter_add"):
         # Nobody knows how many different rows are added to: only what is added is sure to move.
         read = sizes["rows"] * sizes["cols"] * task.element

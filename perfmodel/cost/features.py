@@ -15,8 +15,8 @@ from perfmodel.cost.conv_groups import padded_groups
 from perfmodel.cost.conv_kernels import pointwise, repacking
 from perfmodel.cost.device import Device
 from perfmodel.cost.fourier import factors, steps
-from perfmodel.cost.gemm import stream_bytes
 from perfmodel.cost.mechanism import product_sizes, row_count
+from perfmodel.cost.memory_bound import stream_bytes
 from perfmodel.cost.parts import Floats, Parts
 from perfmodel.cost.proposed import SIZES, proposed_columns
 from perfmodel.cost.tasks import MAP, POINT, Task, row_lengths
@@ -114,7 +114,7 @@ def extent(task: Task) -> dict[str, Floats]:
     elif task.base.startswith("attention"):
         names = ("batch", "q_heads", "kv_heads", "q_len", "kv_len", "head_dim")
     else:
-        skip = ("flops", "read", "written", "operations", "padding", "momentum")
+        skip = ("flops", "read", "written", "operations", "padding", "momentum", "distinct")
         names = tuple(name for name in s if name not in skip and not name.startswith(MAP))
     found = {name: np.log2(np.maximum(s[name], 1.0)) for name in names if name in s}
     moved = np.maximum(s["read"] + s["written"], 1.0)  # a pass may move nothing

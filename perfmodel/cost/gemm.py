@@ -38,6 +38,7 @@ from perfmodel.cost.gemm_thin import (
     queued_parts,
     thin_times,
 )
+from perfmodel.cost.memory_bound import not_held
 from perfmodel.cost.parts import Floats, Parts, soft_max
 
 COEFFICIENTS = {
@@ -71,8 +72,6 @@ SPLITS = (1, 2, 4, 8, 16)
 # As many parts as fill the chip, of at least so much of k and at most so many.
 FILL, LEAST_DEPTH, MOST_PARTS = 0, 256.0, 20.0
 PRODUCT_SPLITS = (1, FILL)
-# A stream of calls cycles through operands of this many bytes in at most so many sets.
-STREAM_BYTES, MOST_SETS = 400e6, 48.0
 # Terms that a kernel's table leaves out do not matter to it.
 _WITHOUT = {
     "store_bytes_per_clock": np.inf,
@@ -339,10 +338,4 @@ def _outside(
     """
     if room <= 0.0 or device.cache <= 0.0:
         return np.ones(m.shape)
-    needed = stream_bytes(batch * (m * k + n * k) * element)
-    return np.asarray(1.0 / (1.0 + (room * device.cache / needed) ** 4))
-
-
-def stream_bytes(read: Floats) -> Floats:
-    """Operands of all sets that a stream of calls goes round, of ``read`` bytes each [B]."""
-    return np.asarray(read * np.clip(STREAM_BYTES / read, 1.0, MOST_SETS))
+    return not_held(batch * (m * k + n * k) * element, device, room)

@@ -60,13 +60,15 @@ def mechanism(task: Task, device: Device, coefficients: Coefficients) -> Parts:
     if base.startswith(("fourier", "scatter_add", "recurrent")):
         return _scattered(task, device, coefficients)
     rows, taken = row_count(task), row_bytes(task)
+    read = s["read"]
     if base == "embedding":
         odd = s["dim"] * task.element % 16 > 0
         taken = taken * np.where(odd, coefficients["scalar_cost"], 1.0)
+        read = read - found_again(task, device, coefficients)
     if base == "embedding_few":  # one after another
         rows = rows * device.units * coefficients["rows_per_unit"]
     return memory_parts(
-        s["read"],
+        read,
         s["written"],
         rows,
         s["flops"],
@@ -74,7 +76,21 @@ def mechanism(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         coefficients,
         row_bytes=taken,
         copies=base == "elementwise" and task.words.get("kind") == "copy",
+        through=s["read"] + s["written"] if base == "embedding" else None,
     )
+
+
+def found_again(task: Task, device: Device, coefficients: Coefficients) -> Floats:
+    """Bytes of looked-up rows that the cache still holds from an earlier look-up, shape (N,) [B].
+
+    Indices come in no order: of a table that is larger than what the cache has room for, so large
+    a share is found as there is room for.
+    """
+    s = task.sizes
+    row = s["dim"] * task.element
+    room = coefficients["reuse_room"] * device.cache
+    held = (1.0 + (s["distinct"] * row / max(room, 1.0)) ** 4) ** -0.25
+    return np.asarray(np.maximum(s["tokens"] - s["distinct"], 0.0) * row * held)
 
 
 def _copied(task: Task, device: Device, coefficients: Coefficients) -> Parts:

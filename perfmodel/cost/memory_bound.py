@@ -36,10 +36,15 @@ COEFFICIENTS = {
     "rows_in_flight": "rows that one unit has begun and not finished",
     "compute_efficiency": "share of the vector peak that the arithmetic reaches",
     "copy_bytes_per_clock": "bytes a clock that a unit reads and writes at most where it copies",
+    "through_bytes_per_clock": "bytes a clock and unit that the last-level cache passes on",
+    "reuse_room": "share of the last-level cache in which operands survive until they come back",
+    "latency_seconds": "wait for the first operands where they are not in the cache [s]",
     "odd_start": "how much longer a copy of a number of bytes that is no multiple of 4 starts",
     "floor_seconds": "start and end of the kernels in a stream [s]",
     "overlap_exponent": "how sharply the parts overlap",
 }
+# A stream of calls cycles through operands of this many bytes in at most so many sets.
+STREAM_BYTES, MOST_SETS = 400e6, 48.0
 
 
 def cached_writes(written: Floats, cache: float, share: float) -> Floats:
@@ -52,6 +57,21 @@ def cached_writes(written: Floats, cache: float, share: float) -> Floats:
         return np.zeros_like(written)
     room = share * cache
     return np.asarray(written / (1.0 + (written / room) ** 4))
+
+
+def not_held(read: Floats, device: Device, room: float) -> Floats:
+    """Share of operands that come from device memory, the rest being still in the cache; (N,).
+
+    A stream of calls takes its operands in turn from sets of them; what all sets need in the
+    cache decides.
+    """
+    needed = stream_bytes(np.maximum(read, 1.0))
+    return np.asarray(1.0 / (1.0 + (room * device.cache / needed) ** 4))
+
+
+def stream_bytes(read: Floats) -> Floats:
+    """Operands of all sets that a stream of calls goes round, of ``read`` bytes each [B]."""
+    return np.asarray(read * np.clip(STREAM_BYTES / read, 1.0, MOST_SETS))
 
 
 def _pushed_out(moved: Floats, rows: Floats, device: Device, c: Mapping[str, float]) -> Floats:
@@ -74,6 +94,7 @@ def memory_parts(
     *,
     row_bytes: Floats | float = 0.0,
     copies: bool = False,
+    through: Floats | None = None,
 ) -> Parts:
     """Time of a kernel that streams ``read`` and ``written`` bytes in ``rows`` rows.
 
@@ -93,11 +114,16 @@ def memory_parts(
         Bytes that the block of one row moves [B].
     copies : bool
         Whether the kernel is the library's own copy, which its units may bound.
+    through : array, optional
+        What passes the last-level cache, where that is more than goes to memory [B].
     """
     c = coefficients
-    traffic = (read + written) * (1.0 + c["extra_passes"]) - cached_writes(
-        written, device.cache, c["write_in_cache"]
-    )
+    passed = (read + written) * (1.0 + c["extra_passes"])
+    outside: Floats | float = 1.0
+    if c.get("latency_seconds", 0.0) > 0.0:
+        outside = not_held(read, device, c["reuse_room"])
+    kept = cached_writes(written, device.cache, c["write_in_cache"])
+    traffic = passed - (1.0 - outside) * read - kept
     if c.get("again_passes", 0.0) > 0.0:
         traffic = traffic + c["again_passes"] * read * _pushed_out(read + written, rows, device, c)
     memory = traffic / (device.bandwidth * c["bandwidth_efficiency"])
@@ -107,11 +133,15 @@ def memory_parts(
     compute = flops / (device.vector * c["compute_efficiency"])
     if copies:
         compute = compute + passed_on(read + written, device, c)
+    work = np.maximum(compute, rows_time)
+    if "through_bytes_per_clock" in c:
+        rate = c["through_bytes_per_clock"] * device.units * device.clock
+        work = np.maximum(work, (passed if through is None else through) / rate)
     return combine(
-        np.maximum(compute, rows_time),
+        work,
         memory,
         np.zeros_like(memory),
-        np.full_like(memory, c["floor_seconds"]),
+        np.full_like(memory, c["floor_seconds"]) + c.get("latency_seconds", 0.0) * outside,
         c["overlap_exponent"],
     )
 

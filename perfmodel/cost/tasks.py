@@ -19,7 +19,7 @@ from perfmodel.cost.parts import Floats
 from perfmodel.cost.scatter import FEW_ROWS
 from perfmodel.errors import WorkloadError
 from perfmodel.workload.dtype import bytes_per_element, output_dtype
-from perfmodel.workload.op import FAMILIES, Conv2d, Conv3d, Op
+from perfmodel.workload.op import FAMILIES, Conv2d, Conv3d, Embedding, Op, Permute
 from perfmodel.workload.ops.base import product
 
 RATE_CLASS = {"bf16": "half", "fp16": "half", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8", "fp8": "fp8"}
@@ -42,7 +42,7 @@ _KIN = dict.fromkeys(FOURIER.values(), "fourier") | {
 _WORKS = (
     "gemm", "attention", "conv", "spmm", "fourier", "scatter_add", "recurrent", "copy_host",
 )  # fmt: skip
-_ROWS = {"rmsnorm", "layernorm", "softmax", "embedding", "cross_entropy"}
+_ROWS = {"rmsnorm", "layernorm", "softmax", "embedding", "permute", "cross_entropy"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,25 @@ def _columns(op: Op) -> tuple[dict[str, Any], dict[str, str]]:
     if isinstance(op, Conv2d | Conv3d):
         sizes |= _convolution(op)
     sizes |= {"flops": op.flops, "read": op.bytes_read, "written": op.bytes_written}
+    if isinstance(op, Embedding | Permute):
+        return _looked_up(op, sizes), words
     return sizes, words
+
+
+def _looked_up(op: Embedding | Permute, sizes: dict[str, Any]) -> dict[str, Any]:
+    """Rows taken by index, which PyTorch does in the same kernels for a table and for an order.
+
+    ``distinct`` of the ``vocab`` rows are looked at; ``read`` counts a row as often as it is.
+    """
+    if isinstance(op, Embedding):
+        share = -np.expm1(-np.asarray(op.tokens) / np.asarray(op.vocab))
+        return sizes | {"distinct": op.vocab * share}
+    rows, source = np.asarray(op.rows), np.asarray(op.source)
+    table = np.where(source > 0, source, rows)
+    read = op.bytes_written + (op.bytes_read - op.bytes_written * table / rows)
+    about = {name: sizes[name] for name in ("flops", "written")}
+    of = {"tokens": op.rows, "vocab": table, "dim": op.cols, "distinct": np.minimum(table, rows)}
+    return about | of | {"read": read}
 
 
 def _convolution(op: Conv2d | Conv3d) -> dict[str, Any]:
@@ -364,11 +382,11 @@ def _row_kernels(
         short = sizes["cols"] <= WARP_COLUMNS
         yield "softmax_warp", short
         yield family, ~short
-    elif family == "embedding":
+    elif family in ("embedding", "permute"):
         # A table that 32 bits cannot number goes to the kernel of many rows.
         few = (sizes["tokens"] <= FEW_TOKENS) & (sizes["vocab"] * sizes["dim"] < _NUMBERED)
         yield "embedding_few", few
-        yield family, ~few
+        yield "embedding", ~few
     else:
         # Rows of whole vectors are read as such; others by an older pair of kernels.
         odd = sizes["cols"] % VECTOR > 0

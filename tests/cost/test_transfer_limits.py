@@ -14,7 +14,7 @@ from perfmodel.cost.mechanism import fed, issued, mechanism, task_device
 from perfmodel.cost.memory_bound import memory_parts
 from perfmodel.cost.tasks import Task, tasks_of
 from perfmodel.hardware import load_accelerator
-from perfmodel.workload.op import Elementwise, Gemm
+from perfmodel.workload.op import Elementwise, Embedding, Gemm, Permute
 
 BARE = Device(peak=100e12, vector=10e12, bandwidth=1e12, cache=40e6, units=100, clock=1e9)
 FEED = {"operand_bytes_per_clock": 50.0}
@@ -195,3 +195,27 @@ def test_copies_end_at_the_units_of_a_chip_and_additions_at_its_memory():
     assert 1.0 < copied[0] / copied[1] < 1.2
     assert added[0] / added[1] == pytest.approx(4.8 / 3.35, rel=0.01)
     assert copied[0] > added[0]
+
+
+def test_what_passes_the_cache_gains_nothing_by_a_faster_memory():
+    c = load_coefficients("hopper").of("embedding")
+    chips = [load_accelerator(name) for name in ("h100-sxm5-80gb", "h200-sxm-141gb")]
+    small, large = (
+        [
+            float(mechanism(task, task_device(task, chip), c).seconds.item())
+            for chip in chips
+            for task in [_task(Embedding(65536, vocab, 4096))]
+        ]
+        for vocab in (64, 256_000)
+    )
+    assert 1.25 < large[0] / large[1] < 1.43
+    assert small[0] < 0.75 * large[0]
+
+
+def test_rows_that_are_permuted_are_looked_up():
+    permuted, looked = _task(Permute(4096, 512, source=1024)), _task(Embedding(4096, 1024, 512))
+    assert permuted.kernel == looked.kernel == "embedding"
+    assert permuted.sizes["distinct"].item() == 1024
+    assert looked.sizes["distinct"].item() == pytest.approx(1024 * (1 - np.exp(-4)))
+    assert _task(Permute(4096, 512)).sizes["distinct"].item() == 4096
+    assert _task(Permute(16, 512)).kernel == "embedding_few"
