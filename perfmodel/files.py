@@ -6,12 +6,13 @@ And one rule of reading: a JSON object that names a key twice is no answer to wh
 from __future__ import annotations
 
 import os
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from perfmodel.errors import FileError
+from perfmodel.errors import CalibrationError, FileError
 
 
 @contextmanager
@@ -56,6 +57,22 @@ def write_bytes(path: str | Path, data: bytes) -> Path:
     with replacing(target) as draft:
         draft.write_bytes(data)
     return target
+
+
+def fitted_table(path: Path) -> dict[str, Any]:
+    """What a TOML file of fitted values holds.
+
+    Raises
+    ------
+    CalibrationError
+        If the file cannot be read or is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CalibrationError(
+            str(path), f"<{error}>", "a TOML file of fitted values", repair="restore the file"
+        ) from None
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -8,16 +8,16 @@ arithmetic.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from perfmodel.cost.fitted import Fitted, read_fitted
 from perfmodel.cost.layers import POOLED_FILE, Pooled, read_pooled
 from perfmodel.errors import CalibrationError, SpecError
+from perfmodel.files import fitted_table
 from perfmodel.hardware import Accelerator, load_accelerator
 from perfmodel.hardware.load import spec_folders
 
@@ -209,7 +209,7 @@ def _sibling_folder(folder: Path, device: str, architecture: str) -> Path | None
     for path in sorted(folder.glob(f"*/{ABOUT_FILE}")):
         if path.parent.name == device:
             continue
-        about = tomllib.loads(path.read_text(encoding="utf-8"))
+        about = fitted_table(path)
         if about.get("architecture") == architecture:
             siblings.append((int(about.get("rows", 0)), path.parent.name, path.parent))
     return max(siblings)[2] if siblings else None
@@ -230,12 +230,7 @@ def chain_of(kernel: str) -> tuple[str, ...]:
 
 
 def _read(path: Path) -> tuple[dict[str, dict[str, float]], dict[str, tuple[str, ...]]]:
-    try:
-        data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise CalibrationError(
-            str(path), f"<{error}>", "a TOML file of coefficients", repair="restore the file"
-        ) from None
+    data = fitted_table(path)
     sources = {
         kernel: tuple(part.split()[0] for part in text.split(";"))
         for kernel, text in data.pop("sources", {}).items()
@@ -246,9 +241,13 @@ def _read(path: Path) -> tuple[dict[str, dict[str, float]], dict[str, tuple[str,
             continue
         tables[kernel] = {}
         for key, value in table.items():
-            if not isinstance(value, (int, float)) or isinstance(value, bool):
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not (number and value >= 0):  # inf is a limit that never binds
                 raise CalibrationError(
-                    f"{path.name}: {kernel}.{key}", value, "a number", repair="write a number"
+                    f"{path.name}: {kernel}.{key}",
+                    value,
+                    "a number that is not negative",
+                    repair="write a number",
                 )
             tables[kernel][key] = float(value)
     return tables, sources

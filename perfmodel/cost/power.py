@@ -18,11 +18,9 @@ in flight) is not seen by the formula and is what most of its error comes from.
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +32,7 @@ from perfmodel.cost.parts import Floats
 from perfmodel.cost.price import price
 from perfmodel.cost.tasks import Task, tasks_of
 from perfmodel.errors import CalibrationError, SpecError
+from perfmodel.files import fitted_table
 from perfmodel.hardware import Accelerator
 from perfmodel.workload.op import Op
 
@@ -170,15 +169,16 @@ def load_shares(device: str, folder: Path) -> tuple[PowerShares, bool]:
             "the shares of at least one chip",
             repair="run `perfmodel calibrate` on measurements with a power_w column",
         )
-    return read_shares(max(known, key=lambda path: int(_table(path).get("rows", 0)))), False
+    return read_shares(max(known, key=lambda path: int(fitted_table(path).get("rows", 0)))), False
 
 
 def read_shares(path: Path) -> PowerShares:
     """The four shares of a file that `perfmodel calibrate` wrote, and where they hold."""
-    whole = _table(path)
+    whole = fitted_table(path)
     table, shortest = whole.get("shares", {}), whole.get("range", {}).get("shortest_s", 0.0)
     for name, value in [*((name, table.get(name)) for name in SHARES), ("shortest_s", shortest)]:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0.0:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not (number and value >= 0.0):
             raise CalibrationError(
                 f"{path.name}: shares.{name}" if name in SHARES else f"{path.name}: range.{name}",
                 value,
@@ -186,12 +186,3 @@ def read_shares(path: Path) -> PowerShares:
                 repair="run `perfmodel calibrate` again, or restore the file",
             )
     return PowerShares(**{name: float(table[name]) for name in SHARES}, shortest=float(shortest))
-
-
-def _table(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise CalibrationError(
-            str(path), f"<{error}>", "a TOML file of shares", repair="restore the file"
-        ) from None

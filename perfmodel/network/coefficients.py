@@ -14,7 +14,6 @@ expect them to be 15 to 30 % off.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -25,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.errors import NetworkError
+from perfmodel.files import fitted_table
 from perfmodel.hardware.load import spec_folders
 from perfmodel.network.correction import Correction
 
@@ -180,8 +180,7 @@ def fitted(key: str) -> LinkCoefficients | None:
 
 @lru_cache(maxsize=64)
 def _read(path: Path, _changed: int) -> LinkCoefficients:
-    with path.open("rb") as file:
-        return from_dict(tomllib.load(file), str(path))
+    return from_dict(fitted_table(path), str(path))
 
 
 def from_dict(data: Mapping[str, Any], where: str = "coefficients") -> LinkCoefficients:

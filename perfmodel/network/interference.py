@@ -8,7 +8,6 @@ matrix products (compute-bound) and copies (memory-bound).
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.errors import NetworkError
+from perfmodel.files import fitted_table
 from perfmodel.hardware.load import spec_folders
 
 Floats = NDArray[np.float64]
@@ -74,8 +74,7 @@ def interference(key: str) -> Interference:
 
 @lru_cache(maxsize=16)
 def _read(path: Path, _changed: int) -> Interference:
-    with path.open("rb") as file:
-        data = tomllib.load(file)
+    data = fitted_table(path)
     try:
         return Interference(
             data["compute"],

@@ -9,7 +9,6 @@ the fit stays within the scatter of the rows, it is 1.
 
 from __future__ import annotations
 
-import tomllib
 from functools import cache
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from perfmodel.cost import Price
 from perfmodel.cost.efficiency import efficiency_folder
+from perfmodel.files import fitted_table
 
 Floats = NDArray[np.float64]
 
@@ -41,7 +41,7 @@ def _table() -> dict[str, dict[str, float]]:
     path = efficiency_folder() / "stacks.toml"
     if not path.is_file():
         return {}
-    tables = tomllib.loads(path.read_text(encoding="utf-8")).get("pace", {})
+    tables = fitted_table(path).get("pace", {})
     return {
         stack: {name: float(value) for name, value in row.items()} for stack, row in tables.items()
     }

@@ -8,16 +8,16 @@ how long a processor takes to issue calls has nothing to do with the chip beside
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from perfmodel.cost.efficiency import efficiency_folder
 from perfmodel.cost.program.host_kinds import HOST_KINDS
 from perfmodel.errors import CalibrationError, nearest_name
+from perfmodel.files import fitted_table
 from perfmodel.hardware import Accelerator
 
 MEANINGS: Final = {
@@ -179,25 +179,20 @@ def _best(folder: Path, architecture: str | None = None) -> Path | None:
     """The chip's folder with most measured models, of one architecture or of any."""
     found = []
     for path in sorted(folder.glob("*/program.toml")):
-        about = tomllib.loads(path.read_text(encoding="utf-8"))
+        about = fitted_table(path)
         if architecture in (None, about.get("architecture")):
             found.append((int(about.get("rows", 0)), path.parent.name, path.parent))
     return max(found)[2] if found else None
 
 
 def _read(path: Path) -> dict[str, dict[str, float]]:
-    try:
-        data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise CalibrationError(
-            str(path), f"<{error}>", "a TOML file of coefficients", repair="restore the file"
-        ) from None
+    data = fitted_table(path)
     tables: dict[str, dict[str, float]] = {}
     for name in ("scalars", "host", "pace", "floor", "interval"):
         known = {"scalars": MEANINGS, "host": HOST_KINDS}.get(name)
         for key, value in data.get(name, {}).items():
-            bad = isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0
-            if bad or (known is not None and key not in known):
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not (number and value >= 0) or (known is not None and key not in known):
                 raise CalibrationError(
                     f"{path.name}: {name}.{key}",
                     value,

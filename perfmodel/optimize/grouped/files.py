@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from perfmodel.errors import CalibrationError, WorkloadError, nearest_name
-from perfmodel.files import unique_keys
+from perfmodel.files import fitted_table, unique_keys
 from perfmodel.optimize.grouped.forms import Packing
 from perfmodel.optimize.grouped.library import Library
 from perfmodel.optimize.grouped.problem import Group, GroupedConv, equal_groups
@@ -143,7 +143,7 @@ def _integer(value: Any, where: str) -> int:
 
 def read_packing(path: Path) -> Packing | None:
     """The packing kernel of a chip, from the same file; ``None`` if it was not measured."""
-    row = tomllib.loads(path.read_text(encoding="utf-8")).get("packing")
+    row = fitted_table(path).get("packing")
     if row is None:
         return None
     return Packing(float(row["start_s"]), float(row["bytes_per_s"]), calibrated=True)
@@ -157,7 +157,7 @@ def read_library(path: Path) -> Library:
     CalibrationError
         If a call has not the two factors, of irregular and of regular channels.
     """
-    table = tomllib.loads(path.read_text(encoding="utf-8")).get("library", {})
+    table = fitted_table(path).get("library", {})
     try:
         pairs = [(name, *map(float, pair)) for name, pair in table.items()]
         found = [
