@@ -2,7 +2,7 @@
 
 What an operator has of its own, its plans have in common: of two plans of one operator, networks
 miss both alike (correlation 0.8). A search takes 70 ms an operator and the times of all its plans
-50; one plan takes 5. ``choose`` draws operators of those whose lists are known
+50; one plan takes 6 to 9. ``choose`` draws operators of those whose lists are known
 (:data:`validate.plan_law.rows.DRAWN`) and names of each the plan that a small network of plans
 expects a search to keep; the device times them (``python3 -m validate.bench.plan_times measure
 --only``), and ``keep`` writes what it found as :data:`validate.plan_law.rows.LIKELY`.
