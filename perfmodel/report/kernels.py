@@ -19,7 +19,15 @@ GROUPS: Final = {
     "matrix products": ("gemm", "grouped_gemm"),
     "attention": ("attention",),
     "convolutions": ("conv",),
-    "rows and elements": ("rmsnorm", "layernorm", "softmax", "elementwise", "rope", "embedding"),
+    "rows and elements": (
+        "rmsnorm",
+        "layernorm",
+        "softmax",
+        "elementwise",
+        "rope",
+        "embedding",
+        "permute",
+    ),
     "loss and optimizer": ("cross_entropy", "adamw", "sgd"),
 }
 """Kernel names by their beginnings."""
