@@ -288,10 +288,10 @@ def _teaching(
 def _wanted(by_kernel: Mapping[str, Samples], beginnings: Sequence[str]) -> set[str]:
     """Kernels whose names begin so, by default all; with one that shares networks, all that do."""
     for one in beginnings:
-        if not any(kernel.startswith(one) for kernel in by_kernel):
+        if not one or not any(kernel.startswith(one) for kernel in by_kernel):
             raise CalibrationError(
                 "calibrate: kernels",
-                one,
+                one or "<nothing>",
                 "beginnings of " + ", ".join(sorted(by_kernel)),
                 nearest=nearest_name(one, by_kernel),
                 repair="name measured kernels, or leave it out to fit all",

@@ -76,6 +76,8 @@ def test_one_kernel_fitted_anew_leaves_the_others_as_a_fit_of_all_gives_them(
     with pytest.raises(CalibrationError, match=r"Nearest: rmsnorm\.") as caught:
         calibrate(folder, NAME, out=again, kernels=["rmsnrom"])
     assert "gemm-half" in caught.value.accepted
+    with pytest.raises(CalibrationError, match="<nothing>"):
+        calibrate(folder, NAME, out=again, kernels=[""])
     about = again / NAME / "device.toml"
     about.write_text(
         about.read_text().replace('measurements_sha256 = "', 'measurements_sha256 = "0')
