@@ -126,13 +126,13 @@ def calibrate(
     target = efficiency_folder() if out is None else Path(out)
     # Before the fits, which take long: a place that cannot be written ends them.
     target.mkdir(parents=True, exist_ok=True)
+    judged = by_kernel.pop(FUSED, None)
     wanted, others = _wanted(by_kernel, kernels), None
     if kernels:
         rest = sorted(set(by_kernel) - wanted)
         sibling = None if support is None else support[1]
         others = Others.of(target / name, rest, measured, sibling)
     start = load_coefficients(accelerator.family)
-    judged = by_kernel.pop(FUSED, None)
     start_of = {kernel: start.of(kernel) for kernel in by_kernel}
     together: dict[str, Together] = {}
     if any(map(is_shared, wanted)):

@@ -14,6 +14,7 @@ from perfmodel.cost import efficiency_of, load_efficiency, price
 from perfmodel.cost.efficiency import efficiency_folder
 from perfmodel.errors import CalibrationError
 from perfmodel.hardware import load_accelerator
+from perfmodel.study.accuracy import data_folder
 from perfmodel.workload.op import Gemm
 from tests.calibrate.conftest import HEADER, TRUE_FLOOR, seal, write_rows
 
@@ -86,6 +87,15 @@ def test_one_kernel_fitted_anew_leaves_the_others_as_a_fit_of_all_gives_them(
     with pytest.raises(CalibrationError, match="fit all kernels"):
         calibrate(folder, NAME, out=again, kernels=["rms"])
     assert _files(again / NAME) == before
+
+
+def test_fused_chains_judge_and_are_no_kernel_that_is_fitted(folder, out):
+    tables = data_folder() / "measurements" / NAME
+    for name in ("chain.csv", "chain.toml"):
+        shutil.copy(tables / name, folder)
+    assert set(calibrate(folder, NAME, out=out).learned) == {"gemm-half", "rmsnorm"}
+    with pytest.raises(CalibrationError, match="calibrate: kernels"):
+        calibrate(folder, NAME, out=out, kernels=["fused"])
 
 
 def test_records_are_the_same_bytes_packed_or_plain(calibrated, tmp_path):
