@@ -121,7 +121,7 @@ def calibrate(
     accelerator = load_accelerator(device)
     name = accelerator.name.lower()
     measured, by_kernel = _trusted(folder, accelerator)
-    siblings, beside, planned, estimates = _teaching(folder, accelerator, support)
+    siblings, beside = _of_sibling(support)
     profiled = samples_of(load_profiled(folder, name), accelerator)
     target = efficiency_folder() if out is None else Path(out)
     # Before the fits, which take long: a place that cannot be written ends them.
@@ -136,6 +136,7 @@ def calibrate(
     start_of = {kernel: start.of(kernel) for kernel in by_kernel}
     together: dict[str, Together] = {}
     if any(map(is_shared, wanted)):
+        planned, estimates = _estimated(folder, accelerator, support, siblings)
         together = learn_shared(
             by_kernel, siblings, start_of, seed, progress, spread, accelerator, planned, estimates
         )
@@ -258,31 +259,37 @@ def learn_shared(
     return found
 
 
-def _teaching(
-    folder: str | Path, accelerator: Accelerator, support: tuple[str | Path, str] | None
-) -> tuple[
-    Mapping[str, Samples],
-    Mapping[str, Samples],
-    list[Mapping[str, Samples]],
-    list[Mapping[str, Taught]],
-]:
-    """A sibling's rows and its cheap ones; of both chips, planned rows and others' estimates."""
-    name = accelerator.name.lower()
-    siblings: Mapping[str, Samples] = {}
-    beside: Mapping[str, Samples] = {}
-    planned: list[Mapping[str, Samples]] = [samples_of(load_planned(folder, name), accelerator)]
+def _of_sibling(
+    support: tuple[str | Path, str] | None,
+) -> tuple[Mapping[str, Samples], Mapping[str, Samples]]:
+    """A sibling's rows and its cheap ones, by kernel."""
+    if support is None:
+        return {}, {}
+    sibling = load_accelerator(support[1])
+    _, siblings = _trusted(support[0], sibling)
+    return siblings, samples_of(load_profiled(support[0], sibling.name.lower()), sibling)
+
+
+def _estimated(
+    folder: str | Path,
+    accelerator: Accelerator,
+    support: tuple[str | Path, str] | None,
+    siblings: Mapping[str, Samples],
+) -> tuple[list[Mapping[str, Samples]], list[Mapping[str, Taught]]]:
+    """Planned rows and others' estimates, which teach shared networks, of either chip."""
+    planned: list[Mapping[str, Samples]] = [
+        samples_of(load_planned(folder, accelerator.name.lower()), accelerator)
+    ]
     estimates: list[Mapping[str, Taught]] = [load_taught(folder, accelerator)]
     if support is not None:
         sibling = load_accelerator(support[1])
-        _, siblings = _trusted(support[0], sibling)
-        beside = samples_of(load_profiled(support[0], sibling.name.lower()), sibling)
         planned += [samples_of(load_planned(support[0], sibling.name.lower()), sibling)]
         if estimates[0]:
             # The sibling's others are the same operators again.
             known = (*siblings.values(), *planned[1].values())
             timed = [row for samples in known for row in samples.rows]
             estimates += [load_taught(support[0], sibling, among=timed)]
-    return siblings, beside, planned, estimates
+    return planned, estimates
 
 
 def _wanted(by_kernel: Mapping[str, Samples], beginnings: Sequence[str]) -> set[str]:

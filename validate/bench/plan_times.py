@@ -287,12 +287,13 @@ def answer_of(session: PlanSession, log: search_log.SearchLog, op: ops.Op) -> di
     """What the measuring process answers for an operator."""
     answer: dict[str, Any] = {}
     found = session.plans(op)
-    if found is None and session.only:
-        found = {"op": op, "sets": 0, "clock_mhz": None, "plans": []}
+    if session.only:
+        nothing = {"op": op, "sets": 0, "clock_mhz": None, "plans": []}
+        return {"plan_times": nothing if found is None else found}
     if found is not None:
         answer["plan_times"] = found
     session.turn.release()
-    if found is None or (checked(op) and not session.only):
+    if found is None or checked(op):
         log.take()
         answer |= measured(session, log, op, power=False)
     return answer

@@ -26,7 +26,7 @@ from validate.bench import store
 from validate.convolutions import judged
 from validate.plan_law import rows
 from validate.plan_law.inputs import Inputs
-from validate.plan_law.learn import USUAL, Schedule, Told, learn, says
+from validate.plan_law.learn import USUAL, Schedule, Told, device_of, learn, says
 from validate.plan_law.table import Floats, Operators
 
 DEVICES: Final = ("NVIDIA H100 80GB HBM3", "NVIDIA H200")
@@ -123,10 +123,11 @@ def _library(chip: int) -> dict[str, str]:
 
 def read(folder: Path, count: int | None) -> tuple[rows.Known, list[Operators]]:
     """All that is known, and so many of the drawn operators on each chip."""
-    listed = rows.Drawn.read().first(count)
+    every = rows.Drawn.read()
+    listed = every.first(count)
     known = rows.read(folder, listed.names)
     drawn = [rows.asked(listed, known, chip) for chip in range(len(rows.CHIPS))]
-    for timed in rows.likely(rows.Drawn.read(), known, folder):
+    for timed in rows.likely(every, known, folder):
         known = dataclasses.replace(known, operators=known.operators.joined(timed))
     return known, drawn
 
@@ -135,7 +136,7 @@ def learned(
     sets: Sequence[str], known: rows.Known, drawn: Sequence[Operators], how: Schedule
 ) -> dict[str, tuple[Floats, list[Floats]]]:
     """What :func:`told_by` says of each set, on the device that PyTorch sees first."""
-    device, found = "cuda" if torch.cuda.is_available() else "cpu", {}
+    device, found = device_of(), {}
     for which in sets:
         own, every, text = told_by(which, known, drawn, how, device)
         found[which] = own, every

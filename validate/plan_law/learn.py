@@ -33,8 +33,6 @@ class Schedule:
         By how much less a plan teaches for each e-fold that it is slower than the one kept.
     alone : float
         What a steady time counts where nothing else is known of an operator; 0.5 elsewhere.
-    widths : tuple of int
-        Of the networks' layers, :class:`~validate.plan_law.law.Law`.
     """
 
     nets: int = 6
@@ -46,10 +44,14 @@ class Schedule:
     near: float = 0.1
     late: float = 0.3
     alone: float = 1.0
-    widths: tuple[int, ...] = (224, 128, 96)
 
 
 USUAL = Schedule()
+
+
+def device_of() -> str:
+    """Where networks learn: the first device that PyTorch sees, else the processor."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Told:
@@ -161,8 +163,7 @@ def learn(
     torch.set_float32_matmul_precision("high")
     device = told.seen.device
     words = torch.as_tensor(plans.words, device=device)
-    law = Law(told.seen.shape[1], words, widths=how.widths, nets=how.nets)
-    law.to(device)
+    law = Law(told.seen.shape[1], words, nets=how.nets).to(device)
     rows = torch.as_tensor(taken, device=device)
     turns = len(rows) // how.batch
     rate = torch.tensor(how.rate / 25, device=device)

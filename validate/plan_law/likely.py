@@ -24,11 +24,11 @@ import torch
 
 from perfmodel.calibrate.taught import SIZES, words_of_cell
 from validate.bench import ops, plan_rows, store
-from validate.convolutions import identity
+from validate.convolutions import identity, judged
 from validate.plan_law import rows
 from validate.plan_law.inputs import Inputs
-from validate.plan_law.learn import USUAL, Told, learn
-from validate.plan_law.table import Operators, Whole
+from validate.plan_law.learn import USUAL, Told, device_of, learn
+from validate.plan_law.table import Floats, Operators, Whole
 
 SMALL: Final = dataclasses.replace(USUAL, nets=1, epochs=12)
 LONGEST_S, MOST_BYTES = 3e-3, 1.5e9  # of an operator that is timed
@@ -44,7 +44,7 @@ def op_of(sizes: Sequence[int], cell: int) -> ops.Op:
     return {"op": "conv2d", **named, **words_of_cell(cell)}
 
 
-def expected(known: rows.Known, drawn: Operators, device: str) -> tuple[Whole, np.ndarray]:
+def expected(known: rows.Known, drawn: Operators, device: str) -> tuple[Whole, Floats]:
     """Places of the plans that a small network expects to be kept, and their times [s], (N,)."""
     inputs = Inputs(known.operators, known.kernels)
     told = Told(known.operators, inputs, known.plans, device)
@@ -68,11 +68,9 @@ def choose(count: int, seed: int, chip: int, out: Path) -> int:
     listed = rows.Drawn.read()
     known = rows.read(extra=listed.names)
     some = np.random.default_rng(seed).permutation(len(listed.cell))
-    unread, chosen, lines = rows.judged(rows.MEASUREMENTS), {}, []
-    part = dataclasses.replace(
-        listed, sizes=listed.sizes[some], cell=listed.cell[some], plans=listed.plans[some]
-    )
-    places, seconds = expected(known, rows.asked(part, known, chip), _device())
+    unread, chosen, lines = judged(rows.MEASUREMENTS), {}, []
+    part = listed.only(some)
+    places, seconds = expected(known, rows.asked(part, known, chip), device_of())
     for sizes, cell, plans, place, time_s in zip(
         part.sizes.tolist(), part.cell.tolist(), part.plans, places, seconds, strict=True
     ):
@@ -118,10 +116,6 @@ def keep(runs: Sequence[Path], chip: int, folder: Path) -> int:
     about["drawn"] = hashlib.sha256(rows.DRAWN.read_bytes()).hexdigest()
     store.write_atomic(path.with_suffix(".toml"), store.toml(about).encode())
     return len(found)
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

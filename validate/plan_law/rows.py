@@ -23,6 +23,7 @@ from perfmodel.calibrate.measurements import fold_of, load_measurements
 from perfmodel.calibrate.samples import FOLDS
 from perfmodel.calibrate.sidecar import check_sidecar
 from perfmodel.calibrate.taught import blocks_of, marks_of_sizes
+from perfmodel.cost.arrays import Arrays, read_arrays
 from perfmodel.cost.efficiency import load_coefficients
 from perfmodel.cost.features import features
 from perfmodel.cost.mechanism import mechanism
@@ -42,6 +43,7 @@ DRAWN: Final = MEASUREMENTS / _ASKED / "search" / "drawn-plans.npz"
 LIKELY: Final = "likely-times.npz"
 """Of drawn operators: ``drawn``, places in :data:`DRAWN`; ``place`` of a plan in the list; its
 steady time ``us``."""
+_LIKELY_IS: Final = "times of plans as `validate.plan_law.likely` writes them"
 _OFTEN: Final = 40  # uses of a word of plans that is told apart
 _SURE: Final = 0.6  # share of the kernels of a plan that have its tile
 _SMALLEST_TILE: Final = 16
@@ -79,7 +81,10 @@ class Drawn:
         """Only so many, spread over all."""
         if count is None or count >= len(self.cell):
             return self
-        some = np.linspace(0, len(self.cell) - 1, count).astype(np.int64)
+        return self.only(np.linspace(0, len(self.cell) - 1, count).astype(np.int64))
+
+    def only(self, some: Whole) -> Drawn:
+        """Those at some places."""
         return replace(self, sizes=self.sizes[some], cell=self.cell[some], plans=self.plans[some])
 
 
@@ -147,7 +152,7 @@ def read(folder: Path = MEASUREMENTS, extra: Sequence[str] = ()) -> Known:
         lists,
         np.array([row.kept_s for row in rows], np.float32),
         *(np.array([getattr(row, n) for row in rows], np.float32) for n in _OF_PLANS),
-        fold_of(marks_of_sizes(given[:, :-1], given[:, -1]), FOLDS).astype(np.int64),
+        _folds(given),
         np.array([not np.isfinite(row.kept_s) for row in rows]),
     )
     for one, of in enumerate(described):
@@ -199,25 +204,28 @@ def likely(drawn: Drawn, known: Known, folder: Path = MEASUREMENTS) -> list[Oper
         if not path.is_file():
             continue
         check_sidecar(path, path.read_bytes(), name, repair="restore both files", damaged=_damaged)
-        with np.load(path, allow_pickle=False) as data:
-            at, place, us = data["drawn"], data["place"].astype(np.intp), data["us"]
-        given = np.column_stack([drawn.sizes[at], drawn.cell[at]])
-        free = np.array([tuple(one) not in unread for one in given.tolist()])
-        at, place, us, given = at[free], place[free], us[free], given[free]
-        some = replace(drawn, sizes=drawn.sizes[at], cell=drawn.cell[at], plans=drawn.plans[at])
+        at, place, us = read_arrays(path, _LIKELY_IS, _places)
+        some = drawn.only(at)
+        given = np.column_stack([some.sizes, some.cell])
         ones = asked(some, known, chip)
         steady = np.full((len(at), LONGEST), np.nan, np.float32)
         steady[np.arange(len(at)), place] = us * 1e-6
-        folds = fold_of(marks_of_sizes(given[:, :-1], given[:, -1]), FOLDS).astype(np.int64)
-        found.append(replace(ones, steady_s=steady, fold=folds))
+        free = np.array([tuple(one) not in unread for one in given.tolist()])
+        found.append(replace(ones, steady_s=steady, fold=_folds(given)).only(free))
     return found
 
 
+def _places(held: Arrays) -> tuple[Whole, Whole, Floats]:
+    return held["drawn"].astype(np.int64), held["place"].astype(np.int64), held["us"]
+
+
+def _folds(given: Whole) -> Whole:
+    """In which cross-validation leaves operators out, by sizes and cells (N, 11)."""
+    return fold_of(marks_of_sizes(given[:, :-1], given[:, -1]), FOLDS).astype(np.int64)
+
+
 def _damaged(path: Path, error: object) -> CalibrationError:
-    return CalibrationError(
-        path.name, f"<{error}>", "times of plans as `validate.plan_law.likely` writes them",
-        repair="restore the file and its sidecar",
-    )  # fmt: skip
+    return CalibrationError(path.name, f"<{error}>", _LIKELY_IS, repair="restore both files")
 
 
 @dataclass(frozen=True, slots=True)
