@@ -6,6 +6,7 @@ from validate.bench.models import (
     cases,
     cases_draw,
     cases_fresh,
+    cases_further,
     cases_more,
     cases_other,
     cases_published,
@@ -23,6 +24,7 @@ def every() -> list[Case]:
         *cases_usual.eager(), *cases_usual.compiled(),
         *cases_published.eager(), *cases_published.compiled(),
         *cases_other.eager(), *cases_other.compiled(),
+        *cases_further.eager(), *cases_further.compiled(),
     ]  # fmt: skip
     first: dict[str, Case] = {}
     for case in made:

@@ -7,6 +7,7 @@ from typing import Any
 from validate.bench.models.zoo import (
     draw,
     fresh,
+    further,
     gpt,
     language,
     llama,
@@ -21,7 +22,7 @@ from validate.bench.models.zoo.entry import Entry
 ENTRIES: dict[str, Entry] = {
     **vision.ENTRIES, **language.ENTRIES, **llama.ENTRIES, **gpt.ENTRIES, **wide.ENTRIES,
     **fresh.ENTRIES, **draw.ENTRIES, **usual.ENTRIES, **published.ENTRIES,
-    **other.ENTRIES,
+    **other.ENTRIES, **further.ENTRIES,
 }  # fmt: skip
 
 
