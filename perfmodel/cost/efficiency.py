@@ -8,14 +8,14 @@ arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from perfmodel.cost.fitted import Fitted, read_fitted
-from perfmodel.cost.layers import POOLED_FILE, Pooled, read_pooled
+from perfmodel.cost.fits import Fits
+from perfmodel.cost.fitted import Fitted
 from perfmodel.errors import CalibrationError, SpecError
 from perfmodel.files import fitted_table
 from perfmodel.hardware import Accelerator, load_accelerator
@@ -166,11 +166,8 @@ def load_efficiency(
     source = sibling if own is None else own
     if source is None:
         return base
-    fitted: dict[str, Fitted] = {}
-    for place in (sibling, own):
-        # What the chip's own rows did not cover is taken from its sibling.
-        if place is not None:
-            fitted |= {one.kernel: one for one in _fits(place)}
+    # What the chip's own rows did not cover is taken from its sibling.
+    fitted = Fits(*(place for place in (sibling, own) if place is not None))
     return Efficiency(source.name, base.tables, base.sources, fitted, own=own is not None)
 
 
@@ -188,19 +185,6 @@ def load_coefficients(architecture: str, *, folder: Path | None = None) -> Effic
         for kernel, table in more.items():
             tables[kernel] = tables.get(kernel, {}) | table
     return Efficiency(name, tables, sources)
-
-
-def _fits(folder: Path) -> Iterator[Fitted]:
-    """The fits in a chip's folder, with the networks that some of them share."""
-    pooled: Pooled | None = None
-    for path in sorted(folder.glob("*.npz")):
-        if path.name == POOLED_FILE:
-            continue
-        one = read_fitted(path)
-        if one.pooled_share > 0.0 and one.network is None:
-            pooled = read_pooled(folder / POOLED_FILE) if pooled is None else pooled
-            one = replace(one, pooled=pooled.of(one.kernel, one.features))
-        yield one
 
 
 def _sibling_folder(folder: Path, device: str, architecture: str) -> Path | None:
