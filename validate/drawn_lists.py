@@ -168,12 +168,11 @@ def answers_of(paths: Sequence[Path], version: str) -> Iterator[dict[str, Any]]:
         If a file disagrees with its sidecar, or another version answered.
     """
     for path in paths:
-        about = path.with_name(path.name.split(".")[0] + ".toml")
-        check_sidecar(path, path.read_bytes(), None, repair="ask again", damaged=_damaged)
-        found = tomllib.loads(about.read_text(encoding="utf-8")).get("library", {}).get("cudnn")
+        said = check_sidecar(path, path.read_bytes(), None, repair="ask again", damaged=_damaged)
+        found = said.get("library", {}).get("cudnn")
         if found != version:
             raise CalibrationError(
-                f"{about}: cudnn",
+                f"{path}: library.cudnn",
                 found,
                 f"{version}, which the other lists are of",
                 repair="grow the trees from lists of one version: ask again for those drawn before",
@@ -198,8 +197,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     answers = answers_of(args.answers, about["library"]["cudnn"])
     drawn, counts = joined(read(args.drawn), answers, left_out())
     write(args.out, drawn)
-    for own in ("file", "rows", "sha256"):
-        about.pop(own, None)
     command = f"{name} {' '.join(sys.argv[1:] if argv is None else argv)}"
     date = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
     before = about.pop("command", "")

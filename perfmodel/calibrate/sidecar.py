@@ -6,6 +6,7 @@ import hashlib
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from perfmodel.calibrate.labels import same_chip
 from perfmodel.errors import CalibrationError
@@ -19,8 +20,8 @@ def check_sidecar(
     repair: str,
     damaged: Callable[[Path, object], CalibrationError],
     named: bool = False,
-) -> None:
-    """Refuse a file that its sidecar (the same stem, ``.toml``) does not describe.
+) -> dict[str, Any]:
+    """What the sidecar of a file (the same stem, ``.toml``) says, or an error if it is not of it.
 
     Parameters
     ----------
@@ -57,7 +58,7 @@ def check_sidecar(
     library = said.get("library")
     of = library.get("device") if isinstance(library, Mapping) else None
     if device is None or (of is None and not named):
-        return
+        return said
     if not isinstance(of, str) or not same_chip(of, device):
         raise CalibrationError(
             f"{about.name}: library.device",
@@ -65,3 +66,4 @@ def check_sidecar(
             f"the chip that is being calibrated, {device}",
             repair="move the file and its sidecar to the folder of the device they are of",
         )
+    return said

@@ -185,7 +185,7 @@ def test_times_of_one_plan_are_kept_and_read_again(tmp_path, monkeypatch):
     from validate.bench import plan_rows
     from validate.plan_law import likely
 
-    drawn = rows.Drawn.read().first(40)
+    drawn = dataclasses.replace(rows.Drawn.read().first(40), sha256="of these")
     monkeypatch.setattr(rows.Drawn, "read", classmethod(lambda cls: drawn))
     run, folder = tmp_path / "run", tmp_path / "measurements"
     (folder / rows.CHIPS[1] / "search").mkdir(parents=True)
@@ -209,6 +209,9 @@ def test_times_of_one_plan_are_kept_and_read_again(tmp_path, monkeypatch):
     assert np.nanmax(found.steady_s, axis=1) == pytest.approx([12.5e-6, 80e-6])
     assert np.isnan(found.kept_s).all()
     assert not found.unread.any()
+
+    with pytest.raises(CalibrationError, match=r"drawn: got 'of these'"):
+        rows.likely(drawn.first(10), known, folder)
 
     path = folder / rows.CHIPS[1] / "search" / rows.LIKELY
     path.write_bytes(path.read_bytes() + b"0")

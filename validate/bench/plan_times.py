@@ -328,8 +328,6 @@ def pack(out: Path, protocol: str = PROTOCOL) -> None:
     data, count = plan_rows.packed(path.read_text(encoding="utf-8").splitlines())
     packed = out / f"{NAME}.gz"
     store.write_atomic(packed, data)
-    for name in ("file", "rows", "sha256"):
-        about.pop(name, None)
     store.sidecar(packed, about | {"protocol": protocol}, count)
 
 

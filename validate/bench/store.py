@@ -162,11 +162,14 @@ def toml(tables: dict[str, Any]) -> str:
 
 
 def sidecar(csv_path: Path, about: dict[str, Any], rows: int) -> Path:
-    """Write a table's sidecar (same stem, .toml) with its sha256 and row count."""
+    """Write a table's sidecar (same stem, .toml) with its sha256 and row count.
+
+    What ``about`` says of a file itself (it may be another table's sidecar) is not taken over.
+    """
     digest = hashlib.sha256(csv_path.read_bytes()).hexdigest()
     path = csv_path.with_name(csv_path.name.split(".")[0] + ".toml")
     head = {"file": csv_path.name, "rows": rows, "sha256": digest}
-    write_atomic(path, toml(head | about).encode())
+    write_atomic(path, toml(head | about | head).encode())
     return path
 
 
@@ -181,8 +184,6 @@ def unpack(run: Path, out: Path, slug: str | None = None, *, suffix: str = "") -
 
     rows = read(run / "ops.csv")
     about = tomllib.loads((run / "ops.toml").read_text(encoding="utf-8"))
-    for own in ("file", "rows", "sha256"):
-        about.pop(own, None)
     latest = {ops.key(op_of(r)): r for r in rows}
     folder = out / (slug or device_slug(rows[0]["device"]))
     held: set[str] = set()

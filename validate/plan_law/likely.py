@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import tomllib
 from collections.abc import Sequence
@@ -110,11 +109,9 @@ def keep(runs: Sequence[Path], chip: int, folder: Path) -> int:
     }
     arrays |= {n: np.array(columns[i], np.float32) for i, n in enumerate(("us", "low", "high"), 2)}
     path = folder / rows.CHIPS[chip] / "search" / rows.LIKELY
-    data = store.write_arrays(path, arrays)
+    store.write_arrays(path, arrays)
     about = tomllib.loads((runs[0] / "plan_times.toml").read_text(encoding="utf-8"))
-    about |= {"file": path.name, "rows": len(found), "sha256": hashlib.sha256(data).hexdigest()}
-    about["drawn"] = hashlib.sha256(rows.DRAWN.read_bytes()).hexdigest()
-    store.write_atomic(path.with_suffix(".toml"), store.toml(about).encode())
+    store.sidecar(path, about | {"drawn": listed.sha256}, len(found))
     return len(found)
 
 

@@ -44,6 +44,7 @@ LIKELY: Final = "likely-times.npz"
 """Of drawn operators: ``drawn``, places in :data:`DRAWN`; ``place`` of a plan in the list; its
 steady time ``us``."""
 _LIKELY_IS: Final = "times of plans as `validate.plan_law.likely` writes them"
+_REPAIR: Final = "restore the file and its sidecar"
 _OFTEN: Final = 40  # uses of a word of plans that is told apart
 _SURE: Final = 0.6  # share of the kernels of a plan that have its tile
 _SMALLEST_TILE: Final = 16
@@ -63,19 +64,32 @@ class Drawn:
         Places in ``names``, in the order proposed.
     names : tuple of str
         Of all plans, the first empty for none.
+    sha256 : str
+        Of the file that these are all of; empty for some of them.
     """
 
     sizes: Whole
     cell: Whole
     plans: Whole
     names: tuple[str, ...]
+    sha256: str = ""
 
     @classmethod
     def read(cls, path: Path = DRAWN) -> Drawn:
-        """What is committed."""
-        with np.load(path, allow_pickle=False) as data:
-            sizes, cell, plans = (data[n].astype(np.int64) for n in ("sizes", "cell", "plans"))
-            return cls(sizes, cell, plans, tuple(map(str, data["names"])))
+        """What is committed.
+
+        Raises
+        ------
+        CalibrationError
+            If the file is damaged or disagrees with its sidecar.
+        """
+        said = check_sidecar(path, path.read_bytes(), None, repair=_REPAIR, damaged=_damaged)
+
+        def parts(held: Arrays) -> Drawn:
+            sizes, cell, plans = (held[n].astype(np.int64) for n in ("sizes", "cell", "plans"))
+            return cls(sizes, cell, plans, tuple(map(str, held["names"])), said["sha256"])
+
+        return read_arrays(path, "drawn operators and their lists of plans", parts)
 
     def first(self, count: int | None) -> Drawn:
         """Only so many, spread over all."""
@@ -85,7 +99,8 @@ class Drawn:
 
     def only(self, some: Whole) -> Drawn:
         """Those at some places."""
-        return replace(self, sizes=self.sizes[some], cell=self.cell[some], plans=self.plans[some])
+        sizes, cell, plans = (of[some] for of in (self.sizes, self.cell, self.plans))
+        return Drawn(sizes, cell, plans, self.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,14 +211,21 @@ def likely(drawn: Drawn, known: Known, folder: Path = MEASUREMENTS) -> list[Oper
     Raises
     ------
     CalibrationError
-        If a file disagrees with its sidecar.
+        If a file disagrees with its sidecar, or its places are of other drawn operators.
     """
     unread, found = judged(folder), []
     for chip, name in enumerate(CHIPS):
         path = folder / name / "search" / LIKELY
         if not path.is_file():
             continue
-        check_sidecar(path, path.read_bytes(), name, repair="restore both files", damaged=_damaged)
+        said = check_sidecar(path, path.read_bytes(), name, repair=_REPAIR, damaged=_damaged)
+        if said.get("drawn") != drawn.sha256:
+            raise CalibrationError(
+                f"{path.with_suffix('.toml')}: drawn",
+                said.get("drawn", "<none>"),
+                f"{drawn.sha256}, the sha256 of {DRAWN.name}, whose operators it counts",
+                repair=f"restore the {DRAWN.name} that was drawn from, or time its operators again",
+            )
         at, place, us = read_arrays(path, _LIKELY_IS, _places)
         some = drawn.only(at)
         given = np.column_stack([some.sizes, some.cell])
@@ -225,7 +247,7 @@ def _folds(given: Whole) -> Whole:
 
 
 def _damaged(path: Path, error: object) -> CalibrationError:
-    return CalibrationError(path.name, f"<{error}>", _LIKELY_IS, repair="restore both files")
+    return CalibrationError(str(path), f"<{error}>", "a TOML file", repair=_REPAIR)
 
 
 @dataclass(frozen=True, slots=True)
