@@ -201,29 +201,31 @@ class Smooth:
 
     def __call__(self, features: Floats) -> Floats:
         """The mean at ``features`` of shape (N, F); shape (N,)."""
-        root = np.float32(3.0**0.5)
-        # Distances of numbers far from zero would drown in single precision.
+        root = 3.0**0.5
         middle = self.points.mean(axis=0, dtype=np.float64)
-        inner = ((features[:, self.columns] / self.scales - middle) * root).astype(np.float32)
-        points = ((self.points - middle) * root).astype(np.float32)
-        # |x - p|^2 as one product: (x, 1, |x|^2) . (-2 p, |p|^2, 1).
-        beside = np.ones((2, points.shape[0]), np.float32)
+        inner = (features[:, self.columns] / self.scales - middle) * root
+        points = (self.points - middle) * root
+        # |x - p|^2 as one product: (x, 1, |x|^2) . (-2 p, |p|^2, 1). Weights of some hundreds of
+        # both signs tell how it is rounded, which a product does by how many rows it has: in
+        # double precision, and row by row below, an operator costs the same alone and among others.
+        beside = np.ones((2, points.shape[0]))
         beside[0] = np.sum(points**2, axis=1)
-        right = np.vstack([points.T * np.float32(-2.0), beside])
+        right = np.vstack([points.T * -2.0, beside])
         squares = np.sum(inner**2, axis=1)
         left = np.column_stack([inner, np.ones_like(squares), squares])
         answer = np.empty(features.shape[0])
-        distances = np.empty((_POINT_CHUNK, points.shape[0]), np.float32)
+        exact = np.empty((_POINT_CHUNK, points.shape[0]))
+        distances = np.empty_like(exact, np.float32)
         decays = np.empty_like(distances)
         for start in range(0, answer.size, _POINT_CHUNK):
             x = left[start : start + _POINT_CHUNK]
             d, decay = distances[: len(x)], decays[: len(x)]
-            np.matmul(x, right, out=d)
+            d[:] = np.matmul(x, right, out=exact[: len(x)])
             np.maximum(d, np.float32(0.0), out=d)
             np.sqrt(d, out=d)
             np.negative(d, out=decay)
             np.exp(decay, out=decay)
             d += np.float32(1.0)
-            d *= decay
-            answer[start : start + _POINT_CHUNK] = d @ self.weights
+            d *= self.weights
+            answer[start : start + _POINT_CHUNK] = np.vecdot(d, decay)
         return answer + float(self.mean[0])
