@@ -112,6 +112,31 @@ class _Model:
     network: Layers | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one training gives: of a fold, what is said of its rows, or the model of all rows.
+
+    Parameters
+    ----------
+    held : array of bool, shape (N,)
+        Rows of the fold, H of them.
+    plain : array, shape (H,)
+        The mechanism alone [s].
+    answers : array, shape (2, H)
+        Of trees and process.
+    networks : array, shape (H,), or None
+        Of networks, if there are any.
+    model : object or None
+        Of all rows.
+    """
+
+    held: NDArray[np.bool_]
+    plain: Floats
+    answers: Floats
+    networks: Floats | None
+    model: _Model | None = None
+
+
 def learn(
     samples: Samples,
     device: str,
@@ -140,17 +165,63 @@ def learn(
         Of the random draws of the learners.
     """
     given = None if together is None else together.coefficients
+    parts = [train(samples, start, support, fold, seed, given) for fold in folds_of(samples)]
+    return assemble(samples, device, parts, together)
+
+
+def folds_of(samples: Samples) -> list[int]:
+    """Folds that hold rows, and -1, which leaves out none: what has to be trained."""
+    return [*sorted({row.fold(FOLDS) for row in samples.rows}), -1]
+
+
+def train(
+    samples: Samples,
+    start: Mapping[str, float],
+    support: Sequence[Helper],
+    fold: int,
+    seed: int,
+    given: Sequence[Mapping[str, float]] | None = None,
+) -> Part:
+    """One of the trainings of a kernel, which know nothing of each other.
+
+    Parameters
+    ----------
+    samples, start, support, seed
+        As for :func:`learn`.
+    fold : int
+        Whose rows are left out and predicted; -1 for none.
+    given : sequence of mapping, optional
+        Coefficients of each fold in turn, and of all rows, which are not fitted then.
+    """
+    held = np.array([row.fold(FOLDS) == fold for row in samples.rows])
+    model = _train(samples, held, start, support, fold, seed + max(fold, 0), given)
+    if fold < 0:
+        return Part(held, np.zeros(0), np.zeros((2, 0)), None, model)
+    plain = np.exp(log_mechanism(samples.blocks, model.coefficients))[held]
+    answers, networks = _answers(model, samples, held)
+    return Part(held, plain, answers, None if model.network is None else networks, None)
+
+
+def assemble(
+    samples: Samples, device: str, parts: Sequence[Part], together: Together | None = None
+) -> Learned:
+    """The fit of a kernel, of what :func:`train` gave for each of :func:`folds_of`.
+
+    Raises
+    ------
+    ValueError
+        If the last part is that of a fold.
+    """
     folds = np.array([row.fold(FOLDS) for row in samples.rows])
     answers, networks = np.zeros((2, len(folds))), np.zeros(len(folds))
     plain, alone = np.empty(len(folds)), True
-    for fold in range(FOLDS):
-        held = folds == fold
-        if not held.any():
-            continue
-        model = _train(samples, held, start, support, fold, seed + fold, given)
-        plain[held] = np.exp(log_mechanism(samples.blocks, model.coefficients))[held]
-        answers[:, held], networks[held] = _answers(model, samples, held)
-        alone = alone and model.network is None
+    others, final = parts[:-1], parts[-1].model
+    if final is None:
+        raise ValueError("no part of all rows")
+    for one in others:
+        plain[one.held], answers[:, one.held] = one.plain, one.answers
+        if one.networks is not None:
+            networks[one.held], alone = one.networks, False
     if together is not None:
         networks, alone = together.held_out, False
     wanted = np.log(samples.seconds / plain)
@@ -164,8 +235,6 @@ def learn(
             said = (1.0 - part) * said + part * networks
         predicted[held] = plain[held] * np.exp(said[held])
     shares = shares_of(answers, wanted)
-    nothing = np.zeros(len(folds), dtype=bool)
-    final = _train(samples, nothing, start, support, -1, seed, given)
     pooled, part = None, 0.0
     if together is not None:
         pooled = together.pooled.of(samples.kernel, final.names)

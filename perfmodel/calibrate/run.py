@@ -13,7 +13,7 @@ import numpy as np
 
 from perfmodel.calibrate.coefficients import fit_coefficients, log_mechanism
 from perfmodel.calibrate.crossed import crossed
-from perfmodel.calibrate.learn import Helper, Learned, learn
+from perfmodel.calibrate.learn import Helper, Learned, assemble, folds_of, train
 from perfmodel.calibrate.measurements import Measurements, Row, load_measurements
 from perfmodel.calibrate.power import PowerFit, fit_power
 from perfmodel.calibrate.profiled import load_planned, load_profiled
@@ -159,20 +159,23 @@ def calibrate(
             f"at least {FEWEST_ROWS} rows of one kernel",
             repair="measure more operators: `perfmodel calibrate --plan` says which",
         )
+    helpers = {
+        kernel: helpers_of(samples, by_kernel, siblings, rough, profiled, beside)
+        for kernel, samples in enough.items()
+    }
     # The longest first, so that no process is left with one at the end.
-    order = sorted(enough, key=lambda kernel: -len(enough[kernel].rows))
+    order = sorted(enough, key=lambda kernel: -_lessons(enough[kernel], helpers[kernel]))
     tasks = (
-        (
-            enough[kernel],
-            name,
-            start_of[kernel],
-            helpers_of(enough[kernel], by_kernel, siblings, rough, profiled, beside),
-            together.get(kernel),
-            seed,
-        )
-        for kernel in order
+        (samples, start_of[kernel], helpers[kernel], fold, seed, _given(together.get(kernel)))
+        for kernel, samples in ((kernel, enough[kernel]) for kernel in order)
+        for fold in folds_of(samples)
     )
-    fitted = told("fitted", order, spread(_learn, tasks), progress)
+    parts = iter(spread(train, tasks))
+    fits = (
+        assemble(enough[k], name, [next(parts) for _ in folds_of(enough[k])], together.get(k))
+        for k in order
+    )
+    fitted = told("fitted", order, fits, progress)
     learned = {kernel: fitted[kernel] for kernel in enough}
     records = [record for k, one in learned.items() for record in records_of(enough[k], one, name)]
     if judged is not None and judged.blocks[0][0].kernel in learned:
@@ -201,15 +204,13 @@ def _trusted(
     return measured, by_kernel
 
 
-def _learn(
-    samples: Samples,
-    device: str,
-    start: Mapping[str, float],
-    helpers: Sequence[Helper],
-    together: Together | None,
-    seed: int,
-) -> Learned:
-    return learn(samples, device, start, support=helpers, together=together, seed=seed)
+def _lessons(samples: Samples, helpers: Sequence[Helper]) -> int:
+    """Rows that teach a kernel."""
+    return len(samples.rows) + sum(len(helper.samples.rows) for helper in helpers)
+
+
+def _given(together: Together | None) -> Sequence[Mapping[str, float]] | None:
+    return None if together is None else together.coefficients
 
 
 def rough_coefficients(samples: Samples, start: Mapping[str, float], seed: int) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Networks of a kernel's own beside its trees: taught without held-out rows, kept in its file."""
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -69,6 +70,23 @@ def test_none_sees_a_row_of_its_fold(products, quick, found):
     values = learning.tables(products, quick)[1]
     models = [learning._train(one, held, quick, (), 2, 7) for one in (products, spoiled)]
     assert np.array_equal(*(model.network(values) for model in models))
+
+
+def test_trainings_elsewhere_give_the_same_fit(products, quick, found, tmp_path):
+    folds = learning.folds_of(products)
+    calls = [pickle.loads(pickle.dumps((products, quick, (), fold, 0))) for fold in folds]
+    parts = [pickle.loads(pickle.dumps(learning.train(*call))) for call in calls[::-1]][::-1]
+    again = learning.assemble(products, "h100", parts)
+    assert np.array_equal(again.predicted, found.predicted)
+    assert np.array_equal(again.plain, found.plain)
+    paths = [tmp_path / f"{name}.npz" for name in "ab"]
+    for path, one in zip(paths, (found, again), strict=True):
+        write_arrays(path, one.fitted)
+    one, other = (np.load(path) for path in paths)
+    assert set(one) == set(other)
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+    with pytest.raises(ValueError, match="all rows"):
+        learning.assemble(products, "h100", parts[:-1])
 
 
 def test_a_file_holds_them_and_prices_alike(products, found, tmp_path):
