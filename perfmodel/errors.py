@@ -103,8 +103,10 @@ class Infeasible(PerfmodelError):
     """A well-posed question whose answer is "it does not fit"; ``repair`` lists the levers."""
 
 
-def nearest_name(name: str, known: Iterable[str]) -> str | None:
-    """The known name closest to ``name``, or ``None`` when nothing is close."""
+def nearest_name(name: object, known: Iterable[str]) -> str | None:
+    """The known name closest to ``name``, or ``None`` when nothing is close or it is no text."""
+    if not isinstance(name, str):
+        return None
     candidates = {candidate.lower(): candidate for candidate in known}
     found = get_close_matches(name.lower(), candidates, n=1, cutoff=0.5)
     return candidates[found[0]] if found else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Final
+from typing import Final, SupportsFloat, SupportsIndex
 
 from perfmodel.errors import UnitError, nearest_name
 
@@ -99,6 +99,30 @@ def parse(text: str, dimension: str, *, where: str = "quantity") -> float:
     if not math.isfinite(value) or value < 0:
         raise UnitError(where, text, accepted, repair="give a finite number that is not negative")
     return value
+
+
+def whole(value: object) -> int | None:
+    """``value`` as an int where it is a whole number, NumPy's too; ``None`` where it is not.
+
+    A truth value is no number, nor is ``64.0``.
+    """
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+        return None
+    try:
+        return value.__index__()
+    except TypeError:  # an array of several, or of other than whole numbers
+        return None
+
+
+def number(value: object) -> float | None:
+    """``value`` as a float where it is a finite number, NumPy's too; ``None`` where it is not."""
+    if isinstance(value, bool | str | bytes) or not isinstance(value, SupportsFloat):
+        return None
+    try:
+        found = float(value)
+    except (TypeError, ValueError, OverflowError):  # an array of several; beyond a float
+        return None
+    return found if math.isfinite(found) else None
 
 
 def _is_bare(text: str) -> bool:

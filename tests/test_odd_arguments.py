@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import perfmodel as pm
+from perfmodel.optimize.space import Space as Mixed
+from perfmodel.optimize.uniform import Space as Uniform
 from perfmodel.workload.stack import bundled_stacks, load_stack, stack_of
 
 CHIP = "h100-sxm5-80gb"
@@ -38,6 +40,12 @@ CALLS = {
     "recompute": lambda odd: pm.Plan(recompute=odd),
     "op": lambda odd: pm.collective_seconds(odd, 1e6, 8, NODE, ranks_per_node=8),
     "path": pm.load_graph,
+    "plans alone": lambda odd: pm.evaluate("gpt2", NODE, odd, 8, 64),
+    "method": lambda odd: _plan(method=odd),
+    "objective": lambda odd: _plan(objective=odd),
+    "precision": lambda odd: _infer(precision=odd),
+    "recompute_modules": lambda odd: pm.Plan(recompute_modules=[odd]),
+    "budget": lambda odd: pm.budget(odd, 1e9),
 }
 
 
@@ -67,6 +75,93 @@ def test_a_collective_of_no_number_is_told(name, odd):
     usual = {"size_bytes": 1e6, "world": 8, "ranks_per_node": 8}
     with pytest.raises(pm.PerfmodelError, match=f"all_reduce: {name}"):
         pm.collective_seconds("all_reduce", cluster=NODE, **(usual | {name: odd}))
+
+
+NUMBERS = {
+    "nodes": lambda n: pm.load(NODE, nodes=n).nodes,
+    "tp": lambda n: pm.Plan(tp=n).tp,
+    "zero": lambda n: pm.Plan(dp=2, zero=n).zero,
+    "layers_per_stage": lambda n: pm.Plan(pp=2, layers_per_stage=(n, 5)).layers_per_stage[0],
+    "batch_size": lambda n: _infer(batch_size=n).ttft_s,
+    "prompt_len": lambda n: _infer(prompt_len=n).ttft_s,
+    "global_batch_size": lambda n: _plan(global_batch_size=4 * n).best.step_time_s,
+    "seq_len": lambda n: _plan(seq_len=8 * n).best.step_time_s,
+    "top": lambda n: len(_plan(top=n).plans),
+    "batch": lambda n: pm.evaluate("gpt2", NODE, [pm.Plan(dp=8)], 8 * n, 64).step_time.item(),
+}
+
+
+@pytest.mark.parametrize("named", NUMBERS)
+def test_whole_numbers_may_be_of_numpy(named):
+    answer = NUMBERS[named](np.int64(2))
+    assert type(answer) is type(NUMBERS[named](2))
+    assert answer == NUMBERS[named](2)
+    with pytest.raises(pm.PerfmodelError, match=named):
+        NUMBERS[named](np.float64(2.0))
+
+
+def test_plans_may_come_from_any_iterable_but_not_alone():
+    plans = [pm.Plan(dp=8), pm.Plan(tp=2, dp=4)]
+    times = pm.evaluate("gpt2", NODE, (plan for plan in plans), 8, 64).step_time
+    np.testing.assert_array_equal(times, pm.evaluate("gpt2", NODE, plans, 8, 64).step_time)
+    with pytest.raises(pm.PerfmodelError, match=r"plans: got <Plan>"):
+        pm.evaluate("gpt2", NODE, plans[0], 8, 64)
+
+
+@pytest.mark.parametrize(
+    ("plan", "batch", "why"),
+    [
+        (pm.Plan(dp=8, micro_batch_size=2), 8, "micro_batch_size"),  # no micro-batch at all
+        (pm.Plan(dp=8), 12, "micro_batch_size"),
+        (pm.Plan(dp=8), -8, "global_batch_size"),
+        (pm.Plan(dp=8), 8.0, "global_batch_size"),
+        (pm.Plan(tp=8, dp=2), 8, "world size"),
+        (pm.Plan(tp=8), 8, "heads"),
+        (pm.Plan(pp=8, virtual_stages=4), 8, "layers"),
+    ],
+)
+def test_no_plan_of_an_array_is_priced_that_cannot_be(plan, batch, why):
+    with pytest.raises(pm.PerfmodelError, match=why) as caught:
+        pm.evaluate("gpt2", NODE, [pm.Plan(dp=8), plan], batch, 64)
+    assert "plan" in caught.value.where
+
+
+@pytest.mark.parametrize(
+    ("given", "where"),
+    [
+        ({"space": Uniform}, "search: space"),
+        ({"space": Mixed(), "method": "search"}, "search: space"),
+        ({"space": Uniform(), "method": "milp", "top": 5}, "planner: space"),
+        ({"headroom": "0.1"}, "search: headroom"),
+        ({"headroom": 1.0}, "search: headroom"),
+        ({"efficiency": CHIP}, "efficiency"),
+    ],
+)
+def test_options_of_a_search_that_are_something_else_are_told(given, where):
+    with pytest.raises(pm.PerfmodelError) as caught:
+        _plan(**given)
+    assert caught.value.where == where
+
+
+@pytest.mark.parametrize("of", [Uniform, Mixed])
+@pytest.mark.parametrize(
+    "given", [{"tp": 8}, {"tp": (0,)}, {"cp": ("2",)}, {"zero": (-1,)}, {"virtual_stages": (2.0,)}]
+)
+def test_what_a_search_cannot_look_through_is_told(of, given):
+    with pytest.raises(pm.PerfmodelError, match=f"space: {next(iter(given))}"):
+        of(**given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"recompute": "full"}, {"recompute": ("ful",)}, {"sequence_parallel": (1,)}, {"widest": 0}],
+)
+def test_words_and_switches_of_a_search_are_told(given):
+    with pytest.raises(pm.PerfmodelError, match=f"space: {next(iter(given))}"):
+        Uniform(**given)
+    assert Uniform(tp=np.array([2, 4])).tp == (2, 4)
+    with pytest.raises(pm.PerfmodelError, match="no product of the degrees"):
+        _plan(space=Uniform(tp=(3,)))
 
 
 def test_sizes_of_a_collective_that_do_not_broadcast_are_told():

@@ -12,7 +12,7 @@ from perfmodel.calibrate.learn import Learned
 from perfmodel.calibrate.measurements import Row
 from perfmodel.calibrate.samples import Samples, samples_of
 from perfmodel.cost.bound import lower_bound
-from perfmodel.cost.efficiency import Efficiency, efficiency_of
+from perfmodel.cost.efficiency import Efficiency, efficiency_on
 from perfmodel.cost.parts import Floats
 from perfmodel.cost.price import price_task
 from perfmodel.errors import CalibrationError
@@ -90,7 +90,7 @@ def score_samples(
     efficiency: Efficiency | None = None,
 ) -> list[Record]:
     """Rows of a chip priced as a user would price them."""
-    efficiency = efficiency_of(accelerator) if efficiency is None else efficiency
+    efficiency = efficiency_on(accelerator, efficiency)
     found: list[Record] = []
     for one in samples:
         rows = iter(one.rows)

@@ -13,7 +13,7 @@ import numpy as np
 
 from perfmodel.cost.conv_algorithms import Algorithm, algorithm, applicable
 from perfmodel.cost.conv_passes import Pass
-from perfmodel.cost.efficiency import Efficiency, efficiency_of
+from perfmodel.cost.efficiency import Efficiency, efficiency_on
 from perfmodel.cost.gemm import PRODUCT_SPLITS, gemm_parts
 from perfmodel.cost.mechanism import product_sizes, task_device
 from perfmodel.cost.memory_bound import memory_parts
@@ -109,7 +109,7 @@ def algorithm_cost(
         If the algorithm cannot compute the convolution.
     """
     room = cache_of(accelerator) if cache is None else cache
-    coefficients = efficiency_of(accelerator) if efficiency is None else efficiency
+    coefficients = efficiency_on(accelerator, efficiency)
     chosen = algorithm(name, op)
     parts, calibrated = _parts(chosen, accelerator, room, coefficients)
     return AlgorithmCost(

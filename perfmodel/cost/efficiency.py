@@ -109,6 +109,26 @@ def efficiency_of(accelerator: Accelerator) -> Efficiency:
     return found
 
 
+def efficiency_on(accelerator: Accelerator, given: Efficiency | None) -> Efficiency:
+    """What a caller gave to stand behind a price, or :func:`efficiency_of` the chip.
+
+    Raises
+    ------
+    CalibrationError
+        If it is something else.
+    """
+    if given is None:
+        return efficiency_of(accelerator)
+    if not isinstance(given, Efficiency):
+        raise CalibrationError(
+            "efficiency",
+            f"<{type(given).__name__}>",
+            "an Efficiency, or nothing for the chip's own",
+            repair="leave it out, or give what perfmodel.cost.load_efficiency returns",
+        )
+    return given
+
+
 def _as_measured(accelerator: Accelerator) -> bool:
     """Whether it is described as the chip of that name that was measured, whose fits are shipped.
 

@@ -15,7 +15,7 @@ from perfmodel.cost.efficiency import (
     Efficiency,
     chain_of,
     efficiency_folder,
-    efficiency_of,
+    efficiency_on,
 )
 from perfmodel.cost.fitted import Fitted
 from perfmodel.cost.mechanism import mechanism, task_device
@@ -57,7 +57,7 @@ def estimate(op: Op, accelerator: Hardware, *, efficiency: Efficiency | None = N
         If the sizes are arrays.
     """
     accelerator = accelerator_of(accelerator)
-    efficiency = efficiency_of(accelerator) if efficiency is None else efficiency
+    efficiency = efficiency_on(accelerator, efficiency)
     shape, tasks = tasks_of(op)
     if shape != () or len(tasks) != 1:
         raise WorkloadError(

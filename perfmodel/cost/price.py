@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from perfmodel.cost.bound import lower_bound
 from perfmodel.cost.device import Device
-from perfmodel.cost.efficiency import Efficiency, efficiency_of
+from perfmodel.cost.efficiency import Efficiency, efficiency_on
 from perfmodel.cost.features import extent, features
 from perfmodel.cost.fitted import Fitted
 from perfmodel.cost.mechanism import mechanism, task_device
@@ -81,8 +81,7 @@ def price(op: Op, accelerator: Hardware, *, efficiency: Efficiency | None = None
     'compute'
     """
     accelerator = accelerator_of(accelerator)
-    if efficiency is None:
-        efficiency = efficiency_of(accelerator)
+    efficiency = efficiency_on(accelerator, efficiency)
     shape, tasks = tasks_of(op)
     size = int(np.prod(shape))
     numbers = np.zeros((5, size))

@@ -26,6 +26,7 @@ from perfmodel.hardware.cluster import (
 from perfmodel.hardware.link import Link
 from perfmodel.hardware.node import Domain, Node
 from perfmodel.hardware.read import merged, read_toml, validated
+from perfmodel.units import whole
 
 Folder = Literal["accelerators", "links", "nodes", "clusters"]
 FOLDERS: Final[tuple[Folder, ...]] = ("accelerators", "nodes", "clusters", "links")
@@ -359,14 +360,15 @@ def _referred(path: Path, name: str, folder: Folder) -> Path:
 def _count(what: str, value: int | None, *, default: int) -> int:
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST_NODES:
+    number = whole(value)
+    if number is None or not 1 <= number <= _MOST_NODES:
         raise SpecError(
             what,
             value,
             f"a whole number from 1 to {_MOST_NODES:,}",
             repair="give how many you have",
         )
-    return value
+    return number
 
 
 def _wrong_kind(name: str | Path, found: Folder, wanted: Folder) -> SpecError:

@@ -104,7 +104,7 @@ def check_op(op: str) -> None:
             "collective: op",
             op,
             ", ".join(OPS),
-            nearest=nearest_name(op, OPS) if isinstance(op, str) else None,
+            nearest=nearest_name(op, OPS),
             repair="name one of the accepted operations",
         )
 

@@ -23,7 +23,8 @@ from perfmodel.optimize.limits import relaxation_of, resized
 from perfmodel.optimize.milp import SOLVERS
 from perfmodel.optimize.outer import PointSolution, solve_point
 from perfmodel.optimize.pricing import Priced, priced
-from perfmodel.optimize.space import Piece, Space, pieces_of
+from perfmodel.optimize.space import Piece, Space, pieces_of, space_of
+from perfmodel.parallel.plan import sizes_of_step
 from perfmodel.workload.transformer import ModelConfig, Stack, stack_of
 
 OBJECTIVES: Final = ("step_time", "cost", "energy", "devices")
@@ -92,8 +93,9 @@ def milp_plan(
         If the question itself is wrong: unknown objective, degrees that divide nothing.
     """
     began = time.perf_counter()
-    _check(objective, deadline_s, solver, global_batch_size, seq_len, time_limit_s)
-    space = space or Space()
+    global_batch_size, seq_len = sizes_of_step(global_batch_size, seq_len, "planner")
+    _check(objective, deadline_s, solver, time_limit_s)
+    space = space_of(space)
     stack = stack_of(stack)
     pieces = pieces_of(model, seq_len)
     clusters = _clusters(cluster_or_clusters)
@@ -322,8 +324,6 @@ def _check(
     objective: str,
     deadline_s: float | None,
     solver: str,
-    batch: int,
-    seq_len: int,
     time_limit_s: float,
 ) -> None:
     for name, value, known in (
@@ -345,11 +345,6 @@ def _check(
             "a positive step time [s]",
             repair="say how long a step may take",
         )
-    for name, number in (("global_batch_size", batch), ("seq_len", seq_len)):
-        if type(number) is not int or number < 1:
-            raise PlanError(
-                f"planner: {name}", number, "a whole number above 0", repair="give a whole number"
-            )
     if not time_limit_s > 0:
         raise PlanError(
             "planner: time_limit_s", time_limit_s, "a positive time [s]", repair="give some time"

@@ -20,13 +20,13 @@ from perfmodel.cost import Efficiency
 from perfmodel.errors import Infeasible, PlanError, nearest_name
 from perfmodel.hardware import Cluster
 from perfmodel.optimize.pareto import pareto_front
-from perfmodel.optimize.uniform import Space, plan_blocks
+from perfmodel.optimize.uniform import Space, plan_blocks, space_of
 from perfmodel.parallel.grid import COLUMNS, PlanGrid
-from perfmodel.parallel.plan import Plan, check_count
+from perfmodel.parallel.plan import Plan, counted, sizes_of_step
 from perfmodel.parallel.result import TrainResult
 from perfmodel.parallel.step import compute_bound
 from perfmodel.parallel.training import evaluate_grid, tables_of, train
-from perfmodel.units import format_bytes
+from perfmodel.units import format_bytes, number
 from perfmodel.workload.transformer import ModelConfig, Stack, stack_of
 
 OBJECTIVES: Final = ("step_time", "memory")
@@ -157,8 +157,10 @@ def search(
     Infeasible
         If no plan of the grid fits in memory.
     """
-    _check(objective, top, global_batch_size, seq_len, headroom)
-    space = space or Space()
+    global_batch_size, seq_len = sizes_of_step(global_batch_size, seq_len, "search")
+    top = counted("search: top", top, most=POOL)
+    _check(objective, headroom)
+    space = space_of(space)
     stack = stack_of(stack)
     start = time.perf_counter()
     rejected: Counter[str] = Counter()
@@ -301,6 +303,7 @@ def joined(grids: list[PlanGrid]) -> PlanGrid:
 def _nothing(state: _Best, rejected: Counter[str], cluster: Cluster) -> Infeasible | PlanError:
     reasons = "; ".join(f"{reason}: {count}" for reason, count in rejected.most_common() if count)
     if state.evaluated == 0:
+        reasons = reasons or "no product of the degrees divides them"
         return PlanError(
             "search",
             "<no valid plan>",
@@ -316,22 +319,20 @@ def _nothing(state: _Best, rejected: Counter[str], cluster: Cluster) -> Infeasib
     )
 
 
-def _check(objective: str, top: int, batch: int, seq_len: int, headroom: float) -> None:
-    if not 0.0 <= headroom < 1.0:
+def _check(objective: str, headroom: float) -> None:
+    share = number(headroom)
+    if share is None or not 0.0 <= share < 1.0:
         raise PlanError(
             "search: headroom",
             headroom,
             "a share of the memory, at least 0 and below 1",
             repair="give 0.05 to leave a twentieth free",
         )
-    if objective not in OBJECTIVES:
+    if not isinstance(objective, str) or objective not in OBJECTIVES:
         raise PlanError(
             "search: objective",
             objective,
             ", ".join(OBJECTIVES),
-            nearest=nearest_name(objective, OBJECTIVES) if isinstance(objective, str) else None,
+            nearest=nearest_name(objective, OBJECTIVES),
             repair="choose one of the objectives",
         )
-    check_count("search: top", top, most=POOL)
-    check_count("search: global_batch_size", batch)
-    check_count("search: seq_len", seq_len)

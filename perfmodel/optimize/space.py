@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Final
 
 from perfmodel.errors import PlanError
 from perfmodel.hardware import Cluster
 from perfmodel.optimize.costs import STRATEGIES
 from perfmodel.parallel import placement
-from perfmodel.parallel.plan import Plan
+from perfmodel.parallel.plan import Plan, check_word, counts, several
 from perfmodel.workload.transformer import ModelConfig, Shard, load_model, shard_faults
 
 
@@ -39,6 +40,12 @@ class Piece:
     seq_len: int
     ends: tuple[bool, bool] = (True, True)
     repeat: int = 1
+
+
+_COUNTS: Final = {
+    "stages": 1, "tp": 1, "cp": 1, "ep": 1, "zero": 0, "micro_batch_sizes": 1, "virtual_stages": 1
+}  # fmt: skip
+"""Fields of several whole numbers, and the least of each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,14 +90,12 @@ class Space:
     per_layer: bool = False
 
     def __post_init__(self) -> None:
-        for word in self.strategies:
-            if word not in STRATEGIES:
-                raise PlanError(
-                    "space: strategies",
-                    word,
-                    ", ".join(STRATEGIES),
-                    repair="name strategies that are known",
-                )
+        for name, least in _COUNTS.items():
+            given = getattr(self, name)
+            if given is not None:
+                object.__setattr__(self, name, counts(f"space: {name}", given, least=least))
+        for word in several("space: strategies", self.strategies):
+            check_word("space: strategies", word, STRATEGIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,26 @@ class Point:
     samples: int
     micro_batches: int
     virtual_stages: int = 1
+
+
+def space_of(given: Space | None) -> Space:
+    """What a caller gave to look through, or everything.
+
+    Raises
+    ------
+    PlanError
+        If it is something else.
+    """
+    if given is None:
+        return Space()
+    if not isinstance(given, Space):
+        raise PlanError(
+            "planner: space",
+            f"<{type(given).__name__} of {type(given).__module__}>",
+            "a Space of perfmodel.optimize.space",
+            repair="leave it out, or say there which degrees to try",
+        )
+    return given
 
 
 def pieces_of(model: ModelConfig | str | Sequence[Piece], seq_len: int) -> tuple[Piece, ...]:

@@ -14,14 +14,24 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.errors import PlanError
 from perfmodel.parallel.grid import COLUMNS, PlanGrid
-from perfmodel.parallel.plan import RECOMPUTE, Plan
+from perfmodel.parallel.plan import (
+    RECOMPUTE,
+    Plan,
+    check_plan,
+    check_word,
+    counted,
+    counts,
+    several,
+)
 from perfmodel.workload.transformer import ModelConfig, Shard, shard_faults
 
 Ints = NDArray[np.int64]
 
 LARGEST_BLOCK: Final = 2**20
 """Plans that are held in memory at once."""
+_DEGREES: Final = ("tp", "pp", "cp", "ep", "expert_tp", "micro_batch_size", "virtual_stages")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +67,48 @@ class Space:
     base: Plan = field(default_factory=Plan)
     widest: int = 64
 
+    def __post_init__(self) -> None:
+        for name in _DEGREES:
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, counts(f"space: {name}", getattr(self, name)))
+        object.__setattr__(self, "zero", counts("space: zero", self.zero, least=0, most=3))
+        object.__setattr__(self, "recompute", several("space: recompute", self.recompute))
+        for word in self.recompute:
+            check_word("space: recompute", word, RECOMPUTE)
+        split = several("space: sequence_parallel", self.sequence_parallel)
+        object.__setattr__(self, "sequence_parallel", split)
+        if any(not isinstance(one, bool) for one in split):
+            raise PlanError(
+                "space: sequence_parallel", split, "true or false", repair="write (True,), say"
+            )
+        counted("space: widest", self.widest)
+        check_plan(self.base)
+
 
 def divisors(number: int) -> tuple[int, ...]:
     """All divisors in ascending order."""
     small = [d for d in range(1, int(number**0.5) + 1) if number % d == 0]
     return tuple(sorted({*small, *(number // d for d in small)}))
+
+
+def space_of(given: Space | None) -> Space:
+    """What a caller gave to look through, or everything.
+
+    Raises
+    ------
+    PlanError
+        If it is something else.
+    """
+    if given is None:
+        return Space()
+    if not isinstance(given, Space):
+        raise PlanError(
+            "search: space",
+            f"<{type(given).__name__} of {type(given).__module__}>",
+            "a Space of perfmodel.optimize.uniform",
+            repair="leave it out, or say there which degrees to try",
+        )
+    return given
 
 
 def plan_blocks(

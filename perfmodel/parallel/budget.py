@@ -6,15 +6,12 @@ Every step is taken to be like the one that was predicted: no failures, no evalu
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
-
-import numpy as np
 
 from perfmodel.errors import PlanError
 from perfmodel.hardware import Cluster
 from perfmodel.parallel.result import TrainResult
-from perfmodel.units import format_seconds
+from perfmodel.units import format_seconds, number
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +70,20 @@ def budget(result: TrainResult, tokens: float, rent: float | None = None) -> Bud
     Raises
     ------
     PlanError
-        If ``tokens`` is no number of at least 1, or ``rent`` is negative.
+        If ``result`` is no step, ``tokens`` no number of at least 1, or ``rent`` negative.
     """
-    if not (_is_number(tokens) and tokens >= 1):
+    if not isinstance(result, TrainResult):
+        raise PlanError(
+            "budget: result",
+            f"<{type(result).__name__}>",
+            "the step of one plan, a TrainResult",
+            repair="give what pm.train returns, or found.best of what pm.plan returns",
+        )
+    if (number(tokens) or 0.0) < 1:
         raise PlanError(
             "budget: tokens", tokens, "a number of at least 1", repair="give it as 15e12"
         )
-    if rent is not None and not (_is_number(rent) and rent >= 0):
+    if rent is not None and not (number(rent) is not None and rent >= 0):
         raise PlanError(
             "budget: rent", rent, "USD a second, not negative", repair="give a price or none"
         )
@@ -87,16 +91,12 @@ def budget(result: TrainResult, tokens: float, rent: float | None = None) -> Bud
     seconds = tokens / (result.tokens_per_s_per_device * devices)
     steps = seconds / result.step_time_s
     return Budget(
-        tokens=tokens,
+        tokens=float(tokens),
         seconds=seconds,
         device_hours=seconds * devices / 3600.0,
         energy_kwh=None if result.energy_j is None else result.energy_j * steps / 3.6e6,
         cost_usd=None if rent is None else rent * seconds * devices,
     )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float | np.number) and math.isfinite(value)
 
 
 def rent_of(cluster: Cluster) -> float | None:

@@ -6,7 +6,7 @@ overlap ...) is one :class:`Plan`, the ``base``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
@@ -78,7 +78,7 @@ class PlanGrid:
         return replace(self.base, **record)
 
 
-def grid_of(plans: Sequence[Plan]) -> PlanGrid:
+def grid_of(given: Iterable[Plan]) -> PlanGrid:
     """Plans as a grid; they may differ in :data:`COLUMNS` only.
 
     Raises
@@ -86,8 +86,16 @@ def grid_of(plans: Sequence[Plan]) -> PlanGrid:
     PlanError
         If there is none, or two differ in something that a grid shares.
     """
+    if not isinstance(given, Iterable):
+        raise PlanError(
+            "plans",
+            f"<{type(given).__name__}>",
+            "several plans",
+            repair="give a list of plans, even of one",
+        )
+    plans = tuple(given)
     if not plans:
-        raise PlanError("grid", 0, "at least one plan", repair="pass the plans to evaluate")
+        raise PlanError("plans", 0, "at least one plan", repair="pass the plans to evaluate")
     for plan in plans:
         check_plan(plan)
     base = plans[0]
@@ -96,7 +104,7 @@ def grid_of(plans: Sequence[Plan]) -> PlanGrid:
         for name in shared:
             if getattr(plan, name) != getattr(base, name):
                 raise PlanError(
-                    f"grid: {name}",
+                    f"plans: {name}",
                     getattr(plan, name),
                     f"{getattr(base, name)!r}, as in the first plan",
                     repair="evaluate plans that differ in it one after another",

@@ -22,7 +22,7 @@ from perfmodel.estimate import Estimate, leaf, total
 from perfmodel.hardware import Accelerator, Cluster, Hardware, loaded
 from perfmodel.network import collective_seconds
 from perfmodel.parallel.placement import domain_devices
-from perfmodel.parallel.plan import check_count
+from perfmodel.parallel.plan import counted
 from perfmodel.parallel.replica_memory import kv_cache_bytes, replica_memory, weight_bytes
 from perfmodel.units import format_bytes, format_seconds
 from perfmodel.workload.dtype import bytes_per_element
@@ -169,7 +169,14 @@ def infer(
         If a format is not known.
     """
     model, device = model_of(model), loaded(device, "infer: device")
-    _check(model, device, batch_size, prompt_len, output_len, tp)
+    batch_size, prompt_len, output_len, tp = (
+        counted(f"infer: {name}", value, most=LONGEST)
+        for name, value in (
+            ("batch_size", batch_size), ("prompt_len", prompt_len), ("output_len", output_len),
+            ("tp", tp),
+        )
+    )  # fmt: skip
+    _check(model, device, tp)
     stack = stack_of(stack)
     formats = load_precision(precision)
     width = bytes_per_element(kv_dtype, where="infer: kv_dtype")
@@ -347,22 +354,7 @@ def _expert_sum(model: ModelConfig, shard: Shard, precision: Precision) -> Messa
     return Message("expert_sum", Collective("all_reduce", size, shard.tp), 1, "tp", "forward")
 
 
-def _check(
-    model: ModelConfig,
-    device: Accelerator | Cluster,
-    batch_size: int,
-    prompt_len: int,
-    output_len: int,
-    tp: int,
-) -> None:
-    counts = {
-        "batch_size": batch_size,
-        "prompt_len": prompt_len,
-        "output_len": output_len,
-        "tp": tp,
-    }
-    for name, value in counts.items():
-        check_count(f"infer: {name}", value, most=LONGEST)
+def _check(model: ModelConfig, device: Accelerator | Cluster, tp: int) -> None:
     if model.architecture != "decoder":
         raise PlanError(
             "infer: model",

@@ -7,10 +7,12 @@ from it. A plan is checked for itself when it is made, and against a model, a ba
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from perfmodel.errors import PlanError, nearest_name
+from perfmodel.units import whole
 
 if TYPE_CHECKING:
     from perfmodel.hardware import Cluster
@@ -32,6 +34,11 @@ OVERLAPS: Final = ("gradients", "weights", "pipeline", "tensor", "experts")
 """Communication that may hide behind computation: gradient reduction behind the backward pass,
 gathers of sharded weights behind both passes, pipeline sends, tensor-parallel collectives behind
 their matrix products, expert exchanges behind the other micro-batch."""
+
+_COUNTS: Final = (
+    "tp", "pp", "dp", "cp", "ep", "virtual_stages", "micro_batch_size", "bucket_parameters",
+    "expert_tp", "zero_group",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,16 +107,16 @@ class Plan:
     layers_per_stage: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("tp", "pp", "dp", "cp", "ep", "virtual_stages", "micro_batch_size"):
-            check_count(f"plan: {name}", getattr(self, name))
-        check_count("plan: bucket_parameters", self.bucket_parameters)
-        for name in ("expert_tp", "zero_group"):
-            if getattr(self, name) is not None:
-                check_count(f"plan: {name}", getattr(self, name))
-        if type(self.zero) is not int or not 0 <= self.zero <= 3:
+        for name in _COUNTS:
+            value = getattr(self, name)
+            if value is not None or name not in ("expert_tp", "zero_group"):
+                object.__setattr__(self, name, counted(f"plan: {name}", value))
+        stage = whole(self.zero)
+        if stage is None or not 0 <= stage <= 3:
             raise PlanError(
                 "plan: zero", self.zero, "0, 1, 2 or 3", repair="give the ZeRO stage as a number"
             )
+        object.__setattr__(self, "zero", stage)
         if not isinstance(self.sequence_parallel, bool):
             raise PlanError(
                 "plan: sequence_parallel",
@@ -123,16 +130,16 @@ class Plan:
             ("precision", PRECISIONS),
             ("cp_method", CP_METHODS),
         ):
-            _check_word(name, getattr(self, name), known)
-        several: dict[str, tuple[str, ...]] = {
+            check_word(f"plan: {name}", getattr(self, name), known)
+        modules: dict[str, tuple[str, ...]] = {
             "recompute_modules": MODULES,
             "offload": OFFLOADS,
             "overlap": OVERLAPS,
         }
-        for name, accepted in several.items():
-            words = tuple(getattr(self, name))
+        for name, accepted in modules.items():
+            words = several(f"plan: {name}", getattr(self, name))
             for word in words:
-                _check_word(name, word, accepted)
+                check_word(f"plan: {name}", word, accepted)
             object.__setattr__(self, name, tuple(sorted(set(words), key=accepted.index)))
         if self.expert_tp is None:
             object.__setattr__(self, "expert_tp", self.tp if self.ep == 1 else 1)
@@ -171,9 +178,7 @@ class Plan:
                 repair="choose a shard group that divides the data parallel ranks",
             )
         if self.layers_per_stage is not None:
-            layout = tuple(self.layers_per_stage)
-            for layers in layout:
-                check_count("plan: layers_per_stage", layers, least=0)
+            layout = counts("plan: layers_per_stage", self.layers_per_stage, least=0)
             object.__setattr__(self, "layers_per_stage", layout)
             chunks = self.pp * self.virtual_stages
             if len(layout) != chunks:
@@ -245,10 +250,24 @@ def plan_from_dict(record: dict[str, Any]) -> Plan:
     return Plan(**values)
 
 
+def sizes_of_step(global_batch_size: int, seq_len: int, where: str = "plan") -> tuple[int, int]:
+    """Sequences of a step and tokens of each as ints.
+
+    Raises
+    ------
+    PlanError
+        If one is no whole number of at least 1.
+    """
+    batch = counted(f"{where}: global_batch_size", global_batch_size)
+    return batch, counted(f"{where}: seq_len", seq_len)
+
+
 def check(
     plan: Plan, model: ModelConfig, cluster: Cluster, global_batch_size: int, seq_len: int
 ) -> None:
     """Raise unless the plan fits the model, the batch and the cluster.
+
+    Batch and length have gone through :func:`sizes_of_step`.
 
     Raises
     ------
@@ -256,8 +275,6 @@ def check(
         With both sides of the first contradiction.
     """
     check_plan(plan)
-    check_count("plan: global_batch_size", global_batch_size)
-    check_count("plan: seq_len", seq_len)
     degrees = f"tp x pp x dp x cp = {plan.tp} x {plan.pp} x {plan.dp} x {plan.cp}"
     if plan.world != cluster.devices:
         raise PlanError(
@@ -381,29 +398,60 @@ def check_plan(given: Any) -> None:
         )
 
 
-def check_count(where: str, value: Any, *, least: int = 1, most: int = LARGEST_COUNT) -> None:
-    """Raise unless ``value`` is a whole number in its range.
+def counted(where: str, value: object, *, least: int = 1, most: int = LARGEST_COUNT) -> int:
+    """``value`` as an int, or an error if it is no whole number in its range.
 
     Raises
     ------
     PlanError
         Naming ``where`` it stood.
     """
-    if type(value) is not int or not least <= value <= most:
+    number = whole(value)
+    if number is None or not least <= number <= most:
         raise PlanError(
             where,
             value,
             f"a whole number of at least {least}, at most {most:,}",
             repair="give a whole number, without quotes or a decimal point",
         )
+    return number
 
 
-def _check_word(name: str, value: Any, known: tuple[str, ...]) -> None:
+def counts(
+    where: str, given: object, *, least: int = 1, most: int = LARGEST_COUNT
+) -> tuple[int, ...]:
+    """Several values, each as of :func:`counted`."""
+    return tuple(counted(where, one, least=least, most=most) for one in several(where, given))
+
+
+def several(where: str, given: object) -> tuple[Any, ...]:
+    """What an iterable holds, or an error if it is none, or text.
+
+    Raises
+    ------
+    PlanError
+        Naming ``where`` it stood.
+    """
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise PlanError(
+            where, given, "several values, in a tuple", repair=f"write one alone as ({given!r},)"
+        )
+    return tuple(given)
+
+
+def check_word(where: str, value: object, known: tuple[str, ...]) -> None:
+    """Raise unless ``value`` is one of the words.
+
+    Raises
+    ------
+    PlanError
+        Naming ``where`` it stood.
+    """
     if not isinstance(value, str) or value not in known:
         raise PlanError(
-            f"plan: {name}",
+            where,
             value,
             ", ".join(known),
-            nearest=nearest_name(value, known) if isinstance(value, str) else None,
+            nearest=nearest_name(value, known),
             repair="use one of the accepted words",
         )

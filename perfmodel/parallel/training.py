@@ -6,7 +6,7 @@ with one plan in it, plus the tree of its parts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -22,7 +22,7 @@ from perfmodel.parallel.footprint import memory as memory_of
 from perfmodel.parallel.grid import PlanGrid, distinct, grid_of
 from perfmodel.parallel.layers import SHARD_COLUMNS, layer_table
 from perfmodel.parallel.levers import verdict
-from perfmodel.parallel.plan import Plan, check
+from perfmodel.parallel.plan import Plan, check, sizes_of_step
 from perfmodel.parallel.result import PlanTable, TrainResult, class_bytes, part_seconds
 from perfmodel.parallel.states import (
     DEGREE_COLUMNS,
@@ -100,14 +100,14 @@ def evaluate_grid(grid: PlanGrid, tables: Tables) -> PlanTable:
 def evaluate(
     model: ModelConfig | str | Path,
     cluster: Hardware,
-    plans: Sequence[Plan] | PlanGrid,
+    plans: Iterable[Plan] | PlanGrid,
     global_batch_size: int,
     seq_len: int,
     stack: Stack | str = "megatron",
     *,
     efficiency: Efficiency | None = None,
 ) -> PlanTable:
-    """Step time and memory of many plans that are known to fit the model and the batch.
+    """Step time and memory of many plans.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def evaluate(
         What is trained: a value, a bundled name or the path of a ``config.json``.
     cluster : Cluster, str or Path
         On what: a value, or the name or file of a node or cluster.
-    plans : sequence of Plan, or PlanGrid
+    plans : iterable of Plan, or PlanGrid
         They may differ in the columns of a grid only.
     global_batch_size, seq_len : int
         Sequences in a step, tokens in a sequence.
@@ -123,12 +123,36 @@ def evaluate(
         How the software runs the work.
     efficiency : Efficiency, optional
         Instead of the chip's own.
+
+    Raises
+    ------
+    PlanError
+        If a plan does not fit the model, the batch or the cluster, or differs from the first in
+        something else. A grid is taken as it is.
     """
     model, cluster = model_of(model), cluster_of(cluster)
-    grid = plans if isinstance(plans, PlanGrid) else grid_of(plans)
     stack = stack_of(stack)
+    if isinstance(plans, PlanGrid):
+        grid = plans
+    else:
+        global_batch_size, seq_len = sizes_of_step(global_batch_size, seq_len)
+        grid = grid_of(plans)
+        _check_each(grid, model, cluster, global_batch_size, seq_len)
     tables = tables_of(model, cluster, grid, global_batch_size, seq_len, stack, efficiency)
     return evaluate_grid(grid, tables)
+
+
+def _check_each(
+    grid: PlanGrid, model: ModelConfig, cluster: Cluster, global_batch_size: int, seq_len: int
+) -> None:
+    """Check the plans of a grid, of those that are split alike only the first."""
+    split = sorted({*SHARD_COLUMNS, *DEGREE_COLUMNS})
+    first, _ = distinct(*(getattr(grid, name) for name in split))
+    for place in np.sort(first).tolist():
+        try:
+            check(grid.plan(place), model, cluster, global_batch_size, seq_len)
+        except PlanError as error:
+            raise error.inside(f"plans[{place}]") from None
 
 
 def train(
@@ -179,6 +203,7 @@ def _trained(
     efficiency: Efficiency | None,
     levers: bool,
 ) -> TrainResult:
+    global_batch_size, seq_len = sizes_of_step(global_batch_size, seq_len)
     check(plan, model, cluster, global_batch_size, seq_len)
     grid = grid_of([plan])
     tables = tables_of(model, cluster, grid, global_batch_size, seq_len, stack, efficiency)

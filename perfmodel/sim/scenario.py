@@ -159,7 +159,7 @@ def _explained(error: ValidationError, where: str) -> ScenarioError:
     if first["type"].startswith("union_tag"):
         given = got.get("kind") if isinstance(got, dict) else got
         known = [kind.strip("'") for kind in kinds] or sorted(_KINDS)
-        nearest = nearest_name(given, known) if isinstance(given, str) else None
+        nearest = nearest_name(given, known)
         return ScenarioError(
             f"{where}: kind", given, ", ".join(known), nearest=nearest,
             repair='say what to simulate: kind = "..."',

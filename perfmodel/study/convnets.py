@@ -382,6 +382,6 @@ def _check_mode(mode: str) -> None:
             "convnet: mode",
             mode,
             ", ".join(MODES),
-            nearest=nearest_name(mode, MODES) if isinstance(mode, str) else None,
+            nearest=nearest_name(mode, MODES),
             repair="use one of the modes",
         )

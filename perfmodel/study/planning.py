@@ -74,13 +74,13 @@ def plan(
         where = cluster
     else:
         where = cluster_of(cluster)
-    if method == "milp":
+    if isinstance(method, str) and method == "milp":
         from perfmodel.optimize.planner import milp_plan
 
         return milp_plan(
             chosen, where, global_batch_size, seq_len, objective=objective, stack=stack, **options
         )
-    if method != "search":
+    if not (isinstance(method, str) and method == "search"):
         raise PlanError(
             "plan: method",
             method,

@@ -74,7 +74,7 @@ def model_from_config(config: Any, *, name: str = "", where: str = "config") -> 
             f"{where}: model_type",
             kind if "model_type" in config else "<no key model_type>",
             ", ".join(known),
-            nearest=nearest_name(kind, known) if isinstance(kind, str) else None,
+            nearest=nearest_name(kind, known),
             repair='use one of the known types, or describe the model with "transformer"',
         )
     if kind == NATIVE:

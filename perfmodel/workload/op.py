@@ -145,7 +145,7 @@ def op_from_dict(record: Any, *, where: str = "operator") -> Op:
             f"{where}: op",
             family if "op" in record else "<no key op>",
             ", ".join(names),
-            nearest=nearest_name(family, names) if isinstance(family, str) else None,
+            nearest=nearest_name(family, names),
             repair="set op to one of the accepted families",
         )
     is_collective = family in COLLECTIVES

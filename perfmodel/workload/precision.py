@@ -63,14 +63,14 @@ def load_precision(name: str) -> Precision:
         If it is not known.
     """
     for precision in PRECISIONS:
-        if precision.name == name:
+        if isinstance(name, str) and precision.name == name:
             return precision
     names = [precision.name for precision in PRECISIONS]
     raise WorkloadError(
         "precision",
         name,
         ", ".join(names),
-        nearest=nearest_name(name, names) if isinstance(name, str) else None,
+        nearest=nearest_name(name, names),
         repair="use one of the accepted precisions",
     )
 

@@ -340,7 +340,7 @@ def _unknown_tensor(program: Program, where: str, name: object) -> WorkloadError
         where,
         name,
         "the name of a tensor of the program",
-        nearest=nearest_name(name, program._index) if isinstance(name, str) else None,
+        nearest=nearest_name(name, program._index),
         repair="list the tensor under tensors, or correct the name",
     )
 

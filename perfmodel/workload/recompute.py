@@ -61,7 +61,7 @@ def recompute_modules(recompute: str) -> frozenset[str]:
                 "recompute",
                 recompute,
                 f"{', '.join(RECOMPUTE)}, or modules joined by +: {', '.join(MODULES)}",
-                nearest=nearest_name(word, known) if isinstance(word, str) else None,
+                nearest=nearest_name(word, known),
                 repair="use one of the accepted words",
             )
     return frozenset("core_attn" if word == "selective" else word for word in words)

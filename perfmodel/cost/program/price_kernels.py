@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.cost.bound import lower_bound
-from perfmodel.cost.efficiency import Efficiency, efficiency_of
+from perfmodel.cost.efficiency import Efficiency, efficiency_on
 from perfmodel.cost.mechanism import mechanism, task_device
 from perfmodel.cost.parts import Floats
 from perfmodel.cost.price import price_task
@@ -167,7 +167,7 @@ def price_kernels(
     efficiency : Efficiency, optional
         As for :func:`perfmodel.cost.price`.
     """
-    efficiency = efficiency_of(accelerator) if efficiency is None else efficiency
+    efficiency = efficiency_on(accelerator, efficiency)
     kernels = lowered.kernels
     cache = float(accelerator.last_level_cache or accelerator.l2_capacity or 0.0)
     reads = reuse(

@@ -93,7 +93,7 @@ def _module(dialect: str) -> ModuleType:
             "export: dialect",
             dialect,
             ", ".join(DIALECTS),
-            nearest=nearest_name(dialect, DIALECTS) if isinstance(dialect, str) else None,
+            nearest=nearest_name(dialect, DIALECTS),
             repair="choose one of the dialects",
         )
     return _MODULES[dialect]

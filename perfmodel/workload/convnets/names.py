@@ -172,7 +172,7 @@ def convnet(name: str, image_size: int | tuple[int, ...] | None = None) -> Convn
             "convnet",
             name,
             ", ".join(CONVNETS),
-            nearest=nearest_name(name, CONVNETS) if isinstance(name, str) else None,
+            nearest=nearest_name(name, CONVNETS),
             repair="use one of the known networks",
         )
     sides = recipe.sides

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from perfmodel.errors import WorkloadError
+from perfmodel.units import whole
 
 
 def decode_inputs(
@@ -36,11 +37,8 @@ def decode_inputs(
     """
     import torch
 
-    for field, value in (("batch_size", batch_size), ("past_length", past_length)):
-        if not isinstance(value, int) or value < 1:
-            raise WorkloadError(
-                f"decode_inputs: {field}", value, "a positive integer", repair="give its size"
-            )
+    batch_size = _size("batch_size", batch_size)
+    past_length, new_tokens = _size("past_length", past_length), _size("new_tokens", new_tokens)
     config = _config(model)
     layers = config.num_hidden_layers
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
@@ -68,6 +66,15 @@ def decode_inputs(
             cache.update(*pair, index)
     tokens = torch.zeros(batch_size, new_tokens, dtype=torch.long)
     return (tokens,), {"past_key_values": cache, "use_cache": True}
+
+
+def _size(field: str, given: object) -> int:
+    size = whole(given)
+    if size is None or size < 1:
+        raise WorkloadError(
+            f"decode_inputs: {field}", given, "a positive integer", repair="give its size"
+        )
+    return size
 
 
 def _config(model: Any) -> Any:

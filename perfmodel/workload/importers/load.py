@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from perfmodel.errors import WorkloadError, nearest_name
+from perfmodel.units import whole
 from perfmodel.workload.program import Program, load_program
 
 SUFFIXES: Final = (".json", ".json.gz", ".pt2", ".onnx")
@@ -41,13 +42,15 @@ def load_graph(
         )
     path = Path(path)
     name = path.name.lower()
-    if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
-        raise WorkloadError(
-            f"{path}: batch_size",
-            batch_size,
-            "a whole number above zero",
-            repair="give the batch that is run, or leave it out",
-        )
+    if batch_size is not None:
+        batch_size = whole(given := batch_size)
+        if batch_size is None or batch_size < 1:
+            raise WorkloadError(
+                f"{path}: batch_size",
+                given,
+                "a whole number above zero",
+                repair="give the batch that is run, or leave it out",
+            )
     if dims and not name.endswith(".onnx"):
         raise WorkloadError(
             f"{path}: --dim",

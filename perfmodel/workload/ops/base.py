@@ -192,6 +192,6 @@ def check_choice(value: Any, accepted: tuple[str, ...], where: str) -> None:
             where,
             value,
             ", ".join(accepted),
-            nearest=nearest_name(value, accepted) if isinstance(value, str) else None,
+            nearest=nearest_name(value, accepted),
             repair="use one of the accepted words",
         )

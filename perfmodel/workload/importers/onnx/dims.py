@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from perfmodel.errors import WorkloadError, nearest_name
+from perfmodel.units import whole
 from perfmodel.workload.importers.onnx.values import DTYPES, Spec
 
 if TYPE_CHECKING:
@@ -50,14 +51,9 @@ def input_specs(
         If a dimension stays unknown, a name in ``dims`` does not occur, or ``batch_size`` differs
         from a batch that the file fixes.
     """
-    for name, size in {
-        **dims,
-        **({} if batch_size is None else {"batch_size": batch_size}),
-    }.items():
-        if type(size) is not int or not 1 <= size <= LARGEST_BATCH:
-            raise WorkloadError(
-                f"{where}: {name}", size, "a positive integer", repair="give a whole number"
-            )
+    dims = {name: _size(size, f"{where}: {name}") for name, size in dims.items()}
+    if batch_size is not None:
+        batch_size = _size(batch_size, f"{where}: batch_size")
     symbols = _symbols(inputs, where)
     batch = {
         symbol
@@ -89,6 +85,13 @@ def input_specs(
     if batch_size is not None and not batch and symbols:
         _check_baked(specs, batch_size, where)
     return specs
+
+
+def _size(given: object, where: str) -> int:
+    size = whole(given)
+    if size is None or not 1 <= size <= LARGEST_BATCH:
+        raise WorkloadError(where, given, "a positive integer", repair="give a whole number")
+    return size
 
 
 def _symbols(inputs: Sequence[onnx.ValueInfoProto], where: str) -> dict[str, tuple[int | str, ...]]:
