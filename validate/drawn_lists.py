@@ -85,12 +85,12 @@ def joined(
     for at, one in enumerate(lists):
         own[at, : len(one)] = one
     before = np.column_stack([drawn.sizes, drawn.cells])
-    marks = _marks(new)
-    _, first = np.unique(marks, return_index=True)
+    own_marks = marks(new)
+    _, first = np.unique(own_marks, return_index=True)
     fresh = np.zeros(len(new), dtype=bool)
     fresh[first] = True
-    fresh &= ~np.isin(marks, _marks(before))
-    kept = fresh & ~np.isin(marks, _marks(apart))
+    fresh &= ~np.isin(own_marks, marks(before))
+    kept = fresh & ~np.isin(own_marks, marks(apart))
     counts |= {
         "added": int(kept.sum()),
         "known": int((~fresh).sum()),
@@ -103,7 +103,7 @@ def joined(
     return replace(drawn, sizes=sizes[order], cells=cells[order], lists=every[order]), counts
 
 
-def _marks(rows: Whole) -> NDArray[Any]:
+def marks(rows: Whole) -> NDArray[Any]:
     """Each row as one value; a convolution without groups has one."""
     plain = np.ascontiguousarray(rows, dtype=np.int32).copy()
     plain[:, -2] = np.maximum(plain[:, -2], 1)

@@ -14,16 +14,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 
 from perfmodel.cost.layers import Net, Pooled, Singles, least, standard, words_of
 from perfmodel.cost.parts import Floats
 
-_BETAS, _TINY = (0.9, 0.99), 1e-8
+BETAS, TINY = (0.9, 0.99), 1e-8
+"""Of Adam."""
 _SMALLEST_SCALE = 1e-6
-# A residual's exponential weighs no more (and no less) than that of these.
-_LOWEST, _HIGHEST = -2.0, 1.5
+LOWEST, HIGHEST = -2.0, 1.5
+"""A residual's exponential weighs no more (and no less) than that of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,25 @@ class Lesson:
     target: Floats
 
 
+Table = tuple[Singles, Singles, Singles]
+"""Features (N, F) in standard deviations, words (N, W; 0 or 1) and targets (N,) of all rows."""
+
+
+class Descends(Protocol):
+    """The network after all epochs of a descent from where it begins: on this processor or not."""
+
+    def __call__(
+        self, begun: Net, told: Table, rng: np.random.Generator, settings: Descent, /
+    ) -> Net:
+        """See :func:`descend`."""
+        ...
+
+
 def teach(
-    lessons: Sequence[Lesson], rng: np.random.Generator, settings: Descent | None = None
+    lessons: Sequence[Lesson],
+    rng: np.random.Generator,
+    settings: Descent | None = None,
+    by: Descends | None = None,
 ) -> Pooled:
     """Networks that answer the lessons of all kernels.
 
@@ -82,21 +101,27 @@ def teach(
         Draws the beginning and the order of the rows.
     settings : Descent, optional
         How it is taught.
+    by : Descends, optional
+        :func:`descend` unless another is given.
     """
-    settings = settings or Descent()
+    settings, by = settings or Descent(), by or descend
     inputs = tuple(dict.fromkeys(name for one in lessons for name in one.names))
     words = tuple(sorted({word for one in lessons for word in words_of(one.kernel)}))
     center, scale = _moments(lessons, inputs)
     told = _told(lessons, inputs, words, center, scale)
     sizes = (len(inputs), *settings.widths, settings.answers)
     nets = tuple(
-        _descend(_begin(sizes, len(words), rng), told, rng, settings) for _ in range(settings.nets)
+        by(_begin(sizes, len(words), rng), told, rng, settings) for _ in range(settings.nets)
     )
     return Pooled(inputs, words, center, scale, nets)
 
 
 def teach_further(
-    pooled: Pooled, lessons: Sequence[Lesson], rng: np.random.Generator, settings: Descent
+    pooled: Pooled,
+    lessons: Sequence[Lesson],
+    rng: np.random.Generator,
+    settings: Descent,
+    by: Descends | None = None,
 ) -> tuple[Net, ...]:
     """Networks that begin as the shared ones and learn from some kernels' lessons alone.
 
@@ -110,9 +135,12 @@ def teach_further(
         Draws the order of the rows.
     settings : Descent
         How they are taught; they stay as many and as wide as they are.
+    by : Descends, optional
+        As of :func:`teach`.
     """
+    by = by or descend
     told = _told(lessons, pooled.inputs, pooled.words, pooled.center, pooled.scale)
-    return tuple(_descend(net, told, rng, settings) for net in pooled.nets)
+    return tuple(by(net, told, rng, settings) for net in pooled.nets)
 
 
 def _told(
@@ -121,7 +149,7 @@ def _told(
     words: Sequence[str],
     center: Singles,
     scale: Singles,
-) -> tuple[Singles, Singles, Singles]:
+) -> Table:
     """Features, words and targets of all rows as the networks take them."""
     count = sum(one.target.size for one in lessons)
     rows = np.zeros((count, len(inputs)), np.float32)
@@ -158,15 +186,33 @@ def _moments(lessons: Sequence[Lesson], inputs: Sequence[str]) -> tuple[Singles,
     return center, scale
 
 
-def _descend(
-    begun: Net,
-    told: tuple[Singles, Singles, Singles],
-    rng: np.random.Generator,
-    settings: Descent,
-) -> Net:
-    """The network after all epochs; every layer hears the words (``said``) again."""
+def tensors_of(net: Net) -> list[Singles]:
+    """Matrix and vector of every layer in turn, as :func:`net_of` takes them."""
+    return [t for pair in zip(net.weights, net.biases, strict=True) for t in pair]
+
+
+def net_of(tensors: Sequence[Singles]) -> Net:
+    """A network as files keep it: half precision moves an answer by less than a thousandth."""
+    weights = tuple(tensor.astype(np.float16).astype(np.float32) for tensor in tensors[::2])
+    return Net(weights, tuple(tensor.copy() for tensor in tensors[1::2]))
+
+
+def descend(begun: Net, told: Table, rng: np.random.Generator, settings: Descent) -> Net:
+    """The network after all epochs; every layer hears the words (``said``) again.
+
+    Parameters
+    ----------
+    begun : Net
+        Where it begins; its matrices have a row more for each word.
+    told : Table
+        All rows.
+    rng : numpy.random.Generator
+        Draws their order.
+    settings : Descent
+        Epochs, batch and rate.
+    """
     rows, said, target = told
-    given = [t for pair in zip(begun.weights, begun.biases, strict=True) for t in pair]
+    given = tensors_of(begun)
     flat, tensors = _views([tensor.shape for tensor in given])
     slope, slopes = _views([tensor.shape for tensor in given])
     for tensor, value in zip(tensors, given, strict=True):
@@ -180,15 +226,13 @@ def _descend(
         at = step % (target.size // batch) * batch
         taken = order[at : at + batch]
         _slopes(rows[taken], said[taken], target[taken], tensors, slopes, settings.outlier)
-        rate = np.float32(settings.rate * _cycle((step + 1) / steps, settings.warm))
-        mean += np.float32(1.0 - _BETAS[0]) * (slope - mean)
-        square += np.float32(1.0 - _BETAS[1]) * (slope * slope - square)
-        fair, fair_square = (np.float32(1.0 - beta ** (step + 1)) for beta in _BETAS)
+        rate = np.float32(settings.rate * cycle((step + 1) / steps, settings.warm))
+        mean += np.float32(1.0 - BETAS[0]) * (slope - mean)
+        square += np.float32(1.0 - BETAS[1]) * (slope * slope - square)
+        fair, fair_square = (np.float32(1.0 - beta ** (step + 1)) for beta in BETAS)
         flat *= np.float32(1.0 - rate * settings.decay)
-        flat -= rate / fair * mean / (np.sqrt(square / fair_square) + np.float32(_TINY))
-    # Weights as the file keeps them: half precision moves an answer by less than a thousandth.
-    weights = tuple(tensor.astype(np.float16).astype(np.float32) for tensor in tensors[::2])
-    return Net(weights, tuple(tensor.copy() for tensor in tensors[1::2]))
+        flat -= rate / fair * mean / (np.sqrt(square / fair_square) + np.float32(TINY))
+    return net_of(tensors)
 
 
 def _views(shapes: Sequence[tuple[int, ...]]) -> tuple[Singles, list[Singles]]:
@@ -221,7 +265,7 @@ def _slopes(
         layers.append(np.concatenate([np.float32(0.5) * x * share, said], axis=1))
     answer, shares = least(layers[-1] @ weights[-1] + biases[-1])
     over = answer - target
-    near = np.clip(over, _LOWEST, _HIGHEST)
+    near = np.clip(over, LOWEST, HIGHEST)
     pull = np.clip(np.expm1(near) / np.float32(outlier), -1.0, 1.0) * np.exp(near)
     back = (pull * (over == near) / np.float32(target.size))[:, None] * shares
     for at in range(len(weights) - 1, -1, -1):
@@ -232,7 +276,7 @@ def _slopes(
             back *= bends[at - 1]
 
 
-def _cycle(done: float, warm: float) -> float:
+def cycle(done: float, warm: float) -> float:
     """Share of the largest rate after ``done`` of the steps: half a cosine up, half one down."""
     part = done / warm if done < warm else 1.0 - (done - warm) / (1.0 - warm)
     return float(0.5 - 0.5 * np.cos(np.pi * part))

@@ -22,7 +22,13 @@ from perfmodel.calibrate.score import Record, records_of, score_samples
 from perfmodel.calibrate.spread import Spread, in_turn, told
 from perfmodel.calibrate.store import Others, write_folder
 from perfmodel.calibrate.taught import Taught, load_taught
-from perfmodel.calibrate.together import Together, coefficients_of, is_shared, learn_together
+from perfmodel.calibrate.together import (
+    Teaching,
+    Together,
+    coefficients_of,
+    is_shared,
+    learn_together,
+)
 from perfmodel.cost.bound import lower_bound
 from perfmodel.cost.efficiency import (
     Efficiency,
@@ -89,6 +95,7 @@ def calibrate(
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
     spread: Spread = in_turn,
+    teaching: Teaching | None = None,
 ) -> Calibration:
     """Fit every kernel that a folder of measurements covers, and write the efficiency files.
 
@@ -112,6 +119,8 @@ def calibrate(
         Told what is done, and how much of how much, in a line for each kernel.
     spread : Spread
         Makes the calls that know nothing of each other; by default one after another.
+    teaching : Teaching, optional
+        How networks learn from estimates, where a device that computes faster is there.
 
     Raises
     ------
@@ -138,7 +147,16 @@ def calibrate(
     if any(map(is_shared, wanted)):
         planned, estimates = _estimated(folder, accelerator, support, siblings)
         together = learn_shared(
-            by_kernel, siblings, start_of, seed, progress, spread, accelerator, planned, estimates
+            by_kernel,
+            siblings,
+            start_of,
+            seed,
+            progress,
+            spread,
+            accelerator,
+            planned,
+            estimates,
+            teaching,
         )
     # The last coefficients of a kernel that shares networks are those of all its rows.
     rough = {kernel: one.coefficients[-1] for kernel, one in together.items()}
@@ -229,6 +247,7 @@ def learn_shared(
     accelerator: Accelerator | None = None,
     planned: Sequence[Mapping[str, Samples]] = (),
     estimates: Sequence[Mapping[str, Taught]] = (),
+    teaching: Teaching | None = None,
 ) -> dict[str, Together]:
     """What networks say that many kernels share, for each of those with rows enough.
 
@@ -253,7 +272,14 @@ def learn_shared(
         unknown = crossed(taught, accelerator, np.random.default_rng(seed))
     beside = (siblings, *planned)
     found = learn_together(
-        shared, known, beside, unknown, estimates=told_of, seed=seed, spread=spread
+        shared,
+        known,
+        beside,
+        unknown,
+        estimates=told_of,
+        seed=seed,
+        spread=spread,
+        teaching=teaching,
     )
     if progress is not None:
         progress(f"networks of {len(shared)} kernels")

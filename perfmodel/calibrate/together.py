@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.calibrate.coefficients import fit_coefficients, log_mechanism
-from perfmodel.calibrate.descent import Descent, Lesson, teach, teach_further
+from perfmodel.calibrate.descent import Descends, Descent, Lesson, teach, teach_further
 from perfmodel.calibrate.samples import FOLDS, Samples
 from perfmodel.calibrate.spread import Spread, in_turn
 from perfmodel.calibrate.taught import EVERY, Taught, marks_of
@@ -71,6 +71,22 @@ class Together:
     pooled: Pooled
 
 
+@dataclass(frozen=True, slots=True)
+class Teaching:
+    """How networks that learn from estimates are taught, where it is not as all else is.
+
+    Parameters
+    ----------
+    by : Descends, optional
+        Teaches one network; :func:`~perfmodel.calibrate.descent.descend` by default.
+    spread : Spread, optional
+        Makes the calls, in place of the one for everything.
+    """
+
+    by: Descends | None = None
+    spread: Spread | None = None
+
+
 def is_shared(kernel: str) -> bool:
     """Whether a kernel has part in the shared networks."""
     return kernel.startswith(SHARED)
@@ -101,6 +117,7 @@ def learn_together(
     estimates: Sequence[Mapping[str, Taught]] = (),
     seed: int = 0,
     spread: Spread = in_turn,
+    teaching: Teaching | None = None,
 ) -> dict[str, Together]:
     """Teach networks for every fold and for all rows.
 
@@ -121,6 +138,8 @@ def learn_together(
         Of the networks' draws.
     spread : Spread
         Makes the calls of the folds, which know nothing of each other.
+    teaching : Teaching, optional
+        Of networks that learn from ``estimates``.
     """
     taught = [
         (samples, coefficients[kernel])
@@ -139,7 +158,7 @@ def learn_together(
     ]
     if told:
         pairs = list(zip((*range(FOLDS), -1), (*range(FOLDS), EVERY), strict=True))
-        found = _by_estimates(taught, told, pairs, seed, spread)
+        found = _by_estimates(taught, told, pairs, seed, spread, teaching)
     else:
         calls = [(taught, fold, seed, unknown) for fold in (*range(FOLDS), -1)]
         found = list(spread(without_fold, calls))
@@ -195,13 +214,16 @@ def _by_estimates(
     pairs: Sequence[tuple[int, int]],
     seed: int,
     spread: Spread,
+    teaching: Teaching | None = None,
 ) -> list[Pooled]:
     """Networks without each fold, by the column that stands beside it."""
-    calls = [(measured, estimates, fold, column, seed) for fold, column in pairs]
+    how = teaching or Teaching()
+    spread = how.spread or spread
+    calls = [(measured, estimates, fold, column, seed, how.by) for fold, column in pairs]
     shared = list(spread(_shared, calls))
     kinds = _kinds(measured, estimates)
     further = [
-        (_of_kind(measured, kind), _of_kind(estimates, kind), fold, column, seed, pupils)
+        (_of_kind(measured, kind), _of_kind(estimates, kind), fold, column, seed, how.by, pupils)
         for (fold, column), pupils in zip(pairs, shared, strict=True)
         for kind in kinds
     ]
@@ -238,20 +260,33 @@ def from_estimates(
     return _by_estimates(measured, estimates, [(fold, column)], seed, spread)[0]
 
 
-def _shared(measured: Known, estimates: Estimates, fold: int, column: int, seed: int) -> Pooled:
+def _shared(
+    measured: Known,
+    estimates: Estimates,
+    fold: int,
+    column: int,
+    seed: int,
+    by: Descends | None,
+) -> Pooled:
     rng = np.random.default_rng(seed + fold + 1)
-    return teach(_told(measured, estimates, fold, column), rng, BY_ESTIMATES)
+    return teach(_told(measured, estimates, fold, column), rng, BY_ESTIMATES, by)
 
 
 def _further(
-    measured: Known, estimates: Estimates, fold: int, column: int, seed: int, pupils: Pooled
+    measured: Known,
+    estimates: Estimates,
+    fold: int,
+    column: int,
+    seed: int,
+    by: Descends | None,
+    pupils: Pooled,
 ) -> tuple[Net, ...]:
     """Networks of one kind; as they are where nothing teaches them."""
     rng = np.random.default_rng(seed + fold + 1)
     told = _told(measured, estimates, fold, column)
     if not sum(one.target.size for one in told):
         return pupils.nets
-    return teach_further(pupils, told, rng, OWN_BY_ESTIMATES)
+    return teach_further(pupils, told, rng, OWN_BY_ESTIMATES, by)
 
 
 def _kinds(measured: Known, estimates: Estimates) -> list[str]:

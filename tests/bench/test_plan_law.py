@@ -79,6 +79,79 @@ def test_a_pass_is_a_product():
     assert filters.tolist() == [16, 72, 200, 1, 1]
 
 
+def test_further_lists_are_of_new_operators_and_known_plans(tmp_path, monkeypatch, capsys):
+    from validate.bench import proposals
+    from validate.plan_law import listed
+
+    drawn = dataclasses.replace(rows.Drawn.read().first(4), sha256="")
+    known = drawn.names
+    monkeypatch.setattr(rows.Drawn, "read", classmethod(lambda cls: drawn))
+    monkeypatch.setattr(listed, "judged", lambda folder: {(8, 64, 64, 14, 14, 0, 3, 1, 1, 1, 0)})
+    image = {"op": "conv2d", "n": 8, "c_in": 64, "h": 14, "w": 14, "c_out": 64, "kernel": 3,
+             "stride": 1, "padding": 1, "groups": 1, "dtype": "bf16"}  # fmt: skip
+    asked = {
+        "new": (image | {"n": 9973}, [known[3], known[1]]),
+        "twice": (image | {"n": 9973}, [known[3], known[1]]),
+        "judges": (image, [known[2]]),
+        "too large": (image | {"n": 2**16}, [known[2]]),
+        "another plan": (image | {"n": 9967}, [known[2], "eng999_k2=1"]),
+        "none": (image | {"n": 9949}, []),
+    }
+
+    class Answers:
+        version = 91900
+
+        def proposed(self, op):
+            return [(name, 0) for one, names in asked.values() if one == op for name in names][:2]
+
+    monkeypatch.setattr(proposals, "Heuristics", lambda described: Answers())
+    plan = tmp_path / "plan.jsonl"
+    plan.write_text("".join(json.dumps(op) + "\n" for op, _ in asked.values()), encoding="utf-8")
+    answers, out = tmp_path / "answers.jsonl.gz", tmp_path / "drawn-plans-2.npz"
+    assert proposals.main(["--plan", str(plan), "--out", str(answers)]) == 0
+    assert listed.main([str(answers), "--out", str(out)]) == 0
+    assert capsys.readouterr().out.endswith("1 operators\n")
+    monkeypatch.undo()
+    more = rows.Drawn.read(out)
+    assert more.sizes.tolist() == [[9973, 64, 64, 14, 14, 0, 3, 1, 1, 1]]
+    assert [more.names[at] for at in more.plans[0, :3]] == [known[3], known[1], ""]
+    both = dataclasses.replace(drawn, names=("", *reversed(known[1:]))).joined(more)
+    assert [both.names[at] for at in both.plans[-1, :2]] == [known[3], known[1]]
+    assert len(both.cell) == 5
+
+
+@pytest.mark.torch
+def test_a_device_teaches_as_the_processor_does():
+    torch = pytest.importorskip("torch")
+    from perfmodel.calibrate.descent import Descent, Lesson, teach, tensors_of
+    from validate.plan_law.descend import answer, descend
+
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1500, 6))
+    y = 0.3 * np.tanh(x[:, 0]) + 0.1 * x[:, 1]
+    names, kernel = tuple("abcdef"), "conv_fwd_nhwc-half"
+    lessons = [
+        Lesson(kernel, names, x[:900], y[:900]),
+        Lesson("conv_dgrad_nhwc-half", names, x[900:1000], y[900:1000]),
+    ]
+    how = Descent(nets=1, widths=(24, 16), answers=4, epochs=20, batch=64)
+    off = []
+    for by in (None, descend):
+        taught = teach(lessons, np.random.default_rng(1), how, by)
+        said = taught.of(kernel, names)(x[1000:])
+        off.append(np.abs(said - y[1000:]).mean())
+    assert off[1] == pytest.approx(off[0], rel=0.5)
+    assert off[1] < 0.02
+    worded = np.array([[word in kernel.replace("-", "_") for word in taught.words]], np.float32)
+    x32 = ((x[1000:] - taught.center) / taught.scale).clip(-4.0, 4.0).astype(np.float32)
+    again = answer(
+        [torch.tensor(one) for one in tensors_of(taught.nets[0])],
+        torch.tensor(x32),
+        torch.tensor(worded.repeat(len(x32), 0)),
+    )
+    assert again.numpy() == pytest.approx(said, abs=1e-5)
+
+
 @pytest.fixture
 def made():
     """Operators for whose second plan the launch is dear, and the first takes longer."""

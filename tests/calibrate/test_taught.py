@@ -27,7 +27,7 @@ from perfmodel.calibrate.taught import (
     marks_of,
     marks_of_sizes,
 )
-from perfmodel.calibrate.together import from_estimates, learn_together
+from perfmodel.calibrate.together import Teaching, from_estimates, learn_together
 from perfmodel.cost.efficiency import load_coefficients
 from perfmodel.cost.features import features
 from perfmodel.cost.mechanism import mechanism
@@ -332,6 +332,30 @@ def test_calibration_hands_them_on_and_crosses_nothing(tmp_path, records, ruled,
     found = learn_shared(kernels, {}, start, 0, accelerator=CHIP, estimates=estimates)
     assert sorted(found) == sorted(kernels)
     assert next(iter(found.values())).pooled.own
+
+
+def test_another_descent_may_teach_and_other_processes_make_its_calls(tmp_path, records, ruled):
+    kernels, says = ruled
+    estimates = [_loaded(tmp_path, records, says)]
+    told, called = [], []
+
+    def by(begun, table, rng, settings):
+        told.append(table[2].size)
+        return begun
+
+    def apart(work, calls):
+        every = list(calls)
+        called.append(len(every))
+        return [work(*call) for call in every]
+
+    found = learn_together(
+        kernels, _known(kernels), estimates=estimates, teaching=Teaching(by, apart)
+    )
+    kinds = len(next(iter(found.values())).pooled.own)
+    assert called == [FOLDS + 1, (FOLDS + 1) * kinds]
+    assert len(told) == sum(called)
+    # Each kind has its rows of what all are taught, in as many sets.
+    assert sum(told[FOLDS + 1 :]) == sum(told[: FOLDS + 1])
 
 
 def test_a_chip_alone_learns_from_its_own_column(tmp_path, records, ruled):

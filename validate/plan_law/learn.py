@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -183,7 +184,7 @@ def learn(
         loss(law, told, batch, how).backward()
         descent.step()
 
-    again = _captured(step) if fast else step
+    again = captured(step) if fast else step
     for epoch in range(how.epochs):
         mixed = [rows[torch.randperm(len(rows), device=device)] for _ in range(how.nets)]
         order = torch.stack(mixed)[:, : turns * how.batch].unflatten(1, (turns, how.batch))
@@ -217,7 +218,7 @@ def _rate(way: float, how: Schedule) -> float:
     return how.rate * (1 + math.cos(math.pi * (way - how.warm) / (1 - how.warm))) / 2
 
 
-def _captured(step: object) -> object:
+def captured(step: Callable[[], None]) -> Callable[[], None]:
     """The step as one graph of the device's, which spares its launches."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())

@@ -40,6 +40,7 @@ CHIPS: Final = ("h100-sxm5-80gb", "h200-sxm-141gb")
 _ASKED: Final = "h200-sxm-141gb"
 """Whose folder has the lists, which are the same for both chips."""
 DRAWN: Final = MEASUREMENTS / _ASKED / "search" / "drawn-plans.npz"
+"""Of which some have times (:data:`LIKELY`); further ones are in ``drawn-plans-2.npz`` beside."""
 LIKELY: Final = "likely-times.npz"
 """Of drawn operators: ``drawn``, places in :data:`DRAWN`; ``place`` of a plan in the list; its
 steady time ``us``."""
@@ -101,6 +102,15 @@ class Drawn:
         """Those at some places."""
         sizes, cell, plans = (of[some] for of in (self.sizes, self.cell, self.plans))
         return Drawn(sizes, cell, plans, self.names)
+
+    def joined(self, other: Drawn) -> Drawn:
+        """These and others behind them, whose plans are numbered anew."""
+        names = tuple(dict.fromkeys([*self.names, *other.names]))
+        number = {name: at for at, name in enumerate(names)}
+        anew = np.array([number[name] for name in other.names], np.int64)
+        plans = np.concatenate([self.plans, anew[other.plans]])
+        sizes = np.concatenate([self.sizes, other.sizes])
+        return Drawn(sizes, np.concatenate([self.cell, other.cell]), plans, names)
 
 
 @dataclass(frozen=True, slots=True)
