@@ -164,11 +164,15 @@ def chosen(
     they are ``odd``: kernels of rows that start anywhere are few, and trees know them better.
     """
     if CLASSES[dtype] == "half" and not odd:
-        layout, newer, fp16 = layout_of(trans, batch), float(chip > _NEWER), float(dtype == "fp16")
+        sizes, layout = (m, n, k, batch), layout_of(trans, batch)
+        newer, fp16 = float(chip > _NEWER), float(dtype == "fp16")
         held = ranks()
-        best = held(shown(m, n, k, batch, layout, newer, fp16), m, n, batch)
+        best = held(shown(*sizes, layout, newer, fp16), m, n, batch)
         kernels = held.held["kernels"][best].astype(np.float64)
-        return kernels, held.parts(best, (m, n, k, batch), layout, newer, fp16)
+        parts = held.parts(best, sizes, layout, newer, fp16)
+        sides = held.together(kernels, parts, sizes, layout, newer, fp16)
+        kernels[:, 5:7] = np.where(kernels[:, 1:2] > 0.0, sides, 0.0)
+        return kernels, parts
     columns = asked_columns(m, n, k, batch, layout_of(trans, batch), chip, dtype)
     return rules()[CLASSES[dtype]](columns)
 

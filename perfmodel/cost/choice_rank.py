@@ -13,7 +13,9 @@ for a tile of :math:`a_i = r_i s_i` on :math:`U` units, with a network of two la
 :math:`N` and :math:`u` from sizes, evenness, layout, chip and dtype :math:`x`; the best score wins.
 Kernels without tiles have :math:`N` alone. The parts that ``k`` is cut into fill the units a whole
 number of times, which a decision tree follows that knows the tiles: it is right for nine of ten
-products that are cut. Taught by ``validate/bench/product_ranks.py`` with answers to drawn products.
+products that are cut. Another tells the blocks that work together along each side, one of eight
+pairs, by how many tiles the sides have: right for 97 of 100 where the tile is. Taught by
+``validate/bench/product_ranks.py`` with answers to drawn products.
 
 References
 ----------
@@ -42,11 +44,12 @@ TILES: Final = ((64, 8), (64, 32), (192, 192), (256, 128), (128, 64), (128, 128)
                 (64, 64))  # fmt: skip
 """Whose waves the network is shown."""
 DEPTH: Final = 30
-"""Questions about parts at most."""
+"""Questions about parts, and about blocks, at most."""
 _CHUNK: Final = 256
 ARRAYS: Final = (
     "mean", "scale", "first", "first_bias", "second", "second_bias", "last", "last_bias",
     "shared", "shared_bias", "own", "kernels", "cut", "asked", "limits", "below", "logs",
+    "blocks_asked", "blocks_limits", "blocks_below", "blocks_sides",
 )  # fmt: skip
 
 
@@ -106,6 +109,30 @@ def asked_of_parts(
     return np.stack(columns, axis=1, dtype=np.float32, casting="unsafe")
 
 
+def asked_of_blocks(
+    kernels: NDArray[Any],
+    parts: Floats,
+    sizes: tuple[Floats, Floats, Floats, Floats],
+    layout: Floats,
+    newer: ArrayLike,
+    fp16: ArrayLike,
+) -> Singles:
+    """What the tree of blocks asks about, shape (N, F).
+
+    ``parts`` (N,) are those of ``k``, the rest as for :func:`asked_of_parts`.
+    """
+    m, n, _, batch = sizes
+    high = np.ceil(n / np.maximum(kernels[:, 1], 1.0))
+    wide = np.ceil(m / np.maximum(kernels[:, 2], 1.0))
+    waves = high * wide * batch * parts / UNITS
+    columns = (
+        batch, parts, high, wide, high % 2.0, wide % 2.0, high % 4.0, wide % 4.0, high / wide,
+        waves, waves / np.ceil(waves),
+    )  # fmt: skip
+    more = np.stack(columns, axis=1, dtype=np.float32, casting="unsafe")
+    return np.hstack([asked_of_parts(kernels, sizes, layout, newer, fp16), more])
+
+
 @dataclass(frozen=True, slots=True)
 class Ranks:
     """The network and its kernels, those with tiles first, as they are asked fastest.
@@ -129,6 +156,9 @@ class Ranks:
         Whose ``k`` is ever cut into parts.
     tree : Tree
         Of what :func:`asked_of_parts` gives; its leaves say the parts' base-2 logarithm, ``logs``.
+    blocks : Tree
+        Of what :func:`asked_of_blocks` gives; its leaves say the blocks along and across that work
+        together, ``blocks_sides`` (P, 2).
     """
 
     held: dict[str, Singles]
@@ -141,6 +171,7 @@ class Ranks:
     slopes: Singles
     cut: NDArray[np.bool_]
     tree: Tree
+    blocks: Tree
 
     def __call__(self, columns: Singles, m: Floats, n: Floats, batch: Floats) -> NDArray[np.intp]:
         """Place of the best kernel of every product, shape (N,).
@@ -176,6 +207,19 @@ class Ranks:
             logs = self.held["logs"][self.tree(asked)].astype(np.float64)
             parts[some] = np.maximum(1.0, np.rint(2.0**logs))
         return parts
+
+    def together(
+        self,
+        kernels: Floats,
+        parts: Floats,
+        sizes: tuple[Floats, Floats, Floats, Floats],
+        layout: Floats,
+        newer: float,
+        fp16: float,
+    ) -> Floats:
+        """Blocks along and across that work together, (N, 2); as :func:`asked_of_blocks`."""
+        asked = asked_of_blocks(kernels, parts, sizes, layout, newer, fp16)
+        return self.held["blocks_sides"][self.blocks(asked)].astype(np.float64)
 
     def _some(
         self, columns: Singles, m: Singles, n: Singles, per: Singles, room: Singles
@@ -256,7 +300,7 @@ def ranks_of(held: dict[str, Singles]) -> Ranks:
     return Ranks(
         held, rows[:, None], cols[:, None], row_of, col_of,
         first.astype(single), last.astype(single), slopes, held["cut"] > 0.0,
-        tree_of(held, depth=DEPTH),
+        tree_of(held, depth=DEPTH), tree_of(held, "blocks_", DEPTH),
     )  # fmt: skip
 
 

@@ -40,9 +40,24 @@ def test_parts_are_learned_from_the_kernels_that_are_cut():
     k = table.columns[:, 2]
     table.parts = np.where((k > 800) & (table.columns[:, 0] >= 400), 8.0, 1.0)
     _, kernels = product_ranks.kernels_of(table)
-    held = product_ranks.taught_parts(table, kernels)
+    held = product_ranks.taught_trees(table, kernels)
     assert held["cut"].tolist() == [1.0, 0.0]
     assert set(held["logs"][held["below"] == np.arange(len(held["below"]))]) == {0.0, 3.0}
+
+
+@NEEDS_TREES
+def test_blocks_that_work_together_are_learned():
+    table = _table(1000)
+    tall = table.columns[:, 1] > 800
+    table.kernels = [
+        name if name == NONE else (WIDE if high else OTHER)
+        for name, high in zip(table.kernels, tall, strict=True)
+    ]
+    _, kernels = product_ranks.kernels_of(table)
+    held = product_ranks.taught_trees(table, kernels)
+    assert not held["cut"].any()
+    leaves = held["blocks_below"] == np.arange(len(held["blocks_below"]))
+    assert {tuple(pair) for pair in held["blocks_sides"][leaves]} == {(2.0, 1.0), (1.0, 2.0)}
 
 
 @pytest.mark.torch

@@ -21,6 +21,9 @@ def _held(**changed):
         # One question, whether k is above 1000: above, it is cut in four.
         "asked": np.array([8, 0, 0]), "limits": np.array([1000.0, np.inf, np.inf]),
         "below": np.array([1, 1, 2]), "logs": np.array([0.0, 0.0, 2.0]),
+        # One question, whether the result has more than 4.5 tiles along n.
+        "blocks_asked": np.array([20, 0, 0]), "blocks_limits": np.array([4.5, np.inf, np.inf]),
+        "blocks_below": np.array([1, 1, 2]), "blocks_sides": np.array([[1, 2], [1, 2], [2, 1]]),
     }  # fmt: skip
     return {name: np.float32(value) for name, value in (held | changed).items()}
 
@@ -42,6 +45,14 @@ def test_parts_are_told_of_kernels_that_are_ever_cut():
     assert parts.tolist() == [1.0, 4.0, 1.0]
 
 
+def test_blocks_that_work_together_are_told_by_how_many_tiles_the_sides_have():
+    held = choice_rank.ranks_of(_held())
+    sizes = tuple(np.array([size, size], dtype=float) for size in (256, 640, 1024, 1))
+    kernels = np.array([[0, 128, 64, *[0] * 7], [0, 256, 64, *[0] * 7]], dtype=float)
+    sides = held.together(kernels, np.ones(2), sizes, np.zeros(2), 0.0, 0.0)
+    assert sides.tolist() == [[2.0, 1.0], [1.0, 2.0]]
+
+
 def test_waves_count_against_a_tile():
     # 4 x 4 tiles of 128 x 64 are one wave of 132 units, 32 x 16 of 16 x 16 are four.
     bias = np.array([[0.0], [1.0], [0.5]])
@@ -54,6 +65,7 @@ def test_shipped_ranks_name_a_kernel_for_every_even_product():
     kernels, parts = choice.chosen(*SIZES, "tn", "bf16", 3.35e12)
     assert kernels.shape == (2, 10)
     assert np.all(kernels[:, 1:3] > 0.0)
+    assert np.all((kernels[:, 5:7] >= 1.0) & (kernels[:, 5:7] <= 4.0))
     assert np.all(parts >= 1.0)
 
 

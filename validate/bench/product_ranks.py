@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from perfmodel.cost.choice_rank import (
     DEPTH,
     Ranks,
     Singles,
+    asked_of_blocks,
     asked_of_parts,
     ranks,
     ranks_of,
@@ -35,7 +36,10 @@ RATE: Final = 5e-3
 LEAST: Final = 60
 """Answers that a kernel has at least; rarer ones are not told apart."""
 _PARTS_COUNT: Final = 0.3  # answers that no price asks for, but that teach of kernels too
-_OF_LEAF: Final = 2
+_GROWN: Final = {
+    "min_samples_leaf": 2, "max_depth": DEPTH, "max_features": 0.6, "random_state": 0
+}  # fmt: skip
+_WALKED: Final = ("asked", "limits", "below")
 _CUT: Final = 0.02  # of a kernel's answers, from which on its parts are asked for
 _NEWER_COUNT: Final = 2.0  # its lists are shorter
 _NEWER_RATE: Final = 4e12  # between an H100's memory and an H200's [B/s]
@@ -57,8 +61,8 @@ def seen(table: Table) -> tuple[NDArray[np.float64], Singles]:
 def kernels_of(table: Table) -> tuple[list[Kernel], Singles]:
     """Kernels that are ranked, those with tiles first, and their numbers (C, 10).
 
-    The step of ``k``, which few tiles have several of, is that of most answers; of blocks that work
-    together nothing is said, which nothing is lost by.
+    The step of ``k``, which few tiles have several of, is that of most answers; the blocks that
+    work together are told by a tree (:func:`taught_blocks`).
     """
     held: dict[Kernel, list[Kernel]] = {}
     for kernel in table.kernels:
@@ -134,37 +138,69 @@ def taught(table: Table, epochs: float) -> dict[str, Singles]:
         "last": numbers[4], "last_bias": numbers[5][:, None],
         "shared": numbers[6] * scale, "shared_bias": numbers[7][:, None] * scale,
         "own": (numbers[10] * scale)[..., None], "kernels": kernels,
-        **taught_parts(table, kernels),
+        **taught_trees(table, kernels),
     }  # fmt: skip
 
 
-def taught_parts(table: Table, kernels: Singles) -> dict[str, Singles]:
-    """Arrays of the tree that tells parts of ``k``, and which ``kernels`` (C, 10) it is asked of.
+def taught_trees(table: Table, kernels: Singles) -> dict[str, Singles]:
+    """Arrays of the trees of parts and blocks, grown from even products.
 
-    It is grown from even products, told the kernel that was taken as ranks tell of it.
+    They are told the kernel that was taken as ranks tell of it: one of ``kernels`` (C, 10).
     """
-    trees = importlib.import_module("sklearn.tree")
     place = {taken(tuple(row)): at for at, row in enumerate(kernels.tolist())}
     label = np.array([place.get(taken(kernel), -1) for kernel in table.kernels])
+    even = (label >= 0) & np.all(table.columns[:, 1:3] % 8 == 0, axis=1)
+    return taught_parts(table, kernels, label, even) | taught_blocks(table, kernels, label, even)
+
+
+def taught_parts(
+    table: Table, kernels: Singles, label: NDArray[np.int64], even: NDArray[np.bool_]
+) -> dict[str, Singles]:
+    """Arrays of the tree that tells parts of ``k``, and which kernels it is asked of."""
     known, several = label >= 0, table.parts > 1.0
     share = np.bincount(label[known], several[known], minlength=len(kernels))
     cut = share > _CUT * np.bincount(label[known], minlength=len(kernels))
-    m, n, k, batch, layout, rate = table.columns[:, :6].T.astype(np.float64)
-    rows = np.flatnonzero(known & cut[label] & (n % 8 == 0) & (k % 8 == 0))
-    sizes = (m[rows], n[rows], k[rows], batch[rows])
-    newer, fp16 = rate[rows] > _NEWER_RATE, table.columns[rows, -1]
-    asked = asked_of_parts(kernels[label[rows]], sizes, layout[rows], newer, fp16)
-    tree = trees.DecisionTreeRegressor(
-        min_samples_leaf=_OF_LEAF, max_depth=DEPTH, max_features=0.6, random_state=0
-    )
-    held = tree.fit(asked, np.log2(table.parts[rows])).tree_
-    arrays, at = flat(held)
+    rows = np.flatnonzero(even & cut[label])
+    if not rows.size:
+        leaf = {"asked": np.zeros(1), "limits": np.full(1, np.inf), "below": np.zeros(1)}
+        return _singles(leaf, "") | {
+            name: np.zeros(len(of), np.float32)
+            for name, of in (("cut", cut), ("logs", leaf["asked"]))
+        }
+    trees = importlib.import_module("sklearn.tree")
+    tree = trees.DecisionTreeRegressor(**_GROWN)
+    tree.fit(asked_of_parts(kernels[label[rows]], *_of(table, rows)), np.log2(table.parts[rows]))
+    arrays, at = flat(tree.tree_)
     logs = np.empty(len(at))
-    logs[at] = held.value[:, 0, 0]
-    found = {"cut": cut, "logs": logs} | {
-        name: arrays[name] for name in ("asked", "limits", "below")
-    }
-    return {name: value.astype(np.float32) for name, value in found.items()}
+    logs[at] = tree.tree_.value[:, 0, 0]
+    return _singles(arrays, "") | {"cut": cut.astype(np.float32), "logs": logs.astype(np.float32)}
+
+
+def taught_blocks(
+    table: Table, kernels: Singles, label: NDArray[np.int64], even: NDArray[np.bool_]
+) -> dict[str, Singles]:
+    """Arrays of the tree that tells the blocks along and across that work together."""
+    rows = np.flatnonzero(even & (kernels[label, 1] > 0.0))
+    sides = np.array(table.kernels)[rows, 5:7]
+    pairs, which = np.unique(sides, axis=0, return_inverse=True)
+    trees = importlib.import_module("sklearn.tree")
+    tree = trees.DecisionTreeClassifier(**_GROWN)
+    asked = asked_of_blocks(kernels[label[rows]], table.parts[rows], *_of(table, rows))
+    arrays, at = flat(tree.fit(asked, which.reshape(-1)).tree_)
+    told = np.empty((len(at), 2), dtype=np.float32)
+    told[at] = pairs[tree.tree_.value[:, 0].argmax(axis=1)]
+    return _singles(arrays, "blocks_") | {"blocks_sides": told}
+
+
+def _of(table: Table, rows: NDArray[np.int64]) -> tuple[Any, Any, Any, Any]:
+    """Sizes, layout, chip and dtype of some rows, as trees are asked of them."""
+    m, n, k, batch, layout, rate = table.columns[rows, :6].T.astype(np.float64)
+    return (m, n, k, batch), layout, rate > _NEWER_RATE, table.columns[rows, -1]
+
+
+def _singles(arrays: dict[str, Any], key: str) -> dict[str, Singles]:
+    """What a walk needs of a tree, named for the file."""
+    return {f"{key}{name}": arrays[name].astype(np.float32) for name in _WALKED}
 
 
 def right(held: Ranks, table: Table) -> NDArray[np.bool_]:
@@ -180,16 +216,16 @@ def right(held: Ranks, table: Table) -> NDArray[np.bool_]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Teach ranks, or check those that are shipped."""
     parser = arguments(__doc__)
-    parser.add_argument("--parts", action="store_true", help="keep the network that is shipped")
+    parser.add_argument("--trees", action="store_true", help="keep the network that is shipped")
     parser.add_argument("--epochs", type=float, default=16.0, help="turns through the answers")
     args = parser.parse_args(argv)
     known = measured()
     held = None
     if args.out is not None:
         table = tables(args.lists, known, inside=False)["half"]
-        if args.parts:
+        if args.trees:
             arrays = dict(ranks().held)
-            arrays |= taught_parts(table, arrays["kernels"])
+            arrays |= taught_trees(table, arrays["kernels"])
         else:
             arrays = taught(table, args.epochs)
         store.write_arrays(args.out, arrays)
