@@ -26,12 +26,14 @@ _WAYS: Final = {
     "aten.is_nonzero": "replace the branch by torch.where, or make the condition an argument",
     "aten.equal": "make the comparison an argument of the module",
 }
+_SCRIPTED: Final = "pass the modules that were scripted instead of scripted ones"
 _REPAIRS: Final = MappingProxyType(
     {
         "FlexAttention": 'call scaled_dot_product_attention (attn_implementation="sdpa" in '
         "transformers) for the recording",
         "storage_device": "pass padded tensors and a mask instead of nested ones",
-        "non-leaf Tensor": "pass the modules that were scripted instead of scripted ones",
+        "non-leaf Tensor": _SCRIPTED,
+        "TorchScript interpreter": _SCRIPTED,
         "Unsupported dtype": "CUDA has no kernel in that format either: cast to fp32",
         "ow precision dtypes": "CUDA has no kernel in that format either: cast to fp32",
         "support sparse gradients": 'train it with Training(optimizer="sgd"), or sparse=False',

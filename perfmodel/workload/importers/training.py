@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
 
 from perfmodel.errors import WorkloadError, nearest_name
+from perfmodel.units import number
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +44,7 @@ class Training:
     Raises
     ------
     WorkloadError
-        If a name is unknown.
+        If a name is unknown, or an argument of another kind.
     """
 
     optimizer: str = "adamw"
@@ -67,6 +68,20 @@ class Training:
                     nearest=nearest_name(str(value), known),
                     repair="use one of these names",
                 )
+        if self.loss is not None and not callable(self.loss):
+            raise WorkloadError(
+                "Training: loss",
+                self.loss,
+                "a function of the output and the targets",
+                repair="give the function itself, such as torch.nn.functional.mse_loss",
+            )
+        if not isinstance(self.targets, tuple | list):
+            raise WorkloadError(
+                "Training: targets",
+                f"<{type(self.targets).__name__}>",
+                "a tuple of what the loss takes beside the output",
+                repair="write (targets,) for one alone",
+            )
         if isinstance(self.checkpoint, str):
             raise WorkloadError(
                 "Training: checkpoint",
@@ -74,6 +89,11 @@ class Training:
                 "a tuple of patterns of module paths",
                 repair=f"write ({self.checkpoint!r},), or () for none",
             )
+        for field, size in (("momentum", self.momentum), ("clip_norm", self.clip_norm or 0.0)):
+            if (given := number(size)) is None or given < 0:
+                raise WorkloadError(
+                    f"Training: {field}", size, "a number from 0 on", repair="give a number"
+                )
 
 
 def make_optimizer(training: Training, parameters: list[torch.nn.Parameter]) -> Any:

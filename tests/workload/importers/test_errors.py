@@ -170,6 +170,12 @@ def test_the_way_round_is_that_of_the_reason(model, more, way):
     assert way in refused(model, torch.ones(4, 4), **more).repair
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_scripted_module_is_traced_as_it_was_written():
+    scripted = torch.jit.script(nn.Linear(4, 4))
+    assert "that were scripted" in refused(Calls(scripted), torch.ones(4, 4)).repair
+
+
 @pytest.mark.parametrize(
     ("model", "x"),
     [
@@ -236,6 +242,10 @@ def test_misspelt_arguments(more, nearest):
         ({"optimizer": "adamww"}, "adamw"),
         ({"implementation": "forech"}, "foreach"),
         ({"checkpoint": "layers.*"}, None),
+        ({"loss": "mse"}, None),
+        ({"targets": torch.ones(2, 4)}, None),
+        ({"momentum": "x"}, None),
+        ({"clip_norm": -1.0}, None),
     ],
 )
 def test_misspelt_training(more, nearest):
