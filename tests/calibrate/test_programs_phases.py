@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from perfmodel.calibrate.programs import Measured, ModelRow, behind_pace, row_pace
-from perfmodel.calibrate.programs.host import fit_host
-from perfmodel.calibrate.programs.rows import read_model_rows
+from perfmodel.calibrate.programs.host import _with_reference, fit_host
+from perfmodel.calibrate.programs.rows import Woven, read_model_rows
 from perfmodel.cost.program.coefficients import load_program_coefficients
 from perfmodel.cost.program.host import column_seconds
 from perfmodel.cost.program.step import prepare, step
@@ -139,3 +139,25 @@ def test_two_streams_of_a_row_count_together(tmp_path):
     assert other.woven is None  # the device was behind: it held the stream up
     assert other.step_s == pytest.approx(25e-3)
     assert other.faulted
+
+
+def test_a_block_between_steps_is_told_apart_for_those_that_train():
+    block, rows = 120e-6, []
+    for kind, colder, longer in (("infer", 1.1, 1.05), ("train", 1.3, 1.0)):
+        for k in range(8):
+            pace, step_s = 0.8 + 0.1 * k, (4e-3 + 1e-3 * k) * (0.8 + 0.1 * k)
+            woven = Woven(step_s * longer, block * pace * colder)
+            rows.append(
+                ModelRow(f"{kind}/{k}", kind, f"net{k}", "eager", 1, 0, "bf16",
+                         step_s * longer**0.5, probe_call_s=6e-6 * pace,
+                         probe_block_s=block * pace, stream_call_s=6e-6 * pace,
+                         stream_block_s=block * pace, woven=woven)
+            )  # fmt: skip
+    c = _with_reference(rows, START)
+    # Both streams then tell the same step: the one between blocks is 5 % longer, and so its pace.
+    assert c["probe_between"] / c["probe_block"] == pytest.approx(1.1 / 1.05, rel=1e-3)
+    assert c["probe_woven"] / c["probe_block"] == pytest.approx(1.3, rel=1e-3)
+    told = [row.step_s / row_pace(row, c) for row in rows[:8]]
+    assert told == pytest.approx(
+        [row.step_s / 1.05**0.5 / (row.stream_block_s / c["probe_block"]) for row in rows[:8]]
+    )

@@ -16,12 +16,13 @@ from perfmodel.calibrate.programs.paces import (
     PACES,
     assumed_paces,
     behind_pace,
+    between_steps,
     issue_pace,
     row_pace,
     woven_behind,
     woven_pace,
 )
-from perfmodel.calibrate.programs.rows import ModelRow
+from perfmodel.calibrate.programs.rows import ModelRow, Woven
 from perfmodel.cost.parts import Floats
 from perfmodel.cost.program.coefficients import ProgramCoefficients
 from perfmodel.cost.program.host import (
@@ -45,6 +46,8 @@ HOST_SCALARS: Final = (
 OF_COMPILED_TRAINING: Final = (
     "compiled_leaf", "compiled_saved", "compiled_behind", "compiled_break",
 )  # fmt: skip
+PROFILED: Final = ("number", "copied")
+"""Classes that a profiler of the host told: rows lay too much of Python's time to them."""
 RARE: Final = ("autograd_norm", "recomputed", "packed", "inside_call", *OF_COMPILED_TRAINING)
 """Of them, what few rows tell."""
 UNPROBED_WEIGHT: Final = 0.3
@@ -186,8 +189,12 @@ def _phases(one: Measured, single: _HostSum, c: ProgramCoefficients) -> list[_Ho
 
 
 def _phases_of(row: ModelRow) -> tuple[float, ...]:
-    """Of a training step: in a stream with blocks between, else of single steps; or nothing [s]."""
-    return (row.woven.phases_s if row.woven is not None else None) or row.phases_s or ()
+    """Of a training step: in a stream with blocks between, else of single steps; or nothing [s].
+
+    Not of single compiled steps: their threads begin cold, and so little code says it of all.
+    """
+    between = row.woven.phases_s if row.woven is not None else None
+    return between or (row.phases_s if row.mode != "compiled" else None) or ()
 
 
 def _fit_calls(
@@ -220,7 +227,8 @@ def _fit_calls(
     plain = [one for one in sums if not one.generated] if apart else list(sums)
     fitted = begin
     if plain:
-        kinds = [kind for kind in _common(plain) if kind not in TIMED or not probed]
+        known_apart = (*PROFILED, *TIMED) if probed else ()
+        kinds = [kind for kind in _common(plain) if kind not in known_apart]
         timed = [] if apart or not probed else ["compiled_pace"]
         fitted = _fit_values(plain, begin, [*_scalars(plain), *timed], kinds, "soft_l1")
     if apart:
@@ -375,19 +383,32 @@ def _with_reference(rows: Sequence[ModelRow], c: ProgramCoefficients) -> Program
         "probe_block": usual_block,
         "probe_power": power,
     }
-    colder = [
-        (row.woven.block_s / row.stream_block_s, row.woven.behind_block_s, row)
-        for row in rows
-        if row.woven is not None and row.stream_block_s
+    streams = [(row, row.woven, row.stream_block_s) for row in rows]
+    double = [(row, woven, block) for row, woven, block in streams if woven and block]
+    ratios = {
+        name: [
+            _colder(woven, row.step_s) / block
+            for row, woven, block in double
+            if between_steps(row) == name
+        ]
+        for name in ("probe_woven", "probe_between")
+    }
+    ratios["probe_behind"] = [
+        woven.behind_block_s / row.stream_backward_block_s
+        for row, woven, _ in double
+        if row.stream_backward_block_s
     ]
-    if len(colder) >= FEWEST_PROBES:
-        found["probe_woven"] = usual_block * float(np.median([ratio for ratio, _, _ in colder]))
-    behind = [
-        b / row.stream_backward_block_s for _, b, row in colder if row.stream_backward_block_s
-    ]
-    if len(behind) >= FEWEST_PROBES:
-        found["probe_behind"] = usual_block * float(np.median(behind))
+    told = {name: some for name, some in ratios.items() if len(some) >= FEWEST_PROBES}
+    found |= {name: usual_block * float(np.median(some)) for name, some in told.items()}
     return replace(c, scalars=dict(c.scalars) | found)
+
+
+def _colder(woven: Woven, both_s: float) -> float:
+    """A block between steps, over what such a block makes those steps longer [s].
+
+    With it both streams of a row tell the same step: `both_s` is the middle of the two.
+    """
+    return woven.block_s * (both_s / woven.step_s) ** 2
 
 
 def _places(names: Sequence[str], chosen: NDArray[np.bool_]) -> list[NDArray[np.intp]]:

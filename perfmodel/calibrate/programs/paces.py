@@ -96,11 +96,16 @@ def behind_pace(row: ModelRow, c: ProgramCoefficients) -> float | None:
     return pace if woven is None else float(np.sqrt(pace * woven))
 
 
+def between_steps(row: ModelRow) -> str:
+    """The coefficient that says what a block between two steps of a row takes."""
+    return "probe_woven" if row.kind == "train" else "probe_between"
+
+
 def woven_pace(row: ModelRow, c: ProgramCoefficients) -> float | None:
     """The pace of the host from blocks between the steps of a stream; None without such."""
     if row.woven is None or row.after_profiler:
         return None
-    return row.woven.block_s / c["probe_woven"]
+    return row.woven.block_s / c[between_steps(row)]
 
 
 def woven_behind(row: ModelRow, c: ProgramCoefficients) -> float | None:
