@@ -55,6 +55,8 @@ def to_record(raw: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:  # noqa
         per_row = max(1, round(raw["density"] * raw["k"]))
         return {"op": "spmm", "m": raw["m"], "n": raw["n"], "k": raw["k"],
                 "nnz": per_row * raw["m"], "dtype": raw["dtype"]}, ""  # fmt: skip
+    if op == "attention" and raw.get("causal") and raw["q_len"] != raw["kv_len"]:
+        return None, "mask that begins at the first key, which no operator describes"
     if op not in FAMILIES:
         return None, f"no operator is called {op!r}"
     record = dict(raw)

@@ -11,6 +11,8 @@ from perfmodel.workload.model import bundled_models, load_model
 from perfmodel.workload.op import op_from_dict
 from perfmodel.workload.ops.conv import Conv2d
 from validate.bench import draws_layers as layers
+from validate.bench import draws_stranger as stranger
+from validate.bench import draws_thin as thin
 from validate.bench import gate, known, ops, plan
 
 
@@ -61,6 +63,27 @@ def test_families_that_are_drawn_by_name_are_valid_and_counted_alike(family):
         counted = op_from_dict(record)
         assert ops.flops(op) == counted.flops
         assert sum(ops.traffic(op)) == counted.bytes_moved
+
+
+@pytest.mark.parametrize("family", [*thin.DRAWS, *stranger.DRAWS])
+def test_thin_and_strange_draws_are_operators(family):
+    drawn = [bare(entry) for entry in plan.sample(family, 60, 2)]
+    assert len(drawn) == 60
+    for op in drawn:
+        ops.check(op)
+        record, why = to_record(dict(op))
+        if record is not None:
+            assert op_from_dict(record).bytes_moved > 0
+        else:  # a causal mask that begins at the first key
+            assert op["causal"], why
+            assert op["q_len"] != op["kv_len"]
+
+
+def test_keys_that_no_query_sees_are_not_counted():
+    op = {"op": "attention", "batch": 1, "q_heads": 1, "kv_heads": 1, "q_len": 64, "kv_len": 4096,
+          "head_dim": 128, "causal": True, "dtype": "bf16"}  # fmt: skip
+    assert ops.traffic(op) == ops.traffic(op | {"kv_len": 64})
+    assert sum(ops.traffic(op | {"causal": False})) > 10 * sum(ops.traffic(op))
 
 
 def test_unknown_family_is_named():

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from validate.bench import draws_layers as layers
 from validate.bench import draws_plain as plain
 from validate.bench import draws_science as science
+from validate.bench import draws_stranger as stranger
+from validate.bench import draws_thin as thin
 from validate.bench import known, ops
 from validate.bench.draws_sizes import pow2, snap, spread
 from validate.bench.draws_training import laid_batched, laid_gemm, static_chain
@@ -393,4 +395,7 @@ FAMILIES: dict[str, tuple[int, int, Draw]] = {
     "scatter_add": (0, 0, science.scatter_add),
     "fft_models": (0, 0, science.fft_models),
     "recurrent": (0, 0, science.recurrent),
-} | {name: (0, 0, draw) for name, draw in (layers.DRAWS | plain.DRAWS).items()}
+} | {
+    name: (0, 0, draw)
+    for name, draw in (layers.DRAWS | plain.DRAWS | thin.DRAWS | stranger.DRAWS).items()
+}

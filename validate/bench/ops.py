@@ -181,6 +181,11 @@ def _read_by(op: Op) -> list[int]:
     return [op["width"], *[op["ways"] * op["hidden"]] * (op["layers"] - 1)]
 
 
+def _seen(op: Op) -> int:
+    """Keys that some query sees: a causal mask begins at the first key."""
+    return min(op["q_len"], op["kv_len"]) if op["causal"] else int(op["kv_len"])
+
+
 def traffic(op: Op) -> tuple[float, float]:  # noqa: PLR0911, PLR0912
     """Compulsory (input bytes, output bytes): each operand read once, each result written once."""
     name, size = op["op"], DTYPE_BYTES[op.get("dtype", "fp32")]
@@ -198,10 +203,10 @@ def traffic(op: Op) -> tuple[float, float]:  # noqa: PLR0911, PLR0912
     if name == "attention":
         b, d = op["batch"], op["head_dim"]
         q = b * op["q_heads"] * op["q_len"] * d * size
-        kv = 2 * b * op["kv_heads"] * op["kv_len"] * d * size
+        kv, seen = (2 * b * op["kv_heads"] * keys * d * size for keys in (op["kv_len"], _seen(op)))
         if op.get("pass", "fwd") == "bwd":
-            return float(3 * q + kv), float(q + kv)
-        return float(q + kv), float(q)
+            return float(3 * q + seen), float(q + kv)
+        return float(q + seen), float(q)
     if name in {"conv2d", "conv3d"}:
         dims = ["h", "w"] + (["depth"] if name == "conv3d" else [])
         x, y = op["n"] * op["c_in"], op["n"] * op["c_out"]

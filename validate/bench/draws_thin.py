@@ -1,0 +1,151 @@
+"""Kinds of operators that the other draws meet too seldom to be learned well."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from validate.bench import ops
+from validate.bench.draws_sizes import pow2, snap, spread
+
+_HEADS = (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 32, 40, 64, 96)
+_HALF = ("bf16", "bf16", "fp16")
+Draw = Callable[[list[float], random.Random], ops.Op]
+
+
+def _heads(rng: random.Random) -> tuple[int, int]:
+    """Query and key heads: of their own, shared in groups, or one for all."""
+    q = rng.choice(_HEADS)
+    shared = [kv for kv in (1, 2, 4, 8) if q % kv == 0 and kv < q]
+    return q, rng.choice(shared) if shared and rng.random() < 0.5 else q
+
+
+def _length(u: float, rng: random.Random, high: int) -> int:
+    value = spread(u, 16, high)
+    return max(16, pow2(value)) if rng.random() < 0.3 else snap(value, rng, 0.2, (16, 64, 128))
+
+
+def attention_wide(direction: str) -> Draw:
+    """Heads of 256, square or not."""
+
+    def draw(u: list[float], rng: random.Random) -> ops.Op:
+        q, kv = _heads(rng)
+        length = _length(u[0], rng, 8192)
+        uneven = rng.random() < 0.2
+        op = {"op": "attention", "batch": spread(u[1], 1, 64), "q_heads": q, "kv_heads": kv,
+              "q_len": length, "kv_len": _length(u[2], rng, 8192) if uneven else length,
+              "head_dim": 256, "causal": not uneven and rng.random() < 0.5,
+              "dtype": rng.choice(_HALF)}  # fmt: skip
+        return op | ({"pass": "bwd"} if direction == "bwd" else {})
+
+    return draw
+
+
+def attention_uneven(direction: str) -> Draw:
+    """A causal mask over queries and keys of different number, which few kernels take."""
+
+    def draw(u: list[float], rng: random.Random) -> ops.Op:
+        q, kv = _heads(rng)
+        op = {"op": "attention", "batch": spread(u[1], 1, 64), "q_heads": q, "kv_heads": kv,
+              "q_len": _length(u[0], rng, 8192), "kv_len": _length(u[2], rng, 8192),
+              "head_dim": rng.choices((64, 128, 256), (4, 5, 2))[0], "causal": True,
+              "dtype": rng.choice(_HALF)}  # fmt: skip
+        return op | ({"pass": "bwd"} if direction == "bwd" else {})
+
+    return draw
+
+
+def attention_fp32(direction: str) -> Draw:
+    """Full precision, which no fused kernel of matrix units takes."""
+
+    def draw(u: list[float], rng: random.Random) -> ops.Op:
+        q, length = rng.choice(_HEADS), _length(u[0], rng, 2048)
+        uneven = rng.random() < 0.2
+        op = {"op": "attention", "batch": spread(u[1], 1, 64), "q_heads": q, "kv_heads": q,
+              "q_len": length, "kv_len": _length(u[2], rng, 2048) if uneven else length,
+              "head_dim": rng.choices((64, 128, 256, 32, 80), (5, 5, 3, 1, 1))[0],
+              "causal": not uneven and rng.random() < 0.5, "dtype": "fp32"}  # fmt: skip
+        return op | ({"pass": "bwd"} if direction == "bwd" else {})
+
+    return draw
+
+
+def decode_wide(u: list[float], rng: random.Random) -> ops.Op:
+    """Decoding with heads of 256."""
+    q, kv = _heads(rng)
+    return {"op": "attention", "batch": spread(u[1], 1, 256), "q_heads": q, "kv_heads": kv,
+            "q_len": 1, "kv_len": snap(spread(u[0], 16, 65536), rng, 0.3, (16, 64, 256, 1024)),
+            "head_dim": 256, "causal": False, "dtype": rng.choice(_HALF)}  # fmt: skip
+
+
+def cross_entropy_fp32(u: list[float], rng: random.Random) -> ops.Op:
+    """Logits that are in full precision already; classes of an image model among them."""
+    vocab = rng.choice((10, 100, 1000)) if rng.random() < 0.15 else spread(u[1], 1000, 262144)
+    return {"op": "cross_entropy", "tokens": spread(u[0], 1, 32768),
+            "vocab": snap(vocab, rng, 0.4, (8, 64, 128)), "dtype": "fp32"}  # fmt: skip
+
+
+def norms_fp32(u: list[float], rng: random.Random) -> ops.Op:
+    """Norms and softmax in full precision, a third with rows that no vector fits."""
+    name = rng.choice(("rmsnorm", "rmsnorm", "layernorm", "softmax"))
+    cols = spread(u[1], 64, 65536 if name == "softmax" else 32768)
+    return {"op": name, "rows": spread(u[0], 1, 65536),
+            "cols": cols if rng.random() < 0.35 else snap(cols, rng, 0.0, (8, 64, 256)),
+            "dtype": "fp32" if rng.random() < 0.7 else rng.choice(("bf16", "fp16"))}  # fmt: skip
+
+
+def activations(u: list[float], rng: random.Random) -> ops.Op:
+    """GELU and SiLU, whose arithmetic takes part of the time."""
+    return {"op": "elementwise", "kind": rng.choice(("gelu", "silu")),
+            "numel": max(256, spread(u[0], 4096, 1 << 29) // 256 * 256),
+            "dtype": rng.choice(("fp32", "fp32", "fp16", "bf16"))}  # fmt: skip
+
+
+def routing_wide(u: list[float], rng: random.Random) -> ops.Op:
+    """Top-k of any number of tokens, experts and picks."""
+    experts = rng.choice((4, 8, 16, 32, 60, 64, 72, 128, 160, 256, 384, 512))
+    return {"op": "topk", "tokens": spread(u[0], 1, 65536), "experts": experts,
+            "top_k": min(experts, rng.choice((1, 2, 2, 4, 6, 8, 8, 10))),
+            "dtype": rng.choice(("bf16", "fp32"))}  # fmt: skip
+
+
+def rope_wide(u: list[float], rng: random.Random) -> ops.Op:
+    """Rotations of any number of heads."""
+    return {"op": "rope", "tokens": spread(u[0], 1, 65536), "heads": rng.choice(_HEADS),
+            "head_dim": rng.choice((64, 80, 96, 128, 128, 256)),
+            "dtype": rng.choice(_HALF)}  # fmt: skip
+
+
+def csr(u: list[float], rng: random.Random) -> ops.Op:
+    """Sparse rows times dense columns, of any sizes and densities."""
+    m, k = (32 * spread(x, 8, 1024) for x in (u[0], u[2]))
+    return {"op": "spmm", "kind": "csr", "m": m, "k": k,
+            "n": pow2(spread(u[1], 16, 8192)) if rng.random() < 0.5 else 8 * spread(u[1], 2, 1024),
+            "density": rng.choice((0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)),
+            "dtype": rng.choice(("fp32", "fp32", "bf16"))}  # fmt: skip
+
+
+def experts(u: list[float], rng: random.Random) -> ops.Op:
+    """Grouped products of any widths, few rows an expert as often as many."""
+    n, k = (128 * spread(x, 2, 96) for x in u[1:3])
+    return {"op": "grouped_gemm", "groups": rng.choice((2, 4, 8, 8, 16, 32, 60, 64, 128)),
+            "m": spread(u[0], 1, 4096), "n": n, "k": k, "dtype": "bf16"}  # fmt: skip
+
+
+#: Drawn only where they are asked for by name or count.
+DRAWS: dict[str, Draw] = {
+    "attention_wide_fwd": attention_wide("fwd"),
+    "attention_wide_bwd": attention_wide("bwd"),
+    "attention_uneven_fwd": attention_uneven("fwd"),
+    "attention_uneven_bwd": attention_uneven("bwd"),
+    "attention_fp32_fwd": attention_fp32("fwd"),
+    "attention_fp32_bwd": attention_fp32("bwd"),
+    "decode_wide": decode_wide,
+    "cross_entropy_fp32": cross_entropy_fp32,
+    "norms_fp32": norms_fp32,
+    "activations": activations,
+    "routing_wide": routing_wide,
+    "rope_wide": rope_wide,
+    "csr": csr,
+    "experts": experts,
+}
