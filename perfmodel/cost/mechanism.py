@@ -41,18 +41,7 @@ def mechanism(task: Task, device: Device, coefficients: Coefficients) -> Parts:
     if task.product:
         return _gemm(task, device, coefficients)
     if base.startswith("attention"):
-        return attention_parts(
-            s["batch"],
-            s["q_heads"],
-            s["kv_heads"],
-            s["q_len"],
-            s["kv_len"],
-            s["head_dim"],
-            s["flops"],
-            s["read"] + s["written"],
-            device,
-            coefficients,
-        )
+        return attention_parts(base, s, device, coefficients, full=task.element > 2.0)
     if task.convolution:
         return convolution(task, device, coefficients)
     if base.startswith("copy"):

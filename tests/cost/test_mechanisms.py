@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from perfmodel.cost.attention import attention_parts
+from perfmodel.cost.attention import BACKWARD, DECODE, FORWARD, attention_parts, splits_of
 from perfmodel.cost.conv import implicit_gemm
 from perfmodel.cost.correction import Smooth, Trees
 from perfmodel.cost.device import Device, energy_scale
@@ -64,13 +64,46 @@ def test_small_outputs_stay_in_the_cache_and_large_ones_do_not():
     assert kept[1] < 1e6
 
 
-def test_causal_attention_is_cheaper_and_decoding_is_bound_by_the_cache():
-    c = load_coefficients("default").of("attention_decode-half")
+def _attention(kernel, dtype="half", **sizes):
     one = np.ones(1)
-    parts = attention_parts(
-        64 * one, 32 * one, 8 * one, one, 8192 * one, 128 * one, 1e6 * one, 1e9 * one, DEVICE, c
-    )
+    s = {"batch": 8.0, "q_heads": 16.0, "kv_heads": 16.0, "q_len": 2048.0, "kv_len": 2048.0,
+         "head_dim": 128.0} | sizes  # fmt: skip
+    pairs = s["q_len"] * s["kv_len"] * s.pop("seen", 1.0)
+    products = 5.0 if kernel == BACKWARD else 2.0
+    s["flops"] = 2.0 * products * s["batch"] * s["q_heads"] * pairs * s["head_dim"]
+    keys = 4.0 * s["batch"] * s["kv_heads"] * s["kv_len"] * s["head_dim"]
+    queries = 4.0 * s["batch"] * s["q_heads"] * s["q_len"] * s["head_dim"]
+    s |= {"read": keys + queries, "written": queries}
+    c = load_coefficients("hopper").of(f"{kernel}-{dtype}")
+    return attention_parts(kernel, {k: v * one for k, v in s.items()}, DEVICE, c)
+
+
+def test_decoding_is_bound_by_the_cache():
+    parts = _attention(DECODE, batch=64.0, q_heads=32.0, kv_heads=8.0, q_len=1.0, kv_len=8192.0)
     assert parts.memory[0] > parts.compute[0]
+
+
+def test_of_few_causal_blocks_the_longest_decides():
+    whole, causal = (_attention(FORWARD, batch=1.0, q_heads=1.0, seen=s) for s in (1.0, 0.5))
+    assert causal.compute[0] == whole.compute[0]
+    whole, causal = (_attention(FORWARD, batch=64.0, seen=s) for s in (1.0, 0.5))
+    assert causal.compute[0] < 0.7 * whole.compute[0]
+
+
+def test_backward_runs_a_block_of_keys_at_a_time():
+    # One block of keys that walks along many queries, or many that walk along few.
+    tall = _attention(BACKWARD, batch=1.0, q_len=16384.0, kv_len=128.0)
+    wide = _attention(BACKWARD, batch=1.0, q_len=128.0, kv_len=16384.0)
+    assert tall.compute[0] > 5.0 * wide.compute[0]
+    shared = _attention(BACKWARD, kv_heads=1.0)
+    assert shared.floor[0] > _attention(BACKWARD).floor[0]
+
+
+def test_keys_of_a_decoding_step_are_cut_as_the_library_cuts_them():
+    blocks = np.array([40.0, 64.0, 72.0, 1.0, 11.0, 16.0, 4.0, 326.0, 2.0])
+    keys = np.array([1024.0, 4096.0, 20992.0, 9472.0, 496.0, 8192.0, 6144.0, 6400.0, 29504.0])
+    seen = [4.0, 4.0, 1.0, 64.0, 1.0, 16.0, 32.0, 1.0, 64.0]
+    assert splits_of(blocks, keys, 132.0).tolist() == seen
 
 
 def test_soft_max_lies_between_the_maximum_and_the_sum():
