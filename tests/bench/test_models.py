@@ -206,6 +206,7 @@ def smallest_of_each_model():
 BESIDE = {
     "bloom_560m": 1,
     "convbert_base": 1,
+    "gptj_small": 1,
     "gpt_neo_125m": 13,
     "falcon_small": -16,
     "levit_256": 14,
