@@ -133,14 +133,27 @@ def calibrate(
     siblings, beside = _of_sibling(support)
     profiled = samples_of(load_profiled(folder, name), accelerator)
     target = efficiency_folder() if out is None else Path(out)
-    # Before the fits, which take long: a place that cannot be written ends them.
-    target.mkdir(parents=True, exist_ok=True)
     judged = by_kernel.pop(FUSED, None)
     wanted, others = _wanted(by_kernel, kernels), None
     if kernels:
         rest = sorted(set(by_kernel) - wanted)
         sibling = None if support is None else support[1]
         others = Others.of(target / name, rest, measured, sibling)
+    enough = {
+        k: samples
+        for k, samples in by_kernel.items()
+        if k in wanted and len(samples.rows) >= FEWEST_ROWS
+    }
+    skipped = {k: len(by_kernel[k].rows) for k in by_kernel if k in wanted and k not in enough}
+    if not enough:
+        raise CalibrationError(
+            str(folder),
+            f"<at most {max(skipped.values(), default=0)} rows a kernel>",
+            f"at least {FEWEST_ROWS} rows of one kernel",
+            repair="measure more operators: `perfmodel calibrate --plan` says which",
+        )
+    # Before the fits, which take long: a place that cannot be written ends them.
+    target.mkdir(parents=True, exist_ok=True)
     start = load_coefficients(accelerator.family)
     start_of = {kernel: start.of(kernel) for kernel in by_kernel}
     together: dict[str, Together] = {}
@@ -164,19 +177,6 @@ def calibrate(
     alone = [kernel for kernel in by_kernel if kernel not in rough and kernel in asked]
     calls = [(by_kernel[kernel], start_of[kernel], seed) for kernel in alone]
     rough |= told("mechanism", alone, spread(rough_coefficients, calls), progress)
-    enough = {
-        k: samples
-        for k, samples in by_kernel.items()
-        if k in wanted and len(samples.rows) >= FEWEST_ROWS
-    }
-    skipped = {k: len(by_kernel[k].rows) for k in by_kernel if k in wanted and k not in enough}
-    if not enough:
-        raise CalibrationError(
-            str(folder),
-            f"<at most {max(skipped.values(), default=0)} rows a kernel>",
-            f"at least {FEWEST_ROWS} rows of one kernel",
-            repair="measure more operators: `perfmodel calibrate --plan` says which",
-        )
     helpers = {
         kernel: helpers_of(samples, by_kernel, siblings, rough, profiled, beside)
         for kernel, samples in enough.items()

@@ -285,6 +285,20 @@ def test_rows_of_another_chip_or_folder_are_refused(folder, out):
         calibrate(folder / "nothing", NAME, out=out)
 
 
+def test_a_folder_to_come_is_not_made_for_what_cannot_be_fitted(folder, tmp_path):
+    target = tmp_path / "new"
+    with pytest.raises(CalibrationError, match="calibrate: kernels"):
+        calibrate(folder, NAME, out=target, kernels=("gemn",))
+    write_rows(folder / "gemm.csv", _rows(folder / "gemm.csv")[:3])
+    for path in folder.glob("*.csv"):
+        if path.stem != "gemm":
+            path.unlink()
+            path.with_suffix(".toml").unlink()
+    with pytest.raises(CalibrationError, match="at least 8 rows of one kernel"):
+        calibrate(folder, NAME, out=target)
+    assert not target.exists()
+
+
 def test_tables_of_other_things_are_named_and_left_alone(folder):
     other = folder / "layers.csv"
     other.write_text("layer,latency_us\nfirst,1.0\n")
