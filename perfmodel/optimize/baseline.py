@@ -22,7 +22,8 @@ from perfmodel.optimize.candidates import Candidate, answer_of, candidates_of
 from perfmodel.optimize.outer import PointSolution
 from perfmodel.optimize.pricing import priced
 from perfmodel.optimize.problem import Evaluation, Integers, PlanningProblem, Stage, evaluate
-from perfmodel.optimize.space import Piece, Space, pieces_of, space_of
+from perfmodel.optimize.space import Piece, Space, pieces_of
+from perfmodel.optimize.uniform import space_of
 from perfmodel.parallel.layout import even_layout
 from perfmodel.workload.transformer import ModelConfig, Stack, stack_of
 
@@ -48,7 +49,7 @@ def best_uniform(
     Infeasible
         If no uniform plan fits.
     """
-    space = space_of(space)
+    space = space_of(space, Space, "planner")
     stack = stack_of(stack)
     pieces = pieces_of(model, seq_len)
     given = (

@@ -10,7 +10,8 @@ from perfmodel.optimize.answer import Relaxation
 from perfmodel.optimize.candidates import Candidate, candidates_of, closest
 from perfmodel.optimize.pricing import priced, problem_of
 from perfmodel.optimize.relax import shortage
-from perfmodel.optimize.space import Piece, Space, divisors, pieces_of, space_of
+from perfmodel.optimize.space import Piece, Space, divisors, pieces_of
+from perfmodel.optimize.uniform import space_of
 from perfmodel.units import format_bytes
 from perfmodel.workload.transformer import ModelConfig, Stack, stack_of
 
@@ -86,7 +87,7 @@ def longest_context(
 
     Memory grows with the length, so the limit is found by bisection over exact feasibility.
     """
-    space = space_of(space)
+    space = space_of(space, Space, "planner")
     stack = stack_of(stack)
 
     def fits(length: int) -> bool:
@@ -120,7 +121,7 @@ def largest_micro_batch(
     stack: Stack | str = "megatron",
 ) -> int:
     """The largest micro-batch of a data-parallel rank for which some plan fits; 0 if none."""
-    space = space_of(space)
+    space = space_of(space, Space, "planner")
     stack = stack_of(stack)
     pieces = pieces_of(model, seq_len)
     for size in reversed(divisors(global_batch_size)):

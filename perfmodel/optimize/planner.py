@@ -23,7 +23,8 @@ from perfmodel.optimize.limits import relaxation_of, resized
 from perfmodel.optimize.milp import SOLVERS
 from perfmodel.optimize.outer import PointSolution, solve_point
 from perfmodel.optimize.pricing import Priced, priced
-from perfmodel.optimize.space import Piece, Space, pieces_of, space_of
+from perfmodel.optimize.space import Piece, Space, pieces_of
+from perfmodel.optimize.uniform import space_of
 from perfmodel.parallel.plan import sizes_of_step
 from perfmodel.workload.transformer import ModelConfig, Stack, stack_of
 
@@ -95,7 +96,7 @@ def milp_plan(
     began = time.perf_counter()
     global_batch_size, seq_len = sizes_of_step(global_batch_size, seq_len, "planner")
     _check(objective, deadline_s, solver, time_limit_s)
-    space = space_of(space)
+    space = space_of(space, Space, "planner")
     stack = stack_of(stack)
     pieces = pieces_of(model, seq_len)
     clusters = _clusters(cluster_or_clusters)

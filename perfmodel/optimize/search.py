@@ -160,7 +160,7 @@ def search(
     global_batch_size, seq_len = sizes_of_step(global_batch_size, seq_len, "search")
     top = counted("search: top", top, most=POOL)
     _check(objective, headroom)
-    space = space_of(space)
+    space = space_of(space, Space, "search")
     stack = stack_of(stack)
     start = time.perf_counter()
     rejected: Counter[str] = Counter()

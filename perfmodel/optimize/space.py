@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Final
 
-from perfmodel.errors import PlanError
 from perfmodel.hardware import Cluster
 from perfmodel.optimize.costs import STRATEGIES
 from perfmodel.parallel import placement
@@ -110,26 +109,6 @@ class Point:
     samples: int
     micro_batches: int
     virtual_stages: int = 1
-
-
-def space_of(given: Space | None) -> Space:
-    """What a caller gave to look through, or everything.
-
-    Raises
-    ------
-    PlanError
-        If it is something else.
-    """
-    if given is None:
-        return Space()
-    if not isinstance(given, Space):
-        raise PlanError(
-            "planner: space",
-            f"<{type(given).__name__} of {type(given).__module__}>",
-            "a Space of perfmodel.optimize.space",
-            repair="leave it out, or say there which degrees to try",
-        )
-    return given
 
 
 def pieces_of(model: ModelConfig | str | Sequence[Piece], seq_len: int) -> tuple[Piece, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from perfmodel.parallel.plan import (
 from perfmodel.workload.transformer import ModelConfig, Shard, shard_faults
 
 Ints = NDArray[np.int64]
+Looked = TypeVar("Looked")
 
 LARGEST_BLOCK: Final = 2**20
 """Plans that are held in memory at once."""
@@ -91,8 +92,10 @@ def divisors(number: int) -> tuple[int, ...]:
     return tuple(sorted({*small, *(number // d for d in small)}))
 
 
-def space_of(given: Space | None) -> Space:
+def space_of(given: Any, kind: type[Looked], asker: str) -> Looked:
     """What a caller gave to look through, or everything.
+
+    The search and the planner look through spaces of different kinds.
 
     Raises
     ------
@@ -100,12 +103,12 @@ def space_of(given: Space | None) -> Space:
         If it is something else.
     """
     if given is None:
-        return Space()
-    if not isinstance(given, Space):
+        return kind()
+    if not isinstance(given, kind):
         raise PlanError(
-            "search: space",
+            f"{asker}: space",
             f"<{type(given).__name__} of {type(given).__module__}>",
-            "a Space of perfmodel.optimize.uniform",
+            f"a {kind.__name__} of {kind.__module__}",
             repair="leave it out, or say there which degrees to try",
         )
     return given

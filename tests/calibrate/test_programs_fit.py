@@ -20,7 +20,7 @@ from perfmodel.calibrate.programs.rows import read_kernel_rows, read_model_rows
 from perfmodel.cost.efficiency import efficiency_folder
 from perfmodel.cost.program.coefficients import load_program_coefficients
 from perfmodel.cost.program.host import pace_of_probe
-from perfmodel.cost.program.step import device_times, prepare, profiled_seconds, step
+from perfmodel.cost.program.step import device_times, prepare, profiled_kernels, step
 from perfmodel.errors import CalibrationError
 from perfmodel.hardware import load_accelerator
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered, Resident
@@ -74,7 +74,7 @@ def measured(number, graph):
     row = ModelRow(
         f"infer/net{number}", "infer", f"net{number}", "graph" if graph else "eager", 1, 0, "bf16",
         done.seconds, done.synchronised, done.host + TRUTH["first_step"],
-        None if graph else profiled_seconds(prepared, TRUTH), len(prepared.lowered.kernels),
+        None if graph else float(np.sum(profiled_kernels(prepared, TRUTH))), len(prepared.lowered.kernels),
     )  # fmt: skip
     return Measured(row, prepared)
 

@@ -134,11 +134,6 @@ def profiled_kernels(prepared: Prepared, coefficients: ProgramCoefficients) -> F
     return np.maximum(times.seconds - gaps, 0.3 * times.seconds)
 
 
-def profiled_seconds(prepared: Prepared, coefficients: ProgramCoefficients) -> float:
-    """Sum of :func:`profiled_kernels` [s]."""
-    return float(np.sum(profiled_kernels(prepared, coefficients)))
-
-
 def step(
     prepared: Prepared,
     coefficients: ProgramCoefficients,
