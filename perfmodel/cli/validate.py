@@ -18,6 +18,9 @@ def register(app: typer.Typer) -> None:
 
 def validate(
     training: Annotated[Path | None, typer.Option(help="Own training rows (CSV).")] = None,
+    inference: Annotated[
+        Path | None, typer.Option(help="Own answers of decoders, batch by batch (CSV).")
+    ] = None,
     ops: Annotated[
         Path | None, typer.Option(help="Own operator times: JSON lines, or a CSV.")
     ] = None,
@@ -49,7 +52,7 @@ def validate(
         raise CalibrationError("--jobs", jobs, "1 or more", repair="leave it out to use them all")
     documents: dict[str, Any] = {}
     texts: list[str] = []
-    for part in accuracy.parts(training=training, ops=ops, on=on, jobs=jobs):
+    for part in accuracy.parts(training=training, inference=inference, ops=ops, on=on, jobs=jobs):
         documents[part.name] = part.document
         texts.append(part.markdown)
         if out is not None:

@@ -41,7 +41,8 @@ class Part:
     Parameters
     ----------
     name : str
-        ``"training"``, ``"operators"``, ``"unseen"``, ``"models"`` or ``"collectives"``.
+        ``"training"``, ``"inference"``, ``"operators"``, ``"unseen"``, ``"models"`` or
+        ``"collectives"``.
     document : dict
         JSON-ready: one record a row, and the scores.
     markdown : str
@@ -60,6 +61,7 @@ class Part:
 def parts(
     *,
     training: Path | None = None,
+    inference: Path | None = None,
     ops: Path | None = None,
     on: str | None = None,
     jobs: int | None = None,
@@ -70,6 +72,8 @@ def parts(
     ----------
     training : Path, optional
         Training rows of the user (CSV).
+    inference : Path, optional
+        Answers of decoders that the user measured (CSV).
     ops : Path, optional
         Measured operators of the user (JSON lines, or a CSV of the harness), taken ``on`` a chip,
         node or cluster.
@@ -81,9 +85,11 @@ def parts(
     CalibrationError
         If the shipped data are not there (an installed package holds none).
     """
-    if training is not None or ops is not None:
+    if training is not None or inference is not None or ops is not None:
         if training is not None:
             yield training_part(training)
+        if inference is not None:
+            yield inference_part(inference)
         if ops is not None:
             yield own_operators(ops, str(on))
         return
@@ -103,7 +109,8 @@ def data_folder() -> Path:
         raise CalibrationError(
             "validate",
             "<an installed package, without the published measurements>",
-            "a checkout of the project, or --training FILE.csv or --ops FILE.jsonl",
+            "a checkout of the project, or --training FILE.csv, --inference FILE.csv or --ops "
+            "FILE.jsonl",
             repair="run it in a checkout, or name your own measurements",
         )
     return folder
@@ -116,6 +123,14 @@ def training_part(path: Path, spread: Spread = in_turn) -> Part:
     report = score_training(path, spread=spread)
     measured, predicted = report.scatter()
     return Part("training", report.to_dict(), report.markdown(), measured, predicted)
+
+
+def inference_part(path: Path) -> Part:
+    """Answers of decoders of a CSV file."""
+    from perfmodel.study.inference_report import score_inference
+
+    report = score_inference(path)
+    return Part("inference", report.to_dict(), report.markdown(), *report.scatter())
 
 
 def own_operators(path: Path, on: str) -> Part:

@@ -1,4 +1,4 @@
-"""Read measured training steps from a CSV: one frozen :class:`Row` a line.
+"""Read measured steps, of training or of answering, from a CSV: one frozen :class:`Row` a line.
 
 Cells are forgiving (blanks, ``n/a``, thousands separators, any case); a cell that cannot be a size
 is kept as a fault of its row, so that one bad row never hides the others.
@@ -16,7 +16,7 @@ from typing import Final
 
 from perfmodel.errors import WorkloadError, nearest_name
 
-COUNTS: Final = (
+MODEL_COUNTS: Final = (
     "layers",
     "hidden",
     "heads",
@@ -27,6 +27,9 @@ COUNTS: Final = (
     "experts",
     "topk",
     "moe_ffn",
+)
+COUNTS: Final = (
+    *MODEL_COUNTS,
     "seq_len",
     "global_batch",
     "grad_accum",
@@ -74,8 +77,40 @@ TEXTS: Final = (
     "url",
     "notes",
 )
-COLUMNS: Final = (*TEXTS, *COUNTS, *NUMBERS)
-NEEDED: Final = ("chip", "chips_total")
+LENGTHS: Final = ("seq_len", "input_len", "output_len")
+"""Columns in which k means 1,024."""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What a table may hold.
+
+    Parameters
+    ----------
+    what : str
+        Its rows are, for errors.
+    texts, counts, numbers : tuple of str
+        Columns of words, of whole numbers, and of others.
+    needed : tuple of str
+        Without which nothing can be said, beside the model.
+    zeros : tuple of str
+        Counts in which 0 is a number.
+    """
+
+    what: str
+    texts: tuple[str, ...]
+    counts: tuple[str, ...]
+    numbers: tuple[str, ...]
+    needed: tuple[str, ...]
+    zeros: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every column."""
+        return (*self.texts, *self.counts, *self.numbers)
+
+
+TRAINING: Final = Columns("training steps", TEXTS, COUNTS, NUMBERS, ("chip", "chips_total"))
 LARGEST_FILE: Final = 64 * 2**20
 """A table above this is refused unread [B]."""
 LARGEST_NUMBER: Final = 1e12
@@ -87,7 +122,7 @@ _BLANK: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measured step, as its table states it; what is absent is ``None`` or ``""``.
+    """What was measured, as its table states it; what is absent is ``None`` or ``""``.
 
     Parameters
     ----------
@@ -132,8 +167,8 @@ class Row:
         return f"row {self.row_id} (line {self.line})"
 
 
-def read_rows(path: str | Path) -> tuple[Row, ...]:
-    """Every row of a table of measured training steps.
+def read_rows(path: str | Path, columns: Columns = TRAINING) -> tuple[Row, ...]:
+    """Every row of a table of measured steps.
 
     Raises
     ------
@@ -144,7 +179,7 @@ def read_rows(path: str | Path) -> tuple[Row, ...]:
     file = Path(path)
     if not file.is_file():
         raise WorkloadError(
-            str(file), "<no such file>", "a CSV of training steps", repair="correct the path"
+            str(file), "<no such file>", f"a CSV of {columns.what}", repair="correct the path"
         )
     if (size := file.stat().st_size) > LARGEST_FILE:
         raise WorkloadError(
@@ -169,23 +204,24 @@ def read_rows(path: str | Path) -> tuple[Row, ...]:
         raise WorkloadError(
             str(file), "<an empty file>", "a header and rows", repair="export the table again"
         )
-    header = _header(table_lines[0][1], str(file))
-    return tuple(_row(header, cells, line) for line, cells in table_lines[1:])
+    header = _header(table_lines[0][1], str(file), columns)
+    return tuple(_row(header, cells, line, columns) for line, cells in table_lines[1:])
 
 
-def _header(cells: list[str], where: str) -> list[str]:
+def _header(cells: list[str], where: str, columns: Columns) -> list[str]:
     header = [re.sub(r"[\s\-]+", "_", cell.strip().lower()) for cell in cells]
-    for name in (*NEEDED, "model"):
+    for name in (*columns.needed, "model"):
         if name in header or (name == "model" and "layers" in header):
             continue
         raise WorkloadError(
             f"{where}: header",
             f"<no column {name}>",
-            f"the columns {', '.join(COLUMNS)}; needed are model (or its sizes), chip, chips_total",
+            f"the columns {', '.join(columns.all)}; needed are model (or its sizes), "
+            + ", ".join(columns.needed),
             nearest=nearest_name(name, header),
             repair=f"add the column {name}, or correct its name",
         )
-    for name in sorted({name for name in header if name in COLUMNS and header.count(name) > 1}):
+    for name in sorted({name for name in header if name in columns.all and header.count(name) > 1}):
         raise WorkloadError(
             f"{where}: header",
             f"<column {name} twice>",
@@ -195,11 +231,13 @@ def _header(cells: list[str], where: str) -> list[str]:
     return header
 
 
-def _row(header: list[str], cells: list[str], line: int) -> Row:
+def _row(header: list[str], cells: list[str], line: int, columns: Columns) -> Row:
     values = dict(zip(header, (cell.strip() for cell in cells), strict=False))
     row_id = values.get("row_id") or f"line-{line}"
     texts = {
-        name: values[name] for name in TEXTS if values.get(name, "").lower() not in ("", "nan")
+        name: values[name]
+        for name in columns.texts
+        if values.get(name, "").lower() not in ("", "nan")
     }
     numbers: dict[str, float] = {}
     faults: list[WorkloadError] = []
@@ -212,10 +250,10 @@ def _row(header: list[str], cells: list[str], line: int) -> Row:
                 repair="quote cells that hold a comma",
             )
         )
-    for name in (*COUNTS, *NUMBERS):
+    for name in (*columns.counts, *columns.numbers):
         try:
-            thousand = 1024.0 if name == "seq_len" else 1e3
-            value = _number(values.get(name, ""), thousand, whole=name in COUNTS)
+            thousand = 1024.0 if name in LENGTHS else 1e3
+            value = _number(values.get(name, ""), thousand, whole=name in columns.counts)
         except ValueError as error:
             faults.append(
                 WorkloadError(
@@ -226,13 +264,13 @@ def _row(header: list[str], cells: list[str], line: int) -> Row:
                 )
             )
             continue
-        if value is not None:
+        if value or (value is not None and name in columns.zeros):
             numbers[name] = value
     return Row(row_id, line, texts, numbers, tuple(faults))
 
 
 def _number(cell: str, thousand: float, *, whole: bool) -> float | None:
-    """The number in a cell; zero in a count of devices or sizes means "not used"."""
+    """The number in a cell, which may be zero."""
     accepted = "a whole number above 0, or blank" if whole else "a number above 0, or blank"
     text = cell.strip().lower().replace("_", "").lstrip("~")
     if text in _BLANK:
@@ -247,4 +285,4 @@ def _number(cell: str, thousand: float, *, whole: bool) -> float | None:
         raise ValueError(accepted)
     if whole and value != int(value):
         raise ValueError(accepted)
-    return value or None
+    return value

@@ -74,7 +74,8 @@ def measured(number, graph):
     row = ModelRow(
         f"infer/net{number}", "infer", f"net{number}", "graph" if graph else "eager", 1, 0, "bf16",
         done.seconds, done.synchronised, done.host + TRUTH["first_step"],
-        None if graph else float(np.sum(profiled_kernels(prepared, TRUTH))), len(prepared.lowered.kernels),
+        None if graph else float(np.sum(profiled_kernels(prepared, TRUTH))),
+        len(prepared.lowered.kernels),
     )  # fmt: skip
     return Measured(row, prepared)
 

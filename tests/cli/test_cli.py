@@ -123,6 +123,23 @@ def test_validate_says_why_it_left_a_row_out(perfmodel, tmp_path, content):
     assert perfmodel("validate", "--on", "h100-sxm5-80gb")[0] == 2
 
 
+def test_validate_predicts_answers_row_by_row(perfmodel, tmp_path):
+    source = tmp_path / "answers.csv"
+    source.write_text(
+        "row_id,model,chip,batch,input_len,output_len,pp,latency_ms\n"
+        "a,llama-3-8b,h100-sxm5-80gb,8,256,16,,100\nb,llama-3-8b,h100-sxm5-80gb,8,256,16,2,90\n"
+    )
+    code, out, _ = perfmodel("validate", "--inference", source, "--json")
+    assert code == 0
+    good, bad = json.loads(out)["records"]
+    assert (good["row_id"], good["measured_s"], good["quantity"]) == ("a", 0.1, "e2e_s")
+    assert good["predicted_s"] > 0
+    assert (bad["predicted_s"], bad["refused"].split(":")[0]) == (None, "pp")
+    assert "1 of 2 rows were refused" in perfmodel("validate", "--inference", source)[1]
+    code, out, _ = perfmodel("validate", "--inference", tmp_path / "gone.csv", "--json")
+    assert (code, json.loads(out)["got"]) == (2, "<no such file>")
+
+
 def test_models_lists_and_shows_what_is_read(perfmodel, tmp_path):
     rows = {row["name"]: row for row in json.loads(perfmodel("models", "--json")[1])}
     assert {"gpt3-175b", "llama-3-8b", "llama-3-70b"} <= rows.keys()
