@@ -24,6 +24,14 @@ SCHEMA: Final = Path(__file__).parent / "schema" / "program.json"
 LARGEST_FILE: Final = 1 << 30
 LARGEST_TENSOR: Final = 1 << 50
 
+_PRODUCTS: Final = {
+    "aten.mm": (0, 2),
+    "aten.bmm": (0, 2),
+    "aten.addmm": (1, 3),
+    "aten.baddbmm": (1, 3),
+}
+"""Where the factors stand, and how many tensors there are."""
+
 _Size = Annotated[int, Field(ge=0, le=2**53, strict=True)]
 _Number = Annotated[int, Field(ge=0, strict=True)]
 
@@ -195,6 +203,8 @@ def from_dict(data: Any, *, where: str = "program") -> Program:
         assumptions=file.assumptions,
     )
     _check_order(program, where)
+    _check_storages(program, where)
+    _check_products(program, where)
     return program
 
 
@@ -213,6 +223,42 @@ def _check_order(program: Program, where: str) -> None:
                     " operator is a tensor of its own with the same storage",
                 )
             seen.add(name)
+
+
+def _check_storages(program: Program, where: str) -> None:
+    """A tensor without gaps or repeats lies inside its storage."""
+    for tensor in program.tensors:
+        dense = tensor.layout in ("contiguous", "channels_last")
+        has = program.storages[tensor.storage]
+        needs = tensor.numel * ELEMENT_BYTES[tensor.dtype]
+        if dense and needs > has:
+            raise WorkloadError(
+                f"{where}: tensor {tensor.name}: storage {tensor.storage}",
+                f"{has} bytes",
+                f"at least {needs:.0f}, for shape {list(tensor.shape)} of {tensor.dtype}",
+                repair="correct the size under storages; what is expanded has the layout strided",
+            )
+
+
+def _check_products(program: Program, where: str) -> None:
+    """Factors and result of a matrix product fit together."""
+    for index, node in enumerate(program.nodes):
+        if node.target not in _PRODUCTS:
+            continue
+        first, count = _PRODUCTS[node.target]
+        given = [program.tensor(name).shape for name in node.inputs]
+        if len(given) == count and len(node.outputs) == 1:
+            left, right = given[first : first + 2]
+            wanted = (*left[:-1], *right[-1:])
+            same = len(left) == len(right) and left[-1:] == right[-2:-1] and len(left) > 1
+            if same and left[:-2] == right[:-2] and program.tensor(node.outputs[0]).shape == wanted:
+                continue
+        raise WorkloadError(
+            f"{where}: nodes.{index} ({node.name}): {node.target}",
+            " x ".join(str(list(shape)) for shape in given) or "<no inputs>",
+            f"{count} inputs, of which [..., m, k] x [..., k, n] make the one output [..., m, n]",
+            repair="list the tensors in the order of the operator's schema, a bias first",
+        )
 
 
 def save(program: Program, path: Path) -> None:

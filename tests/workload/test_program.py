@@ -129,6 +129,12 @@ BROKEN = {
     "repeated": (lambda d: d["tensors"][1].update(name="weight"), "tensors", None),
     "phase": (lambda d: d["nodes"][0].update(phase="sideways"), "phase", None),
     "output": (lambda d: d.update(outputs=["summ"]), "outputs", "sum"),
+    "small": (lambda d: d["storages"].__setitem__(0, 127), "tensor weight: storage 0", None),
+    "factors": (lambda d: d["tensors"][2].update(shape=[2, 3]), "(mm): aten.mm", None),
+    "result": (lambda d: d["tensors"][4].update(shape=[8, 2]), "(mm): aten.mm", None),
+    "bias": (lambda d: d["nodes"][1].update(target="aten.addmm"), "(mm): aten.addmm", None),
+    "ranks": (lambda d: d["nodes"][1].update(inputs=["x", "step"]), "(mm): aten.mm", None),
+    "empty": (lambda d: d["nodes"][1].update(inputs=[]), "(mm): aten.mm", None),
 }
 
 
