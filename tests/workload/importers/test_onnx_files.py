@@ -406,6 +406,25 @@ def test_a_foreign_operator_keeps_its_name_and_shape(tmp_path):
     assert "value_info" in caught.value.repair
 
 
+def test_shapes_that_a_file_states_by_name_are_known_by_name(tmp_path):
+    nodes = [
+        helper.make_node("Spell", ["x"], ["m"], domain="my.lib"),
+        helper.make_node("Spell", ["m"], ["y"], domain="my.lib"),
+    ]
+    x = info("x", ["N", "S", 4])
+    path = write(
+        tmp_path / "a.onnx", nodes, [x], [info("y", ["N", 9])], domains=["my.lib"],
+        value_info=[info("m", ["N", "S + 1", 7])],
+    )  # fmt: skip
+    program = load_graph(path, batch_size=2, dims={"S": np.int64(5)})
+    assert [program.tensor(name).shape for name in ("m", "y")] == [(2, 6, 7), (2, 9)]
+    other = write(
+        tmp_path / "b.onnx", nodes[:1], [x], [info("m", ["M", "S", 4])], domains=["my.lib"]
+    )
+    with pytest.raises(WorkloadError, match="not known before it runs"):
+        load_graph(other, batch_size=2, dims={"S": 5})
+
+
 @pytest.mark.parametrize("op", ["NonZero", "NonMaxSuppression"])
 def test_results_whose_size_the_data_tell_are_refused(tmp_path, op):
     count = {"NonZero": 1, "NonMaxSuppression": 2}[op]

@@ -87,6 +87,16 @@ def input_specs(
     return specs
 
 
+def named_sizes(inputs: Sequence[onnx.ValueInfoProto], specs: Mapping[str, Spec]) -> dict[str, int]:
+    """Sizes of the dimensions that inputs name, once :func:`input_specs` has told theirs."""
+    return {
+        dim.dim_param: size
+        for value in inputs
+        for dim, size in zip(value.type.tensor_type.shape.dim, specs[value.name].shape, strict=True)
+        if dim.dim_param
+    }
+
+
 def _size(given: object, where: str) -> int:
     size = whole(given)
     if size is None or not 1 <= size <= LARGEST_BATCH:
@@ -155,11 +165,12 @@ def _check_names(
 def _resolved(symbol: int | str, place: str, known: Mapping[str, int]) -> int | None:
     if isinstance(symbol, int):
         return symbol
-    if place in known:
-        return known[place]
-    if symbol in known:
-        return known[symbol]
-    return _worked_out(symbol, known)
+    return known[place] if place in known else size_of(symbol, known)
+
+
+def size_of(symbol: str, known: Mapping[str, int]) -> int | None:
+    """Size of a named dimension, or of a sum or product of such; ``None`` if it is not known."""
+    return known[symbol] if symbol in known else _worked_out(symbol, known)
 
 
 def _worked_out(text: str, known: Mapping[str, int]) -> int | None:

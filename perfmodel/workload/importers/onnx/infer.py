@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from perfmodel.errors import WorkloadError
+from perfmodel.workload.importers.onnx.dims import size_of
 from perfmodel.workload.importers.onnx.values import DTYPES, ELEMENT_TYPES, Spec, Value
 
 if TYPE_CHECKING:
@@ -56,11 +58,11 @@ def inferred(
     return [_spec(found.get(name)) if name else None for name in node.output]
 
 
-def declared(values: Sequence[onnx.ValueInfoProto]) -> dict[str, Spec]:
-    """Types that the file itself states, where they are complete."""
+def declared(values: Sequence[onnx.ValueInfoProto], sizes: Mapping[str, int]) -> dict[str, Spec]:
+    """Types that the file itself states, where they are complete by the sizes of named dims."""
     found = {}
     for value in values:
-        spec = _spec(value.type)
+        spec = _spec(value.type, sizes)
         if spec is not None:
             found[value.name] = spec
     return found
@@ -72,7 +74,7 @@ def _type(value: Value) -> Any:
     return onnx.helper.make_tensor_type_proto(ELEMENT_TYPES[value.dtype], list(value.shape))
 
 
-def _spec(found: Any) -> Spec | None:
+def _spec(found: Any, sizes: Mapping[str, int] = MappingProxyType({})) -> Spec | None:
     if found is None or found.WhichOneof("value") != "tensor_type":
         return None
     tensor = found.tensor_type
@@ -80,9 +82,11 @@ def _spec(found: Any) -> Spec | None:
         return None
     shape = []
     for dim in tensor.shape.dim:
-        if dim.WhichOneof("value") != "dim_value" or dim.dim_value < 0:
+        fixed = dim.WhichOneof("value") == "dim_value"
+        size = int(dim.dim_value) if fixed else size_of(dim.dim_param, sizes)
+        if size is None or size < 0:
             return None
-        shape.append(int(dim.dim_value))
+        shape.append(size)
     return Spec(tuple(shape), DTYPES[tensor.elem_type])
 
 

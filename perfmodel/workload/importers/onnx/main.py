@@ -7,7 +7,7 @@ from pathlib import Path
 
 from perfmodel.errors import PerfmodelError, WorkloadError
 from perfmodel.workload.importers.onnx.builder import Builder
-from perfmodel.workload.importers.onnx.dims import input_specs
+from perfmodel.workload.importers.onnx.dims import input_specs, named_sizes
 from perfmodel.workload.importers.onnx.file import OnnxFile, read_onnx
 from perfmodel.workload.importers.onnx.values import Value
 from perfmodel.workload.importers.onnx.walk import Env, Walk
@@ -36,6 +36,7 @@ def _walked(file: OnnxFile, walk: Walk, batch_size: int | None, dims: Mapping[st
     weights = {tensor.name for tensor in graph.initializer}
     free = [value for value in graph.input if value.name not in weights]
     specs = input_specs(free, batch_size=batch_size, dims=dims, where=path.name)
+    walk.sizes.update(named_sizes(free, specs))
     env: Env = {}
     inputs = []
     for name, spec in specs.items():

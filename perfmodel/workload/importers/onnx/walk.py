@@ -39,6 +39,7 @@ class Walk:
     build: Builder
     opsets: Mapping[str, int]
     folder: str
+    sizes: dict[str, int] = field(default_factory=dict)
     sole: dict[str, onnx.NodeProto | None] = field(default_factory=dict)
     skipped: set[str] = field(default_factory=set)
 
@@ -81,7 +82,7 @@ class Walk:
     def graph(self, graph: onnx.GraphProto, env: Env, prefix: str = "") -> None:
         """Run every node of ``graph``; ``env`` maps its tensors and grows."""
         where = f"graph {graph.name!r}"
-        known = declared(graph.value_info)
+        known = declared([*graph.value_info, *graph.output], self.sizes)
         numbers = self.numbers(graph, env)
         kept = {value.name for value in graph.output}
         weights = {
