@@ -45,6 +45,10 @@ def lower_bound(task: Task, device: Device) -> tuple[Floats, Floats]:
         # Rows looked up twice come from the cache: only distinct rows must be read.
         row = sizes["dim"] * task.element
         read = np.minimum(read, 0.5 * sizes["distinct"] * row)
+    if task.base == "spmm":
+        # Nor which rows of the dense factor are met: those of one sparse row are sure to be.
+        met = np.minimum(sizes["k"], np.ceil(sizes["nnz"] / sizes["m"]))
+        read = read - (sizes["k"] - met) * sizes["n"] * task.element
     if task.base.startswith("scatter_add"):
         # Nobody knows how many different rows are added to: only what is added is sure to move.
         read = sizes["rows"] * sizes["cols"] * task.element
