@@ -1,8 +1,8 @@
 """``python3 -m validate.refit``: ``perfmodel calibrate`` where a device teaches the networks.
 
-What convolutions share is taught by estimates of a million of them (``plans/taught.npz``), which
-takes a processor hours and a GPU minutes; all else is as the shipped command does it. Needs PyTorch
-(the ``torch`` extra), and a device that it sees::
+Convolutions share networks that learn from estimates of hundreds of thousands of them
+(``plans/taught.npz``): hours of a processor. All else is as the shipped command does it. Needs
+PyTorch (the ``torch`` extra), and a device that it sees::
 
     python3 -m validate.refit h100-sxm5-80gb --support h200-sxm-141gb --jobs 16
 """

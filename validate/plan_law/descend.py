@@ -1,5 +1,5 @@
-"""The descent of networks that prices ask, on a device: :func:`perfmodel.calibrate.descent.descend`
-step by step, a fiftieth of its time on an H200.
+"""The descent of networks that prices ask, on a device: the steps of
+:func:`perfmodel.calibrate.descent.descend` with other draws of the rows' order.
 """
 
 from __future__ import annotations
