@@ -152,6 +152,30 @@ def test_a_device_teaches_as_the_processor_does():
     assert again.numpy() == pytest.approx(said, abs=1e-5)
 
 
+@pytest.mark.torch
+def test_a_refit_is_the_shipped_command_with_a_device_that_teaches(monkeypatch, tmp_path, capsys):
+    pytest.importorskip("torch")
+    from perfmodel.calibrate import Calibration
+    from validate import refit
+    from validate.plan_law.descend import descend
+
+    asked = {}
+
+    def calibrate(folder, device, **given):
+        asked.update(given, folder=folder, device=device)
+        given["progress"]("networks of 71 kernels")
+        return Calibration(device, given["out"], {}, (), (), {}, None)
+
+    monkeypatch.setattr(refit, "calibrate", calibrate)
+    words = [rows.CHIPS[0], "--support", rows.CHIPS[1], "--kernels", "conv", "--out", str(tmp_path)]
+    assert refit.main([*words, "--jobs", "1"]) == 0
+    assert asked["folder"] == rows.MEASUREMENTS / rows.CHIPS[0]
+    assert asked["support"] == (rows.MEASUREMENTS / rows.CHIPS[1], rows.CHIPS[1])
+    assert (asked["kernels"], asked["out"]) == (["conv"], tmp_path)
+    assert asked["teaching"].by is descend
+    assert "networks of 71 kernels" in capsys.readouterr().err
+
+
 @pytest.fixture
 def made():
     """Operators for whose second plan the launch is dear, and the first takes longer."""
