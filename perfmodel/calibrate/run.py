@@ -35,6 +35,7 @@ from perfmodel.cost.efficiency import (
     efficiency_folder,
     load_coefficients,
     load_efficiency,
+    measured_chips,
 )
 from perfmodel.cost.layers import Pooled
 from perfmodel.cost.parts import Floats
@@ -206,6 +207,7 @@ def calibrate(
         target, accelerator, measured, learned, records, power, support, pooled, others
     )
     load_efficiency.cache_clear()
+    measured_chips.cache_clear()
     load_shares.cache_clear()
     return Calibration(name, written, learned, tuple(records), measured.refused, skipped, power)
 

@@ -8,7 +8,7 @@ arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -97,13 +97,15 @@ def efficiency_folder() -> Path:
 def efficiency_of(accelerator: Accelerator) -> Efficiency:
     """What stands behind a price on this chip when the caller names nothing else.
 
-    The chip's own measurements if there are any, otherwise those of a chip of the same
-    architecture, otherwise the architecture's coefficients, otherwise the defaults. A chip that is
-    described otherwise than the measured one of its name is taken for a sibling of that.
+    The chip's own measurements if there are any, otherwise those of the chip of the same
+    architecture that it has most in common with, otherwise the architecture's coefficients,
+    otherwise the defaults. A chip that is described otherwise than the measured one of its name is
+    taken for a sibling of that.
     """
     name = accelerator.name.lower()
     own = added_folder(name)
-    found = load_efficiency(name, accelerator.family, own=own)
+    sibling = most_alike(accelerator, measured_chips(efficiency_folder()))
+    found = load_efficiency(name, accelerator.family, own=own, sibling=sibling)
     if found.own and own is None and not _as_measured(accelerator):
         return replace(found, own=False)
     return found
@@ -127,6 +129,45 @@ def efficiency_on(accelerator: Accelerator, given: Efficiency | None) -> Efficie
             repair="leave it out, or give what perfmodel.cost.load_efficiency returns",
         )
     return given
+
+
+def most_alike(accelerator: Accelerator, measured: Sequence[tuple[str, str, int]]) -> str | None:
+    """The measured chip whose description shares most of what a time follows from.
+
+    A chip that changes one field of a measured one is priced as that, whatever the change; of
+    several that share as much, it is the one with most rows.
+
+    Parameters
+    ----------
+    accelerator : Accelerator
+        Not measured itself, or the answer is ``None``.
+    measured : sequence of (str, str, int)
+        As of :func:`measured_chips`.
+    """
+    name = accelerator.name.lower()
+    others = [(rows, chip) for chip, family, rows in measured if family == accelerator.family]
+    if len(others) < 2 or any(chip == name for _, chip in others):
+        return None
+    found = []
+    for rows, chip in others:
+        shipped = _shipped(chip)
+        shared = (
+            0
+            if shipped is None
+            else sum(getattr(accelerator, field) == getattr(shipped, field) for field in _PHYSICS)
+        )
+        found.append((shared, rows, chip))
+    return max(found)[2]
+
+
+@lru_cache(maxsize=8)
+def measured_chips(folder: Path) -> tuple[tuple[str, str, int], ...]:
+    """Names, architectures and measured rows of the chips that have fits in a folder."""
+    found = []
+    for path in sorted(folder.glob(f"*/{ABOUT_FILE}")):
+        about = fitted_table(path)
+        found.append((path.parent.name, str(about.get("architecture")), int(about.get("rows", 0))))
+    return tuple(found)
 
 
 def _as_measured(accelerator: Accelerator) -> bool:
@@ -162,6 +203,7 @@ def load_efficiency(
     folder: Path | None = None,
     measured: bool = True,
     own: Path | None = None,
+    sibling: str | None = None,
 ) -> Efficiency:
     """Efficiency of a chip by the name of its description.
 
@@ -175,6 +217,8 @@ def load_efficiency(
         False leaves out everything that measurements of single chips gave.
     own : path, optional
         The chip's own folder, where it lies elsewhere.
+    sibling : str, optional
+        Which other chip of the architecture stands in; by default that with most measured rows.
     """
     folder = efficiency_folder() if folder is None else folder
     base = load_coefficients(architecture, folder=folder)
@@ -182,12 +226,13 @@ def load_efficiency(
         return base
     if own is None and (folder / device / ABOUT_FILE).is_file():
         own = folder / device
-    sibling = _sibling_folder(folder, device, architecture)
-    source = sibling if own is None else own
+    beside = _sibling(folder, device, architecture) if sibling is None else sibling
+    near = None if beside is None else folder / beside
+    source = near if own is None else own
     if source is None:
         return base
     # What the chip's own rows did not cover is taken from its sibling.
-    fitted = Fits(*(place for place in (sibling, own) if place is not None))
+    fitted = Fits(*(place for place in (near, own) if place is not None))
     return Efficiency(source.name, base.tables, base.sources, fitted, own=own is not None)
 
 
@@ -207,16 +252,14 @@ def load_coefficients(architecture: str, *, folder: Path | None = None) -> Effic
     return Efficiency(name, tables, sources)
 
 
-def _sibling_folder(folder: Path, device: str, architecture: str) -> Path | None:
-    """The folder of another chip of the architecture, that with most measured rows."""
-    siblings = []
-    for path in sorted(folder.glob(f"*/{ABOUT_FILE}")):
-        if path.parent.name == device:
-            continue
-        about = fitted_table(path)
-        if about.get("architecture") == architecture:
-            siblings.append((int(about.get("rows", 0)), path.parent.name, path.parent))
-    return max(siblings)[2] if siblings else None
+def _sibling(folder: Path, device: str, architecture: str) -> str | None:
+    """Another chip of the architecture, that with most measured rows."""
+    siblings = [
+        (rows, chip)
+        for chip, family, rows in measured_chips(folder)
+        if family == architecture and chip != device
+    ]
+    return max(siblings)[1] if siblings else None
 
 
 def chain_of(kernel: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from perfmodel.errors import SpecError, UnitError, nearest_name
 from perfmodel.hardware.fields import QuantityFault
+from perfmodel.hardware.follow import following
 from perfmodel.hardware.sources import leaves, source_of
 
 MAX_FILE_BYTES: Final = 1_000_000
@@ -74,11 +75,15 @@ def merged(child: Mapping[str, Any], parent: Mapping[str, Any], origin: str) -> 
     """``parent`` with the fields of ``child`` put over it, sources kept straight.
 
     A field that the child overrides no longer has the parent's source: it has the child's, or is
-    marked as coming from the child's file.
+    marked as coming from the child's file. Peaks follow units and clocks that the child changes.
     """
     result = _overlay({key: parent[key] for key in parent if key != "aliases"}, child)
     given = dict(child.get("sources", {}))
     sources = dict(parent.get("sources", {}))
+    follows = following(child, parent)
+    result = _overlay(result, follows)
+    for field, _ in leaves(follows):
+        sources[field] = f"{origin} (in proportion to units and clock)"
     for field, _ in leaves(child):
         sources[field] = source_of(field, given) or f"{origin} (no source given)"
     result["sources"] = sources

@@ -199,6 +199,35 @@ def test_efficiency_falls_back_from_chip_to_sibling_to_architecture():
     assert unknown.of("gemm-half")["floor_seconds"] > 0
 
 
+def _whatif(path, *lines):
+    sources = "".join(f'"{line.split(" =")[0]}" = "what-if"\n' for line in lines)
+    text = "\n".join(('extends = "h100-sxm5-80gb"', 'name = "What if"', *lines))
+    path.write_text(f"{text}\n[sources]\n{sources}")
+    return load_accelerator(path)
+
+
+@pytest.mark.parametrize("layout", ["nhwc", "nchw"])
+def test_a_chip_of_another_name_is_priced_by_what_it_is_like(tmp_path, layout):
+    words = {"op": "conv2d", "c_in": 128, "c_out": 128, "h": 28, "w": 28, "kernel": 3}
+    op = op_from_dict(words | {"n": [8, 64], "padding": 1, "dtype": "fp32", "layout": layout})
+    same = _whatif(tmp_path / "a.toml")
+    np.testing.assert_array_equal(price(op, same).seconds, price(op, H100).seconds)
+    assert not price(op, same).calibrated.any()
+    assert efficiency_of(same).name == "h100-sxm5-80gb"
+    faster = _whatif(tmp_path / "b.toml", 'memory.bandwidth = "4.8 TB/s"')
+    assert efficiency_of(faster).name == "h100-sxm5-80gb"
+    assert efficiency_of(load_accelerator("h200-sxm-141gb")).name == "h200-sxm-141gb"
+
+
+def test_half_the_units_take_twice_as_long(tmp_path):
+    op = Gemm(8192, 8192, 8192)
+    half = price(op, _whatif(tmp_path / "a.toml", "units = 66")).seconds
+    slow = price(op, _whatif(tmp_path / "b.toml", 'clock.boost = "990 MHz"')).seconds
+    # Not quite twice: an H100 at its full rate is held back by its power.
+    for seconds in (half, slow):
+        assert 1.5 < seconds / price(op, H100).seconds < 2.1
+
+
 def test_a_chip_described_otherwise_is_not_calibrated_by_its_name(tmp_path):
     op = op_from_dict({"op": "elementwise", "kind": "add", "numel": 2**26})
     own = tmp_path / "own.toml"
