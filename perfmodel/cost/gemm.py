@@ -61,6 +61,7 @@ COEFFICIENTS = {
     "reuse_room": "share of the last-level cache in which operands survive until they come back",
     "single_rate": "rate of tiles whose rows start on single elements, against others",
     "step_wait_cycles": "clocks that a tile of 8 x 8 alone on a unit takes for a step of k",
+    "cluster_rows": "tiles along m that neighbouring units take together, rows or none",
     "floor_seconds": "start and end of a kernel in a stream of kernels [s]",
     "overlap_exponent": "how sharply arithmetic and memory overlap",
 }
@@ -83,6 +84,7 @@ _WITHOUT = {
     "reuse_room": 0.0,
     "single_rate": 1.0,
     "step_wait_cycles": 0.0,
+    "cluster_rows": 1.0,
 }
 # Weight gradients add up over all places of all images: few tiles, and many parts.
 MANY_SPLITS = (1, 2, 8, 32, 128)
@@ -205,7 +207,10 @@ def _chunk(
     )
     end = high * wide * (out_element / (c["store_bytes_per_clock"] * device.clock))
     end += c["tile_overhead_cycles"] / device.clock
-    tiles = np.ceil(m / rows) * (np.ceil(n / columns) * batch)
+    below = np.ceil(m / rows)
+    if c["cluster_rows"] > 1.0:
+        below = np.ceil(below / c["cluster_rows"]) * c["cluster_rows"]
+    tiles = below * (np.ceil(n / columns) * batch)
     parts = _parts(splits, tiles, k, device.units)
     turns = tiles * (parts / device.units)
     depth = np.ceil(k / parts / 32.0) * 32.0

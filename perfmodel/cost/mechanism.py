@@ -13,6 +13,7 @@ from perfmodel.cost.cycle import warmed
 from perfmodel.cost.device import Device, Tiles, device_of
 from perfmodel.cost.fourier import fourier_parts
 from perfmodel.cost.gemm import PRODUCT_SPLITS, TILES, gemm_parts
+from perfmodel.cost.gemm_grouped import grouped_parts
 from perfmodel.cost.memory_bound import copy_parts, memory_parts
 from perfmodel.cost.parts import Floats, Parts, combine
 from perfmodel.cost.recurrent import recurrent_parts
@@ -168,14 +169,14 @@ def _gemm(task: Task, device: Device, coefficients: Coefficients) -> Parts:
     if task.dtype == "fp32":
         batched = task.base.startswith("gemm_batched")
         tiles = device.batched_tiles if batched else device.product_tiles
+    of = (*product_sizes(task), task.element, task.out_element, device, coefficients)
+    traffic, even = task.sizes["read"] + task.sizes["written"], row_evenness(task)
+    if task.base == "gemm_grouped" and "cluster_rows" in coefficients:
+        return grouped_parts(*of, traffic=traffic, even=even, dtype=task.dtype)
     return gemm_parts(
-        *product_sizes(task),
-        task.element,
-        task.out_element,
-        device,
-        coefficients,
-        traffic=task.sizes["read"] + task.sizes["written"],
-        even=row_evenness(task),
+        *of,
+        traffic=traffic,
+        even=even,
         splits=PRODUCT_SPLITS,
         tiles=tiles or TILES,
         along_k=task.words.get("trans", "tn") == "tn",
