@@ -46,8 +46,8 @@ PUPILS = Descent(nets=1, widths=(176, 112, 80, 64), epochs=24)
 OWN = Descent(nets=1, epochs=12, batch=128, rate=2e-3, warm=0.15)
 """Of networks that learn from measured rows, of those that learn from them, and of these further,
 for kernels of one kind."""
-BY_ESTIMATES = replace(PUPILS, epochs=14)
-OWN_BY_ESTIMATES = replace(OWN, epochs=36, rate=3e-3, batch=512)
+BY_ESTIMATES = replace(PUPILS, epochs=6)
+OWN_BY_ESTIMATES = replace(OWN, epochs=16, rate=3e-3, batch=512)
 """Of those that learn from many estimates, and further for kernels of one kind."""
 
 
