@@ -86,8 +86,8 @@ def _units(values: Mapping[str, Any], parent: Mapping[str, Any]) -> float:
     return float(found)
 
 
-def _hertz(text: object) -> float:
-    value = parse(text, "hertz")  # type: ignore[arg-type]
+def _hertz(text: Any) -> float:
+    value = parse(text, "hertz")
     if value <= 0.0:
         raise ValueError
     return value

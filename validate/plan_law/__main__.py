@@ -91,15 +91,10 @@ def write(folder: Path, chip: int, ones: Operators, said: Floats, about: dict[st
         "cell": ones.cell[kept].astype(np.uint8),
         "says": scaled,
     }
-    data = store.write_arrays(path, arrays)
-    top = {
-        "file": path.name,
-        "rows": len(kept),
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "date": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
-    }
-    text = store.toml(top | about | {"library": _library(chip), "inputs": inputs_of(folder)})
-    store.write_atomic(path.with_suffix(".toml"), text.encode())
+    store.write_arrays(path, arrays)
+    date = {"date": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())}
+    tables = {"library": _library(chip), "inputs": inputs_of(folder)}
+    store.sidecar(path, date | about | tables, len(kept))
     return len(kept)
 
 

@@ -8,28 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from perfmodel.calibrate.descent import BETAS, TINY, Descent, Table, cycle, net_of, tensors_of
+from perfmodel.calibrate.descent import Descent, Table, cycle, net_of, tensors_of
 from perfmodel.cost.layers import SHARPNESS, Net
-from validate.plan_law.learn import captured, device_of, error_of
+from validate.plan_law.learn import adam, captured, device_of, error_of
 
 
 def descend(begun: Net, told: Table, rng: np.random.Generator, settings: Descent) -> Net:
     """The network after all epochs; arguments and answer as of the one that it stands for."""
     torch.set_float32_matmul_precision("high")
     device = torch.device(device_of())
-    fast = device.type == "cuda"
     rows, said, target = (torch.as_tensor(table, device=device) for table in told)
     tensors = [torch.tensor(one, device=device, requires_grad=True) for one in tensors_of(begun)]
-    rate = torch.tensor(0.0, device=device)
-    descent = torch.optim.AdamW(
-        tensors,
-        lr=rate if fast else 0.0,
-        betas=BETAS,
-        eps=TINY,
-        weight_decay=settings.decay,
-        fused=fast,
-        capturable=fast,
-    )
+    descent, pace = adam(tensors, 0.0, settings.decay, device)
     draws = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
     count = len(target)
     batch = min(settings.batch, count)
@@ -41,17 +31,13 @@ def descend(begun: Net, told: Table, rng: np.random.Generator, settings: Descent
         error_of(off, settings.outlier).mean().backward()
         descent.step()
 
-    again = captured(step) if fast else step
+    again = captured(step, device)
     turns = count // batch
     for epoch in range(settings.epochs):
         order = torch.randperm(count, device=device, generator=draws)
         for turn in range(turns):
             done = (epoch * turns + turn + 1) / (settings.epochs * turns)
-            now = settings.rate * cycle(done, settings.warm)
-            if fast:
-                rate.fill_(now)
-            else:
-                descent.param_groups[0]["lr"] = now
+            pace(settings.rate * cycle(done, settings.warm))
             taken.copy_(order[turn * batch : (turn + 1) * batch])
             again()
     return net_of([one.detach().cpu().numpy() for one in tensors])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from perfmodel.calibrate.descent import BETAS, HIGHEST, LOWEST, TINY
 from validate.plan_law.inputs import Inputs
 from validate.plan_law.law import Law, tiled
 from validate.plan_law.table import Floats, Operators, Plans, product_of
@@ -100,7 +101,7 @@ def error_of(over: Tensor, near: float) -> Tensor:
 
     ``over`` is :math:`x`, the logarithm of said over true, of any shape, as is the answer.
     """
-    share = torch.expm1(over.clamp(-2.0, 1.5)).abs()
+    share = torch.expm1(over.clamp(LOWEST, HIGHEST)).abs()
     return torch.where(share < near, share**2 / (2 * near), share - near / 2)
 
 
@@ -167,16 +168,7 @@ def learn(
     law = Law(told.seen.shape[1], words, nets=how.nets).to(device)
     rows = torch.as_tensor(taken, device=device)
     turns = len(rows) // how.batch
-    rate = torch.tensor(how.rate / 25, device=device)
-    fast = device.type == "cuda"
-    descent = torch.optim.AdamW(
-        law.parameters(),
-        lr=rate if fast else float(rate),
-        betas=(0.9, 0.99),
-        weight_decay=how.decay,
-        fused=fast,
-        capturable=fast,
-    )
+    descent, pace = adam(law.parameters(), how.rate / 25, how.decay, device)
     batch = rows[: how.batch].expand(how.nets, -1).clone()
 
     def step() -> None:
@@ -184,16 +176,12 @@ def learn(
         loss(law, told, batch, how).backward()
         descent.step()
 
-    again = captured(step) if fast else step
+    again = captured(step, device)
     for epoch in range(how.epochs):
         mixed = [rows[torch.randperm(len(rows), device=device)] for _ in range(how.nets)]
         order = torch.stack(mixed)[:, : turns * how.batch].unflatten(1, (turns, how.batch))
         for turn in range(turns):
-            now = _rate((epoch * turns + turn) / (how.epochs * turns), how)
-            if fast:
-                rate.fill_(now)
-            else:
-                descent.param_groups[0]["lr"] = now
+            pace(_rate((epoch * turns + turn) / (how.epochs * turns), how))
             batch.copy_(order[:, turn])
             again()
     return law
@@ -218,8 +206,35 @@ def _rate(way: float, how: Schedule) -> float:
     return how.rate * (1 + math.cos(math.pi * (way - how.warm) / (1 - how.warm))) / 2
 
 
-def captured(step: Callable[[], None]) -> Callable[[], None]:
-    """The step as one graph of the device's, which spares its launches."""
+def adam(
+    parameters: Iterable[Tensor], first: float, decay: float, device: torch.device
+) -> tuple[torch.optim.Optimizer, Callable[[float], None]]:
+    """The descent of networks, and what sets its rate, which is ``first`` to begin with."""
+    fast = device.type == "cuda"
+    rate = torch.tensor(first, device=device)  # a graph that is captured reads it anew
+    descent = torch.optim.AdamW(
+        parameters,
+        lr=rate if fast else first,
+        betas=BETAS,
+        eps=TINY,
+        weight_decay=decay,
+        fused=fast,
+        capturable=fast,
+    )
+
+    def pace(now: float) -> None:
+        if fast:
+            rate.fill_(now)
+        else:
+            descent.param_groups[0]["lr"] = now
+
+    return descent, pace
+
+
+def captured(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """The step as one graph of the device's, which spares its launches; a processor has none."""
+    if device.type != "cuda":
+        return step
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
