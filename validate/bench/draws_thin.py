@@ -78,6 +78,21 @@ def decode_wide(u: list[float], rng: random.Random) -> ops.Op:
             "head_dim": 256, "causal": False, "dtype": rng.choice(_HALF)}  # fmt: skip
 
 
+def decode_fp32(u: list[float], rng: random.Random) -> ops.Op:
+    """One query a sequence in full precision, which the kernels of prompts take."""
+    q = rng.choice(_HEADS)
+    return {"op": "attention", "batch": spread(u[1], 1, 128), "q_heads": q, "kv_heads": q,
+            "q_len": 1, "kv_len": snap(spread(u[0], 16, 8192), rng, 0.3, (16, 64, 256)),
+            "head_dim": rng.choice((64, 64, 128, 128, 256)), "causal": False,
+            "dtype": "fp32"}  # fmt: skip
+
+
+def attention_fp32_shared(u: list[float], rng: random.Random) -> ops.Op:
+    """Full precision where queries share keys, which no fused kernel takes."""
+    kv = rng.choice((1, 2, 4, 8))
+    return attention_fp32("fwd")(u, rng) | {"q_heads": kv * rng.choice((2, 4, 8)), "kv_heads": kv}
+
+
 def cross_entropy_fp32(u: list[float], rng: random.Random) -> ops.Op:
     """Logits that are in full precision already; classes of an image model among them."""
     vocab = rng.choice((10, 100, 1000)) if rng.random() < 0.15 else spread(u[1], 1000, 262144)
@@ -140,7 +155,9 @@ DRAWS: dict[str, Draw] = {
     "attention_uneven_bwd": attention_uneven("bwd"),
     "attention_fp32_fwd": attention_fp32("fwd"),
     "attention_fp32_bwd": attention_fp32("bwd"),
+    "attention_fp32_shared": attention_fp32_shared,
     "decode_wide": decode_wide,
+    "decode_fp32": decode_fp32,
     "cross_entropy_fp32": cross_entropy_fp32,
     "norms_fp32": norms_fp32,
     "activations": activations,

@@ -37,10 +37,12 @@ from validate.bench.pool import Pool
 from validate.bench.timing import Call, CudaClock, clock_for
 from validate.bench.worker import MAKERS, REPLY, facts
 
-CHUNK = 64
+CHUNK = 16
 CHUNK_LIMIT_S = 60.0
 GRAPH_S, SETS_S, FEWEST, MOST = 0.4e-3, 2.5e-3, 2, 96
 RESERVED_LIMIT, RESERVED_TOGETHER = 30 << 30, 66 << 30  # bytes of a process, of all
+CUT = {"gemm", "attention", "fft", "softmax", "rmsnorm", "layernorm", "topk", "rope"}
+"""Operators whose operands are cut from the pool, which the device does nothing for."""
 TURN = "BENCH_QUICK_TURN"  # variable that names the file whose lock is the device
 COLUMNS = (*ops.OP_KEYS, "latency_us", "calls", "sets")
 PROTOCOL = (
@@ -76,7 +78,8 @@ class Turns:
 
     def making(self, op: ops.Op) -> contextlib.AbstractContextManager[None]:
         """A turn, where cutting an operator's operands is work for the device."""
-        if op["op"] == "gemm" and op["dtype"] != "fp8_e4m3":
+        cut = op["op"] in CUT and op.get("dtype") != "fp8_e4m3" and op.get("pass", "fwd") == "fwd"
+        if cut:
             return contextlib.nullcontext()
         return self.turn()
 
