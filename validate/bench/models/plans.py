@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from validate.bench.models import (
     cases,
+    cases_diverse,
     cases_draw,
     cases_fresh,
     cases_further,
@@ -25,6 +26,7 @@ def every() -> list[Case]:
         *cases_published.eager(), *cases_published.compiled(),
         *cases_other.eager(), *cases_other.compiled(),
         *cases_further.eager(), *cases_further.compiled(),
+        *cases_diverse.eager(),
     ]  # fmt: skip
     first: dict[str, Case] = {}
     for case in made:

@@ -212,10 +212,19 @@ def _record(case: Case, folder: Path, again: bool) -> str:
 
 def _others(case: Case) -> dict[str, str]:
     """Other ways of launching that may run other programs, with the suffixes of those."""
-    from validate.bench.models.zoo import draw, fresh, further, language, other, published, usual
+    from validate.bench.models.zoo import (
+        diverse,
+        draw,
+        fresh,
+        further,
+        language,
+        other,
+        published,
+        usual,
+    )
 
     texts = (*MASKED, *language.ENTRIES, *fresh.TEXT, *draw.TEXT, *usual.TEXT, *published.TEXT,
-             *other.TEXT, *further.TEXT)  # fmt: skip
+             *other.TEXT, *further.TEXT, *diverse.TEXT)  # fmt: skip
     masked = case.model in texts
     if case.kind == "train" and masked:
         return {"compiled": COMPILED}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from validate.bench.models.zoo import (
+    diverse,
     draw,
     fresh,
     further,
@@ -22,7 +23,7 @@ from validate.bench.models.zoo.entry import Entry
 ENTRIES: dict[str, Entry] = {
     **vision.ENTRIES, **language.ENTRIES, **llama.ENTRIES, **gpt.ENTRIES, **wide.ENTRIES,
     **fresh.ENTRIES, **draw.ENTRIES, **usual.ENTRIES, **published.ENTRIES,
-    **other.ENTRIES, **further.ENTRIES,
+    **other.ENTRIES, **further.ENTRIES, **diverse.ENTRIES,
 }  # fmt: skip
 
 
