@@ -35,13 +35,17 @@ from perfmodel.cost.program.host_kinds import HOST_KINDS
 from perfmodel.cost.program.queue import QUEUE_DEPTH
 from perfmodel.cost.program.step import device_times
 
-HOST_PULL: Final = (0.1, 0.15)
-"""Of scalars and of classes: how far rows may move what was timed call by call."""
+HOST_PULL: Final = (0.8, 0.15)
+"""Of scalars and of classes: how far rows may move what was timed call by call.
+
+Models of the fit that it left out choose them: with scalars as free as classes, compiled training
+came out 6.8 % off, so 4.4 %.
+"""
 HOST_SCALARS: Final = (
     "step_host", "python_call", "outside_call", "autograd", "autograd_view", "autograd_norm",
     "recomputed", "packed", "tensor", "gradient", "behind", "parameter", "compiled_module",
     "compiled_input", "compiled_tensor", "compiled_leaf", "compiled_saved", "compiled_behind",
-    "compiled_break", "more_launch", "inside_call",
+    "compiled_break", "more_launch", "inside_call", "library_copy",
 )  # fmt: skip
 OF_COMPILED_TRAINING: Final = (
     "compiled_leaf", "compiled_saved", "compiled_behind", "compiled_break",

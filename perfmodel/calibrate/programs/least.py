@@ -52,6 +52,7 @@ LIMITS: Final = {
     "compiled_break": (1e-6, 4e-3),
     "more_launch": (1e-7, 1e-5),
     "inside_call": (1e-7, 5e-5),
+    "library_copy": (1e-7, 5e-5),
     "first_step": (1e-6, 1e-3),
     "probe_power": (0.7, 2.5),
     "profiler_launch": (1e-7, 2e-5),

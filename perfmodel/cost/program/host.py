@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from perfmodel.cost.parts import Floats
 from perfmodel.cost.program.coefficients import ProgramCoefficients
-from perfmodel.cost.program.host_kinds import HOST_KINDS, beside, inside, paid_as
+from perfmodel.cost.program.host_kinds import HOST_KINDS, beside, inside, library_copies, paid_as
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered
 
 COMPILED = (
@@ -126,6 +126,7 @@ def columns() -> tuple[str, ...]:
         "compiled_break",
         "more_launch",
         "inside_call",
+        "library_copy",
     )
 
 
@@ -204,6 +205,7 @@ def _beyond(kind: str, kernels: Sequence[Kernel], launches: float, side: str) ->
         f"{side} conv_beside": made,
         "more_launch": max(launches - theirs - 1.0, 0.0),
         "inside_call": 0.0 if kind in COMPILED else inside(kernels),
+        "library_copy": library_copies(kernels),
     }
 
 
@@ -300,6 +302,7 @@ def column_seconds(coefficients: ProgramCoefficients) -> Floats:
             c["compiled_break"],
             c["more_launch"],
             c["inside_call"],
+            c["library_copy"],
         ]
     )
 

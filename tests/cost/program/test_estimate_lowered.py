@@ -17,7 +17,7 @@ from perfmodel.cost.program.host import (
     columns,
     host_work,
 )
-from perfmodel.cost.program.host_kinds import inside
+from perfmodel.cost.program.host_kinds import inside, library_copies
 from perfmodel.cost.program.memory import library_workspace, replay
 from perfmodel.cost.program.spread import within
 from perfmodel.errors import CalibrationError, WorkloadError
@@ -359,3 +359,21 @@ def test_unknown_hosts_and_the_models_own_error_add_in_squares():
     assert high == pytest.approx(math.exp(math.hypot(math.log(2.0), 0.1)))
     assert within(1.0, (1.2, 0.9), 0.0) == (1.0, 1.0)  # a spread never turns round
     assert within(0.0, (0.0, 0.0), 0.1) == (0.0, 0.0)
+
+
+def test_what_the_library_copies_around_convolutions_costs_its_host():
+    c = program_coefficients(H100)
+    plain = chain(layers=1).kernels[0]
+
+    def copies(**sizes: object) -> int:
+        shape = {"n": 8, "c_in": 64, "h": 28, "w": 28, "c_out": 64, "kernel": 3, "padding": 1}
+        return library_copies([replace(plain, kind="conv", ops=(Conv2d(**(shape | sizes)),))])
+
+    assert copies() == copies(c_in=3) == copies(layout="nchw", kernel=1, padding=0) == 0
+    assert copies(layout="nchw") == 3  # maps, weights and the result are turned
+    assert copies(c_in=18) == 4  # maps and weights, each filled and copied
+    assert copies(c_out=18) == 3
+    assert copies(c_in=18, c_out=18) == 5
+    assert copies(c_in=18, kernel=1, padding=0) == copies(c_in=18, groups=18, c_out=18) == 0
+    assert copies(c_in=18, dtype="tf32") == 0
+    assert c["library_copy"] > c["more_launch"]
