@@ -8,6 +8,7 @@ import pytest
 from perfmodel.calibrate.programs import (
     Measured,
     ModelRow,
+    assumed_paces,
     fit_programs,
     hosts_of,
     issue_pace,
@@ -285,7 +286,17 @@ def test_the_assumed_pace_counts_hosts_and_not_rows():
     few = [at(one, f"few-{k}", 130e-6) for k, one in enumerate(fast[24:])]
     fitted = fit_programs([*many, *few], START, device="h100-sxm5-80gb")
     assert fitted["usual_pace"] == pytest.approx(130e-6 / fitted["probe_block"])
-    assert fitted["usual_pace_compiled"] == fitted["usual_pace"]
+    assert fitted["usual_pace_compiled"] == fitted["usual_pace_training"] == fitted["usual_pace"]
+
+
+def test_hosts_that_train_are_assumed_apart():
+    rng = np.random.default_rng(4)
+    some = [probed(3 * number, rng, TRUTH).row for number in range(30)]
+    slow = [replace(row, kind="train", stream_block_s=200e-6) for row in some[:15]]
+    fast = [replace(row, kind="infer", stream_block_s=100e-6) for row in some[15:]]
+    found = assumed_paces([*slow, *fast], TRUTH)
+    assert found["usual_pace_training"] > found["usual_pace"]
+    assert found["usual_pace"] <= found["usual_pace_compiled"] <= found["usual_pace_training"]
 
 
 def test_runs_close_in_time_are_on_one_host():

@@ -87,7 +87,7 @@ def fit_host(cases: Sequence[Measured], start: ProgramCoefficients) -> ProgramCo
     attached = [one for one in cases if one.row.after_profiler]
     fitted = _fit_profiler([x for one in attached for x in _host_sums(one, fitted)], fitted)
     own = {word: fitted[word] / fitted["usual_pace"] for word in PACES}
-    own |= {f"{word}_compiled": value for word, value in own.items()}
+    own |= {f"{word}_{way}": own[word] for word in PACES for way in ("training", "compiled")}
     paces = assumed_paces([one.row for one in cases], fitted)
     return replace(fitted, scalars=dict(fitted.scalars) | own | paces)
 

@@ -17,7 +17,8 @@ FEWEST_PROBES: Final = 8
 ENDS: Final = (0.05, 0.95)
 """Shares of the hosts below the fast and the slow pace."""
 PACES: Final = ("fast_pace", "usual_pace", "slow_pace")
-"""And the same with ``_compiled`` behind, for processes that compiled."""
+"""And the same with ``_compiled`` behind, for processes that compiled, and with ``_training``, for
+such that trained eagerly."""
 SAME_HOST: Final = 900.0
 """Runs that begin this soon after another are on its machine [s]."""
 SUDDEN: Final = 1.5
@@ -27,26 +28,35 @@ SUDDEN: Final = 1.5
 def assumed_paces(rows: Sequence[ModelRow], c: ProgramCoefficients) -> dict[str, float]:
     """The paces to assume where nobody probes, from rows without a profiler; none if they are few.
 
-    Eager and compiled processes apart, where both were probed often enough. Assumed is the pace
+    Compiled processes, eager ones that train and all others apart, where they were probed often
+    enough. Assumed is the pace
     that lies closest to the measured ones in relative terms: it makes the sum of |assumed / p - 1|
     least, so it is their median with weights 1 / p. Hosts count alike, however many rows they have:
     the next host will be another. Beside it stand the paces that one row in twenty lies beyond.
     """
     hosts = hosts_of(rows)
     paces = [
-        (hosts[row.run], row.mode == "compiled", row_pace(row, c))
+        (hosts[row.run], _way(row), row_pace(row, c))
         for row in rows
         if not row.after_profiler and row.mode in HOSTED
     ]
-    known = [(run, compiled, pace) for run, compiled, pace in paces if pace is not None]
+    known = [(run, way, pace) for run, way, pace in paces if pace is not None]
     if len(known) < FEWEST_PROBES:
         return {}
     every = _middle([(run, pace) for run, _, pace in known])
-    sides = {}
-    for compiled in (False, True):
-        mine = [(run, pace) for run, own, pace in known if own is compiled]
-        sides[compiled] = _middle(mine) if len(mine) >= FEWEST_PROBES else every
-    return sides[False] | {f"{word}_compiled": value for word, value in sides[True].items()}
+    found: dict[str, float] = {}
+    for way in ("", "_training", "_compiled"):
+        mine = [(run, pace) for run, own, pace in known if own == way]
+        sides = _middle(mine) if len(mine) >= FEWEST_PROBES else every
+        found |= {f"{word}{way}": value for word, value in sides.items()}
+    return found
+
+
+def _way(row: ModelRow) -> str:
+    """What stands behind the names of the paces that a row tells."""
+    if row.mode == "compiled":
+        return "_compiled"
+    return "_training" if row.kind == "train" else ""
 
 
 def hosts_of(rows: Sequence[ModelRow]) -> dict[str, str]:

@@ -66,6 +66,9 @@ MEANINGS: Final = {
     "usual_pace": "the pace to assume where nobody probed",
     "slow_pace": "pace that one measured host in twenty exceeded",
     "fast_pace": "pace that one measured host in twenty fell below",
+    "usual_pace_training": "the pace to assume of a process that trains eagerly",
+    "slow_pace_training": "pace that one in twenty of those exceeded",
+    "fast_pace_training": "pace that one in twenty of those fell below",
     "usual_pace_compiled": "the pace to assume of a process that compiles its model",
     "slow_pace_compiled": "pace that one in twenty of those exceeded",
     "fast_pace_compiled": "pace that one in twenty of those fell below",
@@ -81,6 +84,7 @@ OF_THE_HOST: Final = (
     "first_step", "probe_call", "probe_block", "probe_woven", "probe_between",
     "probe_behind", "probe_power",
     "profiler_probe", "profiler_launch", "usual_pace", "slow_pace", "fast_pace",
+    "usual_pace_training", "slow_pace_training", "fast_pace_training",
     "usual_pace_compiled", "slow_pace_compiled", "fast_pace_compiled",
 )  # fmt: skip
 """Scalars that are the processor's, whatever chip it feeds."""

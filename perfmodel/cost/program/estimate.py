@@ -9,7 +9,6 @@ import numpy as np
 
 from perfmodel.cost.efficiency import Efficiency
 from perfmodel.cost.program.coefficients import ProgramCoefficients, program_coefficients
-from perfmodel.cost.program.host import assumed_pace
 from perfmodel.cost.program.memory import Memory, library_workspace, replay
 from perfmodel.cost.program.price_kernels import BOUNDS, PricedKernels
 from perfmodel.cost.program.result import KernelTable, ProgramEstimate, Unknown
@@ -63,7 +62,7 @@ def estimate_lowered(
     """
     c = program_coefficients(accelerator) if coefficients is None else coefficients
     prepared = prepare(lowered, accelerator, efficiency=efficiency)
-    pace = assumed_pace(prepared.mode, c) if host_pace is None else _checked(host_pace)
+    pace = prepared.assumed_pace(c) if host_pace is None else _checked(host_pace)
     behind = None if backward_pace is None else _checked(backward_pace, "backward_pace")
     done = step(prepared, c, pace=pace, behind=behind)
     spread = (done.seconds, done.seconds)

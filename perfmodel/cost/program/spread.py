@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 
 from perfmodel.cost.program.coefficients import ProgramCoefficients
-from perfmodel.cost.program.host import assumed_pace
 from perfmodel.cost.program.step import Prepared, step
 
 
@@ -33,7 +32,7 @@ def over_paces(
     behind : float, optional
         The pace of the backward pass's thread where it is known.
     """
-    fast, slow = (assumed_pace(prepared.mode, coefficients, word) for word in ("fast", "slow"))
+    fast, slow = (prepared.assumed_pace(coefficients, word) for word in ("fast", "slow"))
     first, last = (
         step(prepared, coefficients, pace=one, behind=one if behind is None else behind).seconds
         for one in (fast, slow)

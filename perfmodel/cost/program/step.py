@@ -41,6 +41,10 @@ class Prepared:
         """``eager``, ``compile`` or ``graph``."""
         return mode_of(self.lowered)
 
+    def assumed_pace(self, coefficients: ProgramCoefficients, word: str = "usual") -> float:
+        """The pace of a host that nobody probed, as :func:`~perfmodel.cost.program.host` says."""
+        return assumed_pace(self.mode, coefficients, word, trains=bool(self.work.behind.any()))
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -159,7 +163,7 @@ def step(
         Whether a profiler is attached to the process.
     """
     c = coefficients
-    pace = assumed_pace(prepared.mode, c) if pace is None else pace
+    pace = prepared.assumed_pace(c) if pace is None else pace
     times, running = device_times(prepared, c)
     graph = prepared.lowered.graph
     calls = call_seconds(prepared.work, c, pace=pace, behind=behind, profiler=profiler)

@@ -118,6 +118,14 @@ def test_a_process_that_compiles_is_assumed_on_a_host_of_its_own_kind():
     assert assumed_pace("compile", c, "slow") == c["slow_pace_compiled"]
 
 
+def test_a_process_that_trains_is_assumed_slower_than_one_that_does_not():
+    paces = {"usual_pace": 0.8, "usual_pace_training": 1.1, "usual_pace_compiled": 1.3}
+    c = replace(C, scalars=dict(C.scalars) | paces)
+    assert assumed_pace("eager", c, trains=True) == 1.1
+    assert assumed_pace("compile", c, trains=True) == 1.3
+    assert assumed_pace("eager", c, "slow", trains=True) == c["slow_pace_training"]
+
+
 def test_kernels_of_a_compiled_forward_pass_keep_what_they_wrote():
     calls = [("compiled_call", "forward"), ("triton", "forward"), ("triton", "forward")]
     kinds = ("", "pointwise", "pointwise")
