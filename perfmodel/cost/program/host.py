@@ -186,7 +186,8 @@ def host_work(lowered: Lowered) -> HostWork:
         for name, amount in _python(lowered).items():
             counts[eager, place[name]] = amount / len(eager)
     if lowered.graph:
-        launches[:] = counts[:, place["more_launch"]] = 0.0  # one replay
+        launches[:] = 0.0  # one replay
+        counts[:, [place["more_launch"], place["library_copy"]]] = 0.0
     return HostWork(before, counts, waits, launches, behind)
 
 

@@ -377,3 +377,11 @@ def test_what_the_library_copies_around_convolutions_costs_its_host():
     assert copies(c_in=18, kernel=1, padding=0) == copies(c_in=18, groups=18, c_out=18) == 0
     assert copies(c_in=18, dtype="tf32") == 0
     assert c["library_copy"] > c["more_launch"]
+    turned = Conv2d(n=8, c_in=64, h=28, w=28, c_out=64, kernel=3, padding=1, layout="nchw")
+    program = replace(
+        chain(layers=1), kernels=(replace(plain, kind="conv", ops=(turned,)),),
+        calls=(HostCall("conv", -1, (0,), "forward"),),
+    )  # fmt: skip
+    at = columns().index("library_copy")
+    assert host_work(program).counts[:, at].sum() == 3
+    assert host_work(replace(program, graph=True)).counts[:, at].sum() == 0
