@@ -47,7 +47,7 @@ LIMITS = {
     "floor_seconds": (3e-7, 1e-4),
     "overlap_exponent": (1.0, 12.0),
     "block_overhead_cycles": (50.0, 1e5),
-    "step_overhead_cycles": (1.0, 5e3),
+    "step_overhead_cycles": (1.0, 2e4),
     "step_wait_cycles": (1.0, 400.0),
     "wave_blur": (0.01, 1.0),
     "query_passes": (0.05, 8.0),
@@ -114,6 +114,8 @@ LIMITS = {
     "sectors_per_clock": (0.01, 8.0),
     "turn_cycles": (20.0, 5000.0),
     "swaps_per_clock": (0.01, 16.0),
+    "pass_bytes_per_clock": (4.0, 64.0),
+    "mixed_passes": (0.5, 4.0),
     "prime_passes": (1.0, 8.0),
     "chirp_passes": (0.5, 3.0),
     "persist_seconds": (5e-8, 1e-5),
@@ -223,6 +225,8 @@ def limits_of(task: Task) -> dict[str, tuple[float, float]]:
     if task.base.startswith("attention"):
         least = LIMITS["bandwidth_efficiency"][0]
         return LIMITS | {"bandwidth_efficiency": (least, MOST_DELIVERED)}
+    if task.base.startswith("fourier"):
+        return LIMITS | {"bandwidth_efficiency": (LEAST_DELIVERED, MOST_DELIVERED)}
     if not task.streams:
         return LIMITS
     counted = COUNTED.get(task.base, ())

@@ -28,6 +28,7 @@ from typing import Final
 
 import numpy as np
 
+from perfmodel.cost.attention_full import backward_seconds, forward_seconds
 from perfmodel.cost.device import Device, energy_scale
 from perfmodel.cost.parts import Floats, Parts, combine
 
@@ -42,6 +43,7 @@ COEFFICIENTS = {
     "unit_bytes_per_clock": "memory rate that one block of decoding can draw [B/clock]",
     "head_cycles": "its cost of 128 keys of a head of 128 [clocks]",
     "short_share": "the same of 64 of few keys, as a share of it",
+    "single_rate": "rate of one block alone on a unit in full precision, as a share of the unit's",
     "blocks_per_unit": "blocks of heads of 128 that a unit runs at once in decoding",
     "combine_seconds": "kernel that sums the parts of split keys [s]",
     "query_passes": "fp32 copies of the queries' gradients that pass memory",
@@ -59,10 +61,11 @@ _WITHOUT: Final = {
     "head_padding": 1.0, "wide_efficiency": 0.7, "unit_bytes_per_clock": 37.0,
     "head_cycles": 905.0, "short_share": 0.89, "blocks_per_unit": 2.17, "combine_seconds": 3.1e-6,
     "query_passes": 4.4, "shared_passes": 2.5, "shared_seconds": 3e-6, "group_seconds": 2e-7,
+    "single_rate": 0.6,
 }  # fmt: skip
 FORWARD, BACKWARD, DECODE = "attention_fwd", "attention_bwd", "attention_decode"
 _PRODUCTS: Final = {FORWARD: 2.0, BACKWARD: 5.0}
-_BLOCK, _SMALL_BLOCK, _SMALLEST_BLOCK = 128.0, 64.0, 32.0
+_BLOCK, _SMALL_BLOCK = 128.0, 64.0
 _WIDEST: Final = 128.0
 """Widest head of the usual kernels."""
 _HEAD_STEP: Final = 64.0
@@ -109,9 +112,15 @@ def attention_parts(
         compute, busy, more = _decode(s, device, c)
         floor = floor + more
         moved = traffic / busy
+    elif full:
+        walk = backward_seconds if kernel == BACKWARD else forward_seconds
+        compute = walk(s, device, c)
     else:
-        compute = _walk(kernel, s, device, c, full)
-    if kernel == BACKWARD:
+        compute = _walk(kernel, s, device, c)
+    if kernel == BACKWARD and full:
+        prepared = _GRADIENT * s["batch"] * s["q_heads"] * s["head_dim"] * s["q_len"]
+        floor = floor + c["query_passes"] * prepared / device.bandwidth
+    elif kernel == BACKWARD:
         heads = s["batch"] * s["q_heads"] * s["head_dim"]
         shared = s["q_heads"] > s["kv_heads"]
         sums = c["query_passes"] * s["q_len"] + c["shared_passes"] * shared * s["kv_len"]
@@ -119,6 +128,8 @@ def attention_parts(
         group = s["q_heads"] / s["kv_heads"]
         floor = floor + shared * (c["shared_seconds"] + c["group_seconds"] * group)
     memory = moved / (device.bandwidth * c["bandwidth_efficiency"])
+    if full:  # far from the power limit
+        return combine(compute, memory, np.zeros_like(memory), floor, c["overlap_exponent"])
     scale = energy_scale(device, c["energy_halving_years"])
     joules = scale * c["joules_per_flop"] * s["flops"] + c["joules_per_byte"] * traffic
     return combine(compute, memory, joules / device.power, floor, c["overlap_exponent"])
@@ -129,20 +140,14 @@ def _waves(units: Floats, blur: float) -> Floats:
     return np.asarray(blur * np.maximum(units, 1.0) + (1.0 - blur) * np.ceil(units))
 
 
-def _walk(
-    kernel: str, s: Mapping[str, Floats], device: Device, c: Mapping[str, float], full: bool
-) -> Floats:
+def _walk(kernel: str, s: Mapping[str, Floats], device: Device, c: Mapping[str, float]) -> Floats:
     """Blocks of one side that walk along the other: queries forward, keys backward [s]."""
     own, other = s["q_len"], s["kv_len"]
     if kernel == BACKWARD:
         own, other = other, own
     heads, width = s["batch"] * s["q_heads"], s["head_dim"]
     wide = width > _WIDEST
-    if full:
-        narrow = (width <= _HEAD_STEP) | (kernel == BACKWARD)
-        rows = np.where(narrow, _SMALL_BLOCK, _SMALLEST_BLOCK)
-    else:
-        rows = np.where(wide & (kernel == BACKWARD), _SMALL_BLOCK, _BLOCK)
+    rows = np.where(wide & (kernel == BACKWARD), _SMALL_BLOCK, _BLOCK)
     blocks = heads * np.ceil(own / rows)
     steps = np.ceil(other / _BLOCK)
     whole = 2.0 * _PRODUCTS[kernel] * heads * own * other * width

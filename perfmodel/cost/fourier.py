@@ -3,21 +3,24 @@ r"""Fourier transforms: passes over memory, and blocks of threads that hold a li
 .. math::
 
     t = t_0 + (K - 1)\, t_k + M\, t_m + \left( \left(\frac{P B - C}{\eta_b W}\right)^p +
-        \left(\sum_a \max\left(1, \frac{l_a}{U R}\right)
+        \left(\frac{P' B}{\beta_p U f} + \sum_a \max\left(1, \frac{l_a}{U R}\right)
         \frac{c_\text{line} + 16 h_a / \beta}{f}\right)^p \right)^{1/p}
 
-with :math:`B` the unique bytes, :math:`P` the passes that the library makes over them, :math:`C`
-what the last-level cache keeps between two passes, and, for each transformed axis, :math:`l_a`
+with :math:`B` the unique bytes, :math:`P` the passes that the library makes over them, :math:`P'`
+the same with what lengths that are no powers of two take longer in the units (on an H200 most
+transforms take 0.85 to 0.97 of their time on an H100, whose memory is 0.7 as fast), :math:`C` what
+the last-level cache keeps between two passes, and, for each transformed axis, :math:`l_a`
 lines of which a block holds :math:`h_a` complex values at a time; :math:`M` of the lengths are no
 powers of two.
 
 A line that fits one block is read and written once. A longer one is taken as a matrix, its columns
 first and then its rows: two passes. A real line of even length ``n`` is a complex one of ``n / 2``
-values with a step before or after, which costs a pass of its own where the line is long; one of
-odd length has no such short form. Primes of 37 to 127 among the factors take longer kernels; a
-larger one makes the line a convolution with a chirp of at least twice its length (Bluestein), two
-transforms of which follow each other. PyTorch copies the spectrum before it goes back to real
-values, since the library overwrites it, and scales in a kernel of its own.
+values with a step before or after, which costs a pass of its own where the line is long; one of odd
+length has no such short form. A prime of 19 to 127 among the factors takes a kernel and a pass
+more, those from 37 on longer ones (alone, too); a larger one makes the line a convolution with a
+chirp of at least twice its length (Bluestein), two transforms of which follow each other. PyTorch
+copies the spectrum before it goes back to real values, since the library overwrites it, and scales
+in a kernel of its own.
 
 Reference
 ---------
@@ -43,6 +46,8 @@ COEFFICIENTS: Final = {
     "row_cycles": "clocks that a line takes beyond its values",
     "row_bytes_per_clock": "bytes a clock that the block of one line works through",
     "rows_per_unit": "lines that one unit works on at a time",
+    "pass_bytes_per_clock": "bytes a clock that a unit moves in a pass, reads and writes",
+    "mixed_passes": "passes of a length that is no power of two, in the units",
     "prime_passes": "passes of a length with a prime of 37 to 127",
     "chirp_passes": "passes of the convolution with a chirp, a transform of it counted as one",
     "floor_seconds": "start and end of one kernel in a stream [s]",
@@ -50,10 +55,12 @@ COEFFICIENTS: Final = {
     "mixed_seconds": "what a length that is no power of two adds to its kernel [s]",
     "overlap_exponent": "how sharply the parts overlap",
 }
+# Terms that older fits leave out.
+_WITHOUT: Final = {"pass_bytes_per_clock": 1e3, "mixed_passes": 1.0}
 PRIMES: Final = tuple(p for p in range(2, 128) if all(p % q for q in range(2, p)))
 """Factors that the library has kernels for."""
-SMALL, MEDIUM = 13.0, 31.0
-"""Largest factors that stay in one kernel, and that take another but no more passes."""
+SMALL, MEDIUM = 17.0, 31.0
+"""Largest factors that stay in one kernel, and whose kernels are no slower."""
 ONE_BLOCK: Final = 8192
 """Longest complex line that one block holds in its shared memory (64 KiB)."""
 ONE_KERNEL: Final = 16384
@@ -69,9 +76,9 @@ _VALUE = 16.0
 class Lines(NamedTuple):
     """Complex lines along one axis: passes, kernels, values that a block holds, and three flags.
 
-    ``mixed`` is 1 where the length is no power of two, ``uneven`` where the largest factor is above
-    ``SMALL``, ``prime`` where it is above ``MEDIUM`` too, ``chirp`` where a larger one than the
-    library's is left.
+    ``mixed`` is 1 where the length is no power of two, ``uneven`` where the largest of several
+    factors is above ``SMALL``, ``prime`` where it is above ``MEDIUM``, ``chirp`` where one that the
+    library has no kernel for is left.
     """
 
     passes: Floats
@@ -100,18 +107,20 @@ def factors(length: Floats) -> tuple[Floats, Floats]:
 def lines(length: Floats) -> Lines:
     """How complex lines of ``length`` values are transformed; passes are over the line itself."""
     largest, left = factors(length)
-    chirp, uneven = left > 1.0, (left == 1.0) & (largest > SMALL)
+    chirp = left > 1.0
+    # A prime alone has a kernel of its own; beside other factors it takes one more.
+    uneven = ~chirp & (largest > SMALL) & (length > largest)
     passes, kernels, held = _smooth(length)
     longer = _smooth(CHIRP * length)
     # Short chirps are multiplied on the way; long ones in passes of their own.
     apart = longer[1] > 1.0
     return Lines(
-        np.where(chirp, CHIRP * (2.0 * longer[0] + 2.0 * apart), passes),
+        np.where(chirp, CHIRP * (2.0 * longer[0] + 2.0 * apart), passes + uneven),
         np.where(chirp, 2.0 * longer[1] + 2.0 * apart, kernels + uneven),
         np.where(chirp, 2.0 * longer[2], held),
         np.asarray((largest > 2.0) | chirp, dtype=np.float64),
         np.asarray(uneven, dtype=np.float64),
-        np.asarray(uneven & (largest > MEDIUM), dtype=np.float64),
+        np.asarray(~chirp & (largest > MEDIUM), dtype=np.float64),
         np.asarray(chirp, dtype=np.float64),
     )
 
@@ -164,20 +173,24 @@ def fourier_parts(
     coefficients : mapping
         Values of :data:`COEFFICIENTS`.
     """
-    c, s = coefficients, sizes
+    c, s = _WITHOUT | dict(coefficients), sizes
     last, across, beside = steps(kind, s["n"], s["rows"], s["scaled"])
     unique = s["read"] + s["written"]
-    passes = beside + sum(
-        axis.passes
-        * (1.0 + (c["prime_passes"] - 1.0) * axis.prime)
-        * (1.0 + (c["chirp_passes"] - 1.0) * axis.chirp)
-        for axis in (last, across)
-    )
+    passes, slow = beside, beside
+    for axis in (last, across):
+        passes = passes + axis.passes
+        slow = slow + (
+            axis.passes
+            * (1.0 + (c["mixed_passes"] - 1.0) * axis.mixed)
+            * (1.0 + (c["prime_passes"] - 1.0) * axis.prime)
+            * (1.0 + (c["chirp_passes"] - 1.0) * axis.chirp)
+        )
+    through = slow * unique / (device.units * device.clock * c["pass_bytes_per_clock"])
     kept = cached_writes(unique, device.cache, c["write_in_cache"])
     traffic = passes * unique - np.maximum(passes - 0.5, 0.0) * kept
     memory = traffic / (device.bandwidth * c["bandwidth_efficiency"])
     width = s["n"] if kind == "fft" else np.floor(s["n"] / 2.0) + 1.0
-    work = np.zeros_like(unique)
+    work = through
     for axis, count in ((last, s["batch"] * s["rows"]), (across, s["batch"] * width)):
         turns = np.maximum(1.0, count / (device.units * c["rows_per_unit"]))
         each = c["row_cycles"] + _VALUE * axis.held / c["row_bytes_per_clock"]

@@ -265,7 +265,8 @@ def _kernels(
     elif family == "grouped_gemm":
         yield f"gemm_grouped-{rate}", None
     elif family == "attention":
-        decode = (sizes["q_len"] == 1) & (direction == "fwd")
+        # In full precision one query is a prompt of one.
+        decode = (sizes["q_len"] == 1) & (direction == "fwd") & (bytes_per_element(dtype) <= 2.0)
         yield f"attention_{direction}-{rate}", ~decode
         yield f"attention_decode-{rate}", decode
     elif family == "conv3d":

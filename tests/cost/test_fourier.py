@@ -29,6 +29,21 @@ def test_long_lines_take_a_second_pass_and_large_primes_a_convolution():
     assert found.chirp.tolist() == [0, 0, 1]
 
 
+def test_a_prime_beside_other_factors_takes_a_kernel_and_a_pass_more():
+    found = lines(np.array([83.0, 6 * 83.0, 4 * 23.0, 16 * 17.0]))
+    assert found.kernels.tolist() == [1, 2, 2, 1]
+    assert found.passes.tolist() == [1, 2, 2, 1]
+    assert found.prime.tolist() == [1, 1, 0, 0]
+
+
+def test_a_faster_memory_alone_speeds_a_transform_up_little():
+    kinds = [Fft(64, 630, rows=630), Fft(2000, 499)]
+    h200 = load_accelerator("h200-sxm-141gb")
+    for op in kinds:
+        here, there = (float(price(op, chip, efficiency=PLAIN).seconds) for chip in (H100, h200))
+        assert 1.0 <= here / there < 1.2
+
+
 def test_going_back_copies_the_spectrum_and_scales_in_a_kernel_of_its_own():
     n, one = np.array([4096.0]), np.array([1.0])
     _, _, forward = steps("rfft", n, one, 0 * one)
