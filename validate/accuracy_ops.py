@@ -21,6 +21,7 @@ import numpy as np
 
 from perfmodel.calibrate import Record, load_measurements, markdown, summaries, summary
 from perfmodel.calibrate.learn import NETWORK_SHARES, Helper, fit_only
+from perfmodel.calibrate.offsets import offsets_of
 from perfmodel.calibrate.profiled import load_profiled
 from perfmodel.calibrate.run import FEWEST_ROWS, helpers_of, rough_coefficients
 from perfmodel.calibrate.samples import FUSED, Samples, samples_of
@@ -122,9 +123,14 @@ def sibling_transfer(spread: Spread = in_turn) -> list[Record]:
     calls = [(taught[kernel], base.of(kernel), 0) for kernel in names]
     rough = dict(zip(names, spread(rough_coefficients, calls), strict=True))
     profiled = samples_of(load_profiled(HERE / "measurements" / source), load_accelerator(source))
+    offsets = offsets_of(profiled, taught, {kernel: base.of(kernel) for kernel in names}, spread)
     enough = [kernel for kernel in names if len(taught[kernel].rows) >= FEWEST_ROWS]
     tasks = (
-        (taught[kernel], base.of(kernel), helpers_of(taught[kernel], taught, {}, rough, profiled))
+        (
+            taught[kernel],
+            base.of(kernel),
+            helpers_of(taught[kernel], taught, {}, rough, profiled, offsets=offsets),
+        )
         for kernel in enough
     )
     fitted = dict(zip(enough, spread(_fitted, tasks), strict=True))

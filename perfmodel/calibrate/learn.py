@@ -94,13 +94,16 @@ class Helper:
     ``coefficients`` are those of the helping kernel's own mechanism; ``None`` takes the taught
     kernel's, for the same kernel on a sibling chip. ``profiled`` rows are cheap ones, whose times
     are no latencies: operators that were timed as well teach how far they are from them, the taught
-    kernel's own rows or those in ``timed``, where the cheap ones are of a sibling chip.
+    kernel's own rows or those in ``timed``, where the cheap ones are of a sibling chip; unless
+    ``offset``, shape (FOLDS + 1, N), says it without each fold in turn and of all rows
+    (:mod:`perfmodel.calibrate.offsets`).
     """
 
     samples: Samples
     coefficients: Mapping[str, float] | None
     profiled: bool = False
     timed: Samples | None = None
+    offset: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,7 +358,9 @@ def _train(
         mine = coefficients if helper.coefficients is None else helper.coefficients
         _, more, _ = tables(helper.samples, mine, tiled(first))
         extra = np.log(helper.samples.seconds) - log_mechanism(helper.samples.blocks, mine)
-        if helper.profiled:
+        if helper.offset is not None:
+            extra = extra - helper.offset[fold]
+        elif helper.profiled:
             timed = samples if helper.timed is None else helper.timed
             seen = [row.fold(FOLDS) != fold for row in timed.rows]
             extra = without_offset(timed, seen, helper.samples, more, extra)

@@ -35,6 +35,7 @@ from perfmodel.errors import CalibrationError
 FOLDER, MODE = "kernels", "profiled"
 QUICK_FOLDER, QUICK_MODE = "quick", "quick"
 PLANS_FOLDER, PLANS_MODE = "plans", "plan"
+CHEAP_MODES = (MODE, QUICK_MODE)
 _BESIDE = ABOUT_RUN | {
     "call", "position", "name", "grid", "block", "registers", "shared", "duration_us",
 }  # fmt: skip
@@ -197,21 +198,33 @@ def without_offset(
     timed = {row.key: row.seconds for row, seen in zip(samples.rows, taught, strict=True) if seen}
     modes = np.array([row.mode for row in profiled.rows])
     answer = np.full(residual.shape, np.nan)
-    for mode in (MODE, QUICK_MODE):
+    for mode in CHEAP_MODES:
         mine = np.flatnonzero(modes == mode)
-        offset = _offset(timed, profiled, mine, values)
+        offset = apart(timed, profiled.rows, mine, values)
         if offset is not None:
             answer[mine] = residual[mine] - offset(values[mine])
     return answer
 
 
-def _offset(
-    timed: Mapping[str, float], profiled: Samples, mine: NDArray[np.intp], values: Floats
+def apart(
+    timed: Mapping[str, float], cheap: Sequence[Row], mine: NDArray[np.intp], values: Floats
 ) -> Trees | None:
-    """Logarithm of cheap over timed, learned on operators that have both; ``None`` for few."""
-    both = np.array([i for i in mine if profiled.rows[i].key in timed], dtype=np.intp)
+    """Logarithm of cheap over timed, learned on operators that have both; ``None`` for few.
+
+    Parameters
+    ----------
+    timed : mapping
+        Key of an operator -> its latency [s].
+    cheap : sequence of Row
+        N rows.
+    mine : array of int
+        Places of those of one sort.
+    values : array, shape (N, F)
+        Their features.
+    """
+    both = np.array([i for i in mine if cheap[i].key in timed], dtype=np.intp)
     if len(both) < _FEWEST_WITH_BOTH:
         return None
-    apart = np.array([np.log(profiled.rows[i].seconds / timed[profiled.rows[i].key]) for i in both])
+    ratios = np.array([np.log(cheap[i].seconds / timed[cheap[i].key]) for i in both])
     settings = _OFFSET if len(both) >= _FEWEST_FOR_SHAPE else Boosting(rounds=0, depth=1)
-    return fit_trees(values[both], apart, settings, np.random.default_rng(0))
+    return fit_trees(values[both], ratios, settings, np.random.default_rng(0))

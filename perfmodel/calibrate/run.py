@@ -15,6 +15,7 @@ from perfmodel.calibrate.coefficients import fit_coefficients, log_mechanism
 from perfmodel.calibrate.crossed import crossed
 from perfmodel.calibrate.learn import Helper, Learned, assemble, folds_of, train
 from perfmodel.calibrate.measurements import Measurements, Row, load_measurements
+from perfmodel.calibrate.offsets import offsets_of
 from perfmodel.calibrate.power import PowerFit, fit_power
 from perfmodel.calibrate.profiled import load_planned, load_profiled
 from perfmodel.calibrate.samples import FUSED, Samples, samples_of
@@ -178,8 +179,14 @@ def calibrate(
     alone = [kernel for kernel in by_kernel if kernel not in rough and kernel in asked]
     calls = [(by_kernel[kernel], start_of[kernel], seed) for kernel in alone]
     rough |= told("mechanism", alone, spread(rough_coefficients, calls), progress)
+    offsets = [
+        offsets_of(cheap, rows, {kernel: start.of(kernel) for kernel in rows}, spread)
+        if any(samples.blocks[0][0].product for samples in enough.values())
+        else {}
+        for cheap, rows in ((profiled, by_kernel), (beside, siblings))
+    ]
     helpers = {
-        kernel: helpers_of(samples, by_kernel, siblings, rough, profiled, beside)
+        kernel: helpers_of(samples, by_kernel, siblings, rough, profiled, beside, *offsets)
         for kernel, samples in enough.items()
     }
     # The longest first, so that no process is left with one at the end.
@@ -352,13 +359,17 @@ def helpers_of(
     rough: Mapping[str, Mapping[str, float]],
     profiled: Mapping[str, Samples] = MappingProxyType({}),
     beside: Mapping[str, Samples] = MappingProxyType({}),
+    offsets: Mapping[str, Floats] = MappingProxyType({}),
+    offsets_beside: Mapping[str, Floats] = MappingProxyType({}),
 ) -> list[Helper]:
     """What teaches a kernel's correction besides its own rows.
 
     The same kernel on a sibling chip, or in cheap rows (``profiled``; the sibling's ``beside``),
     and, on this one, kernels of the same family: another class of arithmetic, another layout.
-    ``rough`` holds every kernel's coefficients. One with many rows of its own, or very many cheap
-    ones, learns from those alone: what works alike is still another kernel.
+    How far cheap rows are from latencies is in ``offsets`` (``offsets_beside``) where a chip's
+    kernels tell it together. ``rough`` holds every kernel's coefficients. One with many rows of
+    its own, or very many cheap ones, learns from those alone: what works alike is still another
+    kernel.
     """
     family = samples.blocks[0][0].family
     teachers = (*TAUGHT_BY.get(family, ()), family)
@@ -366,10 +377,13 @@ def helpers_of(
     if samples.kernel in siblings:
         found.append(Helper(siblings[samples.kernel], None))
     if samples.kernel in profiled:
-        found.append(Helper(profiled[samples.kernel], None, profiled=True))
+        offset = offsets.get(samples.kernel)
+        found.append(Helper(profiled[samples.kernel], None, profiled=True, offset=offset))
     if samples.kernel in beside and samples.kernel in siblings:
         timed = siblings[samples.kernel]
-        found.append(Helper(beside[samples.kernel], None, profiled=True, timed=timed))
+        offset = offsets_beside.get(samples.kernel)
+        cheap_rows = beside[samples.kernel]
+        found.append(Helper(cheap_rows, None, profiled=True, timed=timed, offset=offset))
     cheap = sum(len(helper.samples.rows) for helper in found if helper.profiled)
     if len(samples.rows) >= _ENOUGH_ROWS or cheap >= _ENOUGH_CHEAP:
         return found
