@@ -23,6 +23,7 @@ from perfmodel.cost.program.spread import within
 from perfmodel.errors import CalibrationError, WorkloadError
 from perfmodel.hardware import load_accelerator
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered, MemoryEvent, Resident
+from perfmodel.workload.lowering.stream import stream
 from perfmodel.workload.op import Attention, Conv2d, Elementwise, Gemm
 
 H100 = load_accelerator("h100-sxm5-80gb")
@@ -328,6 +329,7 @@ def test_operators_that_call_others_cost_their_host_more():
     assert inside([copy, work]) == 1
     assert inside([replace(one, name="masked_fill: copy"), one]) == 1
     assert inside([replace(one, name="native_group_norm: moments")]) == 3
+    assert inside([replace(one, name="copy_", ops=(stream("repeat", 64, 8, 8),))]) == 6
     assert c["inside_call"] > c["more_launch"]
 
 
