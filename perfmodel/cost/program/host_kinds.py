@@ -31,7 +31,7 @@ HOST_KINDS: Final = (
 COPIES: Final = ("_to_copy", "clone", "contiguous")
 COPIED_FIRST: Final = ("masked_fill: copy", "index_put: copy")
 REPEATED: Final = 6
-"""A repetition looks at its result and at its operand once an axis: 34 dispatches, of which most are
+"""A repetition looks at its result and at its operand once an axis: 34 dispatches, most of them
 views; on a CPU it takes as long as seven additions."""
 IMAGE_CHANNELS: Final = 4
 EVEN: Final = 8
