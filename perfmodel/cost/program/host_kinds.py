@@ -33,6 +33,12 @@ COPIED_FIRST: Final = ("masked_fill: copy", "index_put: copy")
 REPEATED: Final = 6
 """A repetition looks at its result and at its operand once an axis: 34 dispatches, most of them
 views; on a CPU it takes as long as seven additions."""
+HOLDING: Final = (
+    "max_pool2d_with_indices", "index", "embedding", "gather", "index_select",
+    "arange", "full", "zeros", "ones",
+)  # fmt: skip
+"""Of one kernel, with an operator inside: look-ups look at their table, tensors of numbers are
+taken empty and filled."""
 IMAGE_CHANNELS: Final = 4
 EVEN: Final = 8
 TURNED: Final = 3
@@ -93,8 +99,9 @@ def inside(kernels: Sequence[Kernel]) -> int:
 
     A layer norm of an operand that is not contiguous copies it first; a fill or a write in place of
     none copies all of it; a group norm takes three tensors beside; a pooling operator of the
-    functional interface is one in another; a repetition makes views of every axis. Timed between
-    other calls on an H100's host, they take 2 to 5 times an operator of one kernel.
+    functional interface is one in another, a look-up and a tensor of numbers hold one; a repetition
+    makes views of every axis. Timed between other calls on an H100's host, they take 2 to 5 times
+    an operator of one kernel.
     """
     names = [one.name for one in kernels]
     if not names:
@@ -104,7 +111,7 @@ def inside(kernels: Sequence[Kernel]) -> int:
     if any(getattr(op, "chain", "") == "repeat" for op in kernels[0].ops):
         return REPEATED
     copied = len(names) > 1 and (names[0] == "contiguous" or names[0] in COPIED_FIRST)
-    return int(copied or names[0] == "max_pool2d_with_indices")
+    return int(copied or names[0].split(":")[0] in HOLDING)
 
 
 def library_copies(kernels: Sequence[Kernel]) -> int:

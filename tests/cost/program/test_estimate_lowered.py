@@ -330,6 +330,8 @@ def test_operators_that_call_others_cost_their_host_more():
     assert inside([replace(one, name="masked_fill: copy"), one]) == 1
     assert inside([replace(one, name="native_group_norm: moments")]) == 3
     assert inside([replace(one, name="copy_", ops=(stream("repeat", 64, 8, 8),))]) == 6
+    assert inside([replace(one, name="index: rows")]) == inside([replace(one, name="zeros")]) == 1
+    assert inside([replace(one, name="index_copy_")]) == 0
     assert c["inside_call"] > c["more_launch"]
 
 
