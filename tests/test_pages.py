@@ -40,6 +40,9 @@ def test_the_front_pages_say_what_the_stored_predictions_say():
         assert front_page.corrected(text, told) == (text, [])
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert sum(any(row.startswith(f"| {label}") for label in told) for row in rows) > 15
+    lines = front_page.PAGES[0].read_text().splitlines()
+    lost = [one for one in told if not any(line.startswith(f"| {one}") for line in lines)]
+    assert lost == []  # a row that was renamed would keep the figures that it had
 
 
 def test_a_wrong_figure_on_the_front_page_is_put_right():

@@ -175,7 +175,7 @@ def program_rows() -> dict[str, Groups]:
                 other("train", "eager"),
             ]
         ],
-        "the same of 17 models": [
+        "the same of 27 models": [
             [kinds("infer", *graphs), *(kinds("infer", one) for one in PLAIN), kinds("train")]
         ],
         "a draw of new models": [
