@@ -115,6 +115,7 @@ LIMITS = {
     "turn_cycles": (20.0, 5000.0),
     "swaps_per_clock": (0.01, 16.0),
     "pass_bytes_per_clock": (4.0, 64.0),
+    "loss_seconds": (1e-8, 3e-6),
     "mixed_passes": (0.5, 4.0),
     "prime_passes": (1.0, 8.0),
     "chirp_passes": (0.5, 3.0),

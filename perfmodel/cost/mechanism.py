@@ -18,7 +18,7 @@ from perfmodel.cost.memory_bound import copy_parts, memory_parts
 from perfmodel.cost.parts import Floats, Parts, combine
 from perfmodel.cost.recurrent import recurrent_parts
 from perfmodel.cost.scatter import scatter_parts
-from perfmodel.cost.tasks import Task, row_lengths
+from perfmodel.cost.tasks import WARP_COLUMNS, WARPS, Task, row_lengths
 from perfmodel.hardware import Accelerator
 
 Coefficients = Mapping[str, float]
@@ -55,6 +55,8 @@ def mechanism(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         odd = s["dim"] * task.element % 16 > 0
         taken = taken * np.where(odd, coefficients["scalar_cost"], 1.0)
         read = read - found_again(task, device, coefficients)
+    if base == "cross_entropy":  # a warp a row, where softmax has one
+        rows = np.where(s["vocab"] <= WARP_COLUMNS, rows / WARPS, rows)
     if base == "embedding_few":  # one after another
         rows = rows * device.units * coefficients["rows_per_unit"]
     return memory_parts(
@@ -67,6 +69,7 @@ def mechanism(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         row_bytes=taken,
         copies=base == "elementwise" and task.words.get("kind") == "copy",
         through=s["read"] + s["written"] if base == "embedding" else None,
+        losses=s["tokens"] if base == "cross_entropy" else None,
     )
 
 

@@ -40,6 +40,7 @@ COEFFICIENTS = {
     "reuse_room": "share of the last-level cache in which operands survive until they come back",
     "latency_seconds": "wait for the first operands where they are not in the cache [s]",
     "odd_start": "how much longer a copy of a number of bytes that is no multiple of 4 starts",
+    "loss_seconds": "a step of the block that gathers and sums the losses [s]",
     "floor_seconds": "start and end of the kernels in a stream [s]",
     "overlap_exponent": "how sharply the parts overlap",
 }
@@ -69,6 +70,17 @@ def not_held(read: Floats, device: Device, room: float) -> Floats:
     return np.asarray(1.0 / (1.0 + (room * device.cache / needed) ** 4))
 
 
+def loss_steps(losses: Floats) -> Floats:
+    """Steps in which one block gathers so many losses: a thread for 16 of them, 32 to 1,024 in all.
+
+    Reference
+    ---------
+    PyTorch, aten/src/ATen/native/cuda/Loss.cu, ``nll_loss_threads``.
+    """
+    threads = np.clip(2.0 ** np.round(np.log2(np.maximum(losses / 16.0, 1.0))), 32.0, 1024.0)
+    return np.asarray(np.ceil(losses / threads))
+
+
 def stream_bytes(read: Floats) -> Floats:
     """Operands of all sets that a stream of calls goes round, of ``read`` bytes each [B]."""
     return np.asarray(read * np.clip(STREAM_BYTES / read, 1.0, MOST_SETS))
@@ -95,6 +107,7 @@ def memory_parts(
     row_bytes: Floats | float = 0.0,
     copies: bool = False,
     through: Floats | None = None,
+    losses: Floats | None = None,
 ) -> Parts:
     """Time of a kernel that streams ``read`` and ``written`` bytes in ``rows`` rows.
 
@@ -116,6 +129,8 @@ def memory_parts(
         Whether the kernel is the library's own copy, which its units may bound.
     through : array, optional
         What passes the last-level cache, where that is more than goes to memory [B].
+    losses : array, optional
+        Losses that one block gathers and sums.
     """
     c = coefficients
     passed = (read + written) * (1.0 + c["extra_passes"])
@@ -137,13 +152,10 @@ def memory_parts(
     if "through_bytes_per_clock" in c:
         rate = c["through_bytes_per_clock"] * device.units * device.clock
         work = np.maximum(work, (passed if through is None else through) / rate)
-    return combine(
-        work,
-        memory,
-        np.zeros_like(memory),
-        np.full_like(memory, c["floor_seconds"]) + c.get("latency_seconds", 0.0) * outside,
-        c["overlap_exponent"],
-    )
+    floor = np.full_like(memory, c["floor_seconds"]) + c.get("latency_seconds", 0.0) * outside
+    if losses is not None:
+        floor = floor + c.get("loss_seconds", 0.0) * loss_steps(losses)
+    return combine(work, memory, np.zeros_like(memory), floor, c["overlap_exponent"])
 
 
 def copy_parts(moved: Floats, device: Device, coefficients: Mapping[str, float]) -> Parts:

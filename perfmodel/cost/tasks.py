@@ -24,9 +24,9 @@ from perfmodel.workload.ops.base import product
 
 RATE_CLASS = {"bf16": "half", "fp16": "half", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8", "fp8": "fp8"}
 # What PyTorch's CUDA kernels switch on: elements that a norm reads at once, the longest row that
-# one warp reduces (PersistentSoftmax.cuh), the most indices that are copied one after another
-# (Indexing.cu, indexSelectSmallIndex).
-VECTOR, WARP_COLUMNS, FEW_TOKENS = 4, 2048, 16
+# one warp reduces and the warps of a block (PersistentSoftmax.cuh), the most indices that are
+# copied one after another (Indexing.cu, indexSelectSmallIndex).
+VECTOR, WARP_COLUMNS, WARPS, FEW_TOKENS = 4, 2048, 4, 16
 _NUMBERED = 2.0**31 - 1.0
 POINT = "conv_point"
 MAP = "map_"

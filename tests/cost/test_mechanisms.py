@@ -9,7 +9,7 @@ from perfmodel.cost.correction import Smooth, Trees
 from perfmodel.cost.device import Device, energy_scale
 from perfmodel.cost.efficiency import load_coefficients
 from perfmodel.cost.gemm import PRODUCT_SPLITS, gemm_parts
-from perfmodel.cost.memory_bound import cached_writes, copy_parts, memory_parts
+from perfmodel.cost.memory_bound import cached_writes, copy_parts, loss_steps, memory_parts
 from perfmodel.cost.parts import soft_max
 from perfmodel.workload.op import Conv2d
 
@@ -177,3 +177,18 @@ def test_copies_start_later_off_four_bytes_and_stream_both_ways():
     even, odd, large = copy_parts(np.array([4096.0, 4097.0, 1e9]), device, table).seconds
     assert odd == pytest.approx(even * table["odd_start"], rel=0.01)
     assert large == pytest.approx(2e9 / (1e12 * table["bandwidth_efficiency"]), rel=0.01)
+
+
+def test_losses_are_gathered_by_so_many_threads_as_pytorch_starts():
+    found = loss_steps(np.array([1.0, 18.0, 376.0, 1302.0, 1666.0, 12331.0, 30660.0]))
+    assert found.tolist() == [1, 1, 12, 21, 14, 13, 30]
+
+
+def test_a_block_that_sums_losses_adds_its_steps():
+    one, c = np.ones(1), PERFECT | {
+        "loss_seconds": 1e-6, "extra_passes": 0.0, "write_in_cache": 0.0, "row_cycles": 0.0,
+        "row_bytes_per_clock": 1e9, "rows_per_unit": 1.0,
+    }  # fmt: skip
+    alone = memory_parts(1e6 * one, one, 512 * one, one, DEVICE, c)
+    summed = memory_parts(1e6 * one, one, 512 * one, one, DEVICE, c, losses=512 * one)
+    assert (summed.seconds - alone.seconds)[0] == pytest.approx(16e-6)
