@@ -123,7 +123,7 @@ def sibling_transfer(spread: Spread = in_turn) -> list[Record]:
     calls = [(taught[kernel], base.of(kernel), 0) for kernel in names]
     rough = dict(zip(names, spread(rough_coefficients, calls), strict=True))
     profiled = samples_of(load_profiled(HERE / "measurements" / source), load_accelerator(source))
-    offsets = offsets_of(profiled, taught, {kernel: base.of(kernel) for kernel in names}, spread)
+    offsets = offsets_of(profiled, taught, base.of, spread)
     enough = [kernel for kernel in names if len(taught[kernel].rows) >= FEWEST_ROWS]
     tasks = (
         (

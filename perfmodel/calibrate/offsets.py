@@ -8,7 +8,7 @@ A kernel with hundreds of them tells its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ Coefficients = Mapping[str, Mapping[str, float]]
 def offsets_of(
     cheap: Mapping[str, Samples],
     timed: Mapping[str, Samples],
-    start: Coefficients,
+    start: Callable[[str], Mapping[str, float]],
     spread: Spread = in_turn,
 ) -> dict[str, Floats]:
     """Logarithms of cheap over timed for the products among ``cheap``, (FOLDS + 1, N) each.
@@ -37,8 +37,8 @@ def offsets_of(
     ----------
     cheap, timed : mapping
         Samples of one chip by kernel.
-    start : mapping
-        Coefficients of each kernel's mechanism, which no row has changed.
+    start : callable
+        Gives the coefficients of a kernel's mechanism, which no row has changed.
     spread : Spread
         Makes the calls that know nothing of each other.
 
@@ -51,8 +51,9 @@ def offsets_of(
     kernels = [k for k, one in cheap.items() if k in timed and one.blocks[0][0].product]
     if not kernels:
         return {}
-    mine = [{kernel: one[kernel] for kernel in kernels} for one in (cheap, timed, start)]
-    parts = list(spread(offsets_without, [(*mine, fold) for fold in (*range(FOLDS), -1)]))
+    mine = [{kernel: one[kernel] for kernel in kernels} for one in (cheap, timed)]
+    first = {kernel: start(kernel) for kernel in kernels}
+    parts = list(spread(offsets_without, [(*mine, first, fold) for fold in (*range(FOLDS), -1)]))
     return {kernel: np.stack([part[kernel] for part in parts]) for kernel in kernels}
 
 

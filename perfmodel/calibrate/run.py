@@ -180,7 +180,7 @@ def calibrate(
     calls = [(by_kernel[kernel], start_of[kernel], seed) for kernel in alone]
     rough |= told("mechanism", alone, spread(rough_coefficients, calls), progress)
     offsets = [
-        offsets_of(cheap, rows, {kernel: start.of(kernel) for kernel in rows}, spread)
+        offsets_of(cheap, rows, start.of, spread)
         if any(samples.blocks[0][0].product for samples in enough.values())
         else {}
         for cheap, rows in ((profiled, by_kernel), (beside, siblings))

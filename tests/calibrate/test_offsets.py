@@ -44,9 +44,7 @@ def _both(few):
     return samples_of(cheap, CHIP), samples_of(kept, CHIP)
 
 
-def _start(kernels):
-    held = load_coefficients("hopper")
-    return {kernel: held.of(kernel) for kernel in kernels}
+START = load_coefficients("hopper").of
 
 
 def _true(samples):
@@ -57,7 +55,7 @@ def _true(samples):
 
 def test_a_kernel_with_few_operators_that_have_both_times_learns_from_all_products():
     cheap, timed = _both(few=4)
-    found = offsets_of(cheap, timed, _start(cheap))
+    found = offsets_of(cheap, timed, START)
     kernel = "gemm_batched-tf32"
     assert found[kernel].shape == (FOLDS + 1, len(cheap[kernel].rows))
     error = np.abs(found[kernel] - _true(cheap[kernel]))
@@ -72,7 +70,7 @@ def test_a_kernel_with_hundreds_tells_its_own(monkeypatch):
         replace(row, seconds=2.0 * row.seconds) for row in timed[kernel].rows
     ))  # fmt: skip
     monkeypatch.setattr(offsets, "ENOUGH_OF_ITS_OWN", 100)
-    found = offsets_of(cheap, timed | {kernel: half}, _start(cheap))
+    found = offsets_of(cheap, timed | {kernel: half}, START)
     apart = found[kernel] - _true(cheap[kernel])
     assert np.median(apart) == pytest.approx(-np.log(2.0), abs=0.03)
     assert np.median(found["gemm-tf32"] - _true(cheap["gemm-tf32"])) > -0.6
@@ -80,8 +78,7 @@ def test_a_kernel_with_hundreds_tells_its_own(monkeypatch):
 
 def test_what_a_fold_is_told_knows_none_of_its_timed_rows():
     cheap, timed = _both(few=40)
-    start = _start(cheap)
-    first = offsets_of(cheap, timed, start)
+    first = offsets_of(cheap, timed, START)
     changed = {
         kernel: replace(one, rows=tuple(
             replace(row, seconds=row.seconds * (5.0 if row.fold(FOLDS) == 2 else 1.0))
@@ -89,15 +86,27 @@ def test_what_a_fold_is_told_knows_none_of_its_timed_rows():
         ))
         for kernel, one in timed.items()
     }  # fmt: skip
-    second = offsets_of(cheap, changed, start)
+    second = offsets_of(cheap, changed, START)
     for kernel, said in first.items():
         assert np.array_equal(said[2], second[kernel][2])
         assert not np.array_equal(said[-1], second[kernel][-1])
 
 
+def test_other_kernels_and_programs_are_left_alone():
+    cheap, timed = _both(few=40)
+    other = _softmax()
+    found = offsets_of(cheap | other, timed | other | {"fused": timed["gemm-tf32"]}, START)
+    assert {*found} == {*cheap}
+
+
+def _softmax():
+    record = {"op": "softmax", "rows": 64, "cols": 64, "dtype": "bf16"}
+    return samples_of([Row(record, 3e-6, 3e-6, 3e-6, QUICK_MODE, "s", "x")], CHIP)
+
+
 def test_without_operators_that_have_both_nothing_is_said():
     cheap, timed = _both(few=0)
     kernel = "gemm_batched-tf32"
-    assert offsets_of({kernel: cheap[kernel]}, timed, _start(cheap)) == {}
+    assert offsets_of({kernel: cheap[kernel]}, timed, START) == {}
     other = {kernel: replace(timed["gemm-tf32"], kernel=kernel)}
-    assert np.isnan(offsets_of({kernel: cheap[kernel]}, other, _start(cheap))[kernel]).all()
+    assert np.isnan(offsets_of({kernel: cheap[kernel]}, other, START)[kernel]).all()
