@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import tomllib
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ import pytest
 from perfmodel.calibrate.taught import COLUMNS, EVERY, STEPS, load_taught
 from perfmodel.errors import CalibrationError
 from perfmodel.hardware import load_accelerator
-from validate.plan_law import rows
+from validate.bench import plan_rows
+from validate.plan_law import names, rows
 from validate.plan_law.table import LONGEST, Operators, Plans, product_of
 
 WORDS = 5
@@ -41,16 +43,16 @@ def test_an_operator_is_known_again_in_every_spelling():
     ],
 )  # fmt: skip
 def test_names_of_kernels_tell_their_tile(name, tile):
-    assert rows.tile_of([name]) == tile
-    assert rows.tile_of(["memset", name, "splitreduce"]) == tile
+    assert names.tile_of([name]) == tile
+    assert names.tile_of(["memset", name, "splitreduce"]) == tile
 
 
 def test_words_of_plans_are_their_engine_and_choices():
     first, second = "eng67_k2=4_k13=0_k18=0_k25=0_k27=8_k28=1", "eng67_k2=4_k13=1_k18=0_k25=0"
-    assert len(rows.words_of(first)) == len(rows.words_of(second)) == 13
-    assert {"eng67", "eng67 2=4"} <= set(rows.words_of(first)) & set(rows.words_of(second))
-    assert "cluster 27=8 28=1" in rows.words_of(first)
-    assert set(rows.words_of(first)) - set(rows.words_of(second))
+    assert len(names.words_of(first)) == len(names.words_of(second)) == 13
+    assert {"eng67", "eng67 2=4"} <= set(names.words_of(first)) & set(names.words_of(second))
+    assert "cluster 27=8 28=1" in names.words_of(first)
+    assert set(names.words_of(first)) - set(names.words_of(second))
 
 
 @pytest.mark.slow
@@ -85,7 +87,7 @@ def test_further_lists_are_of_new_operators_and_known_plans(tmp_path, monkeypatc
 
     drawn = dataclasses.replace(rows.Drawn.read().first(4), sha256="")
     known = drawn.names
-    monkeypatch.setattr(rows.Drawn, "read", classmethod(lambda cls: drawn))
+    monkeypatch.setattr(rows, "every_drawn", lambda: drawn)
     monkeypatch.setattr(listed, "judged", lambda folder: {(8, 64, 64, 14, 14, 0, 3, 1, 1, 1, 0)})
     image = {"op": "conv2d", "n": 8, "c_in": 64, "h": 14, "w": 14, "c_out": 64, "kernel": 3,
              "stride": 1, "padding": 1, "groups": 1, "dtype": "bf16"}  # fmt: skip
@@ -176,6 +178,35 @@ def test_a_refit_is_the_shipped_command_with_a_device_that_teaches(monkeypatch, 
     assert "networks of 71 kernels" in capsys.readouterr().err
 
 
+@pytest.mark.torch
+def test_blocks_of_depthwise_kernels_are_those_of_their_grids():
+    torch = pytest.importorskip("torch")
+    from validate.plan_law.depthwise import blocks
+
+    met, right = Counter(), Counter()
+    path = rows.MEASUREMENTS / rows.CHIPS[1] / "search" / "plan-times.jsonl.gz"
+    for row in plan_rows.read(path):
+        timed = [plan for plan in row["plans"] if "us" in plan]
+        if row["op"].get("groups", 1) == 1 or row["op"]["layout"] != "nhwc" or not timed:
+            continue
+        *sizes, cell = rows.identity(row["op"])
+        known = names.natives([plan["name"] for plan in timed])
+        told = blocks(
+            torch.tensor([sizes]).float(), torch.tensor([cell]), torch.tensor(known[None])
+        )
+        for plan, kind, count in zip(timed, told[0][0].tolist(), told[1][0].tolist(), strict=True):
+            beside = ("helper", "post", "reduce")
+            grids = [
+                g for name, g, *_ in plan["kernels"] if g and not any(b in name for b in beside)
+            ]
+            met[kind] += 1
+            right[kind] += max(np.prod(grid) for grid in grids) == count
+    del met[0]
+    assert sum(met.values()) > 3000
+    assert {kind for kind in met if right[kind] > 0.98 * met[kind]} == {1, 2, 3, 5, 7}
+    assert min(right[kind] / met[kind] for kind in met) > 0.75
+
+
 @pytest.fixture
 def made():
     """Operators for whose second plan the launch is dear, and the first takes longer."""
@@ -205,8 +236,8 @@ def made():
     tiles = np.zeros((3, 3, 3), np.float32)
     tiles[:, 1:] = 128, 64, 32
     known = rows.Known(
-        ones, Plans(words, tiles, np.ones((3, 2), np.float32)), ("", "a", "b"),
-        ("conv_fwd_nhwc-half",), ("n", "c"),
+        ones, Plans(words, tiles, *(np.full((3, n), n < 3, np.float32) for n in (2, 3, 3))),
+        ("", "a", "b"), ("conv_fwd_nhwc-half",), ("n", "c"),
     )  # fmt: skip
     assert 0 < kept.mean() < 1
     return known
@@ -279,7 +310,6 @@ def test_one_plan_of_drawn_operators_teaches(made):
 
 def test_times_of_one_plan_are_kept_and_read_again(tmp_path, monkeypatch):
     pytest.importorskip("torch")
-    from validate.bench import plan_rows
     from validate.plan_law import likely
 
     drawn = dataclasses.replace(rows.Drawn.read().first(40), sha256="of these")
@@ -296,7 +326,7 @@ def test_times_of_one_plan_are_kept_and_read_again(tmp_path, monkeypatch):
     lines.append(json.dumps({"op": op, "plans": [{"name": "eng1", "error": "no"}]}))
     (run / "plan_times.jsonl.gz").write_bytes(plan_rows.packed(lines)[0])
     (run / "plan_times.toml").write_text('[library]\ndevice = "NVIDIA H200"\n', encoding="utf-8")
-    assert likely.keep([run], 1, folder) == len(timed)
+    assert likely.keep([run], 1, folder, f"{rows.LIKELY}-2") == len(timed)
 
     known = rows.Known(None, None, drawn.names, (), ())
     monkeypatch.setattr(rows, "judged", lambda _: {(*drawn.sizes[7].tolist(), drawn.cell[7])})
@@ -310,7 +340,7 @@ def test_times_of_one_plan_are_kept_and_read_again(tmp_path, monkeypatch):
     with pytest.raises(CalibrationError, match=r"drawn: got 'of these'"):
         rows.likely(drawn.first(10), known, folder)
 
-    path = folder / rows.CHIPS[1] / "search" / rows.LIKELY
+    path = folder / rows.CHIPS[1] / "search" / f"{rows.LIKELY}-2.npz"
     path.write_bytes(path.read_bytes() + b"0")
     with pytest.raises(CalibrationError, match="sha256"):
         rows.likely(drawn, known, folder)

@@ -102,7 +102,7 @@ def inputs_of(folder: Path) -> dict[str, str]:
     """Hashes of what was learned from, the tables of convolutions apart."""
     patterns = (
         *("search/plan*.jsonl.gz", "search/proposed.csv.gz"),
-        *("search/drawn-plans*.npz", f"search/{rows.LIKELY}"),
+        *("search/drawn-plans*.npz", f"search/{rows.LIKELY}*.npz"),
     )
     found = sorted(path for one in patterns for path in folder.glob(f"*/{one}"))
     return {
@@ -119,10 +119,7 @@ def _library(chip: int) -> dict[str, str]:
 def read(folder: Path, count: int | None) -> tuple[rows.Known, list[Operators]]:
     """All that is known, and so many of the drawn operators on each chip."""
     every = rows.Drawn.read()
-    listed = every
-    for path in sorted(rows.DRAWN.parent.glob(f"{rows.DRAWN.stem}-*.npz")):
-        listed = listed.joined(rows.Drawn.read(path))
-    listed = listed.first(count)
+    listed = rows.every_drawn().first(count)
     known = rows.read(folder, listed.names)
     drawn = [rows.asked(listed, known, chip) for chip in range(len(rows.CHIPS))]
     for timed in rows.likely(every, known, folder):

@@ -10,7 +10,8 @@ sum of those of the words of its name,
     \log \frac{t_{op}}{m_o} = w^\top h, \quad
     \log l_{op} = u^\top e_p + v_{\mathrm{place}} + \tanh(K x_o)^\top k
 
-where :math:`f_{op}` is what the plan's tile does to the operator (:func:`tiled`), :math:`m_o` the
+where :math:`f_{op}` is what the plan's tile does to the operator (:func:`tiled`), or its blocks
+where that is depth-wise (:func:`~validate.plan_law.depthwise.native`), :math:`m_o` the
 mechanism's time, :math:`l` the launch and :math:`\sigma` the SiLU. A single trial takes
 :math:`t + l`; the plan of the least is kept, softly:
 
@@ -30,18 +31,29 @@ import torch
 from torch import Tensor, nn
 
 from perfmodel.cost.answers import UNITS
+from validate.plan_law.depthwise import NATIVE, fill
 
-TILED: Final = 16
+TILED: Final = 18
 _LAUNCH_S: Final = 10e-6
 _WIDEST: Final = 6.0
 """Of a logarithm: no plan is further from the mechanism."""
+_AT_ONCE: Final = (132, 132, 66, 39, 30, 22, 17, 15, 15, 12, 11, 10, 9, 8, 7, 7, 7)
+"""Clusters of 0 to 16 blocks that run at once: the largest grids of kernels that stay resident."""
 
 
-def tiled(product: Tensor, tiles: Tensor, clusters: Tensor) -> Tensor:
-    """What a tile does to an operator, shape (..., P, 16), in logarithms of base 2.
+def tiled(product: Tensor, tiles: Tensor, clusters: Tensor, loops: Tensor) -> Tensor:
+    """What a tile does to an operator, shape (..., P, 18), in logarithms of base 2.
 
-    ``product`` (..., 5) is :func:`validate.plan_law.table.product_of`; ``tiles`` (..., P, 3) and
-    ``clusters`` (..., P, 2) are of the proposed plans.
+    A tile takes as many groups side by side as its columns hold, where a kernel takes all groups at
+    once: so 96 to 99 % of the grids of kernels of Hopper's tensor units are told, with the clusters
+    that run at once. Other plans launch a kernel for each group.
+
+    Parameters
+    ----------
+    product : Tensor, shape (..., 5)
+        :func:`validate.plan_law.table.product_of`.
+    tiles, clusters, loops : Tensor, shapes (..., P, 3), (..., P, 2) and (..., P)
+        Of the proposed plans, as :class:`~validate.plan_law.table.Plans` has them.
     """
     m, n, depth, repeats, groups = (product[..., None, i] for i in range(5))
     has = (tiles[..., 0] > 0).float()
@@ -50,34 +62,36 @@ def tiled(product: Tensor, tiles: Tensor, clusters: Tensor) -> Tensor:
         for i, usual in enumerate((128.0, 128.0, 32.0))
     )
     along, across = clusters[..., 0], clusters[..., 1]
-    high, wide = torch.ceil(m / rows), torch.ceil(n / cols)
-    blocks_high, blocks_wide = torch.ceil(high / along) * along, torch.ceil(wide / across) * across
-    waves = high * wide * groups / UNITS
-    block_waves = blocks_high * blocks_wide * groups / UNITS
-    steps = torch.ceil(depth / step) * repeats
+    turns = torch.where(loops > 0, groups, 1.0)
+    beside = torch.minimum(torch.floor(cols / n).clamp(min=1.0), groups / turns)
+    sets = torch.ceil(groups / turns / beside)
+    high, wide = torch.ceil(m / rows), torch.ceil(n * beside / cols)
+    sets_high, sets_wide = torch.ceil(high / along), torch.ceil(wide / across)
+    waves = high * wide * sets / UNITS
+    at_once = torch.tensor(_AT_ONCE, device=product.device, dtype=product.dtype)
+    size = (along * across).long().clamp(max=len(_AT_ONCE) - 1)
+    rounds = sets_high * sets_wide * sets / at_once[size]
+    steps = torch.ceil(depth * beside / step) * repeats
     log = torch.log2
     columns = [
         has,
         log(waves) / 4,
-        *(_fill(waves / share) for share in (1.0, 2.0, 3.0)),
-        _fill(block_waves),
+        *(fill(waves / share) for share in (1.0, 2.0, 3.0)),
+        fill(rounds),
         log(m / (high * rows)),
-        log(n / (wide * cols)),
-        log(depth / (torch.ceil(depth / step) * step)),
+        log(n * beside / (wide * cols)),
+        log(depth * beside / (torch.ceil(depth * beside / step) * step)),
         (log(steps) - 6) / 3,
-        log(high / blocks_high),
-        log(wide / blocks_wide),
-        (log(torch.ceil(block_waves) * steps * rows * cols * step) - 24) / 4,
+        log(high / (sets_high * along)),
+        log(wide / (sets_wide * across)),
+        (log(torch.ceil(rounds) * turns * steps * rows * cols * step) - 24) / 4,
         log(rows) - 6.5,
         log(cols) - 6.5,
         log(rows * cols * waves.clamp(max=1.0)) / 2 - 6,
+        log(turns) / 4,
+        log(beside) / 4,
     ]
     return torch.stack(columns, -1) * torch.where(has[..., None] > 0, 1.0, 0.3)
-
-
-def _fill(waves: Tensor) -> Tensor:
-    """Logarithm of how full the waves are; of very many, no matter."""
-    return torch.log2(torch.where(waves > 64, torch.ones_like(waves), waves / torch.ceil(waves)))
 
 
 class Law(nn.Module):
@@ -105,7 +119,7 @@ class Law(nn.Module):
         self.seen = _Linear(nets, inputs, first)
         self.gate = _Linear(nets, told, first)
         self.moved = _Linear(nets, told, first)
-        self.tile = _Linear(nets, TILED, first)
+        self.tile = _Linear(nets, TILED + NATIVE, first)
         self.layers = nn.ModuleList(_Linear(nets, *pair) for pair in itertools.pairwise(widths))
         self.told_again = nn.ModuleList(_Linear(nets, told, w) for w in widths[1:])
         self.out = _Linear(nets, widths[-1], 1)
@@ -118,7 +132,7 @@ class Law(nn.Module):
     def forward(self, seen: Tensor, tile: Tensor, plans: Tensor) -> tuple[Tensor, Tensor]:
         """Logarithms of the times over the mechanism's and of the launches [s], (E, B, 10).
 
-        ``seen`` (E, B, F), ``tile`` (E, B, 10, 16), ``plans`` (E, B, 10).
+        ``seen`` (E, B, F), ``tile`` (E, B, 10, 35), ``plans`` (E, B, 10).
         """
         every = self.words @ self.told  # (E, P, told)
         begin = torch.arange(len(every), device=plans.device) * every.shape[1]

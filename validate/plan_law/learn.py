@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from perfmodel.calibrate.descent import BETAS, HIGHEST, LOWEST, TINY
+from validate.plan_law.depthwise import native
 from validate.plan_law.inputs import Inputs
 from validate.plan_law.law import Law, tiled
 from validate.plan_law.table import Floats, Operators, Plans, product_of
@@ -83,6 +84,8 @@ class Told:
         tried = torch.where(self.trial.isfinite(), self.trial, torch.inf)
         self.best = torch.where(tried.isfinite().any(-1), tried.argmin(-1), -1)
         self.tiles, self.clusters = put(plans.tiles), put(plans.clusters)
+        self.sizes, self.cell = put(ones.sizes.astype(np.float32)), put(ones.cell)
+        self.loops, self.native = put(plans.loops), put(plans.native)
 
     def asked(self, law: Law, rows: Tensor) -> tuple[Tensor, Tensor]:
         """What a law says of rows (E, B): :meth:`~validate.plan_law.law.Law.forward`'s answers.
@@ -90,9 +93,12 @@ class Told:
         Both of shape (E, B, 10): a number for each plan.
         """
         plans = self.plans[rows]
-        tiles = self.tiles[self.way[rows][..., None], plans]
-        tile = tiled(self.product[rows], tiles, self.clusters[plans])
-        times, launches = law(self.seen[rows], tile, plans)
+        way = self.way[rows][..., None]
+        tile = tiled(
+            self.product[rows], self.tiles[way, plans], self.clusters[plans], self.loops[way, plans]
+        )
+        blocks = native(self.sizes[rows], self.cell[rows], self.native[plans])
+        times, launches = law(self.seen[rows], torch.cat([tile, blocks], -1), plans)
         return times, launches
 
 

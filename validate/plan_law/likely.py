@@ -5,7 +5,7 @@ miss both alike (correlation 0.8). A search takes 70 ms an operator and the time
 50; one plan takes 6 to 9. ``choose`` draws operators of those whose lists are known
 (:data:`validate.plan_law.rows.DRAWN`) and names of each the plan that a small network of plans
 expects a search to keep; the device times them (``python3 -m validate.bench.plan_times measure
---only``), and ``keep`` writes what it found as :data:`validate.plan_law.rows.LIKELY`.
+--only``), and ``keep`` writes what it found as a file of :data:`validate.plan_law.rows.LIKELY`.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def choose(count: int, seed: int, chip: int, out: Path) -> int:
     return len(lines)
 
 
-def keep(runs: Sequence[Path], chip: int, folder: Path) -> int:
-    """Write the times of runs and their sidecar into the folder of a chip; how many there are."""
+def keep(runs: Sequence[Path], chip: int, folder: Path, name: str) -> int:
+    """Write the times of runs and their sidecar into a chip's folder; how many there are."""
     listed = rows.Drawn.read()
     given = np.column_stack([listed.sizes, listed.cell]).tolist()
     at = {tuple(one): place for place, one in enumerate(given)}
@@ -108,7 +108,7 @@ def keep(runs: Sequence[Path], chip: int, folder: Path) -> int:
         "place": np.array(columns[1], np.uint8),
     }
     arrays |= {n: np.array(columns[i], np.float32) for i, n in enumerate(("us", "low", "high"), 2)}
-    path = folder / rows.CHIPS[chip] / "search" / rows.LIKELY
+    path = folder / rows.CHIPS[chip] / "search" / f"{name}.npz"
     store.write_arrays(path, arrays)
     about = tomllib.loads((runs[0] / "plan_times.toml").read_text(encoding="utf-8"))
     store.sidecar(path, about | {"drawn": listed.sha256}, len(found))
@@ -128,12 +128,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     two = commands.add_parser("keep", help="times of a run")
     two.add_argument("runs", type=Path, nargs="+")
     two.add_argument("--chip", choices=rows.CHIPS, default=rows.CHIPS[0])
+    two.add_argument("--name", default=rows.LIKELY, help=f"of the file; {rows.LIKELY}-2, say")
     args = parser.parse_args(argv)
     chip = rows.CHIPS.index(args.chip)
     if args.command == "choose":
         print(choose(args.count, args.seed, chip, args.out), "operators")
     else:
-        print(keep(args.runs, chip, rows.MEASUREMENTS), "times")
+        print(keep(args.runs, chip, rows.MEASUREMENTS, args.name), "times")
     return 0
 
 

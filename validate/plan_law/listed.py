@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="drawn-plans-2.npz, say")
     args = parser.parse_args(argv)
     about = tomllib.loads(args.answers[0].with_suffix("").with_suffix(".toml").read_text("utf-8"))
-    grown, known = read(DRAWN), rows.Drawn.read()
+    grown, known = read(DRAWN), rows.every_drawn()
     apart = [
         np.column_stack([grown.sizes, grown.cells]),
         np.column_stack([known.sizes, known.cell]),

@@ -9,8 +9,6 @@ coefficients of the family, from which the fits of chips begin: no fold of rows 
 from __future__ import annotations
 
 import json
-import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,12 +25,12 @@ from perfmodel.cost.arrays import Arrays, read_arrays
 from perfmodel.cost.efficiency import load_coefficients
 from perfmodel.cost.features import features
 from perfmodel.cost.mechanism import mechanism
-from perfmodel.cost.proposed import PASSES
 from perfmodel.errors import CalibrationError
 from perfmodel.hardware import load_accelerator
 from validate import kept_plans
 from validate.bench import ops, plan_rows, proposals, search_log
 from validate.convolutions import Identity, identity, judged
+from validate.plan_law.names import plans_of
 from validate.plan_law.table import LONGEST, Floats, Operators, Plans, Whole
 
 MEASUREMENTS: Final = Path(__file__).parents[1] / "measurements"
@@ -40,15 +38,13 @@ CHIPS: Final = ("h100-sxm5-80gb", "h200-sxm-141gb")
 _ASKED: Final = "h200-sxm-141gb"
 """Whose folder has the lists, which are the same for both chips."""
 DRAWN: Final = MEASUREMENTS / _ASKED / "search" / "drawn-plans.npz"
-"""Of which some have times (:data:`LIKELY`); further ones are in ``drawn-plans-2.npz`` beside."""
-LIKELY: Final = "likely-times.npz"
+"""Of which some have times (:data:`LIKELY`); further ones are in ``drawn-plans-2.npz`` beside, and
+so on."""
+LIKELY: Final = "likely-times"
 """Of drawn operators: ``drawn``, places in :data:`DRAWN`; ``place`` of a plan in the list; its
-steady time ``us``."""
+steady time ``us``. Files ``likely-times.npz``, ``likely-times-2.npz`` and so on."""
 _LIKELY_IS: Final = "times of plans as `validate.plan_law.likely` writes them"
 _REPAIR: Final = "restore the file and its sidecar"
-_OFTEN: Final = 40  # uses of a word of plans that is told apart
-_SURE: Final = 0.6  # share of the kernels of a plan that have its tile
-_SMALLEST_TILE: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +178,21 @@ def read(folder: Path = MEASUREMENTS, extra: Sequence[str] = ()) -> Known:
     )
     for one, of in enumerate(described):
         of.fill(known, np.flatnonzero(chip == one), kernels, columns)
-    tiles = _tiles(folder, names)
     return Known(
-        known, Plans(_words(names, lists), tiles, _clusters(names)), names, kernels, columns
+        known,
+        plans_of(folder, names, lists),
+        names,
+        kernels,
+        columns,
     )
+
+
+def every_drawn() -> Drawn:
+    """Drawn operators of all files: those of :data:`DRAWN` first."""
+    listed = Drawn.read()
+    for path in sorted(DRAWN.parent.glob(f"{DRAWN.stem}-*.npz")):
+        listed = listed.joined(Drawn.read(path))
+    return listed
 
 
 def asked(drawn: Drawn, known: Known, chip: int) -> Operators:
@@ -225,26 +232,29 @@ def likely(drawn: Drawn, known: Known, folder: Path = MEASUREMENTS) -> list[Oper
     """
     unread, found = judged(folder), []
     for chip, name in enumerate(CHIPS):
-        path = folder / name / "search" / LIKELY
-        if not path.is_file():
-            continue
-        said = check_sidecar(path, path.read_bytes(), name, repair=_REPAIR, damaged=_damaged)
-        if said.get("drawn") != drawn.sha256:
-            raise CalibrationError(
-                f"{path.with_suffix('.toml')}: drawn",
-                said.get("drawn", "<none>"),
-                f"{drawn.sha256}, the sha256 of {DRAWN.name}, whose operators it counts",
-                repair=f"restore the {DRAWN.name} that was drawn from, or time its operators again",
-            )
-        at, place, us = read_arrays(path, _LIKELY_IS, _places)
-        some = drawn.only(at)
-        given = np.column_stack([some.sizes, some.cell])
-        ones = asked(some, known, chip)
-        steady = np.full((len(at), LONGEST), np.nan, np.float32)
-        steady[np.arange(len(at)), place] = us * 1e-6
-        free = np.array([tuple(one) not in unread for one in given.tolist()])
-        found.append(replace(ones, steady_s=steady, fold=_folds(given)).only(free))
+        for path in sorted((folder / name / "search").glob(f"{LIKELY}*.npz")):
+            at, place, us = _likely_of(path, name, drawn)
+            some = drawn.only(at)
+            given = np.column_stack([some.sizes, some.cell])
+            ones = asked(some, known, chip)
+            steady = np.full((len(at), LONGEST), np.nan, np.float32)
+            steady[np.arange(len(at)), place] = us * 1e-6
+            free = np.array([tuple(one) not in unread for one in given.tolist()])
+            found.append(replace(ones, steady_s=steady, fold=_folds(given)).only(free))
     return found
+
+
+def _likely_of(path: Path, chip: str, drawn: Drawn) -> tuple[Whole, Whole, Floats]:
+    """Places of operators among the drawn, of a plan in the list of each, and its time [us]."""
+    said = check_sidecar(path, path.read_bytes(), chip, repair=_REPAIR, damaged=_damaged)
+    if said.get("drawn") != drawn.sha256:
+        raise CalibrationError(
+            f"{path.with_suffix('.toml')}: drawn",
+            said.get("drawn", "<none>"),
+            f"{drawn.sha256}, the sha256 of {DRAWN.name}, whose operators it counts",
+            repair=f"restore the {DRAWN.name} that was drawn from, or time its operators again",
+        )
+    return read_arrays(path, _LIKELY_IS, _places)
 
 
 def _places(held: Arrays) -> tuple[Whole, Whole, Floats]:
@@ -357,116 +367,3 @@ class _Described:
             into.kernel[at] = kernels.index(kernel)
             into.features[np.ix_(at, [columns.index(name) for name in names])] = values
             into.offset[at] = offset
-
-
-def _knobs(name: str) -> dict[str, str]:
-    return dict(re.findall(r"_k(\d+)=(-?\d+)", name))
-
-
-def words_of(name: str) -> list[str]:
-    """Words of a plan: its engine, and its choices alone and together."""
-    engine, knobs = name.partition("_")[0], _knobs(name)
-
-    def with_(*which: str) -> str:
-        return " ".join(f"{number}={knobs.get(number, '')}" for number in which)
-
-    return [
-        engine,
-        *(
-            f"{engine} {with_(*some)}"
-            for some in (
-                ("2",), ("2", "5", "14", "13"), ("27",), ("28",), ("13",), ("18",), ("17",),
-                ("11",), ("25", "23"), ("3",),
-            )
-        ),
-        f"tile {with_('2')}",
-        f"cluster {with_('27', '28')}",
-    ]  # fmt: skip
-
-
-def _words(names: Sequence[str], lists: Whole) -> Floats:
-    uses = np.bincount(lists.ravel(), minlength=len(names))
-    count: Counter[str] = Counter()
-    for name, used in zip(names, uses, strict=True):
-        for word in words_of(name) if name else ():
-            count[word] += int(used)
-    often = {w: at for at, w in enumerate(w for w, c in count.items() if c > _OFTEN)}
-    table = np.zeros((len(names), len(often)), np.float32)
-    for at, name in enumerate(names):
-        for word in words_of(name) if name else ():
-            if word in often:
-                table[at, often[word]] += 1.0
-    return table
-
-
-def _clusters(names: Sequence[str]) -> Floats:
-    each = [[max(int(_knobs(name).get(k, 1)), 1) for k in ("27", "28")] for name in names]
-    return np.array(each, np.float32)
-
-
-_TILE: Final = (
-    r"tilesize(\d+)x(\d+)x(\d+)",
-    r"nvjet\w+?_(\d+)x(\d+)_(\d+)x",
-    r"(?:bf16|f16|s\w*|gemm|fprop|dgrad|wgrad|optimized|analytic)_(?:bf16_|f16_|tf32_|f32_)?"
-    r"(\d+)x(\d+)_(\d+)x\d+",
-)
-_DEPTH: Final = ({"0": 32, "1": 64, "2": 16}, {"4": 64, "3": 32, "2": 16})
-"""Steps along the inner side by choices 13 and 5, where no name tells."""
-_TILED: Final = {
-    *(9, 10, 22, 23, 27, 30, 33, 34, 38, 40, 45, 46, 47, 48, 49, 50, 57, 58, 62, 63, 64, 65),
-    *(67, 68, 70, 71, 72, 73, 74, 76),
-}
-"""Engines of tiles, which name their tile by choice 2."""
-
-
-def tile_of(kernels: Iterable[str]) -> tuple[int, int, int] | None:
-    """Rows, columns and depth that the names of a plan's kernels tell; the last one's."""
-    found = None
-    for name in kernels:
-        for pattern in _TILE:
-            if match := re.search(pattern, name):
-                rows, cols, depth = map(int, match.groups())
-                found = rows, cols, depth
-                break
-    return found
-
-
-def _sort(name: str) -> str:
-    """A plan by what decides its tile."""
-    return name.partition("_")[0] + "".join(re.findall(r"_k(?:2|13|5|14|11)=-?\d+", name))
-
-
-def _tiles(folder: Path, names: Sequence[str]) -> Floats:
-    """Tiles of plans in each pass, by the kernels of those that were timed."""
-    met: dict[tuple[str, str], Counter[tuple[int, int, int] | None]] = {}
-    for path in sorted(folder.glob("*/search/plan-times*.jsonl.gz")):
-        for row in plan_rows.read(path):
-            for plan in row["plans"]:
-                if "us" in plan:
-                    key = (row["op"].get("pass") or PASSES[0], _sort(plan["name"]))
-                    tile = tile_of(kernel[0] for kernel in plan["kernels"])
-                    met.setdefault(key, Counter())[tile] += 1
-    sure: dict[tuple[str, str], tuple[int, int, int]] = {}
-    by_choice: dict[str, Counter[tuple[int, int]]] = {}
-    for (way, sort), count in met.items():
-        tile, times = count.most_common(1)[0]
-        if tile is None or times <= _SURE * count.total() or tile[0] < _SMALLEST_TILE:
-            continue
-        sure[way, sort] = tile
-        if match := re.search(r"_k2=(\d+)", sort):
-            by_choice.setdefault(match.group(1), Counter())[tile[:2]] += 1
-    choice = {number: count.most_common(1)[0][0] for number, count in by_choice.items()}
-    found = np.zeros((len(PASSES), len(names), 3), np.float32)
-    for at, name in enumerate(names):
-        if not name:
-            continue
-        knobs, engine = _knobs(name), int(name.partition("_")[0].removeprefix("eng"))
-        told = knobs.get("2") in choice and engine in _TILED and {"13", "5", "18"} & set(knobs)
-        for way, direction in enumerate(PASSES):
-            tile = sure.get((direction, _sort(name)))
-            if tile is None and told:
-                depth = _DEPTH[0].get(knobs.get("13", "")) or _DEPTH[1].get(knobs.get("5", ""))
-                tile = (*choice[knobs["2"]], depth or (8 if "18" in knobs else 32))
-            if tile is not None:
-                found[way, at] = tile
-    return found

@@ -85,11 +85,17 @@ class Plans:
         Rows, columns and depth of the tile in each pass; 0 where the kernel has none.
     clusters : array, shape (P, 2)
         Thread blocks along the rows and the columns that work together.
+    loops : array, shape (3, P)
+        In each pass, 1 where groups are launched one after another.
+    native : array, shape (P, 3)
+        Depth-wise kernels: :func:`validate.plan_law.names.natives`.
     """
 
     words: Floats
     tiles: Floats
     clusters: Floats
+    loops: Floats
+    native: Floats
 
 
 def product_of(sizes: Whole, cell: Whole) -> Floats:
