@@ -19,6 +19,7 @@ engine    pass    results of a block                                            
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 import torch
@@ -57,7 +58,7 @@ def native(sizes: Tensor, cell: Tensor, known: Tensor) -> Tensor:
     kind, count, turns, used = blocks(sizes, cell, known)
     given = kind > 0
     waves = count / UNITS
-    room = torch.tensor(_SLOTS, device=sizes.device)[kind]
+    room = table(_SLOTS, sizes.device)[kind]
     channels = sizes[..., 1:2]
     even = sum((torch.remainder(channels, 2**power) == 0).float() for power in (1, 2, 3, 4))
     log = torch.log2
@@ -88,7 +89,7 @@ def blocks(sizes: Tensor, cell: Tensor, known: Tensor) -> tuple[Tensor, Tensor, 
     last = torch.remainder(torch.floor(cell / 4), 2)[..., None] == 0
     kind = torch.where((groups > 1) & last, known[..., 0].long(), 0)
     kind = torch.where((groups == c) | (kind == _DIRECT), kind, 0)
-    own = torch.tensor(_PASS_OF, device=sizes.device)[kind]
+    own = table(_PASS_OF, sizes.device)[kind]
     kind = torch.where((own < 0) | (own == way), kind, 0)
     half = torch.remainder(cell, 4)[..., None] < 2
     pairs = half & (n >= _IMAGES) & (torch.remainder(c, 2) == 0)
@@ -96,7 +97,7 @@ def blocks(sizes: Tensor, cell: Tensor, known: Tensor) -> tuple[Tensor, Tensor, 
 
     choice, parts = known[..., 1].long(), known[..., 2]
     few = (step > 1) & (side <= _FEW_TAPS)
-    broad = torch.tensor(_SIDES, device=sizes.device)[choice]
+    broad = table(_SIDES, sizes.device)[choice]
     tall = torch.where(few & (choice == 3), 4.0, broad)
     thin = torch.where((choice == 3) | (few & (choice == 4)), 32.0, 64.0)
     rows, cols, made = (torch.where(way == 1, *both) for both in ((h, high), (w, wide), (c, c_out)))
@@ -150,3 +151,9 @@ def blocks(sizes: Tensor, cell: Tensor, known: Tensor) -> tuple[Tensor, Tensor, 
 def fill(waves: Tensor) -> Tensor:
     """Logarithm of base 2 of how full the waves are; of very many, no matter."""
     return torch.log2(torch.where(waves > 64, torch.ones_like(waves), waves / torch.ceil(waves)))
+
+
+@functools.cache
+def table(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Constants on a device, once: a step that is captured as a graph may copy nothing to it."""
+    return torch.tensor(values, dtype=torch.float32, device=device)

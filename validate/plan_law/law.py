@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from perfmodel.cost.answers import UNITS
-from validate.plan_law.depthwise import NATIVE, fill
+from validate.plan_law.depthwise import NATIVE, fill, table
 
 TILED: Final = 18
 _LAUNCH_S: Final = 10e-6
@@ -68,7 +68,7 @@ def tiled(product: Tensor, tiles: Tensor, clusters: Tensor, loops: Tensor) -> Te
     high, wide = torch.ceil(m / rows), torch.ceil(n * beside / cols)
     sets_high, sets_wide = torch.ceil(high / along), torch.ceil(wide / across)
     waves = high * wide * sets / UNITS
-    at_once = torch.tensor(_AT_ONCE, device=product.device, dtype=product.dtype)
+    at_once = table(_AT_ONCE, product.device)
     size = (along * across).long().clamp(max=len(_AT_ONCE) - 1)
     rounds = sets_high * sets_wide * sets / at_once[size]
     steps = torch.ceil(depth * beside / step) * repeats

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,15 @@ _NATIVE: Final = {5: 2, 6: 3, 16: 4, 19: 5, 57: 6, 61: 6, 62: 6, 0: 7}
 _TILED_KIND, _PARTS, _LARGEST_CHOICE = 6, "17", 5
 
 
+class _Timed(NamedTuple):
+    """A plan that was timed: its pass, the operator's groups, its name and its kernels' names."""
+
+    way: str
+    groups: int
+    name: str
+    kernels: list[str]
+
+
 def plans_of(folder: Path, names: Sequence[str], lists: Whole) -> Plans:
     """What is known of plans.
 
@@ -35,13 +44,29 @@ def plans_of(folder: Path, names: Sequence[str], lists: Whole) -> Plans:
     lists : array of int, shape (N, 10)
         The plans of N operators; of words that few of these use there is no column.
     """
+    timed = list(_timed(folder))
     return Plans(
         _words(names, lists),
-        _tiles(folder, names),
+        _tiles(timed, names),
         _clusters(names),
-        _loops(folder, names),
+        _loops(timed, names),
         natives(names),
     )
+
+
+def _timed(folder: Path) -> Iterator[_Timed]:
+    for path in sorted(folder.glob("*/search/plan-times*.jsonl.gz")):
+        for row in plan_rows.read(path):
+            way, groups = row["op"].get("pass") or PASSES[0], row["op"].get("groups", 1)
+            for plan in row["plans"]:
+                if "us" in plan:
+                    yield _Timed(
+                        way, groups, plan["name"], [kernel[0] for kernel in plan["kernels"]]
+                    )
+
+
+def _engine(name: str) -> str:
+    return name.partition("_")[0]
 
 
 def _knobs(name: str) -> dict[str, str]:
@@ -50,7 +75,7 @@ def _knobs(name: str) -> dict[str, str]:
 
 def words_of(name: str) -> list[str]:
     """Words of a plan: its engine, and its choices alone and together."""
-    engine, knobs = name.partition("_")[0], _knobs(name)
+    engine, knobs = _engine(name), _knobs(name)
 
     def with_(*which: str) -> str:
         return " ".join(f"{number}={knobs.get(number, '')}" for number in which)
@@ -118,19 +143,15 @@ def tile_of(kernels: Iterable[str]) -> tuple[int, int, int] | None:
 
 def _sort(name: str) -> str:
     """A plan by what decides its tile."""
-    return name.partition("_")[0] + "".join(re.findall(r"_k(?:2|13|5|14|11)=-?\d+", name))
+    return _engine(name) + "".join(re.findall(r"_k(?:2|13|5|14|11)=-?\d+", name))
 
 
-def _tiles(folder: Path, names: Sequence[str]) -> Floats:
+def _tiles(timed: Sequence[_Timed], names: Sequence[str]) -> Floats:
     """Tiles of plans in each pass, by the kernels of those that were timed."""
     met: dict[tuple[str, str], Counter[tuple[int, int, int] | None]] = {}
-    for path in sorted(folder.glob("*/search/plan-times*.jsonl.gz")):
-        for row in plan_rows.read(path):
-            for plan in row["plans"]:
-                if "us" in plan:
-                    key = (row["op"].get("pass") or PASSES[0], _sort(plan["name"]))
-                    tile = tile_of(kernel[0] for kernel in plan["kernels"])
-                    met.setdefault(key, Counter())[tile] += 1
+    for one in timed:
+        key = one.way, _sort(one.name)
+        met.setdefault(key, Counter())[tile_of(one.kernels)] += 1
     sure: dict[tuple[str, str], tuple[int, int, int]] = {}
     by_choice: dict[str, Counter[tuple[int, int]]] = {}
     for (way, sort), count in met.items():
@@ -145,7 +166,7 @@ def _tiles(folder: Path, names: Sequence[str]) -> Floats:
     for at, name in enumerate(names):
         if not name:
             continue
-        knobs, engine = _knobs(name), int(name.partition("_")[0].removeprefix("eng"))
+        knobs, engine = _knobs(name), int(_engine(name).removeprefix("eng"))
         told = knobs.get("2") in choice and engine in _TILED and {"13", "5", "18"} & set(knobs)
         for way, direction in enumerate(PASSES):
             tile = sure.get((direction, _sort(name)))
@@ -157,18 +178,15 @@ def _tiles(folder: Path, names: Sequence[str]) -> Floats:
     return found
 
 
-def _loops(folder: Path, names: Sequence[str]) -> Floats:
+def _loops(timed: Sequence[_Timed], names: Sequence[str]) -> Floats:
     """1 where a plan of an engine launches a kernel for each group, as most that were timed do."""
     met: dict[tuple[str, str], list[bool]] = {}
-    for path in sorted(folder.glob("*/search/plan-times*.jsonl.gz")):
-        for row in plan_rows.read(path):
-            groups = row["op"].get("groups", 1)
-            for plan in row["plans"] if groups > _FEW_GROUPS else ():
-                if "us" in plan:
-                    key = row["op"].get("pass") or PASSES[0], plan["name"].partition("_")[0]
-                    met.setdefault(key, []).append(len(plan["kernels"]) >= groups)
+    for one in timed:
+        if one.groups > _FEW_GROUPS:
+            looped = len(one.kernels) >= one.groups
+            met.setdefault((one.way, _engine(one.name)), []).append(looped)
     most = {key for key, looped in met.items() if np.mean(looped) > _SURE}
-    engines = [name.partition("_")[0] for name in names]
+    engines = [_engine(name) for name in names]
     return np.array([[(way, e) in most for e in engines] for way in PASSES], np.float32)
 
 
@@ -178,7 +196,7 @@ def natives(names: Sequence[str]) -> Floats:
     for at, name in enumerate(names):
         if not name:
             continue
-        engine, knobs = int(name.partition("_")[0].removeprefix("eng")), _knobs(name)
+        engine, knobs = int(_engine(name).removeprefix("eng")), _knobs(name)
         kind = _NATIVE.get(engine, 0)
         if kind == _TILED_KIND and _PARTS not in knobs:
             kind = 0  # in another pass the engine has matrix tiles
