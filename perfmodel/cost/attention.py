@@ -30,7 +30,7 @@ import numpy as np
 
 from perfmodel.cost.attention_full import backward_seconds, forward_seconds
 from perfmodel.cost.device import Device, energy_scale
-from perfmodel.cost.parts import Floats, Parts, combine
+from perfmodel.cost.parts import Floats, Parts, combine, waves
 
 COEFFICIENTS = {
     "compute_efficiency": "share of the matrix peak inside a block",
@@ -135,11 +135,6 @@ def attention_parts(
     return combine(compute, memory, joules / device.power, floor, c["overlap_exponent"])
 
 
-def _waves(units: Floats, blur: float) -> Floats:
-    """Turns that so many blocks a unit take."""
-    return np.asarray(blur * np.maximum(units, 1.0) + (1.0 - blur) * np.ceil(units))
-
-
 def _walk(kernel: str, s: Mapping[str, Floats], device: Device, c: Mapping[str, float]) -> Floats:
     """Blocks of one side that walk along the other: queries forward, keys backward [s]."""
     own, other = s["q_len"], s["kv_len"]
@@ -161,7 +156,7 @@ def _walk(kernel: str, s: Mapping[str, Floats], device: Device, c: Mapping[str, 
     start = c["block_overhead_cycles"] / device.clock
     # Blocks on the edge of a mask are worked on whole.
     mean = np.maximum(steps * seen + 1.0 - seen, 1.0)
-    turns = _waves(blocks / device.units, c["wave_blur"])
+    turns = waves(blocks / device.units, c["wave_blur"])
     return np.asarray(np.maximum(turns * (start + mean * step), start + steps * step))
 
 
@@ -186,7 +181,7 @@ def _decode(
     one = c["block_overhead_cycles"] + np.ceil(np.ceil(keys / tile) / splits) * step
     # As many run at once on a unit as keys and values of their tiles fit its memory.
     slots = device.units * np.maximum(c["blocks_per_unit"] * _BLOCK / width, 1.0)
-    compute = _waves(blocks / slots, c["wave_blur"]) * one / device.clock
+    compute = waves(blocks / slots, c["wave_blur"]) * one / device.clock
     drawn = c["unit_bytes_per_clock"] * device.clock * np.minimum(blocks, slots)
     summed = 2.0 * _GRADIENT * splits * heads * group * s["head_dim"] / device.bandwidth
     after = (splits > 1.0) * (c["combine_seconds"] + summed)

@@ -41,7 +41,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.cost.device import Device
-from perfmodel.cost.parts import Floats, soft_max
+from perfmodel.cost.parts import Floats, soft_max, waves
 
 _NARROW, _MIDDLE = 64.0, 128.0
 """Widest heads of the kernels of narrow and of middle heads."""
@@ -93,12 +93,12 @@ def backward_seconds(s: Mapping[str, Floats], device: Device, c: Mapping[str, fl
     padded = _up(width, np.where(narrow, _NARROW, _MIDDLE))
     heads = s["batch"] * s["q_heads"]
     parts = key_parts(heads, s["kv_len"], width)
-    turns = np.ceil(np.ceil(s["kv_len"] / _TILE) / parts)
+    keys = np.ceil(s["kv_len"] / _TILE)
+    turns = np.ceil(keys / parts)
     steps = np.ceil(s["q_len"] / rows)
     mean = turns * np.where(s["causal"] > 0.0, (steps + 1.0) / 2.0, steps)
     # Sums along queries and keys end where those end, in pieces.
     filled = _up(s["q_len"], _PIECE) / (steps * rows)
-    keys = np.ceil(s["kv_len"] / _TILE)
     kept = _up(s["kv_len"], _PIECE) / (keys * _TILE)
     one = 2.0 * rows * _TILE * (2.0 * scores + (2.0 * filled + kept) * padded)
     most = turns * steps
@@ -153,7 +153,5 @@ def _time(
         return soft_max((alone, beside * work / rate), _SHARP)
 
     start = c["block_overhead_cycles"] / device.clock
-    blur = c["wave_blur"]
-    turns = each / slots
-    turns = blur * np.maximum(turns, 1.0) + (1.0 - blur) * np.ceil(turns)
+    turns = waves(each / slots, c["wave_blur"])
     return np.asarray(np.maximum(turns * (start + walk(*mean)), start + walk(*most)))

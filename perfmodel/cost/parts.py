@@ -51,6 +51,11 @@ def soft_max(parts: tuple[Floats, ...], exponent: float) -> Floats:
     return np.asarray(longest * total ** (1.0 / exponent))
 
 
+def waves(units: Floats, blur: float) -> Floats:
+    """Turns that so many blocks a unit take."""
+    return np.asarray(blur * np.maximum(units, 1.0) + (1.0 - blur) * np.ceil(units))
+
+
 def combine(
     compute: Floats,
     memory: Floats,
