@@ -70,6 +70,8 @@ def mechanism(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         copies=base == "elementwise" and task.words.get("kind") == "copy",
         through=s["read"] + s["written"] if base == "embedding" else None,
         losses=s["tokens"] if base == "cross_entropy" else None,
+        # What is chosen is sorted by a second kernel, where it is more than one value.
+        started=np.where(s["k"] > 1, 1.0, 0.5) if base == "topk" else 1.0,
     )
 
 
@@ -116,6 +118,8 @@ def row_bytes(task: Task) -> Floats:
     if task.base in ("adamw", "sgd"):
         each = (s["read"] + s["written"]) / s["numel"]
         return np.asarray(each * np.minimum(s["numel"], OPTIMIZER_CHUNK))
+    if task.base == "embedding_bwd":  # a token's row is added to its own; the table streams
+        return np.asarray(2.0 * s["dim"] * task.element)
     rows = row_count(task)
     return np.asarray((s["read"] + s["written"]) / np.maximum(rows, 1.0))
 

@@ -108,6 +108,7 @@ def memory_parts(
     copies: bool = False,
     through: Floats | None = None,
     losses: Floats | None = None,
+    started: Floats | float = 1.0,
 ) -> Parts:
     """Time of a kernel that streams ``read`` and ``written`` bytes in ``rows`` rows.
 
@@ -131,6 +132,8 @@ def memory_parts(
         What passes the last-level cache, where that is more than goes to memory [B].
     losses : array, optional
         Losses that one block gathers and sums.
+    started : array, optional
+        Share of the kernels that there are.
     """
     c = coefficients
     passed = (read + written) * (1.0 + c["extra_passes"])
@@ -152,7 +155,8 @@ def memory_parts(
     if "through_bytes_per_clock" in c:
         rate = c["through_bytes_per_clock"] * device.units * device.clock
         work = np.maximum(work, (passed if through is None else through) / rate)
-    floor = np.full_like(memory, c["floor_seconds"]) + c.get("latency_seconds", 0.0) * outside
+    floor = np.full_like(memory, c["floor_seconds"]) * started
+    floor = floor + c.get("latency_seconds", 0.0) * outside
     if losses is not None:
         floor = floor + c.get("loss_seconds", 0.0) * loss_steps(losses)
     return combine(work, memory, np.zeros_like(memory), floor, c["overlap_exponent"])

@@ -14,7 +14,16 @@ from perfmodel.cost import (
 )
 from perfmodel.errors import PerfmodelError, WorkloadError
 from perfmodel.hardware import load_accelerator
-from perfmodel.workload.op import Attention, Collective, Conv2d, Gemm, RmsNorm, op_from_dict
+from perfmodel.workload.op import (
+    Attention,
+    Collective,
+    Conv2d,
+    Embedding,
+    Gemm,
+    RmsNorm,
+    TopK,
+    op_from_dict,
+)
 
 H100 = load_accelerator("h100-sxm5-80gb")
 PLAIN = load_coefficients("hopper")
@@ -100,6 +109,18 @@ def test_kernels_of_one_object_are_told_apart():
     groups = np.array([1, 64])
     conv = price(Conv2d(8, 64, 28, 28, 64, 3, 1, 1, groups), H100, efficiency=PLAIN)
     assert conv.seconds.shape == (2,)
+
+
+def test_few_tokens_send_no_table_through_one_block():
+    tokens = np.array([1, 16, 4096])
+    few = price(Embedding(tokens, 32000, 1024, direction="bwd"), H100).seconds
+    assert np.all(np.diff(few) >= 0)
+    assert few[-1] < 1.5 * few[0]  # the dense gradient is written whatever the tokens
+
+
+def test_one_chosen_value_is_not_sorted():
+    one, two = price(TopK(64, 128, np.array([1, 2])), H100, efficiency=PLAIN).seconds
+    assert one < 0.7 * two
 
 
 def test_lower_bound_is_the_roofline():
