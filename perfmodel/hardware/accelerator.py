@@ -7,6 +7,7 @@ the device offers (GiB), rates are decimal. What is unknown is ``None``, and ask
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -210,16 +211,15 @@ class Accelerator(Table):
 
     def matrix_peak(self, dtype: str) -> float:
         """Dense peak of the matrix units [FLOP/s]; `SpecError` if they lack the dtype."""
-        return self._rate("matrix", dtype)
+        return self._rate("peak.matrix", self.peaks.matrix, dtype)
 
     def vector_peak(self, dtype: str) -> float:
         """Peak of the vector units [FLOP/s]; `SpecError` if they lack the dtype."""
-        return self._rate("vector", dtype)
+        return self._rate("peak.vector", self.peaks.vector, dtype)
 
     def peak(self, dtype: str) -> float:
         """The matrix peak where there is one, otherwise the vector peak [FLOP/s]."""
-        key = canonical_dtype(dtype)
-        return self._rate("matrix" if key in self.peaks.matrix else "vector", dtype)
+        return self._rate("peak", {**self.peaks.vector, **self.peaks.matrix}, dtype)
 
     def has_matrix(self, dtype: str) -> bool:
         """Whether the matrix units take this dtype."""
@@ -243,17 +243,16 @@ class Accelerator(Table):
             )
         return float(value)
 
-    def _rate(self, unit: Literal["matrix", "vector"], dtype: str) -> float:
-        table = self.peaks.matrix if unit == "matrix" else self.peaks.vector
+    def _rate(self, field: str, table: Mapping[Dtype, float], dtype: str) -> float:
         key = canonical_dtype(dtype)
         for known, value in table.items():
             if known == key:
                 return value
         have = ", ".join(table) or "none"
         raise SpecError(
-            f"{self.name}: peak.{unit}",
+            f"{self.name}: {field}",
             dtype,
-            f"a dtype whose {unit} peak is known: {have}",
+            f"a dtype whose peak is known: {have}",
             nearest=nearest_name(key, table),
             repair="use one of those, or add the peak with its source to the chip's file",
         )

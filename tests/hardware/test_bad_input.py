@@ -251,6 +251,9 @@ def test_unknown_is_absent_and_using_it_raises():
         v100.vector_peak("bf16")
     with pytest.raises(SpecError, match="Nearest: bf16"):
         v100.peak("bf61")
+    with pytest.raises(SpecError) as caught:  # what either kind of unit takes, not one kind's
+        load_accelerator("a100-sxm4-80gb").peak("fp8")
+    assert {"fp64", "tf32", "int8"} <= set(caught.value.accepted.rpartition(": ")[2].split(", "))
     tpu = load_accelerator("tpu-v5e")
     assert tpu.tdp is None
     with pytest.raises(SpecError, match="tdp"):
