@@ -42,6 +42,8 @@ LIMITS = {
     "thin_wait_cycles": (0.5, 100.0),
     "thin_step_cycles": (0.2, 50.0),
     "thin_rows": (1.0, 16.0),
+    "thin_block_cycles": (5.0, 500.0),
+    "thin_block_turn_cycles": (0.5, 100.0),
     "thin_turn_seconds": (1e-8, 1e-6),
     "thin_bandwidth_efficiency": (0.2, 1.0),
     "floor_seconds": (3e-7, 1e-4),

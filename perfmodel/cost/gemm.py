@@ -34,6 +34,7 @@ from perfmodel.cost.device import Device, energy_scale
 from perfmodel.cost.gemm_thin import (
     is_shared,
     is_thin,
+    is_thin_batch,
     is_thin_single,
     queued_parts,
     thin_times,
@@ -108,6 +109,7 @@ def gemm_parts(
     tiles: tuple[tuple[int, int], ...] = TILES,
     along_k: bool = True,
     dtype: str = "",
+    trans: str = "",
 ) -> Parts:
     """Time of ``batch`` products of ``m x k`` by ``k x n``.
 
@@ -133,6 +135,8 @@ def gemm_parts(
         Whether both factors lie along ``k`` in memory, as those of a linear layer.
     dtype : str
         Format of the operands, where a library treats one as no other of its size.
+    trans : str
+        How the factors of a batch lie in memory, where it is known.
 
     Returns
     -------
@@ -162,6 +166,8 @@ def gemm_parts(
             shapes=tiles,
             along_k=along_k,
             single=along_k and dtype == "bf16",
+            dtype=dtype,
+            trans=trans,
         )
         for start in range(0, size, step)
     ]
@@ -185,6 +191,8 @@ def _chunk(
     shapes: tuple[tuple[int, int], ...],
     along_k: bool,
     single: bool,
+    dtype: str,
+    trans: str,
 ) -> tuple[Floats, ...]:
     """Every (tile, split) of a slice of the operators; the fastest is kept."""
     c = _WITHOUT | dict(c)
@@ -236,8 +244,14 @@ def _chunk(
     queued = queued_parts(m, n, k, batch, device, along_k=along_k)
     alone = is_thin_single(m, n, k, batch) & (even < 2.0) & single
     thin = (is_thin(m, n, k, batch, device) | alone) & (queued == 0.0)
+    plain = np.zeros(m.shape, dtype=bool)
+    if "thin_block_cycles" in c:
+        together = is_thin_batch(m, n, k, batch, even, trans, dtype)
+        thin = thin | together
+        plain = together if trans == "nn" else plain
     sizes = (m, n, k, batch, traffic)
-    return _few_rows(whole, sizes, queued, thin, outside, device, c, len(shapes) * len(splits))
+    forms = len(shapes) * len(splits)
+    return _few_rows(whole, sizes, queued, thin, plain, outside, device, c, forms)
 
 
 def _whole_turns(
@@ -293,6 +307,7 @@ def _few_rows(
     sizes: tuple[Floats, ...],
     parts: Floats,
     thin: NDArray[np.bool_],
+    plain: NDArray[np.bool_],
     outside: Floats,
     device: Device,
     c: Mapping[str, float],
@@ -309,7 +324,7 @@ def _few_rows(
         whole = _where(parts > 0.0, (whole[0] + wait, *whole[1:4], whole[4] + wait, chosen), whole)
     if not thin.any():
         return whole
-    seconds, compute, memory, floor = thin_times(m, n, k, batch, traffic, device, c, outside)
+    seconds, compute, memory, floor = thin_times(m, n, k, batch, traffic, device, c, outside, plain)
     chosen = np.full(m.shape, float(forms))
     return _where(thin, (seconds, compute, memory, np.zeros(m.shape), floor, chosen), whole)
 

@@ -14,6 +14,17 @@ A block alone waits :math:`c_\text{wait}` clocks for every step of ``k``; many o
 other's waits and share its arithmetic, :math:`c_\text{step}` clocks a step. A single row is a
 matrix-vector product, whose threads share ``k`` too: it waits for memory alone.
 
+Batches in fp32, and in TF32 where rows do not start on 16 bytes, leave the tiles too. Where the
+right factor lies along ``n`` in memory a block makes 64 columns of up to five rows (of six to eight
+rows two blocks half each), and each of its threads walks all of ``k`` alone: a step waits whatever
+else runs, half as long where 256 and not 128 threads share a block.
+
+.. math::
+
+    t = t_0 + \text{soft\_max}\left( \frac{k}{f} \left(c_\text{block} \frac{128}{T}
+        + \frac{\lceil n/64 \rceil \lceil m/5 \rceil b}{U} c_\text{turn} \right),
+        \frac{B}{\eta_b W} \right)
+
 Large products of few rows, whose columns share the work of a sum, are told apart and priced as
 tiles. A few small shapes are cut into hundreds of parts instead, which add their sums to the result
 one after another: three to ten times as long, and what the library does.
@@ -34,6 +45,8 @@ COEFFICIENTS = {
     "thin_wait_cycles": "clocks that its block alone takes for one step of k",
     "thin_step_cycles": "clocks that a step takes of a unit with many blocks",
     "thin_rows": "rows from which on a step takes longer",
+    "thin_block_cycles": "clocks that a step of k waits where a block makes 64 columns",
+    "thin_block_turn_cycles": "clocks that each such block on a unit adds to a step",
     "thin_turn_seconds": "what a part waits for the one before it to add its sum [s]",
     "thin_bandwidth_efficiency": "share of the memory peak that its streaming reaches",
 }
@@ -67,6 +80,13 @@ QUEUED_WIDTH = 5.85
 # took about 10 us more, and at 13 to 16 rows, where one tile walks all of k, 11 of 12 half of it.
 QUEUED_WIDE_ROWS = 13.0
 QUEUED_TILE, QUEUED_TILE_ROWS, QUEUED_TILE_DEPTH = (128.0, 176.0), 128.0, 32.0
+# Batches of 2 to 8 rows, by the names of the kernels of 2,833 in fp32: none below 2^21
+# multiplications (and none of 767 in TF32), and 94 % of all by these limits. Others have tiles.
+BATCH_WORK, BLOCK_COLUMNS, BLOCK_ROWS = 2.0**21, 64.0, 5.0
+PLAIN_DEPTH, PLAIN_ROWS, PLAIN_BATCH, PLAIN_BLOCKS = 97.0, 4.0, 143.0, 1014.0
+ALONG_DEPTH, ALONG_BLOCKS = 124.0, 807.0
+# Of 1,756 batches that run so, 256 threads to a block, for 87 %; else 128.
+WIDE_RESULTS, WIDE_BLOCKS, TWO_GROUPS = 51136.0, 2694.0, (2096.0, 240.0, 92.0)
 FEWER = 2.0 / 3.0
 """Parts against units where a tile is 64 rows or columns wide."""
 
@@ -84,6 +104,30 @@ def is_thin(m: Floats, n: Floats, k: Floats, batch: Floats, device: Device) -> N
     deep = deep & (k <= NARROW_SLANT * n) & (m < MOST_ROWS)
     thin = np.where(wide, ~shallow, (k <= SHORT) | deep) & ~is_shared(m, n, k, batch, device)
     return np.asarray((m <= 1.0) | (few & thin))
+
+
+def is_thin_batch(
+    m: Floats, n: Floats, k: Floats, batch: Floats, even: Floats, trans: str, dtype: str
+) -> NDArray[np.bool_]:
+    """Where a batch of two to eight rows runs without tiles, shape (N,); sizes in elements.
+
+    In TF32 only where rows do not start on 16 bytes (``even``, the largest power of two that
+    divides them [elements]): no matrix instruction takes those.
+    """
+    few = (m > 1.0) & (m <= MOST_ROWS) & (batch > 1.0) & (m * n * k * batch >= BATCH_WORK)
+    if dtype == "tf32":
+        few = few & (even < 4.0)
+    elif dtype != "fp32":
+        return np.zeros(np.shape(m), dtype=bool)
+    if trans not in ("nn", "tn") or not few.any():
+        return np.zeros(np.shape(m), dtype=bool)
+    blocks = np.ceil(n / BLOCK_COLUMNS) * batch
+    if trans == "tn":
+        return np.asarray(few & (k > ALONG_DEPTH) & (blocks <= ALONG_BLOCKS))
+    if dtype == "tf32":
+        return np.asarray(few)
+    deep = (k >= PLAIN_DEPTH) | (m <= PLAIN_ROWS)
+    return np.asarray(few & np.where(batch > PLAIN_BATCH, blocks <= PLAIN_BLOCKS, deep))
 
 
 def is_shared(m: Floats, n: Floats, k: Floats, batch: Floats, device: Device) -> NDArray[np.bool_]:
@@ -159,16 +203,34 @@ def thin_times(
     device: Device,
     c: Mapping[str, float],
     outside: Floats,
+    plain: NDArray[np.bool_] | None = None,
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Seconds, arithmetic, memory and floor of the kernel without tiles, arrays (N,) [s].
 
-    ``outside`` is 1 where the first operands come from device memory, 0 where from the cache.
+    ``outside`` is 1 where the first operands come from device memory, 0 where from the cache;
+    ``plain`` tells where blocks make 64 columns, by default nowhere.
     """
     blocks = np.ceil(n / COLUMNS) * batch / device.units
     wait = np.where(m > 1.0, c["thin_wait_cycles"], 0.0)
     step = np.maximum(wait, blocks * c["thin_step_cycles"])
     compute = np.maximum(1.0, m / c["thin_rows"]) * k * step / device.clock
     compute = np.where(m > 1.0, compute, 0.0)
+    if plain is not None and plain.any():
+        compute = np.where(plain, _plain_steps(m, n, k, batch, device, c) / device.clock, compute)
     memory = traffic / (device.bandwidth * c["thin_bandwidth_efficiency"])
     floor = c["thin_floor_seconds"] + c["latency_seconds"] * outside
     return floor + soft_max((compute, memory), c["overlap_exponent"]), compute, memory, floor
+
+
+def _plain_steps(
+    m: Floats, n: Floats, k: Floats, batch: Floats, device: Device, c: Mapping[str, float]
+) -> Floats:
+    """Clocks of all steps of ``k`` where blocks make 64 columns, shape (N,)."""
+    groups, across = np.ceil(m / BLOCK_ROWS), np.ceil(n / BLOCK_COLUMNS) * batch
+    least, most, shallow = TWO_GROUPS
+    columns = n * batch
+    few = (groups > 1.0) & (columns > least) & (across <= most) & (k > shallow)
+    wide = np.where(columns > WIDE_RESULTS, across <= WIDE_BLOCKS, few)
+    wait = c["thin_block_cycles"] * np.where(wide, 0.5, 1.0)
+    each = c["thin_block_turn_cycles"] * (groups * across / device.units)
+    return np.asarray(k * (wait + each))

@@ -188,6 +188,7 @@ def _gemm(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         tiles=tiles or TILES,
         along_k=task.words.get("trans", "tn") == "tn",
         dtype=task.dtype,
+        trans=task.words.get("trans", "nn" if task.base.startswith("gemm_batched") else "tn"),
     )
 
 
