@@ -32,10 +32,16 @@ DRAWS: Final = (
         f"{CHIP}, draw-77",
         f"{CHIP}, draw-911",
         f"{CHIP}, draw-77003",
+        f"{CHIP}, draw-231124",
         "h200-sxm-141gb, draw-4242",
         "h200-sxm-141gb, draw-52525",
     ),
-    (f"{CHIP}, draw-6060", "h200-sxm-141gb, draw-220801", "h200-sxm-141gb, draw-190001"),
+    (
+        f"{CHIP}, draw-6060",
+        "h200-sxm-141gb, draw-220801",
+        "h200-sxm-141gb, draw-190001",
+        f"{CHIP}, draw-231100",
+    ),
 )
 """Unread draws in the order of their row: of all operators, of convolutions alone."""
 
@@ -191,23 +197,48 @@ def program_rows() -> dict[str, Groups]:
 
 def unread_rows() -> dict[str, Groups]:
     """The row of unread draws, from the page that ``perfmodel validate`` writes."""
-    page = (ROOT / "docs/accuracy/unseen.md").read_text(encoding="utf-8")
-    first = page.partition("| chip, draw |")[2].partition("\n\n")[0]
-    found: dict[str, Score] = {}
-    for line in first.splitlines()[2:]:
-        name, *values = (text.strip() for text in line.strip("|").split("|"))
-        mape, median, _, worst = (float(text.rstrip("%")) / 100 for text in values[1:5])
-        found[name] = Score(int(values[0].replace(",", "")), mape, median, abs(worst))
+    tables = _tables("unseen.md")
+    found = {name: _told(tables, name, worst=5) for group in DRAWS for name in group}
+    return {"every operator of draws": [[found[name] for name in group] for group in DRAWS]}
+
+
+def page_rows() -> dict[str, Groups]:
+    """Rows of reports that other commands write, from their pages."""
+    steps, graphs, nets, sent = (
+        _tables(f"{name}.md")
+        for name in ("training", "convnets_graph", "convnets_published", "network")
+    )
     return {
-        "every operator of draws": [
-            [found[name] for name in group if name in found] for group in DRAWS
-        ]
+        "training step, every published": [[_told(steps, "report: no coefficient", worst=6)]],
+        "training step, vTrain's": [[_told(steps, "vtrain-multi", worst=6)]],
+        "convolutional networks from": [[_told(graphs, "program, networks that no fit", worst=5)]],
+        "convolutional networks on A100": [
+            [_told(nets, name, worst=4) for name in ("A100", "V100", "T4", "MI250")]
+        ],
+        "collectives inside": [[_told(sent, "all operations", worst=4)]],
+        "collectives between": [[_told(sent, "all", worst=4)]],
     }
+
+
+def _tables(page: str) -> list[list[str]]:
+    """Cells of every table line of a page of ``docs/accuracy``."""
+    text = (ROOT / "docs/accuracy" / page).read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def _told(tables: list[list[str]], begins: str, *, worst: int) -> Score:
+    """Figures of the first row of that name, else of one that begins so: points, MAPE, one more."""
+    counted = [row for row in tables if len(row) > worst and row[1].replace(",", "").isdigit()]
+    named = [row for row in counted if row[0] == begins]
+    row = (named or [row for row in counted if row[0].startswith(begins)])[0]
+    mape, middle, last = (float(row[i].rstrip("% ")) / 100 for i in (2, 3, worst))
+    return Score(int(row[1].replace(",", "")), mape, middle, abs(last))
 
 
 def expected() -> dict[str, tuple[str, str, str]]:
     """Beginning of a row's first cell -> its points, MAPE and worst case by the data."""
-    rows = {**kernel_rows(), **transfer_rows(), **program_rows()}
+    rows = {**kernel_rows(), **transfer_rows(), **program_rows(), **page_rows()}
     told = {label: cells(groups) for label, groups in rows.items()}
     return told | {label: cells(groups, medians=True) for label, groups in unread_rows().items()}
 
