@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import inspect
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -93,6 +94,7 @@ def trace(
     """
     torch = _torch()
     _check(torch, module, training, autocast, via, attention, launch)
+    _check_positional(module, example_inputs)
     name = name or type(module).__name__
 
     def recorded(how: str) -> tuple[Program, list[str]]:
@@ -313,6 +315,20 @@ def _torch() -> Any:
             repair="pip install 'perfmodel[torch]', or load a saved graph with load_graph",
         ) from None
     return torch
+
+
+def _check_positional(module: Any, example_inputs: Any) -> None:
+    """Refuse a mapping by the names of ``forward`` (what a tokenizer returns) in their place."""
+    if not isinstance(example_inputs, Mapping) or not example_inputs:
+        return
+    taken = inspect.signature(module.forward).parameters
+    if all(name in taken for name in example_inputs):
+        raise WorkloadError(
+            "trace: example_inputs",
+            f"<{type(example_inputs).__name__} of {', '.join(map(str, example_inputs))}>",
+            "the positional arguments of forward",
+            repair="pass it as kwargs: trace(module, (), inputs)",
+        )
 
 
 def _check(

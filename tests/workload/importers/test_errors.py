@@ -269,3 +269,10 @@ def test_decode_inputs_need_a_language_model():
         decode_inputs(nn.Linear(2, 2), batch_size=1, past_length=4)
     with pytest.raises(WorkloadError, match="positive"):
         decode_inputs(nn.Linear(2, 2), batch_size=0, past_length=4)
+
+
+def test_what_a_tokenizer_returns_is_no_positional_argument():
+    inputs = {"input": torch.randn(2, 7)}
+    with pytest.raises(WorkloadError, match=r"(?s)example_inputs.*input.*trace\(module, \(\), inp"):
+        pm.trace(nn.Linear(7, 3), inputs)
+    assert pm.trace(nn.Linear(7, 3), (), inputs).nodes
