@@ -50,7 +50,11 @@ def estimate_program(
 
 
 def host_pace_of(
-    call: float, on: str | Path | Accelerator | Cluster, *, block: float | None = None
+    call: float,
+    on: str | Path | Accelerator | Cluster,
+    *,
+    block: float | None = None,
+    backward: bool = False,
 ) -> float:
     """The pace of a host from its probe, for ``host_pace`` of :func:`estimate_program`.
 
@@ -62,6 +66,9 @@ def host_pace_of(
         The device of the estimate: its coefficients hold the reference.
     block : float, optional
         The block that the probe prints too; it tells the pace better [s].
+    backward : bool
+        Whether the block ran in the backward pass's thread, for ``backward_pace``: the call, which
+        did not, then says nothing.
     """
     accelerator = _device(on)
     for name, value, most in (("call", call, 0.01), ("block", 1e-3 if block is None else block, 1)):
@@ -73,7 +80,10 @@ def host_pace_of(
                 f"seconds between 1e-7 and {most}",
                 repair="probe again",
             )
-    return pace_of_probe(float(call), program_coefficients(accelerator), block=block)
+    coefficients = program_coefficients(accelerator)
+    if backward and block is not None:
+        return float(block / coefficients["probe_block"])
+    return pace_of_probe(float(call), coefficients, block=block)
 
 
 def _device(on: str | Path | Accelerator | Cluster) -> Accelerator:

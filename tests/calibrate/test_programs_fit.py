@@ -164,7 +164,9 @@ def test_the_stream_is_paced_by_the_block_inside_it_or_by_what_is_known():
         return row_pace(row, START)
 
     block = START["probe_block"]
-    assert pace(stream_call_s=30e-6, stream_block_s=1.7 * block) == pytest.approx(1.7)
+    call = START["probe_call"]
+    assert pace(stream_call_s=call, stream_block_s=1.7 * block) == pytest.approx(1.7**0.75)
+    assert pace(stream_call_s=30e-6, stream_block_s=1.7 * block) > 1.7
     before, around = (pace_of_probe(x, START) for x in (8e-6, 10e-6))
     assert before < pace(stream_call_s=10e-6) < around
     # Two probes that lie far away caught a moment.
@@ -279,13 +281,14 @@ def test_the_assumed_pace_counts_hosts_and_not_rows():
     fast = [probed(3 * number, rng, TRUTH) for number in range(30)]
 
     def at(one, run, block, mode="eager"):
-        row = replace(one.row, run=run, mode=mode, stream_block_s=block, probe_block_s=block)
+        row = replace(one.row, run=run, mode=mode, stream_block_s=block, probe_block_s=block,
+                      stream_call_s=8e-6, probe_call_s=8e-6)  # fmt: skip
         return replace(one, row=row)
 
     many = [at(one, "many", 100e-6) for one in fast[:24]]
     few = [at(one, f"few-{k}", 130e-6) for k, one in enumerate(fast[24:])]
     fitted = fit_programs([*many, *few], START, device="h100-sxm5-80gb")
-    assert fitted["usual_pace"] == pytest.approx(130e-6 / fitted["probe_block"])
+    assert fitted["usual_pace"] == pytest.approx((130e-6 / fitted["probe_block"]) ** 0.75)
     assert fitted["usual_pace_compiled"] == fitted["usual_pace_training"] == fitted["usual_pace"]
 
 

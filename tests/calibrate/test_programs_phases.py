@@ -10,7 +10,7 @@ from perfmodel.calibrate.programs import Measured, ModelRow, behind_pace, row_pa
 from perfmodel.calibrate.programs.host import _with_reference, fit_host
 from perfmodel.calibrate.programs.rows import Woven, read_model_rows
 from perfmodel.cost.program.coefficients import load_program_coefficients
-from perfmodel.cost.program.host import column_seconds
+from perfmodel.cost.program.host import column_seconds, pace_of_probe
 from perfmodel.cost.program.step import prepare, step
 from perfmodel.hardware import load_accelerator
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered, Resident
@@ -131,7 +131,7 @@ def test_two_streams_of_a_row_count_together(tmp_path):
     one, other = read_model_rows(tmp_path)
     assert one.step_s == pytest.approx(20e-3)  # the middle of 25 and 16
     assert one.woven.phases_s == pytest.approx((5e-3, 8e-3, 3e-3))
-    first, second = 110e-6 / START["probe_block"], 130e-6 / START["probe_woven"]
+    first, second = pace_of_probe(7e-6, START, block=110e-6), 130e-6 / START["probe_woven"]
     assert row_pace(one, START) == pytest.approx((first * second) ** 0.5)
     first, second = 100e-6 / START["probe_block"], 160e-6 / START["probe_behind"]
     assert behind_pace(one, START) == pytest.approx((first * second) ** 0.5)

@@ -123,7 +123,7 @@ def main(argv: list[str] | None = None) -> int:
         call, block = found["probe_call_us"] * 1e-6, found["probe_block_us"] * 1e-6
         found["host_pace"] = host_pace_of(call, options.on, block=block)
         behind = found["probe_backward_block_us"] * 1e-6
-        found["backward_pace"] = host_pace_of(call, options.on, block=behind)
+        found["backward_pace"] = host_pace_of(call, options.on, block=behind, backward=True)
     print(json.dumps({name: round(value, 4) for name, value in found.items()}))
     return 0
 
