@@ -68,6 +68,20 @@ def test_uneven_rows_in_tf32_leave_the_matrix_units():
     assert is_thin_batch(*_column(2, 193, 128, 512), np.array([1.0]), "nn", "tf32")[0]
 
 
+@pytest.mark.parametrize(
+    ("m", "n", "k", "batch", "dtype", "thin"),
+    [(12, 577, 576, 8, "bf16", True), (4, 255, 1025, 200, "bf16", False),
+     (8, 255, 1025, 150, "bf16", False), (2, 2561, 1025, 4, "fp16", False),
+     (8, 577, 129, 32, "fp16", True)],
+)  # fmt: skip
+def test_rows_of_single_elements_leave_the_matrix_units_in_half_precision(
+    m, n, k, batch, dtype, thin
+):
+    sizes = _column(m, n, k, batch)
+    assert is_thin_batch(*sizes, np.array([1.0]), "nn", dtype)[0] == thin
+    assert not is_thin_batch(*sizes, np.array([2.0]), "nn", dtype)[0]
+
+
 def test_a_thread_of_a_block_of_64_columns_walks_all_of_the_sum():
     # Of an H100: 33 us, and 104 us of 2,880 steps.
     for (m, n, k, batch), taken in (((2, 640, 896, 4), 32.8e-6), ((3, 704, 2880, 8), 104.4e-6)):
