@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from perfmodel.workload.model import load_model as load_model
     from perfmodel.workload.op import op_from_dict as op_from_dict
     from perfmodel.workload.program import Program as Program
+    from perfmodel.workload.program import save_program as save_program
 
 __version__ = "0.1.0"
 
@@ -72,6 +73,7 @@ _HOMES: Final = {
     "overlap": "estimate:overlap",
     "plan": "study.planning:plan",
     "price": "cost:price",
+    "save_program": "workload.program:save_program",
     "simulate": "sim:run_scenario",
     "total": "estimate:total",
     "trace": "workload.importers.record:trace",
