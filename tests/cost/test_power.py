@@ -9,7 +9,9 @@ import pytest
 
 from perfmodel.calibrate.measurements import load_measurements
 from perfmodel.calibrate.power import fit_power, write_power
-from perfmodel.cost.power import PowerShares, draw, load_shares, power_share, read_shares
+from perfmodel.cost.mechanism import task_device
+from perfmodel.cost.power import PowerShares, draw, load_shares, power_share, rates, read_shares
+from perfmodel.cost.tasks import tasks_of
 from perfmodel.errors import CalibrationError, SpecError
 from perfmodel.hardware import load_accelerator
 from perfmodel.workload.op import Elementwise, Gemm
@@ -24,6 +26,14 @@ def test_share_grows_with_either_rate_and_ends_at_the_ceiling() -> None:
     assert 0.49 < idle <= 0.5
     assert idle < memory < both <= 1.05
     assert both == pytest.approx(1.05, rel=1e-2)
+
+
+def test_rates_are_shares_of_the_peaks() -> None:
+    op = Elementwise("add", np.array([1 << 28]))
+    _, (task,) = tasks_of(op)
+    moved = 3 * 2 * (1 << 28)
+    _, memory = rates(task, task_device(task, H100), np.array([2 * moved / H100.memory_bandwidth]))
+    assert memory[0] == pytest.approx(0.5)
 
 
 def test_energy_is_power_times_time_in_the_shape_of_the_operator() -> None:

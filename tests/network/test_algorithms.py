@@ -116,6 +116,12 @@ def test_powers_of_two_are_exact_and_others_fold_once():
     assert traffic("all_reduce", "tree", 800.0, 9).steps == 8.0
 
 
+def test_a_broadcast_by_scatter_and_gather_sends_what_both_do():
+    both = traffic("broadcast", "scatter_gather", 1e6, 8)
+    parts = traffic("scatter", "binomial", 1e6, 8) + traffic("all_gather", "ring", 1e6, 8)
+    assert (float(both.steps), float(both.wire)) == (float(parts.steps), float(parts.wire))
+
+
 @pytest.mark.parametrize("op", OPS)
 def test_one_rank_sends_nothing(op):
     for algorithm in ALGORITHMS[op]:

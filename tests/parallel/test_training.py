@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from perfmodel.errors import PlanError, SpecError
-from perfmodel.hardware import load_cluster
+from perfmodel.hardware import load_accelerator, load_cluster
 from perfmodel.network import collective_seconds
+from perfmodel.parallel.overlap import stolen_share
 from perfmodel.parallel.plan import Plan
 from perfmodel.parallel.step import PARTS
 from perfmodel.parallel.training import evaluate, train
@@ -113,6 +114,11 @@ def test_bubble_is_the_closed_form(gpt, selene):
     assert gpipe.step_time_s == pytest.approx(result.step_time_s)
     zero_bubble = run(gpt, selene, replace(SELENE, virtual_stages=1, schedule="zb-h1"), 64)
     assert zero_bubble.parts["bubble"] < result.parts["bubble"]
+
+
+def test_a_collective_takes_sixteen_units_of_a_gpu_and_none_of_a_tpu():
+    shares = [stolen_share(load_accelerator(name)) for name in ("h100-sxm5-80gb", "tpu-v5p")]
+    assert shares == [pytest.approx(16 / 132), 0.0]
 
 
 def test_tensor_parallel_volume(small):

@@ -52,6 +52,8 @@ def test_young_and_daly():
     best = grid[np.argmin(expected_time(1.0, grid, c, r, m))]
     assert daly_interval(c, m) == pytest.approx(best, rel=0.01)
     assert abs(daly_interval(c, m) - best) < abs(young_interval(c, m) - best)
+    # sqrt(2 C M) (1 + sqrt(1/2) / 3 + 1/18) - C
+    assert daly_interval(1000.0, 1000.0) == pytest.approx(826.1143, abs=1e-3)
     assert daly_interval(1000.0, 100.0) == 100.0
 
 
