@@ -238,11 +238,13 @@ def assemble(
             said = (1.0 - part) * said + part * networks
         predicted[held] = plain[held] * np.exp(said[held])
     shares = shares_of(answers, wanted)
-    pooled, part = None, 0.0
-    if together is not None:
-        pooled = together.pooled.of(samples.kernel, final.names)
+    pooled, part, network = None, 0.0, final.network
     if not alone:
         part = network_share(shares @ answers, networks, wanted)
+    if together is not None:
+        pooled = together.pooled.of(samples.kernel, final.names)
+        if together.apart:
+            pooled, network = None, pooled
     error = np.abs(np.log(predicted / samples.seconds))
     fitted = Fitted(
         samples.kernel,
@@ -257,7 +259,7 @@ def assemble(
         float(np.quantile(np.abs(np.log(plain / samples.seconds)), _HELD)) * 1.5,
         part,
         pooled,
-        final.network if part > 0.0 else None,
+        network if part > 0.0 else None,
     )
     return Learned(fitted, predicted, plain)
 

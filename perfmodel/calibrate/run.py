@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -114,7 +114,8 @@ def calibrate(
         Measurements and name of a sibling chip that teach the corrections too.
     kernels : sequence of str
         Beginnings of the names of those that are fitted anew; the files of the others stay as they
-        are. Of those that share networks, all or none. Empty: all.
+        are. Some of those that share networks learn theirs without the others, and keep them in
+        their own files. Empty: all.
     seed : int
         Of the learners' draws; the same seed and data give the same files.
     progress : callable, optional
@@ -160,9 +161,10 @@ def calibrate(
     start_of = {kernel: start.of(kernel) for kernel in by_kernel}
     together: dict[str, Together] = {}
     if any(map(is_shared, wanted)):
+        apart = any(map(is_shared, by_kernel.keys() - wanted))
         planned, estimates = _estimated(folder, accelerator, support, siblings)
         together = learn_shared(
-            by_kernel,
+            {kernel: samples for kernel, samples in by_kernel.items() if kernel in wanted},
             siblings,
             start_of,
             seed,
@@ -173,6 +175,7 @@ def calibrate(
             estimates,
             teaching,
         )
+        together = {kernel: replace(one, apart=apart) for kernel, one in together.items()}
     # The last coefficients of a kernel that shares networks are those of all its rows.
     rough = {kernel: one.coefficients[-1] for kernel, one in together.items()}
     asked = teachers_of(by_kernel, wanted)
@@ -209,7 +212,7 @@ def calibrate(
         efficiency = Efficiency(name, start.tables, start.sources, own, own=True)
         records.extend(score_samples([judged], accelerator, efficiency=efficiency))
     power = fit_power(measured.rows, accelerator)
-    pooled = next((one.pooled for one in together.values()), None)
+    pooled = next((one.pooled for one in together.values() if not one.apart), None)
     written = _publish(
         target, accelerator, measured, learned, records, power, support, pooled, others
     )
@@ -329,7 +332,7 @@ def _estimated(
 
 
 def _wanted(by_kernel: Mapping[str, Samples], beginnings: Sequence[str]) -> set[str]:
-    """Kernels whose names begin so, by default all; with one that shares networks, all that do."""
+    """Kernels whose names begin so, by default all."""
     for one in beginnings:
         if not one or not any(kernel.startswith(one) for kernel in by_kernel):
             raise CalibrationError(
@@ -339,10 +342,7 @@ def _wanted(by_kernel: Mapping[str, Samples], beginnings: Sequence[str]) -> set[
                 nearest=nearest_name(one, by_kernel),
                 repair="name measured kernels, or leave it out to fit all",
             )
-    found = {k for k in by_kernel if not beginnings or k.startswith(tuple(beginnings))}
-    if any(map(is_shared, found)):
-        found |= set(filter(is_shared, by_kernel))
-    return found
+    return {k for k in by_kernel if not beginnings or k.startswith(tuple(beginnings))}
 
 
 def teachers_of(by_kernel: Mapping[str, Samples], wanted: set[str]) -> set[str]:

@@ -11,9 +11,10 @@ operators, most of which nobody ran, stand in ``plans/taught.npz`` of a device:
     uint8 (N,): 8 x pass + 4 x layout + dtype, in the orders of ``PASSES``, ``LAYOUTS`` and
     ``DTYPES`` of :mod:`perfmodel.cost.proposed`.
 ``says``
-    int16 (N, 8): 2000 times the logarithm of the time [s]; by networks that saw no row of fold 0 to
+    int16 (N, 8): 200 times the logarithm of the time [s]; by networks that saw no row of fold 0 to
     4 in turn, by those that saw all rows, by those that saw rows of this device alone, and by those
-    that saw none of it, only a sibling's; -32768 where nobody said.
+    that saw none of it, only a sibling's; of all but those that saw all rows, by how much it is
+    more than theirs, which packs better; -32768 where nobody said.
 
 A sidecar, ``taught.toml``, holds the file's sha256 and names the device.
 """
@@ -45,8 +46,8 @@ from perfmodel.workload.op import op_from_dict
 
 TAUGHT_FILE: Final = "taught.npz"
 SIZES: Final = ("n", "c_in", "c_out", "h", "w", "d", "kernel", "stride", "padding", "groups")
-STEPS: Final = 2000
-"""Steps of a logarithm: 0.05 % of a time."""
+STEPS: Final = 200
+"""Steps of a logarithm: 0.5 % of a time."""
 NOTHING: Final = -(2**15)
 """Where nobody said a time."""
 EVERY, ALONE, SIBLING = FOLDS, FOLDS + 1, FOLDS + 2
@@ -124,7 +125,7 @@ def load_taught(
         damaged=_damaged,
         named=True,
     )
-    sizes, cell, says = _arrays(path, data)
+    sizes, cell, says = stored(path, data)
     marks = marks_of_sizes(sizes, cell)
     if among is not None:
         some = np.isin(marks, marks_of(among))
@@ -171,8 +172,16 @@ def blocks_of(
     }
 
 
-def _arrays(path: Path, data: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
-    """Sizes, cells and what is said, once shapes, kinds and ranges are right."""
+def stored(path: Path, data: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
+    """Sizes, cells and logarithms of times [s], once shapes, kinds and ranges are right.
+
+    Shapes (N, 10), (N,) and (N, 8), as the file has them.
+
+    Raises
+    ------
+    CalibrationError
+        If ``data``, what the file ``path`` holds, is something else.
+    """
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as stored:
             sizes, cell, says = (np.asarray(stored[name]) for name in ("sizes", "cell", "says"))
@@ -190,11 +199,25 @@ def _arrays(path: Path, data: bytes) -> tuple[NDArray[np.int64], NDArray[np.int6
     sizes, cell = sizes.astype(np.int64), cell.astype(np.int64)
     if cell.size == 0 or cell.max() >= len(PASSES) * len(LAYOUTS) * len(DTYPES) or cell.min() < 0:
         raise _damaged(path, "no operators, or a cell that is none")
-    seconds = np.where(says == NOTHING, np.nan, says / STEPS)
+    seconds = logarithms_of(says)
     least, most = np.log(_FASTEST), np.log(_SLOWEST)
     if np.any(seconds < least) or np.any(seconds > most):
         raise _damaged(path, f"a time outside {_FASTEST:g} to {_SLOWEST:g} s")
     return sizes, cell, seconds
+
+
+def kept_of(logarithms: Floats) -> NDArray[np.int16]:
+    """``says`` as the file keeps them, of logarithms of times [s], (N, 8); NaN is nothing said."""
+    steps = np.round(STEPS * logarithms)
+    steps -= np.where(np.arange(COLUMNS) == EVERY, 0.0, steps[:, [EVERY]])
+    return np.where(np.isfinite(steps), steps, NOTHING).clip(NOTHING, -NOTHING - 1).astype(np.int16)
+
+
+def logarithms_of(says: NDArray[np.integer]) -> Floats:
+    """Logarithms of times [s], (N, 8), of ``says`` as the file keeps them."""
+    steps = np.where(says == NOTHING, np.nan, says.astype(np.float64))
+    steps += np.where(np.arange(COLUMNS) == EVERY, 0.0, steps[:, [EVERY]])
+    return np.asarray(steps / STEPS)
 
 
 def _records(

@@ -64,11 +64,14 @@ class Together:
         fold.
     pooled : Pooled
         Networks that saw all rows.
+    apart : bool
+        Whether others that share networks had no part: then the kernel keeps them as its own.
     """
 
     coefficients: Sequence[Coefficients]
     held_out: Floats
     pooled: Pooled
+    apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)

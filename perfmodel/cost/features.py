@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.cost.choice import chosen_columns
+from perfmodel.cost.conv_depthwise import FULL
 from perfmodel.cost.conv_groups import padded_groups
 from perfmodel.cost.conv_kernels import pointwise, repacking
+from perfmodel.cost.depthwise_grids import grid_columns
 from perfmodel.cost.device import Device
 from perfmodel.cost.fourier import factors, steps
 from perfmodel.cost.mechanism import product_sizes, row_count
@@ -85,7 +87,7 @@ def features(
     if task.base.startswith("attention"):
         _attention(task, device, columns)
     if task.convolution:
-        _conv(task, columns)
+        _conv(task, device, columns)
     if task.base.startswith("conv_grouped"):
         _groups(task, device, parts, columns)
     like = tiled(task) or like
@@ -228,7 +230,7 @@ def _attention(task: Task, device: Device, columns: _Columns) -> None:
     columns.add("even_head", _evenness(s["head_dim"]))
 
 
-def _conv(task: Task, columns: _Columns) -> None:
+def _conv(task: Task, device: Device, columns: _Columns) -> None:
     s = task.sizes
     for name in ("n", "c_in", "c_out", "h", "w"):
         columns.add(f"size_{name}", np.log2(s[name]), smooth=name in ("c_in", "c_out"))
@@ -252,6 +254,11 @@ def _conv(task: Task, columns: _Columns) -> None:
     columns.add("taps_inside", s["inside"])
     columns.add("even_w", _evenness(s["w"]))
     columns.add("odd_channels", (s["c_in"] % 8 > 0) * 1.0 + 2.0 * (s["c_out"] % 8 > 0))
+    if task.family == "conv_depthwise":
+        half = task.dtype not in FULL
+        grids = grid_columns(s, task.words["direction"], half, float(device.units))
+        for name, value in zip(*grids, strict=True):
+            columns.add(name, value)
 
 
 _GROUP_FORMS = 4  # sliced, direct, generic, padded

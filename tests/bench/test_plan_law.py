@@ -9,12 +9,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from perfmodel.calibrate.taught import COLUMNS, EVERY, STEPS, load_taught
+from perfmodel.calibrate.taught import COLUMNS, EVERY, STEPS, load_taught, stored
 from perfmodel.errors import CalibrationError
 from perfmodel.hardware import load_accelerator
 from validate.bench import plan_rows
 from validate.plan_law import names, rows
-from validate.plan_law.table import LONGEST, Operators, Plans, product_of
+from validate.plan_law.table import LONGEST, Operators, Plans, depthwise, product_of
 
 WORDS = 5
 
@@ -271,6 +271,53 @@ def test_networks_learn_which_plan_a_search_keeps(made, tmp_path, capsys):
     assert sum(one.marks.size for one in found.values()) == count
     said_of = np.concatenate([one.says[:, EVERY] for one in found.values()])
     assert set(np.round(STEPS * said_of)) <= set(np.round(STEPS * own))
+
+
+def _partly_depthwise(known):
+    """Every third operator with a group a channel."""
+    sizes = known.operators.sizes.copy()
+    sizes[::3, 2] = sizes[::3, 9] = sizes[::3, 1]
+    return dataclasses.replace(known, operators=dataclasses.replace(known.operators, sizes=sizes))
+
+
+def test_depthwise_operators_stand_alone_with_their_plans(made):
+    known = _partly_depthwise(made)
+    known.operators.plans[::3, 1] = 0
+    known.operators.features[::3, 0] = np.nan
+    alone, (drawn,) = rows.depthwise_alone(known, [known.operators.only(np.arange(10))])
+    assert len(alone.operators) == len(range(0, len(known.operators), 3))
+    assert len(drawn) == len(range(0, 10, 3))
+    assert alone.names == ("", "a")
+    assert np.array_equal(alone.operators.plans[:, 0], np.ones(len(alone.operators)))
+    assert alone.plans.words.tolist() == [[0.0, 0.0], [1.0, 1.0]]
+    assert alone.plans.native.shape == (2, 3)
+    assert alone.columns == ("c",)
+    assert alone.operators.features.shape == (len(alone.operators), 1)
+
+
+@pytest.mark.torch
+def test_of_operators_that_are_not_depthwise_a_file_keeps_what_it_says(made, tmp_path):
+    pytest.importorskip("torch")
+    from validate.plan_law import __main__ as command
+
+    ones = _partly_depthwise(made).operators
+    (tmp_path / rows.CHIPS[0]).mkdir()
+    first = np.log(ones.kept_s)[:, None] + np.zeros(COLUMNS)
+    command.write(tmp_path, 0, ones, first, {"command": "a"})
+    alone = depthwise(ones.sizes)
+    command.write(tmp_path, 0, ones.only(alone), first[alone] + 1.0, {"command": "b"}, beside=True)
+    path = tmp_path / rows.CHIPS[0] / "plans" / "taught.npz"
+    sizes, cell, said = stored(path, path.read_bytes())
+    now = dict(zip(map(tuple, np.column_stack([sizes, cell]).tolist()), said[:, 0], strict=True))
+    given = np.column_stack([ones.sizes, ones.cell])
+    _, each = np.unique(given, axis=0, return_index=True)
+    assert len(now) == len(each)
+    for at in each:
+        wanted = first[at, 0] + alone[at]
+        assert now[tuple(given[at].tolist())] == pytest.approx(wanted, abs=0.6 / STEPS)
+    about = tomllib.loads(path.with_suffix(".toml").read_text(encoding="utf-8"))
+    assert about["command"] == "b"
+    assert about["others"]["command"] == "a"
 
 
 @pytest.mark.torch

@@ -252,6 +252,10 @@ def test_a_kernel_takes_part_of_its_answer_from_them(kernels):
     parts = [replace(fitted, pooled_share=share).log_factor(values) for share in (0.0, 1.0)]
     expected = parts[0] + fitted.pooled_share * (parts[1] - parts[0])
     assert fitted.log_factor(values) == pytest.approx(expected)
+    mine = learn(samples, "h100", start.of(name), together=replace(knowing, apart=True)).fitted
+    assert fitted.network is mine.pooled is None
+    assert mine.network is not None
+    assert np.array_equal(mine.log_factor(values), fitted.log_factor(values))
     alone = learn(samples, "h100", start.of(name), together=replace(knowing, held_out=0.0 * plain))
     apart = [np.abs(np.log(one.predicted / samples.seconds)) for one in (found, alone)]
     assert apart[0].mean() < 0.5 * apart[1].mean()

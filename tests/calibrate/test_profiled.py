@@ -189,12 +189,12 @@ def test_every_operator_may_be_timed_in_passing(tmp_path):
     "data",
     [
         b"no gzip",
-        gzip.compress(HEADER.encode())[:-9],
-        gzip.compress((HEADER + "gemm,,bf16,8,8,8,call,0,p,1,1,1,1,nan\n").encode()),
-        gzip.compress((HEADER + "gemm,,bf16,8,8,8,call,0,p,1,1,1,1,-2\n").encode()),
-        gzip.compress((HEADER + "gemm,,bf16,x,8,8,call,0,p,1,1,1,1,2\n").encode()),
-        gzip.compress((HEADER + "gemm,,bf16,8,8\n").encode()),
-        gzip.compress(b"op,kind\ngemm,\n"),
+        gzip.compress(HEADER.encode(), mtime=0)[:-9],
+        gzip.compress((HEADER + "gemm,,bf16,8,8,8,call,0,p,1,1,1,1,nan\n").encode(), mtime=0),
+        gzip.compress((HEADER + "gemm,,bf16,8,8,8,call,0,p,1,1,1,1,-2\n").encode(), mtime=0),
+        gzip.compress((HEADER + "gemm,,bf16,x,8,8,call,0,p,1,1,1,1,2\n").encode(), mtime=0),
+        gzip.compress((HEADER + "gemm,,bf16,8,8\n").encode(), mtime=0),
+        gzip.compress(b"op,kind\ngemm,\n", mtime=0),
     ],
 )
 def test_a_damaged_table_is_told(tmp_path, data):

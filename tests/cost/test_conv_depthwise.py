@@ -1,9 +1,11 @@
 """Which kernel a depth-wise convolution runs in, and what its mechanism counts."""
 
+import numpy as np
 import pytest
 
 from perfmodel.cost.conv_depthwise import blocks, is_packed, taken_share
 from perfmodel.cost.conv_kernels import convolution
+from perfmodel.cost.depthwise_grids import grid_columns
 from perfmodel.cost.efficiency import load_coefficients
 from perfmodel.cost.mechanism import task_device
 from perfmodel.cost.tasks import Task, tasks_of
@@ -184,3 +186,60 @@ def test_fp16_works_on_pairs_of_channels_where_it_has_such_a_kernel():
             convolution(one, device, c | {"packed_gain": gain}).seconds[0] for gain in (1.0, 3.0)
         )
         assert (packed < plain) == gains
+
+
+def grid(record, half=True):
+    """Columns of one convolution on 132 multiprocessors, by name."""
+    one = task(record)
+    names, values = grid_columns(one.sizes, one.words["direction"], half, 132.0)
+    return {name: float(value[0]) for name, value in zip(names, values, strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("record", "half", "blocks"),
+    [
+        # 4 strips of 10 threads for each of 32 pairs of channels and 8 images
+        (DEPTHWISE, True, 8 * 32 * 4 * 10 / 128),
+        # 14 x 14 quads of each of 64 channels and 8 images
+        (DEPTHWISE, False, 8 * 64 * 196 / 256),
+        (DEPTHWISE | {"n": 4}, True, 4 * 64 * 196 / 256),
+        (few(DEPTHWISE, 63), True, np.ceil(8 * 63 * 196 / 256)),
+        (DEPTHWISE | {"stride": 2}, True, 8 * 32 * 2 * 7 / 128),
+        (DEPTHWISE | {"pass": "dgrad"}, True, 8 * 64 * 196 / 256),
+        # 2 slices of channels of 8 images, each in the most pieces
+        (DEPTHWISE | {"pass": "wgrad"}, True, 2 * 8 * 8),
+        (WIDE | {"n": 32, "pass": "wgrad"}, True, 16 * 32),
+    ],
+)
+def test_grids_are_those_of_the_librarys_kernels(record, half, blocks):
+    found = grid(record, half)
+    assert 2.0 ** found["grid_waves"] == pytest.approx(blocks / 132)
+    waves = blocks / 132
+    assert 2.0 ** found["grid_fill"] == pytest.approx(waves / np.ceil(waves))
+
+
+def test_what_tiles_and_blocks_of_channels_leave_empty_is_told():
+    found = grid(few(DEPTHWISE | {"h": 9, "w": 10}, 48))
+    assert 2.0 ** found["tile_used_10"] == pytest.approx(0.9)
+    assert 2.0 ** found["tile_used_4"] == pytest.approx(90 / 144)
+    assert 2.0 ** found["channels_used_32"] == pytest.approx(0.75)
+    assert 2.0 ** found["tile_fill_8x32"] == pytest.approx(8 * 4 * 2 / 792)
+    assert 2.0 ** found["channels_fill"] == pytest.approx(48 / 132)
+
+
+@pytest.mark.torch
+def test_networks_of_plans_count_the_same_blocks():
+    torch = pytest.importorskip("torch")
+    from validate.plan_law.depthwise import blocks as of_plan
+
+    rng = np.random.default_rng(2)
+    for way, (direction, kind) in enumerate((("fwd", 2), ("dgrad", 3), ("wgrad", 4))):
+        for _ in range(30):
+            n, c, h = (int(rng.integers(*r)) for r in ((1, 40), (2, 500), (5, 60)))
+            record = few(DEPTHWISE | {"n": n, "h": h, "w": h + 3, "pass": direction}, c)
+            sizes = torch.tensor([[n, c, c, h, h + 3, 0, 3, 1, 1, c]], dtype=torch.float32)
+            known = torch.tensor([[[kind, 0.0, 1.0]]])
+            _, count, _, used = of_plan(sizes, torch.tensor([8 * way]), known)
+            found = grid(record)
+            assert 132 * 2.0 ** found["grid_waves"] == pytest.approx(float(count), rel=1e-5)
+            assert 2.0 ** found["grid_used"] == pytest.approx(float(used), rel=1e-5)

@@ -2,7 +2,9 @@
 
 Networks learn without each fold in turn, from all rows, and from each chip's rows alone; every
 time they say how long all measured and drawn convolutions take on both chips. Needs PyTorch (the
-``torch`` extra), and a device that it sees: a minute for each set of rows on an H200.
+``torch`` extra), and a device that it sees: a minute for each set of rows on an H200. With
+``--depthwise`` they learn depth-wise convolutions alone, which a processor does in minutes, and the
+files keep what they say of others.
 """
 
 from __future__ import annotations
@@ -21,13 +23,14 @@ from numpy.typing import NDArray
 
 from perfmodel.calibrate.profiled import PLANS_FOLDER
 from perfmodel.calibrate.samples import FOLDS
-from perfmodel.calibrate.taught import COLUMNS, NOTHING, STEPS, TAUGHT_FILE
+from perfmodel.calibrate.sidecar import check_sidecar
+from perfmodel.calibrate.taught import COLUMNS, TAUGHT_FILE, kept_of, stored
 from validate.bench import store
 from validate.convolutions import judged
 from validate.plan_law import rows
 from validate.plan_law.inputs import Inputs
 from validate.plan_law.learn import USUAL, Schedule, Told, device_of, learn, says
-from validate.plan_law.table import Floats, Operators
+from validate.plan_law.table import Floats, Operators, Whole, depthwise
 
 DEVICES: Final = ("NVIDIA H100 80GB HBM3", "NVIDIA H200")
 ALL: Final = "all"
@@ -72,30 +75,54 @@ def told_by(
     return own, every, f"{which}: {taken.sum()} rows, {held.sum()} others {text}"
 
 
-def write(folder: Path, chip: int, ones: Operators, said: Floats, about: dict[str, object]) -> int:
+def write(
+    folder: Path,
+    chip: int,
+    ones: Operators,
+    said: Floats,
+    about: dict[str, object],
+    *,
+    beside: bool = False,
+) -> int:
     """Write a chip's file and its sidecar; how many operators it holds.
 
     ``ones`` are of the chip, ``said`` (N, 8) logarithms of seconds. Judges are left out, and of
-    one operator twice the second.
+    one operator twice the second. With ``beside``, what the file says of operators that are not
+    depth-wise stays, and the sidecar tells whence it was.
     """
-    given = np.column_stack([ones.sizes, ones.cell])
+    path = folder / rows.CHIPS[chip] / PLANS_FOLDER / TAUGHT_FILE
+    sizes, cell, tables = ones.sizes, ones.cell, {"library": _library(chip)}
+    if beside:
+        others, (more, cells, logs) = _others(path)
+        tables["others"] = others
+        sizes, cell = np.concatenate([sizes, more]), np.concatenate([cell, cells])
+        said = np.concatenate([said, logs])
+    given = np.column_stack([sizes, cell])
     _, first = np.unique(given, axis=0, return_index=True)
     unread = judged(folder)
     kept = np.array([at for at in first if tuple(given[at].tolist()) not in unread], np.int64)
     kept = kept[np.isfinite(said[kept]).all(axis=1)]
-    scaled = np.round(STEPS * said[kept]).clip(NOTHING + 1, -NOTHING - 1).astype(np.int16)
-    path = folder / rows.CHIPS[chip] / PLANS_FOLDER / TAUGHT_FILE
     path.parent.mkdir(exist_ok=True)
-    arrays = {
-        "sizes": ones.sizes[kept].astype(np.int32),
-        "cell": ones.cell[kept].astype(np.uint8),
-        "says": scaled,
+    arrays = {  # columns one after another pack in less
+        "sizes": np.asfortranarray(sizes[kept], np.int32),
+        "cell": cell[kept].astype(np.uint8),
+        "says": np.asfortranarray(kept_of(said[kept])),
     }
     store.write_arrays(path, arrays)
     date = {"date": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())}
-    tables = {"library": _library(chip), "inputs": inputs_of(folder)}
-    store.sidecar(path, date | about | tables, len(kept))
+    store.sidecar(path, date | about | {"inputs": inputs_of(folder)} | tables, len(kept))
     return len(kept)
+
+
+def _others(path: Path) -> tuple[dict[str, str], tuple[Whole, Whole, Floats]]:
+    """What a file says of operators that are not depth-wise, and what made it."""
+    data = path.read_bytes()
+    before = check_sidecar(path, data, None, repair=rows.REPAIR, damaged=rows.damaged)
+    before = before.get("others", before | before["library"])
+    sizes, cell, said = stored(path, data)
+    some = ~depthwise(sizes)
+    told = {name: str(before[name]) for name in ("date", "command", "taught_on")}
+    return told, (sizes[some], cell[some], said[some].astype(np.float32))
 
 
 def inputs_of(folder: Path) -> dict[str, str]:
@@ -145,11 +172,13 @@ def publish(
     drawn: Sequence[Operators],
     found: Mapping[str, tuple[Floats, list[Floats]]],
     how: Schedule,
+    *,
+    beside: bool = False,
 ) -> None:
-    """Write both chips' files by what all sets said."""
+    """Write both chips' files by what all sets said; ``beside`` is :func:`write`'s."""
     about: dict[str, object] = {
         "quantity": "times estimated by networks that are told the plans cuDNN proposes",
-        "command": "python3 -m validate.plan_law",
+        "command": "python3 -m validate.plan_law" + " --depthwise" * beside,
         "networks": how.nets,
         "epochs": how.epochs,
     }
@@ -161,7 +190,7 @@ def publish(
             for which in columns_of(chip)
         ]
         assert len(said) == COLUMNS
-        count = write(folder, chip, ones, np.stack(said, axis=1), about)
+        count = write(folder, chip, ones, np.stack(said, axis=1), about, beside=beside)
         print(f"{rows.CHIPS[chip]}: {count} operators")
 
 
@@ -173,14 +202,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--only", nargs="+", choices=SETS, default=SETS, help="learn, write nothing"
     )
+    parser.add_argument("--depthwise", action="store_true", help="convolutions of this kind alone")
     parser.add_argument("--nets", type=int, default=USUAL.nets)
     parser.add_argument("--epochs", type=int, default=USUAL.epochs)
     args = parser.parse_args(argv)
     how = dataclasses.replace(USUAL, nets=args.nets, epochs=args.epochs)
     known, drawn = read(args.measurements, args.drawn)
+    if args.depthwise:
+        known, drawn = rows.depthwise_alone(known, drawn)
     found = learned(args.only, known, drawn, how)
     if set(args.only) == set(SETS):
-        publish(args.measurements, known, drawn, found, how)
+        publish(args.measurements, known, drawn, found, how, beside=args.depthwise)
     return 0
 
 

@@ -31,7 +31,7 @@ from validate import kept_plans
 from validate.bench import ops, plan_rows, proposals, search_log
 from validate.convolutions import Identity, identity, judged
 from validate.plan_law.names import plans_of
-from validate.plan_law.table import LONGEST, Floats, Operators, Plans, Whole
+from validate.plan_law.table import LONGEST, Floats, Operators, Plans, Whole, depthwise
 
 MEASUREMENTS: Final = Path(__file__).parents[1] / "measurements"
 CHIPS: Final = ("h100-sxm5-80gb", "h200-sxm-141gb")
@@ -44,7 +44,7 @@ LIKELY: Final = "likely-times"
 """Of drawn operators: ``drawn``, places in :data:`DRAWN`; ``place`` of a plan in the list; its
 steady time ``us``. Files ``likely-times.npz``, ``likely-times-2.npz`` and so on."""
 _LIKELY_IS: Final = "times of plans as `validate.plan_law.likely` writes them"
-_REPAIR: Final = "restore the file and its sidecar"
+REPAIR: Final = "restore the file and its sidecar"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Drawn:
         CalibrationError
             If the file is damaged or disagrees with its sidecar.
         """
-        said = check_sidecar(path, path.read_bytes(), None, repair=_REPAIR, damaged=_damaged)
+        said = check_sidecar(path, path.read_bytes(), None, repair=REPAIR, damaged=damaged)
 
         def parts(held: Arrays) -> Drawn:
             sizes, cell, plans = (held[n].astype(np.int64) for n in ("sizes", "cell", "plans"))
@@ -244,9 +244,24 @@ def likely(drawn: Drawn, known: Known, folder: Path = MEASUREMENTS) -> list[Oper
     return found
 
 
+def depthwise_alone(known: Known, drawn: Sequence[Operators]) -> tuple[Known, list[Operators]]:
+    """The depth-wise ones, with the plans proposed for them alone and the features they have."""
+    every = [ones.only(depthwise(ones.sizes)) for ones in (known.operators, *drawn)]
+    used = np.unique(np.concatenate([[0], *(ones.plans.ravel() for ones in every)]))
+    has = ~np.isnan(every[0].features).all(axis=0)
+    every = [
+        replace(ones, plans=np.searchsorted(used, ones.plans), features=ones.features[:, has])
+        for ones in every
+    ]
+    names = tuple(known.names[at] for at in used)
+    columns = tuple(name for name, there in zip(known.columns, has, strict=True) if there)
+    alone = Known(every[0], known.plans.only(used), names, known.kernels, columns)
+    return alone, every[1:]
+
+
 def _likely_of(path: Path, chip: str, drawn: Drawn) -> tuple[Whole, Whole, Floats]:
     """Places of operators among the drawn, of a plan in the list of each, and its time [us]."""
-    said = check_sidecar(path, path.read_bytes(), chip, repair=_REPAIR, damaged=_damaged)
+    said = check_sidecar(path, path.read_bytes(), chip, repair=REPAIR, damaged=damaged)
     if said.get("drawn") != drawn.sha256:
         raise CalibrationError(
             f"{path.with_suffix('.toml')}: drawn",
@@ -266,8 +281,9 @@ def _folds(given: Whole) -> Whole:
     return fold_of(marks_of_sizes(given[:, :-1], given[:, -1]), FOLDS).astype(np.int64)
 
 
-def _damaged(path: Path, error: object) -> CalibrationError:
-    return CalibrationError(str(path), f"<{error}>", "a TOML file", repair=_REPAIR)
+def damaged(path: Path, error: object) -> CalibrationError:
+    """The error of a sidecar that is no TOML file."""
+    return CalibrationError(str(path), f"<{error}>", "a TOML file", repair=REPAIR)
 
 
 @dataclass(frozen=True, slots=True)

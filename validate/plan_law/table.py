@@ -97,6 +97,22 @@ class Plans:
     loops: Floats
     native: Floats
 
+    def only(self, taken: Whole) -> Plans:
+        """Some of them, and of the words those that they have."""
+        words = self.words[taken]
+        return Plans(
+            words[:, words.any(axis=0)],
+            self.tiles[:, taken],
+            self.clusters[taken],
+            self.loops[:, taken],
+            self.native[taken],
+        )
+
+
+def depthwise(sizes: Whole) -> NDArray[np.bool_]:
+    """Whether each channel is a group of its own, of ``sizes`` (N, 10) of :class:`Operators`."""
+    return np.asarray((sizes[:, 9] > 1) & (sizes[:, 9] == sizes[:, 1]))
+
 
 def product_of(sizes: Whole, cell: Whole) -> Floats:
     """Rows, columns, depth, repeats and groups of the matrix product that a pass is, (N, 5).
