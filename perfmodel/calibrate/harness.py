@@ -56,7 +56,7 @@ def to_record(raw: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:  # noqa
         return {"op": "spmm", "m": raw["m"], "n": raw["n"], "k": raw["k"],
                 "nnz": per_row * raw["m"], "dtype": raw["dtype"]}, ""  # fmt: skip
     if op == "attention" and raw.get("causal") and raw["q_len"] != raw["kv_len"]:
-        return None, "mask that begins at the first key, which no operator describes"
+        return dict(raw) | {"aligned": "first"}, ""
     if op not in FAMILIES:
         return None, f"no operator is called {op!r}"
     record = dict(raw)

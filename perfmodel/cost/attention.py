@@ -18,7 +18,8 @@ those of keys that queries share are summed by one more.
 
 In decoding (one query a sequence) a block holds 16 of the queries that share a key head and
 streams keys and values, cut into parts over the units (:func:`splits_of`), which one more kernel
-sums.
+sums. In full precision other kernels run (:mod:`perfmodel.cost.attention_full`), and none that is
+fused where queries share keys (:mod:`perfmodel.cost.attention_steps`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import Final
 import numpy as np
 
 from perfmodel.cost.attention_full import backward_seconds, forward_seconds
+from perfmodel.cost.attention_steps import shares_keys, steps_seconds
 from perfmodel.cost.device import Device, energy_scale
 from perfmodel.cost.parts import Floats, Parts, combine, waves
 
@@ -115,12 +117,17 @@ def attention_parts(
     elif full:
         walk = backward_seconds if kernel == BACKWARD else forward_seconds
         compute = walk(s, device, c)
+        if kernel == BACKWARD:
+            prepared = _GRADIENT * s["batch"] * s["q_heads"] * s["head_dim"] * s["q_len"]
+            floor = floor + c["query_passes"] * prepared / device.bandwidth
+        in_steps = shares_keys(s)
+        if in_steps.any():
+            steps = steps_seconds(s, device, backward=kernel == BACKWARD)
+            compute = np.where(in_steps, steps, compute)
+            floor = np.where(in_steps, 0.0, floor)
     else:
         compute = _walk(kernel, s, device, c)
-    if kernel == BACKWARD and full:
-        prepared = _GRADIENT * s["batch"] * s["q_heads"] * s["head_dim"] * s["q_len"]
-        floor = floor + c["query_passes"] * prepared / device.bandwidth
-    elif kernel == BACKWARD:
+    if kernel == BACKWARD and not full:
         heads = s["batch"] * s["q_heads"] * s["head_dim"]
         shared = s["q_heads"] > s["kv_heads"]
         sums = c["query_passes"] * s["q_len"] + c["shared_passes"] * shared * s["kv_len"]

@@ -11,15 +11,17 @@ to 64, else 128. With :math:`r` blocks at once on a unit a step takes
         r \frac{F_s}{\eta P / U} \right\rVert_8
 
 since one block alone waits for its own operands (:math:`\eta_1`); registers leave room for three
-blocks forward, two backward, and one with wide heads. The time of all is
+narrow or two wide blocks forward, two or one backward. Like blocks run in whole turns of
+:math:`r` a unit and a last one of those that are left, as far as turns stay together
+(:math:`c_\text{blur}`). Behind a causal mask blocks differ: units share them evenly, and end half
+of the longest one apart,
 
 .. math::
 
-    t = \max\left( w \left(\frac{c_\text{block}}{f} + \bar s\, t_s\right),
-        \frac{c_\text{block}}{f} + s\, t_s \right)
+    t = \max\left( \frac{n}{r U} \left(\frac{c_\text{block}}{f} + \bar s\, t_s\right)
+        + \frac{t_\text{longest}}{2},\; t_\text{longest} \right)
 
-with :math:`w` turns of :math:`r` blocks a unit, :math:`s` steps of the longest block and
-:math:`\bar s` of the mean one, which a causal mask shortens.
+with :math:`n` blocks of :math:`\bar s` steps in the mean.
 
 Backward, the keys of a head are cut into parts (:func:`key_parts`), which add their gradients of
 the queries up in memory. Beforehand PyTorch copies the gradient of the output, multiplies it by
@@ -41,7 +43,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.cost.device import Device
-from perfmodel.cost.parts import Floats, soft_max, waves
+from perfmodel.cost.parts import Floats, soft_max
 
 _NARROW, _MIDDLE = 64.0, 128.0
 """Widest heads of the kernels of narrow and of middle heads."""
@@ -49,6 +51,9 @@ _TILE, _SMALL_TILE, _LARGE_TILE = 64.0, 32.0, 128.0
 _PIECE: Final = 32.0
 _FEW_KEYS, _MANY_HEADS, _MOST_PARTS = 128.0, 256.0, 200.0
 _SHARP: Final = 8.0
+_TAIL: Final = 0.5
+"""Unlike blocks of units end as far apart as this share of the longest one in the mean."""
+_ALIKE: Final = 1.01
 
 
 def forward_seconds(s: Mapping[str, Floats], device: Device, c: Mapping[str, float]) -> Floats:
@@ -68,20 +73,21 @@ def forward_seconds(s: Mapping[str, Floats], device: Device, c: Mapping[str, flo
     rows = np.where(narrow, _TILE, _SMALL_TILE)
     step = np.where(narrow, _TILE, _LARGE_TILE)
     tiles, keys = np.ceil(s["q_len"] / rows), _up(s["kv_len"], _PIECE)
-    # The last block of queries sees all keys, the mean one half of them and half a block.
     most = np.where(causal, np.minimum(tiles * rows, keys), keys)
-    mean = np.where(causal, np.minimum((tiles + 1.0) * rows / 2.0, keys), keys)
+    # Behind a mask blocks see more and more keys, up to the last one or to all keys.
+    rising = np.where(causal, np.minimum(np.ceil(keys / rows), tiles), 0.0)
+    seen = (rows * rising * (rising + 1.0) / 2.0 + (tiles - rising) * keys) / tiles
+    last = np.ceil(most / step)
+    walked = (_climbed(rising, step / rows) + (tiles - rising) * last) / tiles
     blocks = s["batch"] * s["q_heads"] * tiles
     scores = _up(width, _PIECE)
     values = _up(width, np.where(narrow, _NARROW, _MIDDLE))
 
-    def block(seen: Floats) -> tuple[Floats, Floats]:
-        # Blocks of a mask that end within a step take it whole.
-        partly = seen / step + (1.0 - rows / step) / 2.0
-        steps = np.where(seen < most, np.maximum(partly, 1.0), np.ceil(seen / step))
-        return steps, 2.0 * rows * (steps * step * scores + seen * values)
+    def block(steps: Floats, seen: Floats) -> tuple[Floats, Floats]:
+        return steps, 2.0 * rows * (steps * step * scores + np.minimum(seen, most) * values)
 
-    return _time(blocks, block(mean), block(most), ~narrow, np.full_like(blocks, 3.0), device, c)
+    slots = np.where(narrow, 3.0, 2.0)
+    return _time(blocks, block(walked, seen), block(last, most), ~narrow, slots, device, c)
 
 
 def backward_seconds(s: Mapping[str, Floats], device: Device, c: Mapping[str, float]) -> Floats:
@@ -96,7 +102,9 @@ def backward_seconds(s: Mapping[str, Floats], device: Device, c: Mapping[str, fl
     keys = np.ceil(s["kv_len"] / _TILE)
     turns = np.ceil(keys / parts)
     steps = np.ceil(s["q_len"] / rows)
-    mean = turns * np.where(s["causal"] > 0.0, (steps + 1.0) / 2.0, steps)
+    # Behind a mask the first block of keys is met by all queries, later ones by fewer.
+    passed = _climbed(keys, rows / _TILE) / keys - 1.0
+    mean = turns * np.where(s["causal"] > 0.0, np.maximum(steps - passed, 1.0), steps)
     # Sums along queries and keys end where those end, in pieces.
     filled = _up(s["q_len"], _PIECE) / (steps * rows)
     kept = _up(s["kv_len"], _PIECE) / (keys * _TILE)
@@ -129,6 +137,12 @@ def key_parts(heads: Floats, keys: Floats, width: Floats) -> Floats:
     return np.asarray(np.where(width > _MIDDLE, np.minimum(parts, room), parts))
 
 
+def _climbed(blocks: Floats, each: Floats) -> Floats:
+    """Sum of 1, 2, 3 ... steps of so many blocks, where ``each`` blocks in turn take as many."""
+    whole = np.floor(blocks / each)
+    return np.asarray((whole + 1.0) * (blocks - each * whole / 2.0))
+
+
 def _up(value: Floats, step: Floats | float) -> Floats:
     return np.asarray(np.ceil(value / step) * step)
 
@@ -144,14 +158,23 @@ def _time(
 ) -> Floats:
     """Blocks, as many at once on a unit as ``slots``, of so many steps and operations [s]."""
     each = blocks / device.units
-    beside = np.clip(np.ceil(each), 1.0, slots)
     unit = device.peak * c["compute_efficiency"] / device.units
     rate = unit * np.where(wide, c["wide_efficiency"], 1.0)
-
-    def walk(steps: Floats, work: Floats) -> Floats:
-        alone = work / (rate * c["single_rate"]) + steps * c["step_overhead_cycles"] / device.clock
-        return soft_max((alone, beside * work / rate), _SHARP)
-
     start = c["block_overhead_cycles"] / device.clock
-    turns = waves(each / slots, c["wave_blur"])
-    return np.asarray(np.maximum(turns * (start + walk(*mean)), start + walk(*most)))
+
+    def walk(steps: Floats, work: Floats, beside: Floats) -> Floats:
+        alone = work / (rate * c["single_rate"]) + steps * c["step_overhead_cycles"] / device.clock
+        return start + soft_max((alone, beside * work / rate), _SHARP)
+
+    beside = np.clip(np.ceil(each), 1.0, slots)
+    turns = each / slots
+    full = np.floor(turns)
+    left = np.ceil(each - full * slots)
+    flow = turns * walk(*mean, slots)
+    even = full * walk(*mean, slots) + np.where(left > 0.0, walk(*mean, np.maximum(left, 1.0)), 0.0)
+    longest = walk(*most, beside)
+    blur = c["wave_blur"]
+    same = np.maximum(blur * flow + (1.0 - blur) * even, longest)
+    tail = _TAIL * walk(*most, np.ones_like(each))
+    mixed = np.maximum(flow + tail, longest)
+    return np.asarray(np.where(most[0] > mean[0] * _ALIKE, mixed, same))

@@ -19,7 +19,7 @@ from perfmodel.cost.parts import Floats
 from perfmodel.cost.scatter import FEW_ROWS
 from perfmodel.errors import WorkloadError
 from perfmodel.workload.dtype import bytes_per_element, output_dtype
-from perfmodel.workload.op import FAMILIES, Conv2d, Conv3d, Embedding, Op, Permute
+from perfmodel.workload.op import FAMILIES, Attention, Conv2d, Conv3d, Embedding, Op, Permute
 from perfmodel.workload.ops.base import product
 
 RATE_CLASS = {"bf16": "half", "fp16": "half", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8", "fp8": "fp8"}
@@ -175,6 +175,8 @@ def _columns(op: Op) -> tuple[dict[str, Any], dict[str, str]]:
             sizes[field.name] = value
     if isinstance(op, Conv2d | Conv3d):
         sizes |= _convolution(op)
+    if isinstance(op, Attention):
+        sizes["kv_len"] = op.keys_met
     sizes |= {"flops": op.flops, "read": op.bytes_read, "written": op.bytes_written}
     if isinstance(op, Embedding | Permute):
         return _looked_up(op, sizes), words

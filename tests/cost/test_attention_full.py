@@ -66,6 +66,22 @@ def test_a_mask_halves_the_work_but_not_the_longest_block():
     assert few == pytest.approx(longest)
 
 
+def test_unlike_blocks_end_half_of_the_longest_apart():
+    # 256 heads of 2 tiles, of one step and of two: 512 blocks, 4 a unit, three at once
+    free = IDEAL | {"single_rate": 1.0}
+    step = 2 * 2 * 64**3 / RATE
+    found = forward_seconds(sizes(1, 256, 128, 128, 64, 1.0), CHIP, free)[0]
+    assert found == pytest.approx(4 * 1.5 * step + 0.5 * 2 * step, rel=0.03)
+
+
+def test_what_is_left_of_like_blocks_runs_by_itself():
+    # 5 blocks a unit: three at once, then two
+    free = IDEAL | {"single_rate": 1.0}
+    one = 2 * 2 * 64**3 / RATE
+    found = forward_seconds(sizes(1, 640, 64, 64, 64), CHIP, free)[0]
+    assert found == pytest.approx(5 * one, rel=0.01)
+
+
 def test_few_keys_leave_few_blocks_that_walk_along_many_queries():
     # 4 heads and two parts of 64 keys: 8 blocks on 128 units, 232 steps of five products
     found = backward_seconds(sizes(1, 4, 14848, 128, 64), CHIP, IDEAL)[0]

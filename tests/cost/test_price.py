@@ -267,3 +267,12 @@ def test_a_chip_described_otherwise_is_not_calibrated_by_its_name(tmp_path):
         other = described(line, f'"{line.split(" =")[0]}"')
         assert not other.calibrated
         assert other.high / other.low > measured.high / measured.low
+
+
+def test_keys_behind_a_mask_from_the_first_one_cost_nothing():
+    def cost(keys, **words):
+        return price(Attention(4, 8, 8, 512, keys, 64, **words), H100, efficiency=PLAIN).seconds
+
+    assert cost(4096, aligned="first") == cost(512)
+    assert cost(4096) > 2 * cost(4096, aligned="first")
+    assert cost(128, causal=False) >= cost(128, aligned="first") > cost(128)

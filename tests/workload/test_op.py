@@ -136,6 +136,19 @@ def test_attention_pairs_equal_counting(q, kv, causal, window):
     assert attention_pairs(q, kv, causal, window) == counted
 
 
+@given(q=st.integers(1, 12), kv=st.integers(1, 12), causal=st.booleans(), window=st.integers(0, 14))
+def test_a_mask_from_the_first_key_counted_by_hand(q, kv, causal, window):
+    width = kv if window == 0 else window
+    keys = [min(kv, row + 1) if causal else kv for row in range(q)]
+    op = Attention(1, 1, 1, q, kv, 8, causal, window=window, aligned="first")
+    assert op.pairs == sum(min(met, width) for met in keys)
+    assert op.keys_met == max(keys)
+    two = np.array([q, q])
+    many = Attention(1, 1, 1, two, kv, 8, causal, window=window, aligned="first")
+    assert many.pairs.tolist() == [op.pairs] * 2
+    assert many.bytes_read.tolist() == [op.bytes_read] * 2
+
+
 sizes = st.integers(1, 10**5)
 
 

@@ -108,11 +108,15 @@ class Attention(Op):
     Parameters
     ----------
     causal : bool
-        Only the lower triangle is counted; queries are the last ``q_len`` positions of the keys.
+        Only the lower triangle is counted.
     window : int
         Keys that one query sees at most (sliding window); 0 is no limit.
     v_head_dim : int
         Width of a value head where it differs (MLA); 0 is ``head_dim``.
+    aligned : str
+        Where a causal mask of unequal lengths begins. ``"last"``: queries are the last positions of
+        the keys (a prompt behind a cache). ``"first"``: they are the first, as PyTorch's
+        ``is_causal`` has it; later keys are never read, later queries see all keys.
     direction : str
         ``"fwd"``: two products, ``2 pairs (d + dv)`` FLOP a head. ``"bwd"``: five products, since
         the scores are recomputed, ``2 pairs (3 d + 2 dv)``.
@@ -130,7 +134,10 @@ class Attention(Op):
     family: ClassVar[str] = "attention"
     in_place: ClassVar[bool] = False
     may_be_zero: ClassVar[frozenset[str]] = frozenset({"window", "v_head_dim"})
-    choices: ClassVar[dict[str, tuple[str, ...]]] = {"direction": ("fwd", "bwd")}
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {
+        "direction": ("fwd", "bwd"),
+        "aligned": ("last", "first"),
+    }
 
     batch: Size
     q_heads: Size
@@ -143,6 +150,7 @@ class Attention(Op):
     dtype: str = "bf16"
     window: Size = 0
     v_head_dim: Size = 0
+    aligned: str = "last"
 
     def __post_init__(self) -> None:
         Op.__post_init__(self)
@@ -164,7 +172,24 @@ class Attention(Op):
     @property
     def pairs(self) -> Count:
         """Query-key pairs of one head of one sequence."""
-        return attention_pairs(self.q_len, self.kv_len, self.causal, self.window)
+        if self.aligned == "last":
+            return attention_pairs(self.q_len, self.kv_len, self.causal, self.window)
+        # As many queries as keys see a triangle, all others what the last of them sees.
+        met, q = self.keys_met, self.q_len
+        square = attention_pairs(np.minimum(q, met), met, self.causal, self.window)
+        beyond = np.maximum(np.asarray(q) - met, 0) * np.where(
+            np.asarray(self.window) == 0, met, np.minimum(self.window, met)
+        )
+        pairs: Any = square + beyond
+        return int(pairs) if np.ndim(pairs) == 0 else pairs
+
+    @property
+    def keys_met(self) -> Size:
+        """Keys of a sequence that any query sees."""
+        if self.aligned == "last":
+            return self.kv_len
+        met = np.where(np.asarray(self.causal), np.minimum(self.q_len, self.kv_len), self.kv_len)
+        return int(met) if met.ndim == 0 else met
 
     @property
     def flops(self) -> Count:
@@ -183,7 +208,8 @@ class Attention(Op):
     @property
     def bytes_read(self) -> Count:
         d, dv = exact(self.head_dim), exact(self.value_dim)
-        elements = self._queries * d + self._keys * (d + dv)
+        keys = product(self.batch, self.kv_heads, self.keys_met)
+        elements = self._queries * d + keys * (d + dv)
         if self.direction == "bwd":
             elements = elements + 2 * self._queries * dv
         return storage(self.dtype, elements)

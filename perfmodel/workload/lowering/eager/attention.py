@@ -87,8 +87,11 @@ def attention_op(site: Site, q: Tensor, k: Tensor, v: Tensor, direction: str) ->
     q_heads, kv_heads = (t.shape[heads] if len(t.shape) > 2 else 1 for t in (q, k))
     head_dim, v_dim = q.shape[-1], v.shape[-1]
     causal = bool(site.attribute("is_causal", site.attribute("causal", False)))
+    # Flash attention ends its masks at the last key.
+    first = causal and q.shape[length] != k.shape[length] and "flash" not in site.name
     dtype = q.dtype if q.dtype in ("bf16", "fp16", "fp32", "fp8_e4m3") else "fp32"
     return Attention(
         batch, q_heads, kv_heads, q.shape[length], k.shape[length], head_dim, causal, direction,
         dtype, v_head_dim=0 if v_dim == head_dim else v_dim,
+        aligned="first" if first else "last",
     )  # fmt: skip
