@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from perfmodel.errors import PlanError, nearest_name
 from perfmodel.hardware import Cluster
-from perfmodel.optimize.answer import Alternative, MilpPlan
+from perfmodel.optimize.answer import Alternative, MilpPlan, Relaxation
 from perfmodel.optimize.candidates import Candidate, answer_of, candidates_of
 from perfmodel.optimize.limits import relaxation_of, resized
 from perfmodel.optimize.milp import SOLVERS
@@ -102,24 +102,9 @@ def milp_plan(
     clusters = _clusters(cluster_or_clusters)
     pools = _pools(clusters, objective, price_per_hour)
     name = " + ".join(piece.model.name for piece in pieces)
-    notes: list[str] = []
-    candidates: list[Candidate] = []
-    tables: list[Priced] = []
-    for pool, rate in pools:
-        try:
-            table = priced(pieces, pool, global_batch_size, space, stack)
-        except PlanError as error:
-            notes.append(f"{_names(pool)}: {error.accepted} needed, got {error.got}")
-            continue
-        tables.append(table)
-        candidates += candidates_of(table, objective, rate, global_batch_size * seq_len)
-    if not candidates:
-        raise PlanError(
-            "planner: degrees",
-            "; ".join(notes),
-            "a batch, a number of devices and degrees that divide one another",
-            repair="change the global batch size, allow other degrees, or use another node count",
-        )
+    tables, candidates, notes = _points(
+        pieces, pools, objective, global_batch_size, seq_len, space, stack
+    )
     # Near-best plans are sought only for someone who ranks them by other means.
     reach = slack if confirm is not None and keep > 1 else 0.0
     search = _Search(objective, deadline_s, solver, gap, began + time_limit_s, reach, keep)
@@ -136,36 +121,19 @@ def milp_plan(
         "schedule": space.schedule,
     }
     if not search.found:
-        status = "unknown" if search.unsettled else "infeasible"
         relaxation = None
-        if status == "infeasible" and deadline_s is None:
+        if not search.unsettled and deadline_s is None:
             relaxation = relaxation_of(
                 candidates, pieces, clusters, global_batch_size, space, stack
             )
-        return MilpPlan(
-            status=status,
-            value=math.inf,
-            bound=search.bound,
-            step_time=math.inf,
-            micro_batches=0,
-            virtual_stages=1,
-            stages=(),
-            clusters=tuple(c.name for c in clusters),
-            devices=sum(c.devices for c in clusters),
-            seconds=time.perf_counter() - began,
-            columns=search.columns,
-            kept=0,
-            relaxation=relaxation,
-            notes=tuple(notes),
-            **head,
-        )
+        return _nothing(search, clusters, relaxation, notes, began, head)
     plans = [
         answer_of(
             candidate,
             solution,
             search.value(candidate, solution.objective),
             search.bound,
-            head | {"columns": search.columns, "notes": tuple(notes)},
+            head | {"columns": search.columns, "notes": notes},
             search.gap,
         )
         for candidate, solution in search.ranked()
@@ -266,6 +234,71 @@ class _Search:
                     final = again
             result.append((candidate, final))
         return result
+
+
+def _points(
+    pieces: tuple[Piece, ...],
+    pools: Sequence[tuple[tuple[Cluster, ...], float]],
+    objective: str,
+    global_batch_size: int,
+    seq_len: int,
+    space: Space,
+    stack: Stack,
+) -> tuple[list[Priced], list[Candidate], tuple[str, ...]]:
+    """Prices and points of every pool of clusters, and why a pool has none.
+
+    Raises
+    ------
+    PlanError
+        If no pool has a point.
+    """
+    notes: list[str] = []
+    candidates: list[Candidate] = []
+    tables: list[Priced] = []
+    for pool, rate in pools:
+        try:
+            table = priced(pieces, pool, global_batch_size, space, stack)
+        except PlanError as error:
+            notes.append(f"{_names(pool)}: {error.accepted} needed, got {error.got}")
+            continue
+        tables.append(table)
+        candidates += candidates_of(table, objective, rate, global_batch_size * seq_len)
+    if not candidates:
+        raise PlanError(
+            "planner: degrees",
+            "; ".join(notes),
+            "a batch, a number of devices and degrees that divide one another",
+            repair="change the global batch size, allow other degrees, or use another node count",
+        )
+    return tables, candidates, tuple(notes)
+
+
+def _nothing(
+    search: _Search,
+    clusters: Sequence[Cluster],
+    relaxation: Relaxation | None,
+    notes: tuple[str, ...],
+    began: float,
+    head: Mapping[str, Any],
+) -> MilpPlan:
+    """The answer where no plan was found: none exists, or the time ended before one was."""
+    return MilpPlan(
+        status="unknown" if search.unsettled else "infeasible",
+        value=math.inf,
+        bound=search.bound,
+        step_time=math.inf,
+        micro_batches=0,
+        virtual_stages=1,
+        stages=(),
+        clusters=tuple(c.name for c in clusters),
+        devices=sum(c.devices for c in clusters),
+        seconds=time.perf_counter() - began,
+        columns=search.columns,
+        kept=0,
+        relaxation=relaxation,
+        notes=notes,
+        **head,
+    )
 
 
 def _describe(plan: MilpPlan) -> str:
