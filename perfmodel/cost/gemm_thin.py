@@ -14,8 +14,8 @@ A block alone waits :math:`c_\text{wait}` clocks for every step of ``k``; many o
 other's waits and share its arithmetic, :math:`c_\text{step}` clocks a step. A single row is a
 matrix-vector product, whose threads share ``k`` too: it waits for memory alone.
 
-Batches in fp32, in TF32 where rows do not start on 16 bytes, and in half precision where they start
-on single elements leave the tiles too. Where the
+Batches in fp32, in TF32 where rows do not start on 16 bytes, and in bf16 where they start on
+single elements leave the tiles too. Where the
 right factor lies along ``n`` in memory a block makes 64 columns of up to five rows (of six to eight
 rows two blocks half each), and each of its threads walks all of ``k`` alone: a step waits whatever
 else runs, half as long where 256 and not 128 threads share a block.
@@ -86,7 +86,7 @@ QUEUED_TILE, QUEUED_TILE_ROWS, QUEUED_TILE_DEPTH = (128.0, 176.0), 128.0, 32.0
 BATCH_WORK, BLOCK_COLUMNS, BLOCK_ROWS = 2.0**21, 64.0, 5.0
 PLAIN_DEPTH, PLAIN_ROWS, PLAIN_BATCH, PLAIN_BLOCKS = 97.0, 4.0, 143.0, 1014.0
 ALONG_DEPTH, ALONG_BLOCKS = 124.0, 807.0
-# Rows of single elements in half precision: 97 % of 1,222 batches in bf16, 94 % of 470 in fp16.
+# Rows of single elements in bf16: 97 % of 1,222 batches.
 HALF_MOST_ROWS, BF16_BLOCKS, BF16_DEPTH = 16.0, 700.0, 42.0
 BF16_BATCH, BF16_ROWS = (63.0, 134.0), (4.0, 13.0)
 FP16_BLOCKS, FP16_DEPTH, FP16_WIDTH, FP16_ROWS, FP16_BATCH = (
@@ -96,8 +96,8 @@ FP16_BLOCKS, FP16_DEPTH, FP16_WIDTH, FP16_ROWS, FP16_BATCH = (
     12.0,
     760.0,
 )
-BATCH_TRANS = {"fp32": ("nn", "tn"), "tf32": ("nn", "tn"), "bf16": ("nn",), "fp16": ("nn",)}
-UNEVEN = {"tf32": 4.0, "bf16": 2.0, "fp16": 2.0}
+BATCH_TRANS = {"fp32": ("nn", "tn"), "tf32": ("nn", "tn"), "bf16": ("nn",)}
+UNEVEN = {"tf32": 4.0, "bf16": 2.0}
 """Rows are uneven below so many elements side by side, by format."""
 # Of 1,756 batches that run so, 256 threads to a block, for 87 %; else 128.
 WIDE_RESULTS, WIDE_BLOCKS, TWO_GROUPS = 51136.0, 2694.0, (2096.0, 240.0, 92.0)
@@ -126,13 +126,13 @@ def is_thin_batch(
     """Where a batch of few rows runs without tiles, shape (N,); sizes in elements.
 
     In fp32 two to eight rows; in TF32 only where rows do not start on 16 bytes (``even``, the
-    largest power of two that divides them [elements]), and in half precision, up to 16 rows, only
-    where they start on single elements: matrix instructions do not take those.
+    largest power of two that divides them [elements]), and in bf16, up to 16 rows, only where they
+    start on single elements: matrix instructions do not take those.
     """
     none = np.zeros(np.shape(m), dtype=bool)
     if trans not in BATCH_TRANS.get(dtype, ()):
         return none
-    most = HALF_MOST_ROWS if dtype in ("bf16", "fp16") else MOST_ROWS
+    most = HALF_MOST_ROWS if dtype == "bf16" else MOST_ROWS
     few = (m > 1.0) & (m <= most) & (batch > 1.0) & (m * n * k * batch >= BATCH_WORK)
     few = few & (even < UNEVEN.get(dtype, np.inf))
     if not few.any() or (dtype == "tf32" and trans == "nn"):
@@ -144,11 +144,6 @@ def is_thin_batch(
         many = np.where(m > BF16_ROWS[1], batch > BF16_BATCH[0], batch > BF16_BATCH[1])
         few = few & (blocks <= BF16_BLOCKS) & (k > BF16_DEPTH)
         return np.asarray(few & (~many | ((m <= BF16_ROWS[0]) & (batch > BF16_BATCH[1]))))
-    if dtype == "fp16":
-        least, deepest = FP16_DEPTH
-        narrow = (n > FP16_WIDTH) & (k > least) & (k <= deepest)
-        wide = (m <= FP16_ROWS) & (batch <= FP16_BATCH)
-        return np.asarray(few & np.where(blocks <= FP16_BLOCKS, narrow, wide))
     deep = (k >= PLAIN_DEPTH) | (m <= PLAIN_ROWS)
     return np.asarray(few & np.where(batch > PLAIN_BATCH, blocks <= PLAIN_BLOCKS, deep))
 
