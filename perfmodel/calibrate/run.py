@@ -142,19 +142,7 @@ def calibrate(
         rest = sorted(set(by_kernel) - wanted)
         sibling = None if support is None else support[1]
         others = Others.of(target / name, rest, measured, sibling)
-    enough = {
-        k: samples
-        for k, samples in by_kernel.items()
-        if k in wanted and len(samples.rows) >= FEWEST_ROWS
-    }
-    skipped = {k: len(by_kernel[k].rows) for k in by_kernel if k in wanted and k not in enough}
-    if not enough:
-        raise CalibrationError(
-            str(folder),
-            f"<at most {max(skipped.values(), default=0)} rows a kernel>",
-            f"at least {FEWEST_ROWS} rows of one kernel",
-            repair="measure more operators: `perfmodel calibrate --plan` says which",
-        )
+    enough, skipped = _enough(folder, {k: by_kernel[k] for k in by_kernel if k in wanted})
     # Before the fits, which take long: a place that cannot be written ends them.
     target.mkdir(parents=True, exist_ok=True)
     start = load_coefficients(accelerator.family)
@@ -192,20 +180,7 @@ def calibrate(
         kernel: helpers_of(samples, by_kernel, siblings, rough, profiled, beside, *offsets)
         for kernel, samples in enough.items()
     }
-    # The longest first, so that no process is left with one at the end.
-    order = sorted(enough, key=lambda kernel: -_lessons(enough[kernel], helpers[kernel]))
-    tasks = (
-        (samples, start_of[kernel], helpers[kernel], fold, seed, _given(together.get(kernel)))
-        for kernel, samples in ((kernel, enough[kernel]) for kernel in order)
-        for fold in folds_of(samples)
-    )
-    parts = iter(spread(train, tasks))
-    fits = (
-        assemble(enough[k], name, [next(parts) for _ in folds_of(enough[k])], together.get(k))
-        for k in order
-    )
-    fitted = told("fitted", order, fits, progress)
-    learned = {kernel: fitted[kernel] for kernel in enough}
+    learned = _fits(enough, helpers, start_of, together, name, seed, progress, spread)
     records = [record for k, one in learned.items() for record in records_of(enough[k], one, name)]
     if judged is not None and judged.blocks[0][0].kernel in learned:
         own = {kernel: one.fitted for kernel, one in learned.items()}
@@ -232,6 +207,55 @@ def _trusted(
     for samples in by_kernel.values():
         _check_physics(samples, start.of(samples.blocks[0][0].kernel))
     return measured, by_kernel
+
+
+def _enough(
+    folder: str | Path, by_kernel: Mapping[str, Samples]
+) -> tuple[dict[str, Samples], dict[str, int]]:
+    """Kernels with rows enough for a fit, and how many rows the others have.
+
+    Raises
+    ------
+    CalibrationError
+        If none has.
+    """
+    enough = {k: samples for k, samples in by_kernel.items() if len(samples.rows) >= FEWEST_ROWS}
+    skipped = {k: len(samples.rows) for k, samples in by_kernel.items() if k not in enough}
+    if not enough:
+        raise CalibrationError(
+            str(folder),
+            f"<at most {max(skipped.values(), default=0)} rows a kernel>",
+            f"at least {FEWEST_ROWS} rows of one kernel",
+            repair="measure more operators: `perfmodel calibrate --plan` says which",
+        )
+    return enough, skipped
+
+
+def _fits(
+    enough: Mapping[str, Samples],
+    helpers: Mapping[str, Sequence[Helper]],
+    start: Mapping[str, Mapping[str, float]],
+    together: Mapping[str, Together],
+    device: str,
+    seed: int,
+    progress: Callable[[str], None] | None,
+    spread: Spread,
+) -> dict[str, Learned]:
+    """The fit of every kernel, each without every fold and of all rows, in calls of their own."""
+    # The longest first, so that no process is left with one at the end.
+    order = sorted(enough, key=lambda kernel: -_lessons(enough[kernel], helpers[kernel]))
+    tasks = (
+        (samples, start[kernel], helpers[kernel], fold, seed, _given(together.get(kernel)))
+        for kernel, samples in ((kernel, enough[kernel]) for kernel in order)
+        for fold in folds_of(samples)
+    )
+    parts = iter(spread(train, tasks))
+    fits = (
+        assemble(enough[k], device, [next(parts) for _ in folds_of(enough[k])], together.get(k))
+        for k in order
+    )
+    fitted = told("fitted", order, fits, progress)
+    return {kernel: fitted[kernel] for kernel in enough}
 
 
 def _lessons(samples: Samples, helpers: Sequence[Helper]) -> int:
