@@ -1,7 +1,8 @@
 """What a depth-wise kernel's blocks are, where it is none of matrix tiles.
 
 cuDNN's searches try a few kernels that were made for depth-wise convolutions, channels last. Their
-grids, as ``search/plan-times.jsonl.gz`` has them, tell what a thread makes:
+grids, as ``search/plan-times.jsonl.gz`` has them, tell what a thread makes; prices see
+most of it (:mod:`perfmodel.cost.depthwise_grids`):
 
 ========= ======= ==================================================================== =======
 engine    pass    results of a block                                                   threads
