@@ -142,7 +142,8 @@ def calibrate(
         rest = sorted(set(by_kernel) - wanted)
         sibling = None if support is None else support[1]
         others = Others.of(target / name, rest, measured, sibling)
-    enough, skipped = _enough(folder, {k: by_kernel[k] for k in by_kernel if k in wanted})
+    chosen = {kernel: samples for kernel, samples in by_kernel.items() if kernel in wanted}
+    enough, skipped = _enough(folder, chosen)
     # Before the fits, which take long: a place that cannot be written ends them.
     target.mkdir(parents=True, exist_ok=True)
     start = load_coefficients(accelerator.family)
@@ -152,7 +153,7 @@ def calibrate(
         apart = any(map(is_shared, by_kernel.keys() - wanted))
         planned, estimates = _estimated(folder, accelerator, support, siblings)
         together = learn_shared(
-            {kernel: samples for kernel, samples in by_kernel.items() if kernel in wanted},
+            chosen,
             siblings,
             start_of,
             seed,

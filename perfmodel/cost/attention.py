@@ -129,7 +129,7 @@ def attention_parts(
         compute = _walk(kernel, s, device, c)
     if kernel == BACKWARD and not full:
         heads = s["batch"] * s["q_heads"] * s["head_dim"]
-        shared = s["q_heads"] > s["kv_heads"]
+        shared = shares_keys(s)
         sums = c["query_passes"] * s["q_len"] + c["shared_passes"] * shared * s["kv_len"]
         moved = traffic + _GRADIENT * heads * sums
         group = s["q_heads"] / s["kv_heads"]

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.cost.depthwise_grids import takes_pairs
 from perfmodel.cost.parts import Floats
 
 # Without half precision, kernels on the vector units are tried too.
@@ -24,9 +25,8 @@ FULL = ("tf32", "fp32")
 THREADS = 512.0
 # Channels that depth-wise kernels of full precision load at once, and the one of pairs in fp16.
 _VECTOR, _PACKED = 4.0, 8.0
-# Neighbours that a thread holds, and the fewest images for which that kernel is used: of 41
-# measured with 7 x 7 taps, the 18 of fewer images take two to four times as long for a place.
-_NEIGHBOURS, _IMAGES = 4.0, 8.0
+# Neighbours that a thread of the kernel of pairs holds.
+_NEIGHBOURS = 4.0
 # What PyTorch asks of a depth-wise convolution that it gives away.
 _LEAST_CHANNELS, _LEAST_WIDTH = 32.0, 7.0
 
@@ -82,7 +82,7 @@ def taken_share(sizes: Mapping[str, Floats], words: Mapping[str, str], dtype: st
     s = sizes
     if words["layout"] != "nhwc" or dtype in FULL or words["direction"] != "fwd":
         return np.ones_like(s["n"])
-    tiled = (s["step"] == 1.0) & (s["c_in"] % 2.0 == 0.0) & (s["n"] >= _IMAGES)
+    tiled = (s["step"] == 1.0) & takes_pairs(s, half=True)
     reads = (s["side"] + _NEIGHBOURS - 1.0) / (_NEIGHBOURS * s["side"])
     return np.where(tiled, reads, 1.0)
 

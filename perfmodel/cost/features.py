@@ -7,6 +7,8 @@ seconds. The names are stored with a correction and compared when it is read.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -52,6 +54,11 @@ class _Columns:
             column = np.broadcast_to(column, (self.count,))
         self.values.append(column)
         self.smooth.append(smooth)
+
+    def add_all(self, names: tuple[str, ...], values: Iterable[Floats]) -> None:
+        """Several more, which the Gaussian process is not shown."""
+        for name, value in zip(names, values, strict=True):
+            self.add(name, value)
 
 
 def tiled(task: Task) -> str:
@@ -173,8 +180,7 @@ def _chosen(task: Task, device: Device, parts: Parts, columns: _Columns) -> None
     found = chosen_columns(
         product_sizes(task), _trans(task), dtype, device.bandwidth, parts.seconds, odd
     )
-    for name, value in zip(*found, strict=True):
-        columns.add(name, value)
+    columns.add_all(*found)
 
 
 def _proposed(task: Task, parts: Parts, columns: _Columns) -> None:
@@ -192,8 +198,7 @@ def _proposed(task: Task, parts: Parts, columns: _Columns) -> None:
     found = proposed_columns(
         sizes, words.get("direction", ""), words.get("layout", ""), dtype, parts.seconds
     )
-    for name, value in zip(*found, strict=True):
-        columns.add(name, value)
+    columns.add_all(*found)
 
 
 def _layout(task: Task, columns: _Columns) -> None:
@@ -256,9 +261,7 @@ def _conv(task: Task, device: Device, columns: _Columns) -> None:
     columns.add("odd_channels", (s["c_in"] % 8 > 0) * 1.0 + 2.0 * (s["c_out"] % 8 > 0))
     if task.family == "conv_depthwise":
         half = task.dtype not in FULL
-        grids = grid_columns(s, task.words["direction"], half, float(device.units))
-        for name, value in zip(*grids, strict=True):
-            columns.add(name, value)
+        columns.add_all(*grid_columns(s, task.words["direction"], half, float(device.units)))
 
 
 _GROUP_FORMS = 4  # sliced, direct, generic, padded

@@ -89,13 +89,6 @@ ALONG_DEPTH, ALONG_BLOCKS = 124.0, 807.0
 # Rows of single elements in bf16: 97 % of 1,222 batches.
 HALF_MOST_ROWS, BF16_BLOCKS, BF16_DEPTH = 16.0, 700.0, 42.0
 BF16_BATCH, BF16_ROWS = (63.0, 134.0), (4.0, 13.0)
-FP16_BLOCKS, FP16_DEPTH, FP16_WIDTH, FP16_ROWS, FP16_BATCH = (
-    1164.0,
-    (71.0, 341.0),
-    256.0,
-    12.0,
-    760.0,
-)
 BATCH_TRANS = {"fp32": ("nn", "tn"), "tf32": ("nn", "tn"), "bf16": ("nn",)}
 UNEVEN = {"tf32": 4.0, "bf16": 2.0}
 """Rows are uneven below so many elements side by side, by format."""

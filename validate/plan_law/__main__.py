@@ -3,7 +3,7 @@
 Networks learn without each fold in turn, from all rows, and from each chip's rows alone; every
 time they say how long all measured and drawn convolutions take on both chips. Needs PyTorch (the
 ``torch`` extra), and a device that it sees: a minute for each set of rows on an H200. With
-``--depthwise`` they learn depth-wise convolutions alone, which a processor does in minutes, and the
+``--depthwise`` they learn depth-wise convolutions alone, which two cores do in an hour, and the
 files keep what they say of others.
 """
 
