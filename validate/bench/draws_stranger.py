@@ -90,6 +90,58 @@ def product(u: list[float], rng: random.Random) -> ops.Op:
     return op
 
 
+def full(u: list[float], rng: random.Random) -> ops.Op:
+    """Attention in full precision: prompts, their gradients and single queries."""
+    which = rng.choices((forward, backward, decode), (5, 3, 2))[0]
+    return which(u, rng) | {"dtype": "fp32"}
+
+
+def full_rows(u: list[float], rng: random.Random) -> ops.Op:
+    """Norms and softmax in full precision, from rows of one element on."""
+    op = rows(u, rng)
+    short = {"cols": spread(u[1], 1, 64)} if rng.random() < 0.15 else {}
+    return op | short | {"dtype": "fp32"}
+
+
+def full_vocabulary(u: list[float], rng: random.Random) -> ops.Op:
+    """Look-ups and losses in full precision."""
+    return vocabulary(u, rng) | {"dtype": "fp32"}
+
+
+def choice(u: list[float], rng: random.Random) -> ops.Op:
+    """The largest values of each row: of few experts, or of a vocabulary."""
+    wide = _size(u[1], rng, 4, 131072)
+    return {"op": "topk", "tokens": _size(u[0], rng, 1, 32768), "experts": wide,
+            "top_k": min(wide, _size(u[2], rng, 1, 128)),
+            "dtype": rng.choice(("bf16", "fp32"))}  # fmt: skip
+
+
+def sums(u: list[float], rng: random.Random) -> ops.Op:
+    """Scattered sums of rows or values."""
+    return {"op": "scatter_add", "kind": rng.choice(("index_add", "scatter_add")),
+            "rows": _size(u[0], rng, 16, 1_000_000), "cols": _size(u[1], rng, 1, 1024),
+            "targets": _size(u[2], rng, 1, 1_000_000),
+            "dtype": rng.choice((*_HALF, "fp32", "fp32"))}  # fmt: skip
+
+
+def transform(u: list[float], rng: random.Random) -> ops.Op:
+    """Fourier transforms over one axis or two."""
+    if rng.random() < 0.5:
+        return {"op": "fft", "kind": rng.choice(("fft", "rfft", "irfft")),
+                "batch": _size(u[0], rng, 1, 8192), "n": _size(u[1], rng, 8, 262144)}  # fmt: skip
+    return {"op": "fft", "kind": rng.choice(("fft2", "rfft2", "irfft2")),
+            "batch": _size(u[0], rng, 1, 512), "rows": _size(u[2], rng, 8, 1024),
+            "n": _size(u[1], rng, 8, 1024)}  # fmt: skip
+
+
+def sparse(u: list[float], rng: random.Random) -> ops.Op:
+    """Sparse rows times dense columns."""
+    m, n, k = (_size(x, rng, 16, 16384) for x in u[:3])
+    return {"op": "spmm", "kind": "csr", "m": m, "n": n, "k": k,
+            "density": rng.choice((0.001, 0.01, 0.05, 0.1)),
+            "dtype": rng.choice(("fp32", "bf16"))}  # fmt: skip
+
+
 #: Drawn only where they are asked for by name or count.
 DRAWS: dict[str, Draw] = {
     "stranger_forward": forward,
@@ -100,4 +152,11 @@ DRAWS: dict[str, Draw] = {
     "stranger_vocabulary": vocabulary,
     "stranger_optimizer": optimizer,
     "stranger_product": product,
+    "stranger_full": full,
+    "stranger_full_rows": full_rows,
+    "stranger_full_vocabulary": full_vocabulary,
+    "stranger_choice": choice,
+    "stranger_sums": sums,
+    "stranger_transform": transform,
+    "stranger_sparse": sparse,
 }

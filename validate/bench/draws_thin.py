@@ -109,6 +109,14 @@ def norms_fp32(u: list[float], rng: random.Random) -> ops.Op:
             "dtype": "fp32" if rng.random() < 0.7 else rng.choice(("bf16", "fp16"))}  # fmt: skip
 
 
+def norms_odd(u: list[float], rng: random.Random) -> ops.Op:
+    """Norms whose rows no vector fits, or that are a few elements short."""
+    cols = spread(u[1], 1, 64) if rng.random() < 0.2 else spread(u[1], 64, 32768) // 4 * 4
+    return {"op": rng.choice(("rmsnorm", "layernorm")), "rows": spread(u[0], 1, 65536),
+            "cols": cols + rng.choice((1, 2, 3)) if cols >= 64 else cols,
+            "dtype": rng.choice(("fp32", "fp32", "bf16", "fp16"))}  # fmt: skip
+
+
 def activations(u: list[float], rng: random.Random) -> ops.Op:
     """GELU and SiLU, whose arithmetic takes part of the time."""
     return {"op": "elementwise", "kind": rng.choice(("gelu", "silu")),
@@ -122,6 +130,31 @@ def routing_wide(u: list[float], rng: random.Random) -> ops.Op:
     return {"op": "topk", "tokens": spread(u[0], 1, 65536), "experts": experts,
             "top_k": min(experts, rng.choice((1, 2, 2, 4, 6, 8, 8, 10))),
             "dtype": rng.choice(("bf16", "fp32"))}  # fmt: skip
+
+
+def choice_long(u: list[float], rng: random.Random) -> ops.Op:
+    """The largest of rows as long as vocabularies and lists of candidates."""
+    return {"op": "topk", "tokens": spread(u[0], 1, 4096),
+            "experts": snap(spread(u[1], 512, 262144), rng, 0.4, (8, 64, 256)),
+            "top_k": rng.choice((1, 2, 5, 8, 16, 40, 50, 64, 100, 256)),
+            "dtype": rng.choice(("bf16", "fp32"))}  # fmt: skip
+
+
+def scatter_values(u: list[float], rng: random.Random) -> ops.Op:
+    """Sums into targets value by value, of any width."""
+    targets = spread(u[0], 1, 1_000_000)
+    return {"op": "scatter_add", "kind": "scatter_add",
+            "rows": min(2_000_000, max(16, round(targets * 128 ** (2 * u[1] - 0.5)))),
+            "cols": rng.choice((1, 2, 3, 4, 8, 16, 24, 32, 50, 64, 100, 128, 256, 512, 768)),
+            "targets": targets,
+            "dtype": rng.choice(("fp32", "fp32", "bf16", "fp16"))}  # fmt: skip
+
+
+def embedding_fp32(u: list[float], rng: random.Random) -> ops.Op:
+    """Look-ups in full precision: tables of tokens, of categories, of positions."""
+    return {"op": "embedding", "tokens": spread(u[0], 1, 131072), "vocab": spread(u[1], 16, 262144),
+            "dim": snap(spread(u[2], 4, 12288), rng, 0.15, (4, 16, 64, 128)),
+            "dtype": "fp32"}  # fmt: skip
 
 
 def rope_wide(u: list[float], rng: random.Random) -> ops.Op:
@@ -160,8 +193,12 @@ DRAWS: dict[str, Draw] = {
     "decode_fp32": decode_fp32,
     "cross_entropy_fp32": cross_entropy_fp32,
     "norms_fp32": norms_fp32,
+    "norms_odd": norms_odd,
     "activations": activations,
     "routing_wide": routing_wide,
+    "choice_long": choice_long,
+    "scatter_values": scatter_values,
+    "embedding_fp32": embedding_fp32,
     "rope_wide": rope_wide,
     "csr": csr,
     "experts": experts,
