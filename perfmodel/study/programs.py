@@ -15,9 +15,10 @@ from perfmodel.study.scores import Score, groups, score
 _NAMES: Final = {
     "language": (
         "llama", "tinyllama", "gpt", "bert", "t5", "albert", "bart", "biogpt", "bloom", "camembert",
-        "deberta", "distil", "electra", "esm2", "falcon", "gemma", "granite", "hyena", "minilm",
-        "mistral", "mpnet", "neox", "olmo", "opt", "phi", "pythia", "qwen2", "qwen3_0", "qwen3_d",
-        "qwen_", "rembert", "roberta", "smollm", "stablelm", "xlm",
+        "deberta", "distil", "electra", "esm2", "falcon", "gemma", "glm_", "granite", "hand_",
+        "hyena", "minilm", "mistral", "mpnet", "neox", "olmo", "opt", "phi", "pythia", "qwen2",
+        "qwen3_0", "qwen3_d", "qwen_", "rembert", "roberta", "roformer", "smollm",
+        "stablelm", "xlm",
     ),
     "mixture of experts": ("mixtral", "qwen3_moe"),
     "state space": ("mamba",),
@@ -25,7 +26,7 @@ _NAMES: Final = {
     "vision and language": ("clip", "siglip"),
     "vision transformer": (
         "vit", "deit", "swin", "mixer", "beit", "cait", "dinov2", "levit", "sam_", "twins", "xcit",
-        "yolos", "resmlp",
+        "yolos", "resmlp", "hiera",
     ),
     "diffusion": ("dit_", "latent_unet"),
     "operators and graphs": ("fno", "gat"),

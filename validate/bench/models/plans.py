@@ -8,6 +8,7 @@ from validate.bench.models import (
     cases_draw,
     cases_fresh,
     cases_further,
+    cases_hands,
     cases_more,
     cases_other,
     cases_published,
@@ -27,6 +28,7 @@ def every() -> list[Case]:
         *cases_other.eager(), *cases_other.compiled(),
         *cases_further.eager(), *cases_further.compiled(),
         *cases_diverse.eager(),
+        *cases_hands.eager(), *cases_hands.compiled(),
     ]  # fmt: skip
     first: dict[str, Case] = {}
     for case in made:

@@ -10,6 +10,7 @@ from validate.bench.models.zoo import (
     fresh,
     further,
     gpt,
+    hands,
     language,
     llama,
     other,
@@ -23,7 +24,7 @@ from validate.bench.models.zoo.entry import Entry
 ENTRIES: dict[str, Entry] = {
     **vision.ENTRIES, **language.ENTRIES, **llama.ENTRIES, **gpt.ENTRIES, **wide.ENTRIES,
     **fresh.ENTRIES, **draw.ENTRIES, **usual.ENTRIES, **published.ENTRIES,
-    **other.ENTRIES, **further.ENTRIES, **diverse.ENTRIES,
+    **other.ENTRIES, **further.ENTRIES, **diverse.ENTRIES, **hands.ENTRIES,
 }  # fmt: skip
 
 
