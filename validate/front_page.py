@@ -1,8 +1,8 @@
 """Figures of the accuracy tables on the front pages, from the stored predictions they speak of.
 
-``python3 -m validate.front_page`` names every row of ``README.md`` and ``docs/accuracy/README.md``
-whose points, MAPE or worst case are not those of the data; with ``--write`` it puts them right.
-What stands in the last column of a row is its author's.
+``python3 -m validate.front_page`` names every row of ``README.md``, ``docs/accuracy/README.md`` and
+the pages of the kernels' model whose points, MAPE or worst case are not those of the data; with
+``--write`` it puts them right. What stands in the last column of a row is its author's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,12 @@ from perfmodel.study.programs import PLAIN, UNREAD
 from perfmodel.study.scores import REPORT
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-PAGES: Final = (ROOT / "docs/accuracy/README.md", ROOT / "README.md")
+PAGES: Final = (
+    ROOT / "docs/accuracy/README.md",
+    ROOT / "docs/models/kernels.md",
+    ROOT / "docs/models/kernels_convolutions.md",
+    ROOT / "README.md",
+)
 CHIP: Final = "h100-sxm5-80gb"
 DENSE: Final = ("conv", "conv_point", "conv_odd")
 DRAWS: Final = (
