@@ -24,7 +24,9 @@ def infer(
     precision: Annotated[
         str, typer.Option(help="bf16, fp16, tf32, fp32, fp8, int8 or fp4.")
     ] = "bf16",
-    kv_dtype: Annotated[str, typer.Option(help="What the key-value cache holds.")] = "bf16",
+    kv_dtype: Annotated[
+        str, typer.Option(help="What the key-value cache holds: bf16, fp16, fp8, int8 ...")
+    ] = "bf16",
     stack: Annotated[str, typer.Option(help="How the software runs the work.")] = "vllm-like",
     json: Json = False,
 ) -> None:

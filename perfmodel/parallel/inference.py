@@ -25,7 +25,7 @@ from perfmodel.parallel.placement import domain_devices
 from perfmodel.parallel.plan import counted
 from perfmodel.parallel.replica_memory import kv_cache_bytes, replica_memory, weight_bytes
 from perfmodel.units import format_bytes, format_seconds
-from perfmodel.workload.dtype import bytes_per_element
+from perfmodel.workload.dtype import bytes_per_element, canonical_dtype
 from perfmodel.workload.model import model_of
 from perfmodel.workload.op import Attention, Collective, Op
 from perfmodel.workload.transformer import (
@@ -179,7 +179,8 @@ def infer(
     _check(model, device, tp)
     stack = stack_of(stack)
     formats = load_precision(precision)
-    width = bytes_per_element(kv_dtype, where="infer: kv_dtype")
+    kv_dtype = canonical_dtype(kv_dtype, where="infer: kv_dtype")
+    width = bytes_per_element(kv_dtype)
     passes = _Passes(model, device, tp, formats, stack, efficiency, width)
     prefill = passes.estimate("prefill", batch_size, prompt_len, 0)
     e2e = prefill.seconds

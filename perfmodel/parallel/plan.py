@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from perfmodel.errors import PlanError, nearest_name
 from perfmodel.units import whole
+from perfmodel.workload.precision import precision_name
 
 if TYPE_CHECKING:
     from perfmodel.hardware import Cluster
@@ -124,6 +125,7 @@ class Plan:
                 "true or false",
                 repair="switch it on or off",
             )
+        object.__setattr__(self, "precision", precision_name(self.precision))
         for name, known in (
             ("schedule", SCHEDULES),
             ("recompute", RECOMPUTE),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from perfmodel.parallel.footprint import CONTEXT, GEMM_WORKSPACE, NCCL_CHANNEL, NCCL_CHANNELS
-from perfmodel.workload.dtype import bytes_per_element
+from perfmodel.workload.dtype import bytes_per_element, canonical_dtype
 from perfmodel.workload.transformer import (
     ModelConfig,
     Precision,
@@ -30,7 +30,7 @@ def kv_cache_bytes(
     >>> kv_cache_bytes(load_model("llama-3-8b"), 1, 1)  # 2 x 8 x 128 x 32 x 2 bytes
     131072.0
     """
-    width = bytes_per_element(kv_dtype, where="kv_dtype")
+    width = bytes_per_element(canonical_dtype(kv_dtype, where="kv_dtype"))
     heads = -(-model.kv_heads // tp)
     each = heads * (model.qk_head_dim + model.v_head_dim)
     if model.is_mla:

@@ -14,7 +14,7 @@ from perfmodel.errors import PerfmodelError, WorkloadError
 from perfmodel.hardware import Accelerator, Cluster, Hardware, Link, load, load_cluster
 from perfmodel.network.collectives import price_collective
 from perfmodel.study.measured_rows import as_operator
-from perfmodel.workload.op import Collective, Op, op_from_dict
+from perfmodel.workload.op import Attention, Collective, Op, op_from_dict
 from perfmodel.workload.stacked import stacked
 
 MEASURED_KEYS: Final = frozenset(
@@ -43,7 +43,8 @@ def price_records(
     Returns
     -------
     list of dict
-        The input keys plus ``latency_us lower_us low_us high_us bound calibrated``; of a kernel
+        The input keys plus ``latency_us lower_us low_us high_us bound calibrated``; ``aligned`` of
+        a causal attention over unequal lengths that left it open; of a kernel
         ``held_bytes fits``: what the device's memory holds for it at once, at the least [B], and
         whether there is room; and on a chip of known design power ``board_w energy_mj
         board_calibrated``: power while it runs back to back [W], energy of one call [mJ], whether
@@ -56,7 +57,10 @@ def price_records(
     """
     target = load(hardware) if isinstance(hardware, str | Path) else hardware
     operators = [one_operator(where, record, ignored) for where, record in records]
-    rows: list[dict[str, Any]] = [dict(record) for _, record in records]
+    rows: list[dict[str, Any]] = [
+        dict(record) | _assumed(record, op)
+        for (_, record), op in zip(records, operators, strict=True)
+    ]
     for places, op in stacked(operators):
         try:
             if isinstance(op, Collective):
@@ -102,6 +106,14 @@ def one_operator(where: str, record: Any, ignored: Collection[str]) -> Op:
             where, record, "one operator: a number for every size", repair="write a line for each"
         )
     return op
+
+
+def _assumed(record: dict[str, Any], op: Op) -> dict[str, str]:
+    """What the price rests on that the record left open: where a mask of unequal lengths begins."""
+    if not isinstance(op, Attention) or "aligned" in record:
+        return {}
+    unequal = op.causal and op.q_len not in (1, op.kv_len)
+    return {"aligned": op.aligned} if unequal else {}
 
 
 def _device(op: Op, target: Accelerator | Cluster | Link) -> Accelerator:

@@ -82,7 +82,14 @@ def output_dtype(dtype: str) -> str:
 
 def canonical_dtype(name: str, *, where: str = "dtype") -> str:
     """The short name for a framework's name (``"bfloat16"`` -> ``"bf16"``)."""
-    short = name.removeprefix("torch.") if isinstance(name, str) else name
-    short = _ALIASES.get(short, short)
+    short = short_name(name)
     bytes_per_element(short, where=where)
     return short
+
+
+def short_name(word: str) -> str:
+    """The format that a framework's word means; any other value as it is, to be refused by name."""
+    if not isinstance(word, str):
+        return word
+    bare = word.removeprefix("torch.")
+    return _ALIASES.get(bare, bare)

@@ -117,7 +117,9 @@ def op_from_dict(record: Any, *, where: str = "operator") -> Op:
     Parameters
     ----------
     record : dict
-        ``{"op": family, ...}`` with the fields of that family; lists become arrays.
+        ``{"op": family, ...}`` with the fields of that family; lists become arrays. Attention
+        without ``aligned`` is ``scaled_dot_product_attention``: a causal mask of unequal lengths
+        begins at the first key; a single query decodes and sees all keys.
     where : str
         Named in the error.
 
@@ -157,7 +159,10 @@ def op_from_dict(record: Any, *, where: str = "operator") -> Op:
     if "pass" in values:
         values["direction"] = values.pop("pass")
     try:
-        return cls(**values)
+        op = cls(**values)
+        if isinstance(op, Attention) and "aligned" not in values:
+            return op.as_measured()
+        return op
     except WorkloadError as error:
         raise error.inside(where) from None
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from perfmodel.errors import WorkloadError, nearest_name
-from perfmodel.workload.dtype import bytes_per_element
+from perfmodel.workload.dtype import bytes_per_element, short_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +54,33 @@ PRECISIONS: Final = tuple(
 BF16: Final = PRECISIONS[0]
 
 
+def precision_name(word: str) -> str:
+    """The precision that is meant: its name, its format or a framework's word for that.
+
+    Any other value is returned as it is, to be refused by name.
+
+    Examples
+    --------
+    >>> precision_name("fp8_e4m3"), precision_name("bfloat16")
+    ('fp8', 'bf16')
+    """
+    if not isinstance(word, str):
+        return word
+    short = short_name(word)
+    return next((one.name for one in PRECISIONS if short in (one.name, one.gemm)), word)
+
+
 def load_precision(name: str) -> Precision:
-    """The precision of that name.
+    """The precision of that name, of that format of products, or of a framework's word for it.
 
     Raises
     ------
     WorkloadError
         If it is not known.
     """
+    meant = precision_name(name)
     for precision in PRECISIONS:
-        if isinstance(name, str) and precision.name == name:
+        if isinstance(name, str) and precision.name == meant:
             return precision
     names = [precision.name for precision in PRECISIONS]
     raise WorkloadError(

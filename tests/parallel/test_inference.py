@@ -81,6 +81,8 @@ def test_short_caches_gain_little_whatever_they_hold(h100):
     assert narrow.decode.seconds == pytest.approx(wide.decode.seconds, rel=0.02)
     with pytest.raises(WorkloadError, match="kv_dtype"):
         infer(model, h100, 1, 16, 4, kv_dtype="fp9")
+    short, long = (infer(model, h100, 1, 16, 4, kv_dtype=one) for one in ("fp8", "fp8_e4m3"))
+    assert short.to_dict() == long.to_dict()
 
 
 def test_caches():

@@ -25,6 +25,18 @@ def measured(tmp_path):
     return path
 
 
+def test_a_price_says_where_a_mask_begins_that_was_left_open():
+    sizes = {"op": "attention", "batch": 2, "q_heads": 8, "kv_heads": 8, "head_dim": 128}
+    lengths = [(512, 4096), (512, 512), (1, 4096)]
+    rows = [sizes | {"q_len": q, "kv_len": kv, "causal": True} for q, kv in lengths]
+    rows += [rows[0] | {"aligned": word} for word in ("first", "last")]
+    prices = price_records([("row", row) for row in rows], "h100-sxm5-80gb")
+    assert [row.get("aligned") for row in prices] == ["first", None, None, "first", "last"]
+    open_, square, _, first, last = (row["latency_us"] for row in prices)
+    assert open_ == first < last
+    assert open_ == pytest.approx(square, rel=0.2)  # the same triangle, and keys that none sees
+
+
 def test_own_rows_are_scored_or_refused_in_order(measured):
     part = accuracy.own_operators(measured, "h100-sxm5-80gb")
     records = part.document["records"]

@@ -40,6 +40,7 @@ from perfmodel.workload.op import (
     op_from_dict,
     ops_from_jsonl,
 )
+from perfmodel.workload.precision import load_precision
 
 # operator, FLOPs, bytes read, bytes written: by hand from the definitions
 BY_HAND = [
@@ -149,6 +150,27 @@ def test_a_mask_from_the_first_key_counted_by_hand(q, kv, causal, window):
     assert many.bytes_read.tolist() == [op.bytes_read] * 2
 
 
+SDPA = {"op": "attention", "batch": 2, "q_heads": 4, "kv_heads": 4, "head_dim": 8, "causal": True}
+
+
+def test_json_that_leaves_the_mask_open_is_the_call_of_pytorch():
+    begins = {
+        (q, kv): op_from_dict(SDPA | {"q_len": q, "kv_len": kv}).aligned
+        for q, kv in ((64, 64), (64, 256), (256, 64), (1, 256))
+    }
+    assert begins == {(64, 64): "last", (64, 256): "first", (256, 64): "first", (1, 256): "last"}
+    decoded = op_from_dict(SDPA | {"q_len": 1, "kv_len": 256})
+    assert decoded.pairs == 256  # a step of decoding sees all keys
+    behind = op_from_dict(SDPA | {"q_len": 64, "kv_len": 256, "aligned": "last"})
+    assert behind.pairs == 64 * 192 + 64 * 65 // 2
+    many = op_from_dict(SDPA | {"q_len": [64, 64], "kv_len": [64, 256]})
+    assert (many.aligned, many.pairs.tolist()) == ("first", [64 * 65 // 2] * 2)
+    unmasked = SDPA | {"q_len": 64, "kv_len": 256, "causal": False}
+    assert op_from_dict(unmasked).pairs == 64 * 256
+    with pytest.raises(WorkloadError, match="aligned"):
+        op_from_dict(SDPA | {"q_len": [1, 64], "kv_len": 256})
+
+
 sizes = st.integers(1, 10**5)
 
 
@@ -196,7 +218,7 @@ def test_numpy_scalars_become_integers():
         ({"op": "gemm", "m": [10**30], "n": 1, "k": 1}, "m", None),
         ({"op": "gemm", "m": [1, 2], "n": [1, 2, 3], "k": 1}, "array sizes", None),
         ({"op": "gemm", "m": [], "n": 1, "k": 1}, "m", None),
-        ({"op": "gemm", "m": 1, "n": 1, "k": 1, "dtype": "bfloat16"}, "dtype", "bf16"),
+        ({"op": "gemm", "m": 1, "n": 1, "k": 1, "dtype": "bf-16"}, "dtype", "bf16"),
         ({"op": "gemm", "m": 1, "n": 1, "k": 1, "dtype": 16}, "dtype", None),
         ({"op": "topk", "rows": 4, "cols": 8, "k": 9}, "k", None),
         ({"op": "rmsnorm", "rows": 4, "cols": 8, "pass": "backward"}, "rmsnorm: pass", "bwd"),
@@ -256,6 +278,10 @@ def test_missing_and_huge_files_are_refused_unread(tmp_path):
 def test_dtype_names():
     assert bytes_per_element("fp4") == 0.5
     assert canonical_dtype("torch.bfloat16") == "bf16"
+    assert Gemm(1, 2, 3, dtype="fp8") == Gemm(1, 2, 3, dtype="fp8_e4m3")
+    assert [load_precision(word).name for word in ("fp8", "fp8_e4m3", "half")] == [
+        "fp8", "fp8", "fp16",
+    ]  # fmt: skip
     assert all(width in (0.5, 1, 2, 4, 8) for width in BYTES_PER_ELEMENT.values())
     with pytest.raises(WorkloadError) as caught:
         bytes_per_element("fp17")

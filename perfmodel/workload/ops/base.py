@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from perfmodel.errors import WorkloadError, nearest_name
-from perfmodel.workload.dtype import bytes_per_element
+from perfmodel.workload.dtype import bytes_per_element, canonical_dtype
 
 Size: TypeAlias = "int | npt.NDArray[Any]"
 Flag: TypeAlias = "bool | npt.NDArray[np.bool_]"
@@ -60,7 +60,7 @@ class Op:
             elif name in self.choices and not (value is None and kind.endswith("None")):
                 check_choice(value, self.choices[name], where)
             elif name.endswith("dtype") and not _as_default(type(self), name, value):
-                bytes_per_element(value, where=where)
+                object.__setattr__(self, name, canonical_dtype(value, where=where))
         if len(shapes) > 1:
             self._check_broadcast(shapes)
 

@@ -3,7 +3,7 @@
 # ruff: noqa: D102 - flops and bytes are documented once, on Op
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -161,6 +161,30 @@ class Attention(Op):
                 f"a divisor of q_heads ({self.q_heads})",
                 repair="give every key-value head the same number of query heads",
             )
+
+    def as_measured(self) -> Attention:
+        """The same with the mask that PyTorch's ``is_causal`` gives it: from the first key on.
+
+        A single query behind a cache is a step of decoding, which sees all keys.
+
+        Raises
+        ------
+        WorkloadError
+            If an array holds steps of decoding beside other lengths that differ: one word says
+            where the masks of all of them begin.
+        """
+        masked = np.asarray(self.causal) & (np.asarray(self.q_len) != self.kv_len)
+        single = masked & (np.asarray(self.q_len) == 1)
+        if not np.any(masked & ~single):
+            return self
+        if np.any(single):
+            raise WorkloadError(
+                f"{self.family}: aligned",
+                "<no word, with q_len 1 beside other lengths that are not kv_len>",
+                "last or first, where causal masks of unequal lengths are of both kinds",
+                repair="give aligned, or describe decoding apart",
+            )
+        return replace(self, aligned="first")
 
     @property
     def value_dim(self) -> Size:
