@@ -150,6 +150,24 @@ def test_repeats_come_from_the_folder_and_the_rest_does_not(tmp_path):
     assert plan.without([held[3], fresh], tmp_path) == [fresh]
 
 
+def test_rows_of_a_clock_that_comes_back_are_timed_anew_and_light_ones_first(tmp_path):
+    rows = {
+        1: "9,9,9.1,1980",
+        2: "9,9,9.1,1500",
+        3: "9,9,9.9,1980",
+        4: "900,900,999,1500",
+        5: "9,9,9.1,",
+    }
+    text = "op,m,n,k,dtype,latency_us,p10_us,p90_us,clock_mhz\n" + "".join(
+        f"gemm,{m},64,64,bf16,{row}\n" for m, row in rows.items()
+    )
+    (tmp_path / "batched_gemm-2.csv").write_text(text)
+    assert [op["m"] for op in plan.disturbed(tmp_path)] == [2, 3]
+    dense, small = ({"op": "gemm", "m": m, "n": m, "k": m, "dtype": "bf16"} for m in (8192, 64))
+    wide = {"op": "gemm", "m": 8, "n": 8192, "k": 8192, "dtype": "bf16", "power": True}
+    assert plan.light_first([dense, wide, small]) == [small, wide, dense]
+
+
 def test_layers_of_networks_are_those_of_the_bundled_networks():
     layers = set()
     for name in CONVNETS:

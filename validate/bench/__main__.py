@@ -31,6 +31,10 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument(
         "--without", type=Path, nargs="*", default=[], help="folders whose operators stay out"
     )
+    plan.add_argument(
+        "--disturbed", type=Path, help="products of its tables that a clock coming back made slow"
+    )
+    plan.add_argument("--light-first", action="store_true", help="in the order of power drawn")
     plan.add_argument("--points", type=int, help="scale the plan to about so many operators")
     plan.add_argument("--preset", choices=("h100", "h200", "smoke"), default="h100")
     measure = commands.add_parser("measure", help="measure a plan in file order")
@@ -106,6 +110,10 @@ def _plan(args: argparse.Namespace) -> None:
         entries = plan.merge([plan.without(entries, args.again), repeats])
     for folder in args.without:
         entries = plan.without(entries, folder)
+    if args.disturbed is not None:
+        entries = plan.merge([entries, plan.disturbed(args.disturbed)])
+    if args.light_first:
+        entries = plan.light_first(entries)
     plan.write(args.out, entries)
     print(plan.describe(entries))
 

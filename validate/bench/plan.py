@@ -184,6 +184,37 @@ def without(entries: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]
     return [e for e in entries if ops.key({k: v for k, v in e.items() if k != "power"}) not in held]
 
 
+# Below so many seconds, a row's clock [MHz] and its spread say whether the board was coming back.
+_BRIEF_S, _CALM_MHZ, _STEADY = 300e-6, 1700.0, 1.04
+
+
+def unsteady(row: Mapping[str, str]) -> bool:
+    """Whether a row was timed while the clock came back from what had met the power limit.
+
+    For some 120 ms, three or four operators, a board is slower than in a stream of the row's own.
+    """
+    clock = float(row.get("clock_mhz") or _CALM_MHZ)
+    wide = float(row["p90_us"]) > _STEADY * float(row["p10_us"])
+    return float(row["latency_us"]) * 1e-6 < _BRIEF_S and (clock < _CALM_MHZ or wide)
+
+
+def disturbed(folder: Path) -> list[dict[str, Any]]:
+    """Products of a folder's tables that are to be timed anew (:func:`unsteady`)."""
+    paths = sorted(folder.glob("*gemm*.csv"))
+    return [store.op_of(row) for path in paths for row in store.read_any(path) if unsteady(row)]
+
+
+def light_first(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """In the order of what they draw, so that none follows one that had met the power limit."""
+
+    def drawn(op: ops.Op) -> float:
+        """Share of the time that arithmetic, and at half its power the memory, is busy."""
+        busy = ops.flops(op) / _RATE.get(op.get("dtype", "fp32"), _RATE["fp32"])
+        return float(busy + 0.5 * sum(ops.traffic(op)) / _STREAM) / estimate_s(op)
+
+    return sorted(entries, key=lambda e: drawn({k: v for k, v in e.items() if k != "power"}))
+
+
 def merge(streams: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Interleave streams so that every prefix covers them alike."""
     placed = [
