@@ -15,12 +15,14 @@ from perfmodel.cost import (
 from perfmodel.errors import PerfmodelError, WorkloadError
 from perfmodel.hardware import load_accelerator
 from perfmodel.workload.op import (
+    AdamW,
     Attention,
     Collective,
     Conv2d,
     Embedding,
     Gemm,
     RmsNorm,
+    Sgd,
     TopK,
     op_from_dict,
 )
@@ -172,6 +174,11 @@ def test_rows_of_a_systolic_chip_wait_for_memory_not_for_blocks_of_threads(chip)
     answer = price(RmsNorm(32768, 4096), load_accelerator(chip))
     assert answer.bound == "memory"
     assert answer.seconds < 2.0 * answer.lower
+    routed = price(TopK(65536, 128, 8), load_accelerator(chip))
+    assert routed.seconds < 10.0 * routed.lower  # 500 times, with a thread a value
+    for optimizer in (AdamW(10**9), Sgd(10**9)):
+        answer = price(optimizer, load_accelerator(chip))
+        assert answer.seconds < 1.5 * answer.lower
 
 
 def test_a_dtype_that_the_chip_lacks_is_an_error():
