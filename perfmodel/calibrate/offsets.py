@@ -2,8 +2,8 @@
 
 A burst in passing ends before the power limit bites and finds other caches, and a profiler adds its
 own: both follow an operator's size and work, whatever its kernel. Few operators of one kernel have
-both times, of batched ones in TF32 or full precision 30 to 70; of all products a thousand have.
-A kernel with hundreds of them tells its own.
+both times, of batched ones in TF32 or full precision 30 to 70; of all products thousands have. They
+come closer even to those of a kernel with hundreds of its own.
 """
 
 from __future__ import annotations
@@ -11,17 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from perfmodel.calibrate.learn import tables
 from perfmodel.calibrate.profiled import CHEAP_MODES, apart
 from perfmodel.calibrate.samples import FOLDS, Samples
 from perfmodel.calibrate.spread import Spread, in_turn
-from perfmodel.cost.correction import Trees
 from perfmodel.cost.parts import Floats
 
-ENOUGH_OF_ITS_OWN = 300
-"""Operators with both times from which on a kernel's own tell more than all products together."""
 Coefficients = Mapping[str, Mapping[str, float]]
 
 
@@ -71,19 +67,11 @@ def offsets_without(
         if row.fold(FOLDS) != fold
     }
     modes = np.array([row.mode for row in rows])
-    known = np.array([row.key in seconds for row in rows])
     ends = np.cumsum([len(one) for one in values.values()])
     said = np.full(len(rows), np.nan)
     for mode in CHEAP_MODES:
         mine = modes == mode
-        _say(said, mine, apart(seconds, rows, np.flatnonzero(mine), features), features)
-        for begin, end in zip([0, *ends[:-1]], ends, strict=True):
-            here = mine & (begin <= np.arange(len(rows))) & (np.arange(len(rows)) < end)
-            if np.count_nonzero(known & here) >= ENOUGH_OF_ITS_OWN:
-                _say(said, here, apart(seconds, rows, np.flatnonzero(here), features), features)
+        trees = apart(seconds, rows, np.flatnonzero(mine), features)
+        if trees is not None:
+            said[mine] = trees(features[mine])
     return dict(zip(values, np.split(said, ends[:-1]), strict=True))
-
-
-def _say(said: Floats, mine: NDArray[np.bool_], trees: Trees | None, features: Floats) -> None:
-    if trees is not None:
-        said[mine] = trees(features[mine])

@@ -3,9 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
-from perfmodel.calibrate import offsets
 from perfmodel.calibrate.measurements import Row
 from perfmodel.calibrate.offsets import offsets_of
 from perfmodel.calibrate.profiled import QUICK_MODE
@@ -61,19 +59,6 @@ def test_a_kernel_with_few_operators_that_have_both_times_learns_from_all_produc
     error = np.abs(found[kernel] - _true(cheap[kernel]))
     assert error.mean() < 0.02  # it runs from 0.03 to 0.16
     assert {*found} == {*cheap}
-
-
-def test_a_kernel_with_hundreds_tells_its_own(monkeypatch):
-    cheap, timed = _both(few=200)
-    kernel = "gemm_batched-tf32"
-    half = replace(timed[kernel], rows=tuple(
-        replace(row, seconds=2.0 * row.seconds) for row in timed[kernel].rows
-    ))  # fmt: skip
-    monkeypatch.setattr(offsets, "ENOUGH_OF_ITS_OWN", 100)
-    found = offsets_of(cheap, timed | {kernel: half}, START)
-    apart = found[kernel] - _true(cheap[kernel])
-    assert np.median(apart) == pytest.approx(-np.log(2.0), abs=0.03)
-    assert np.median(found["gemm-tf32"] - _true(cheap["gemm-tf32"])) > -0.6
 
 
 def test_what_a_fold_is_told_knows_none_of_its_timed_rows():
