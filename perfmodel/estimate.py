@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, Final
 
 from perfmodel.errors import PerfmodelError, nearest_name
@@ -101,7 +102,7 @@ class Estimate:
 
     def scale(self, times: float, name: str | None = None) -> Estimate:
         """``times`` repetitions in a row; every number of the tree is multiplied."""
-        if not math.isfinite(times) or times < 0:
+        if not isinstance(times, Real) or not math.isfinite(times) or times < 0:
             raise EstimateError(
                 f"Estimate {self.name!r}.scale",
                 times,

@@ -45,6 +45,13 @@ def test_overlap_lies_between_the_longest_and_the_sum(a, b):
     assert both.seconds == overlap(b, a).seconds
 
 
+@pytest.mark.parametrize("times", [-1, math.nan, math.inf, "2", None, [2.0]])
+def test_a_factor_that_is_no_number_of_repetitions_is_told(times):
+    with pytest.raises(EstimateError, match="scale") as told:
+        leaf("a", 1.0, bound="memory").scale(times)
+    assert all((told.value.accepted, told.value.repair))
+
+
 @given(leaves(), st.integers(0, 50))
 def test_scale_is_repeated_addition(a, times):
     assert math.isclose(

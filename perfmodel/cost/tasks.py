@@ -193,7 +193,8 @@ def _looked_up(op: Embedding | Permute, sizes: dict[str, Any]) -> dict[str, Any]
         return sizes | {"distinct": op.vocab * share}
     rows, source = np.asarray(op.rows), np.asarray(op.source)
     table = np.where(source > 0, source, rows)
-    read = op.bytes_written + (op.bytes_read - op.bytes_written * table / rows)
+    written = np.asarray(op.bytes_written, dtype=np.float64)  # may pass what an integer holds
+    read = written + (op.bytes_read - written * table / rows)
     about = {name: sizes[name] for name in ("flops", "written")}
     of = {"tokens": op.rows, "vocab": table, "dim": op.cols, "distinct": np.minimum(table, rows)}
     return about | of | {"read": read}

@@ -137,6 +137,19 @@ def test_attention_pairs_equal_counting(q, kv, causal, window):
     assert attention_pairs(q, kv, causal, window) == counted
 
 
+@pytest.mark.parametrize("aligned", ["last", "first"])
+@pytest.mark.parametrize(("q", "kv"), [(2**40, 2**41), (2**41, 2**40), (2**53, 2**53)])
+def test_pairs_of_lengths_whose_product_no_integer_of_64_bits_holds(q, kv, aligned):
+    short = min(q, kv)
+    corner = short * (short + 1) // 2
+    rest = (kv - q if aligned == "last" else q - kv) * short
+    for causal, wanted in ((True, corner + max(rest, 0)), (False, q * kv)):
+        op = Attention(1, 1, 1, q, kv, 8, causal, aligned=aligned)
+        assert op.pairs == wanted
+        many = Attention(1, 1, 1, np.array([q, q]), kv, 8, causal, aligned=aligned)
+        assert many.pairs == pytest.approx([wanted] * 2)
+
+
 @given(q=st.integers(1, 12), kv=st.integers(1, 12), causal=st.booleans(), window=st.integers(0, 14))
 def test_a_mask_from_the_first_key_counted_by_hand(q, kv, causal, window):
     width = kv if window == 0 else window

@@ -199,13 +199,14 @@ class Attention(Op):
         if self.aligned == "last":
             return attention_pairs(self.q_len, self.kv_len, self.causal, self.window)
         # As many queries as keys see a triangle, all others what the last of them sees.
-        met, q = self.keys_met, self.q_len
-        square = attention_pairs(np.minimum(q, met), met, self.causal, self.window)
-        beyond = np.maximum(np.asarray(q) - met, 0) * np.where(
-            np.asarray(self.window) == 0, met, np.minimum(self.window, met)
-        )
-        pairs: Any = square + beyond
-        return int(pairs) if np.ndim(pairs) == 0 else pairs
+        met, q, window = self.keys_met, self.q_len, self.window
+        if isinstance(met, int) and isinstance(q, int) and isinstance(window, int):
+            square = attention_pairs(min(q, met), met, self.causal, window)
+            return square + max(q - met, 0) * min(window or met, met)
+        q, met, window = (np.asarray(size, dtype=np.float64) for size in (q, met, window))
+        square = attention_pairs(np.minimum(q, met), met, self.causal, window)
+        seen = np.where(window == 0.0, met, np.minimum(window, met))
+        return np.asarray(square + np.maximum(q - met, 0.0) * seen)
 
     @property
     def keys_met(self) -> Size:
@@ -258,14 +259,22 @@ def attention_pairs(q_len: Size, kv_len: Size, causal: Flag, window: Size = 0) -
     >>> attention_pairs(4, 4, True), attention_pairs(1, 4, True), attention_pairs(4, 4, True, 2)
     (10, 4, 7)
     """
-    scalar = all(isinstance(value, int) for value in (q_len, kv_len, causal, window))
-    q, kv, w = (np.asarray(value, dtype=np.int64) for value in (q_len, kv_len, window))
-    w = np.where((w == 0) | (w > kv), kv, w)
-    rows = np.minimum(q, kv)
-    full = np.clip(kv - w + 1, 0, rows)
+    least: Any
+    most: Any
+    if all(isinstance(value, int) for value in (q_len, kv_len, causal, window)):
+        least, most = min, max
+        q, kv, w = q_len, kv_len, window or kv_len
+    else:
+        least, most = np.minimum, np.maximum
+        q, kv, w = (np.asarray(value, dtype=np.float64) for value in (q_len, kv_len, window))
+        w = np.where(w == 0.0, kv, w)
+    w = least(w, kv)
+    rows = least(q, kv)
+    full = least(most(kv - w + 1, 0), rows)
     triangle = full * w + (rows - full) * kv - (rows * (rows - 1) - full * (full - 1)) // 2
-    pairs: Any = np.where(np.asarray(causal), triangle, q * w)
-    return int(pairs) if scalar else pairs.astype(np.float64)
+    if isinstance(triangle, int):
+        return triangle if causal else q * w
+    return np.asarray(np.where(np.asarray(causal), triangle, q * w))
 
 
 @dataclass(frozen=True, slots=True)
