@@ -43,7 +43,8 @@ came out 6.8 % off, so 4.4 %.
 """
 HOST_SCALARS: Final = (
     "step_host", "python_call", "outside_call", "autograd", "autograd_view", "autograd_norm",
-    "recomputed", "packed", "tensor", "gradient", "behind", "parameter", "compiled_module",
+    "recomputed", "packed", "tensor", "gradient", "behind", "parameter", "stepping",
+    "compiled_module",
     "compiled_input", "compiled_tensor", "compiled_leaf", "compiled_saved", "compiled_behind",
     "compiled_break", "more_launch", "inside_call", "library_copy",
 )  # fmt: skip
@@ -274,7 +275,7 @@ def _scalars(sums: Sequence[_HostSum]) -> list[str]:
     found = ["step_host", "python_call", "outside_call", "more_launch"]
     if sum(bool(one.behind.any()) for one in sums) >= 2:
         found += ["autograd", "autograd_view", "backward_share", "backward_pace", "tensor",
-                  "gradient", "behind", "parameter"]  # fmt: skip
+                  "gradient", "behind", "parameter", "stepping"]  # fmt: skip
     found += _rare(sums, RARE)
     return found
 

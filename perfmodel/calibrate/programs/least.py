@@ -45,6 +45,7 @@ LIMITS: Final = {
     "gradient": (1e-7, 1e-4),
     "behind": (1e-6, 2e-3),
     "parameter": (1e-7, 2e-4),
+    "stepping": (1e-6, 1e-3),
     "compiled_pace": (0.7, 2.0),
     "compiled_leaf": (1e-7, 2e-5),
     "compiled_saved": (1e-7, 5e-5),

@@ -44,7 +44,8 @@ LISTS = ("foreach", "optimizer")
 GIVEN = ("compiled_module", "compiled_input", "compiled_tensor")
 """Columns of :func:`columns` that those timers, and a profiler, told."""
 _OF_TRAINING = ("python_call", "outside_call", "autograd", "autograd_view", "autograd_norm",
-                "recomputed", "packed", "tensor", "gradient", "behind", "parameter")  # fmt: skip
+                "recomputed", "packed", "tensor", "gradient", "behind", "parameter",
+                "stepping")  # fmt: skip
 CALL_SHARE = 0.25
 """Of a pace's logarithm, what the probe's call says beside the block.
 
@@ -127,6 +128,7 @@ def columns() -> tuple[str, ...]:
         "gradient",
         "behind",
         "parameter",
+        "stepping",
         "compiled_module",
         "compiled_input",
         "compiled_tensor",
@@ -173,6 +175,7 @@ def host_work(lowered: Lowered) -> HostWork:
         counts[k, place["tensor"]] = float(call.tensors if call.kind in LISTS else 0)
         if call.phase == "optimizer":
             counts[k, place["parameter"]] = trained / steps
+            counts[k, place["stepping"]] = 1.0 / steps
         if call.phase == "backward":
             counts[k, place["gradient"]] = trained / gradients
         counts[k, place["compiled_tensor"]] = float(call.tensors if call.kind == "triton" else 0)

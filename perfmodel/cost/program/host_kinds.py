@@ -30,6 +30,9 @@ HOST_KINDS: Final = (
 
 COPIES: Final = ("_to_copy", "clone", "contiguous")
 COPIED_FIRST: Final = ("masked_fill: copy", "index_put: copy")
+SORTED: Final = 8
+"""Sums into places by sorted indices: remainders, strides, positions, two copies of the indices, a
+quotient and the values in order, before the sort (``index_put_with_sort_kernel``)."""
 REPEATED: Final = 6
 """A repetition looks at its result and at its operand once an axis: 34 dispatches, most of them
 views; on a CPU it takes as long as seven additions."""
@@ -108,6 +111,8 @@ def inside(kernels: Sequence[Kernel]) -> int:
         return 0
     if names[0].startswith("native_group_norm:"):
         return 3
+    if any(name.startswith("index_put") and name.endswith(": sort") for name in names):
+        return SORTED
     if any(getattr(op, "chain", "") == "repeat" for op in kernels[0].ops):
         return REPEATED
     copied = len(names) > 1 and (names[0] == "contiguous" or names[0] in COPIED_FIRST)

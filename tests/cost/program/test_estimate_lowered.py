@@ -332,6 +332,9 @@ def test_operators_that_call_others_cost_their_host_more():
     assert inside([replace(one, name="copy_", ops=(stream("repeat", 64, 8, 8),))]) == 6
     assert inside([replace(one, name="index: rows")]) == inside([replace(one, name="zeros")]) == 1
     assert inside([replace(one, name="index_copy_")]) == 0
+    places = [replace(one, name=f"index_put: {part}") for part in ("copy", "sort")]
+    assert inside([*places, one]) == 8  # indices in order, before any sum
+    assert inside([places[0], one]) == 1
     assert c["inside_call"] > c["more_launch"]
 
 

@@ -149,3 +149,13 @@ def test_a_graph_that_breaks_is_entered_again_in_both_passes():
 def test_every_column_has_a_cost():
     assert column_seconds(C).shape == (len(columns()),)
     assert np.all(column_seconds(C) > 0)
+
+
+@pytest.mark.parametrize("kinds", [("foreach",) * 3, ("foreach", "optimizer"), ("optimizer",)])
+def test_every_optimizer_pays_for_one_step(kinds):
+    calls = [("pointwise", "backward"), *((kind, "optimizer") for kind in kinds)]
+    assert counted(step(calls, parameters=5), "stepping") == pytest.approx(1)
+
+
+def test_a_step_that_does_not_train_has_no_optimizer_to_pay():
+    assert counted(step([("pointwise", "forward")]), "stepping") == 0
