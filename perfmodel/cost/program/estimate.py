@@ -13,7 +13,7 @@ from perfmodel.cost.program.memory import Memory, library_workspace, replay
 from perfmodel.cost.program.price_kernels import BOUNDS, PricedKernels
 from perfmodel.cost.program.result import KernelTable, ProgramEstimate, Unknown
 from perfmodel.cost.program.spread import over_paces, within
-from perfmodel.cost.program.step import Prepared, Step, mode_of, prepare, step
+from perfmodel.cost.program.step import Prepared, Step, mode_of, period_with, prepare, step
 from perfmodel.errors import Infeasible, WorkloadError
 from perfmodel.estimate import Estimate, leaf, total
 from perfmodel.hardware import Accelerator
@@ -171,8 +171,12 @@ def _tree(
     lower = min(float(np.sum(done.times.lower)), done.seconds)
     low, high = within(done.seconds, spread, width)
     open_ended = np.array([not kernel.known for kernel in lowered.kernels], dtype=bool)
-    low -= float(np.sum((table.seconds - table.low)[open_ended]))
-    high += float(np.sum((table.high - table.seconds)[open_ended]))
+    if open_ended.any():  # a host that holds the step up hides some of what they may take
+        least, most = (
+            period_with(prepared, c, done, done.running + open_ended * (end - table.seconds))
+            for end in (table.low, table.high)
+        )
+        low, high = low - (done.seconds - least), high + (most - done.seconds)
     return replace(
         whole,
         seconds=done.seconds,
@@ -234,7 +238,7 @@ def _waiting(prepared: Prepared, done: Step, idle: float, own: bool) -> Estimate
         idle,
         bound="launch",
         calibrated=own,
-        note=f"{len(prepared.lowered.calls)} host calls",
+        note=f"{len(prepared.lowered.calls)} host calls, {format_seconds(done.host)} in all:",
     )
     parts = tuple(
         leaf(f"host: {kind}", seconds, bound="launch", calibrated=own)

@@ -58,6 +58,8 @@ class Step:
         Device time of each kernel with the gap in front of it [s].
     calls : array
         Host time of each call [s].
+    before, after : array, shape (N,), and float
+        Host time from the launch before each kernel to its own, and after the last [s].
     host, device : float
         Work of either side [s].
     seconds : float
@@ -71,6 +73,8 @@ class Step:
     times: KernelTimes
     running: Floats
     calls: Floats
+    before: Floats
+    after: float
     host: float
     device: float
     seconds: float
@@ -179,12 +183,28 @@ def step(
         times=times,
         running=running,
         calls=calls,
+        before=gaps,
+        after=tail,
         host=float(np.sum(gaps)) + tail,
         device=float(np.sum(running)),
         seconds=period,
         synchronised=alone.end,
         timeline=alone,
     )
+
+
+def period_with(
+    prepared: Prepared, coefficients: ProgramCoefficients, done: Step, running: Floats
+) -> float:
+    """Period of the stream of a step whose kernels take other times, (N,) [s]."""
+    period, _ = repeat_step(
+        done.before,
+        running,
+        coefficients["launch_latency"],
+        tail=done.after,
+        waits_before=prepared.work.waits_before,
+    )
+    return period
 
 
 def _with_step_host(gaps: Floats, tail: float, extra: float) -> tuple[Floats, float]:

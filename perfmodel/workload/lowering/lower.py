@@ -12,6 +12,7 @@ from perfmodel.workload.lowering.eager.staging import staging
 from perfmodel.workload.lowering.eager.strides import axis_of, follow
 from perfmodel.workload.lowering.eager.table import eager_work
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered, Traffic
+from perfmodel.workload.lowering.malformed import MALFORMED
 from perfmodel.workload.lowering.memory import node_events, residents
 from perfmodel.workload.lowering.site import Work, sites
 from perfmodel.workload.program import Program
@@ -52,7 +53,7 @@ def _compiled(program: Program, stack: Stack, device: Device | None) -> Lowered:
         return lower_compiled(program, stack, device)
     except PerfmodelError:
         raise
-    except (TypeError, ValueError, LookupError, ArithmeticError) as error:
+    except MALFORMED as error:
         lower_eager(program, stack, device)  # names the node where it is the program's fault
         raise WorkloadError(
             f"program {program.name} on {stack.name}",

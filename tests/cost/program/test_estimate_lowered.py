@@ -164,6 +164,21 @@ def test_an_unknown_operator_is_priced_between_two_estimates():
     assert not found.estimate.calibrated
 
 
+def test_a_host_that_holds_the_step_up_hides_an_unknown_operator():
+    lowered = chain(layers=40)
+    strange = replace(lowered.kernels[1], kind="unknown", known=False, upper=())
+    kernels = (lowered.kernels[0], strange, *lowered.kernels[2:])
+    found, plain = (estimate_lowered(x, H100) for x in (replace(lowered, kernels=kernels), lowered))
+    assert found.launch_bound > 0.3
+    assert found.estimate.low == pytest.approx(plain.estimate.low, rel=0.01)
+    long = replace(strange, upper=(Elementwise("relu", 2**31),))
+    kernels = (lowered.kernels[0], long, *lowered.kernels[2:])
+    slow = estimate_lowered(replace(lowered, kernels=kernels), H100)
+    (one,) = slow.unknown
+    assert slow.estimate.high > max(slow.seconds, 0.9 * one.high)
+    assert slow.estimate.low >= 0.6 * slow.host_seconds
+
+
 def test_more_bandwidth_is_never_slower():
     lowered = chain(rows=4096, width=1024, graph=True)
     faster = with_memory(bandwidth=2 * H100.memory_bandwidth)

@@ -402,6 +402,38 @@ def test_a_node_against_its_schema_is_named():
         kernels({"x": ((4, 4), "fp32")}, ("convolution", "x", "x"))
 
 
+@pytest.mark.parametrize(
+    ("name", "attributes"),
+    [
+        ("transpose", {"dim0": None, "dim1": 1}),
+        ("slice", {"dim": "x"}),
+        ("slice", {"dim": 0, "step": "nan"}),
+        ("permute", {"dims": 3}),
+    ],
+)
+def test_a_view_whose_attributes_are_of_another_kind_is_named(name, attributes):
+    strided = ((8, 8), "fp32", "activation", "strided")
+    with pytest.raises(WorkloadError, match=rf"node n0 \(aten.{name}\)"):
+        kernels({"x": ((8, 8), "fp32"), "y": strided}, (name, "x", "y", attributes))
+
+
+def test_a_gradient_that_nothing_takes_is_named():
+    sizes = {"g": ((1, 4, 6, 6), "fp32"), "x": ((1, 3, 8, 8), "fp32"), "w": ((4, 3, 3, 3), "fp32")}
+    sizes |= {"dx": ((1, 3, 8, 8), "fp32"), "dw": ((4, 3, 3, 3), "fp32")}
+    mask = {"output_mask": [True, True, True]}
+    with pytest.raises(WorkloadError, match="StopIteration"):
+        kernels(sizes, ("convolution_backward", "gxw", ("dx", "dw"), mask))
+
+
+@pytest.mark.parametrize("wrong", [{"padding": [2**40, 2**40]}, {"stride": [2, 2]}])
+def test_a_convolution_that_makes_another_image_is_named(wrong):
+    sizes = {"x": ((1, 3, 9, 9), "fp32"), "w": ((4, 3, 3, 3), "fp32"), "y": ((1, 4, 7, 7), "fp32")}
+    (found,) = kernels(sizes, ("convolution", "xw", "y"))
+    assert found.flops == 2 * 4 * 7 * 7 * 3 * 9
+    with pytest.raises(WorkloadError, match="ValueError: its attr"):
+        kernels(sizes, ("convolution", "xw", "y", wrong))
+
+
 @pytest.mark.torch
 def test_listed_operators_exist():
     torch = pytest.importorskip("torch")

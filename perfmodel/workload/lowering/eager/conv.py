@@ -8,6 +8,8 @@ none); PyTorch's own depth-wise kernel adds it as it goes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from perfmodel.workload.lowering.eager.columns import column_work
 from perfmodel.workload.lowering.eager.conv_scratch import conv_scratch
 from perfmodel.workload.lowering.kernel import Kernel, Traffic
@@ -171,6 +173,7 @@ def conv_op(site: Site, x: Tensor, weight: Tensor, out: Tensor, direction: str) 
     batch = image.shape[0] if len(image.shape) == rank + 2 else 1
     c_in, c_out = image.shape[-rank - 1], result.shape[-rank - 1]
     sides = list(image.shape[-rank:])
+    _check_sides(sides, result.shape[-rank:], kernel, stride, padding, dilation)
     dtype = conv_dtype(site, x)
     if rank == 3:
         order = layout(x, weight, out)
@@ -191,6 +194,25 @@ def conv_op(site: Site, x: Tensor, weight: Tensor, out: Tensor, direction: str) 
         dilation=None if dilation == [1, 1] else dilation[0],
         dilation_w=None if dilation[0] == dilation[1] else dilation[1],
     )  # fmt: skip
+
+
+def _check_sides(
+    sides: Sequence[int],
+    after: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> None:
+    """Refuse attributes that make another image of the input than the one that is recorded."""
+    said = [
+        (side + 2 * pad - wide * (taps - 1) - 1) // step + 1
+        for side, taps, step, pad, wide in zip(
+            sides, kernel, stride, padding, dilation, strict=True
+        )
+    ]
+    if said != list(after):
+        raise ValueError(f"its attributes make {said} of {list(sides)}, not {list(after)}")
 
 
 def _conv3d(

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from perfmodel.workload.lowering.eager.names import group_of
+from perfmodel.workload.lowering.malformed import MALFORMED, malformed
 from perfmodel.workload.lowering.site import item_bytes
 from perfmodel.workload.lowering.stream import turning
 from perfmodel.workload.program import Node, Program, Tensor
@@ -37,7 +38,10 @@ def follow(program: Program) -> tuple[Mapping[int, float], Strides]:
         inputs = [program.tensor(one) for one in node.inputs]
         outputs = [program.tensor(one) for one in node.outputs]
         for output in outputs:
-            known[output.name] = _strides_out(output, inputs, known, node, name, group)
+            try:
+                known[output.name] = _strides_out(output, inputs, known, node, name, group)
+            except MALFORMED as error:
+                raise malformed(node, inputs, error) from error
         each = 0.0
         if group in _ITERATED:
             each = _detours(outputs or inputs[:1], inputs, known)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from perfmodel.errors import PerfmodelError, WorkloadError
+from perfmodel.errors import PerfmodelError
 from perfmodel.workload.lowering.eager import (
     attention,
     conv,
@@ -27,6 +27,7 @@ from perfmodel.workload.lowering.eager import (
     weight_norm,
 )
 from perfmodel.workload.lowering.eager.names import group_of
+from perfmodel.workload.lowering.malformed import MALFORMED, malformed
 from perfmodel.workload.lowering.site import Site, Work
 
 Rule = Callable[[Site], Work]
@@ -111,12 +112,5 @@ def eager_work(site: Site) -> Work:
         return rule_of(site.node.target)(site)
     except PerfmodelError:
         raise
-    except (TypeError, ValueError, LookupError, ArithmeticError) as error:
-        shapes = ", ".join(str(tensor.shape) for tensor in site.inputs)
-        raise WorkloadError(
-            f"node {site.node.name} ({site.node.target})",
-            f"<inputs {shapes or 'none'}, attributes {dict(site.node.attributes)}:"
-            f" {type(error).__name__}: {error}>",
-            "the tensors and attributes of the operator's schema",
-            repair="trace the model again, or correct the node in the file",
-        ) from error
+    except MALFORMED as error:
+        raise malformed(site.node, site.inputs, error) from error
