@@ -111,7 +111,7 @@ class Node:
     frees: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Program:
     """One step of a model.
 
@@ -162,6 +162,13 @@ class Program:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_index", {tensor.name: tensor for tensor in self.tensors})
         _check(self)
+
+    def __repr__(self) -> str:
+        """A line: every node of a large model would be megabytes."""
+        return (
+            f"<Program {self.name}: {self.parameters:,} parameters, {len(self.nodes):,} operators,"
+            f" {len(self.tensors):,} tensors ({self.origin})>"
+        )
 
     def tensor(self, name: str) -> Tensor:
         """The tensor of that name.

@@ -165,6 +165,13 @@ def test_unreadable_files(tmp_path):
         load_program(tmp_path / "plain.json.gz")
 
 
+def test_a_program_prints_as_a_line():
+    shown = repr(linear())
+    assert "\n" not in shown
+    assert len(shown) < 120
+    assert shown.startswith("<Program linear: 32 parameters")
+
+
 def test_unknown_tensor_has_a_nearest_name():
     with pytest.raises(WorkloadError, match=r"Nearest: weight"):
         linear().tensor("weigth")

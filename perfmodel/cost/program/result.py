@@ -107,7 +107,7 @@ class Unknown:
     high: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ProgramEstimate:
     """A program's step on a device.
 
@@ -168,6 +168,14 @@ class ProgramEstimate:
     host_pace: float = 1.0
     host_pace_assumed: bool = True
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """A line; :meth:`explain` tells the rest."""
+        return (
+            f"<ProgramEstimate {self.program} on {self.accelerator}, {self.stack}, {self.mode}:"
+            f" {format_seconds(self.seconds)}, {_binary(self.peak_allocated)}"
+            f"{'' if self.fits else ', more than the device has'}; explain() tells of what>"
+        )
 
     def explain(self, depth: int = 6) -> str:
         """Where the step goes, as text."""

@@ -144,6 +144,14 @@ def test_what_does_not_fit_is_said():
     found = estimate_lowered(chain(layers=4, rows=4096, width=4096), small)
     assert not found.fits
     assert "more than the device has" in found.explain()
+    assert "more than the device has" in repr(found)
+
+
+def test_an_estimate_prints_as_a_line():
+    shown = repr(estimate_lowered(chain(), H100))
+    assert "\n" not in shown
+    assert len(shown) < 160
+    assert "H100" in shown
 
 
 def test_an_unknown_operator_is_priced_between_two_estimates():
