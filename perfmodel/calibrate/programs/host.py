@@ -43,17 +43,24 @@ came out 6.8 % off, so 4.4 %.
 """
 HOST_SCALARS: Final = (
     "step_host", "python_call", "outside_call", "autograd", "autograd_view", "autograd_norm",
-    "recomputed", "packed", "tensor", "gradient", "behind", "parameter", "stepping",
-    "compiled_module",
-    "compiled_input", "compiled_tensor", "compiled_leaf", "compiled_saved", "compiled_behind",
-    "compiled_break", "more_launch", "inside_call", "library_copy",
+    "autograd_conv", "recomputed", "packed", "tensor", "gradient", "behind", "parameter",
+    "stepping", "compiled_module", "compiled_input", "compiled_tensor", "compiled_leaf",
+    "compiled_saved", "compiled_behind", "compiled_break", "more_launch", "inside_call",
+    "library_copy",
 )  # fmt: skip
 OF_COMPILED_TRAINING: Final = (
     "compiled_leaf", "compiled_saved", "compiled_behind", "compiled_break",
 )  # fmt: skip
 PROFILED: Final = ("number", "copied")
 """Classes that a profiler of the host told: rows lay too much of Python's time to them."""
-RARE: Final = ("autograd_norm", "recomputed", "packed", "inside_call", *OF_COMPILED_TRAINING)
+RARE: Final = (
+    "autograd_norm",
+    "autograd_conv",
+    "recomputed",
+    "packed",
+    "inside_call",
+    *OF_COMPILED_TRAINING,
+)
 """Of them, what few rows tell."""
 UNPROBED_WEIGHT: Final = 0.3
 SINGLE_WEIGHT: Final = 0.5

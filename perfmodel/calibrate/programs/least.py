@@ -37,6 +37,7 @@ LIMITS: Final = {
     "autograd": (1e-8, 4e-5),
     "autograd_view": (1e-8, 2e-5),
     "autograd_norm": (1e-8, 5e-5),
+    "autograd_conv": (1e-8, 5e-5),
     "recomputed": (1e-7, 2e-4),
     "packed": (1e-7, 1e-4),
     "backward_share": (0.1, 3.0),

@@ -35,6 +35,7 @@ MEANINGS: Final = {
     "autograd": "host time that recording a call with kernels for the backward pass adds [s]",
     "autograd_view": "host time that recording a call without kernels, a view, adds [s]",
     "autograd_norm": "host time that recording a batch norm adds beside [s]",
+    "autograd_conv": "host time that recording a convolution adds beside [s]",
     "recomputed": "host time that a recomputed call adds: what it saves goes through hooks [s]",
     "packed": "host time that such a call adds when it first runs: its hooks hold a place [s]",
     "backward_share": "host time of a call in the backward pass over that in the forward pass",
@@ -78,8 +79,8 @@ MEANINGS: Final = {
 
 OF_THE_HOST: Final = (
     "graph_host", "python_call", "outside_call", "step_host", "autograd", "autograd_view",
-    "autograd_norm", "recomputed", "packed", "backward_share", "backward_pace", "tensor",
-    "gradient", "behind", "parameter", "stepping", "compiled_module", "compiled_input",
+    "autograd_norm", "autograd_conv", "recomputed", "packed", "backward_share", "backward_pace",
+    "tensor", "gradient", "behind", "parameter", "stepping", "compiled_module", "compiled_input",
     "compiled_tensor", "compiled_pace", "compiled_leaf", "compiled_saved", "compiled_behind",
     "compiled_break",
     "more_launch", "inside_call", "library_copy",

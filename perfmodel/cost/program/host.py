@@ -44,8 +44,8 @@ LISTS = ("foreach", "optimizer")
 GIVEN = ("compiled_module", "compiled_input", "compiled_tensor")
 """Columns of :func:`columns` that those timers, and a profiler, told."""
 _OF_TRAINING = ("python_call", "outside_call", "autograd", "autograd_view", "autograd_norm",
-                "recomputed", "packed", "tensor", "gradient", "behind", "parameter",
-                "stepping")  # fmt: skip
+                "autograd_conv", "recomputed", "packed", "tensor", "gradient", "behind",
+                "parameter", "stepping")  # fmt: skip
 CALL_SHARE = 0.25
 """Of a pace's logarithm, what the probe's call says beside the block.
 
@@ -122,6 +122,7 @@ def columns() -> tuple[str, ...]:
         "autograd",
         "autograd_view",
         "autograd_norm",
+        "autograd_conv",
         "recomputed",
         "packed",
         "tensor",
@@ -227,7 +228,9 @@ def _recording(paid: str, kernels: Sequence[Kernel]) -> tuple[str, ...]:
     """What a call that autograd records takes beside, by column."""
     if not kernels:
         return ("autograd_view",)
-    return ("autograd", "autograd_norm") if paid == "batch_norm" else ("autograd",)
+    beside = {"batch_norm": "autograd_norm", "conv": "autograd_conv"}
+    beside |= {"conv_grouped": "autograd_conv"}
+    return ("autograd", beside[paid]) if paid in beside else ("autograd",)
 
 
 def _entering(call: HostCall, entered: bool, training: bool, modules: float) -> dict[str, float]:

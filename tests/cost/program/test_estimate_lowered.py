@@ -324,19 +324,28 @@ def test_views_are_recorded_for_less_than_kernels_and_a_backward_pass_wakes_a_th
     assert c["autograd_view"] < c["autograd"]
 
 
-def test_recording_a_batch_norm_takes_more_than_recording_another_call():
+@pytest.mark.parametrize(
+    ("kind", "name", "column"),
+    [
+        ("norm", "native_batch_norm", "autograd_norm"),
+        ("conv", "convolution", "autograd_conv"),
+    ],
+)
+def test_recording_a_batch_norm_or_a_convolution_takes_more_than_another_call(kind, name, column):
     c = program_coefficients(H100)
-    place = {name: k for k, name in enumerate(columns())}
+    place = {word: k for k, word in enumerate(columns())}
     forward = chain(layers=2)
-    renamed = [replace(one, name="native_batch_norm") for one in forward.kernels]
-    calls = [replace(call, kind="norm") if call.kernels else call for call in forward.calls]
+    renamed = [replace(one, name=name) for one in forward.kernels]
+    calls = [replace(call, kind=kind) if call.kernels else call for call in forward.calls]
     back = HostCall("pointwise", -1, (), "backward")
     inference = replace(forward, kernels=tuple(renamed), calls=tuple(calls))
     training = replace(inference, calls=(*calls, back))
-    normed = host_work(training).counts[:, place["autograd_norm"]].sum()
-    assert normed == sum(bool(call.kernels) for call in calls)
-    assert host_work(inference).counts[:, place["autograd_norm"]].sum() == 0.0
-    assert c["autograd_norm"] > 0.0
+    counted = host_work(training).counts
+    assert counted[:, place[column]].sum() == sum(bool(call.kernels) for call in calls)
+    other = {"autograd_norm": "autograd_conv", "autograd_conv": "autograd_norm"}[column]
+    assert counted[:, place[other]].sum() == 0.0
+    assert host_work(inference).counts[:, place[column]].sum() == 0.0
+    assert c[column] > 0.0
 
 
 def test_operators_that_call_others_cost_their_host_more():
