@@ -30,7 +30,7 @@ from typing import Final
 import numpy as np
 
 from perfmodel.cost.attention_full import backward_seconds, forward_seconds
-from perfmodel.cost.attention_steps import shares_keys, steps_seconds
+from perfmodel.cost.attention_steps import shares_keys, steps_parts
 from perfmodel.cost.device import Device, energy_scale
 from perfmodel.cost.parts import Floats, Parts, combine, waves
 
@@ -46,6 +46,9 @@ COEFFICIENTS = {
     "head_cycles": "its cost of 128 keys of a head of 128 [clocks]",
     "short_share": "the same of 64 of few keys, as a share of it",
     "single_rate": "rate of one block alone on a unit in full precision, as a share of the unit's",
+    "wide_single_rate": "the same of heads above 64",
+    "widest_efficiency": "rate of kernels of heads above 128 in full precision, as a share",
+    "turn_seconds": "turn of one part of the keys at the gradients of queries [s]",
     "blocks_per_unit": "blocks of heads of 128 that a unit runs at once in decoding",
     "combine_seconds": "kernel that sums the parts of split keys [s]",
     "query_passes": "fp32 copies of the queries' gradients that pass memory",
@@ -66,6 +69,8 @@ _WITHOUT: Final = {
     "single_rate": 0.6,
 }  # fmt: skip
 FORWARD, BACKWARD, DECODE = "attention_fwd", "attention_bwd", "attention_decode"
+STEPS: Final = "attention_steps"
+"""Before the direction: several kernels one after another."""
 _PRODUCTS: Final = {FORWARD: 2.0, BACKWARD: 5.0}
 _BLOCK, _SMALL_BLOCK = 128.0, 64.0
 _WIDEST: Final = 128.0
@@ -90,7 +95,7 @@ def attention_parts(
     Parameters
     ----------
     kernel : str
-        :data:`FORWARD`, :data:`BACKWARD` or :data:`DECODE`.
+        :data:`FORWARD`, :data:`BACKWARD` or :data:`DECODE`; or one that begins with :data:`STEPS`.
     sizes : mapping of array
         ``batch q_heads kv_heads q_len kv_len head_dim`` [elements], ``flops`` that the mask leaves,
         ``read`` and ``written`` [B] of the operator.
@@ -107,6 +112,8 @@ def attention_parts(
     PyTorch, aten/src/ATen/native/transformers/cuda (which library runs, and the splits).
     """
     c, s = _WITHOUT | dict(coefficients), sizes
+    if kernel.startswith(STEPS):
+        return steps_parts(s, device, c, backward=kernel.endswith("bwd"))
     traffic = s["read"] + s["written"]
     floor = np.full_like(traffic, c["floor_seconds"])
     moved = traffic
@@ -120,11 +127,6 @@ def attention_parts(
         if kernel == BACKWARD:
             prepared = _GRADIENT * s["batch"] * s["q_heads"] * s["head_dim"] * s["q_len"]
             floor = floor + c["query_passes"] * prepared / device.bandwidth
-        in_steps = shares_keys(s)
-        if in_steps.any():
-            steps = steps_seconds(s, device, backward=kernel == BACKWARD)
-            compute = np.where(in_steps, steps, compute)
-            floor = np.where(in_steps, 0.0, floor)
     else:
         compute = _walk(kernel, s, device, c)
     if kernel == BACKWARD and not full:

@@ -24,7 +24,8 @@ of the longest one apart,
 with :math:`n` blocks of :math:`\bar s` steps in the mean.
 
 Backward, the keys of a head are cut into parts (:func:`key_parts`), which add their gradients of
-the queries up in memory. Beforehand PyTorch copies the gradient of the output, multiplies it by
+the queries up in memory, one after another: where there are many parts and few queries, that queue
+decides. Beforehand PyTorch copies the gradient of the output, multiplies it by
 the output and sums the products, in kernels of their own.
 
 Reference
@@ -40,7 +41,6 @@ from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from perfmodel.cost.device import Device
 from perfmodel.cost.parts import Floats, soft_max
@@ -51,6 +51,7 @@ _TILE, _SMALL_TILE, _LARGE_TILE = 64.0, 32.0, 128.0
 _PIECE: Final = 32.0
 _FEW_KEYS, _MANY_HEADS, _MOST_PARTS = 128.0, 256.0, 200.0
 _SHARP: Final = 8.0
+_NARROW_TURN: Final = 0.5  # of half the bytes
 _TAIL: Final = 0.5
 """Unlike blocks of units end as far apart as this share of the longest one in the mean."""
 _ALIKE: Final = 1.01
@@ -86,8 +87,11 @@ def forward_seconds(s: Mapping[str, Floats], device: Device, c: Mapping[str, flo
     def block(steps: Floats, seen: Floats) -> tuple[Floats, Floats]:
         return steps, 2.0 * rows * (steps * step * scores + np.minimum(seen, most) * values)
 
-    slots = np.where(narrow, 3.0, 2.0)
-    return _time(blocks, block(walked, seen), block(last, most), ~narrow, slots, device, c)
+    # Of heads with a single tile of queries, and values of one piece, no two run beside.
+    lonely = (width <= _MIDDLE) & (tiles == 1.0)
+    slots = np.where(narrow, 3.0, np.where(lonely, 1.0, 2.0))
+    pace = _paces(width, c)
+    return _time(blocks, block(walked, seen), block(last, most), pace, slots, device, c)
 
 
 def backward_seconds(s: Mapping[str, Floats], device: Device, c: Mapping[str, float]) -> Floats:
@@ -111,7 +115,14 @@ def backward_seconds(s: Mapping[str, Floats], device: Device, c: Mapping[str, fl
     one = 2.0 * rows * _TILE * (2.0 * scores + (2.0 * filled + kept) * padded)
     most = turns * steps
     slots = np.where(narrow, 2.0, 1.0)
-    return _time(heads * parts, (mean, mean * one), (most, most * one), ~narrow, slots, device, c)
+    blocks, pace = heads * parts, _paces(width, c)
+    worked = _time(blocks, (mean, mean * one), (most, most * one), pace, slots, device, c)
+    # Parts of a head add to the same gradients of queries, one after another.
+    room = np.maximum(blocks / (device.units * slots), 1.0)
+    rate = device.peak * c["compute_efficiency"] / device.units * pace[0] * pace[1]
+    turn = c.get("turn_seconds", 0.0) * np.where(narrow, _NARROW_TURN, 1.0)
+    queue = room * (one / rate + parts * turn)
+    return np.asarray(np.where(parts > 1.0, np.maximum(worked, queue), worked))
 
 
 def key_parts(heads: Floats, keys: Floats, width: Floats) -> Floats:
@@ -147,11 +158,20 @@ def _up(value: Floats, step: Floats | float) -> Floats:
     return np.asarray(np.ceil(value / step) * step)
 
 
+def _paces(width: Floats, c: Mapping[str, float]) -> tuple[Floats, Floats]:
+    """Rates of the kernels of such heads, and of one of their blocks alone, as shares; (N,)."""
+    wide, widest = width > _NARROW, width > _MIDDLE
+    share = np.where(wide, c["wide_efficiency"], 1.0)
+    share = np.where(widest, c.get("widest_efficiency", c["wide_efficiency"]), share)
+    alone = np.where(wide, c.get("wide_single_rate", c["single_rate"]), c["single_rate"])
+    return np.asarray(share), np.asarray(alone)
+
+
 def _time(
     blocks: Floats,
     mean: tuple[Floats, Floats],
     most: tuple[Floats, Floats],
-    wide: NDArray[np.bool_],
+    pace: tuple[Floats, Floats],
     slots: Floats,
     device: Device,
     c: Mapping[str, float],
@@ -159,11 +179,11 @@ def _time(
     """Blocks, as many at once on a unit as ``slots``, of so many steps and operations [s]."""
     each = blocks / device.units
     unit = device.peak * c["compute_efficiency"] / device.units
-    rate = unit * np.where(wide, c["wide_efficiency"], 1.0)
+    rate, single = unit * pace[0], pace[1]
     start = c["block_overhead_cycles"] / device.clock
 
     def walk(steps: Floats, work: Floats, beside: Floats) -> Floats:
-        alone = work / (rate * c["single_rate"]) + steps * c["step_overhead_cycles"] / device.clock
+        alone = work / (rate * single) + steps * c["step_overhead_cycles"] / device.clock
         return start + soft_max((alone, beside * work / rate), _SHARP)
 
     beside = np.clip(np.ceil(each), 1.0, slots)

@@ -1,12 +1,14 @@
 r"""Attention in full precision whose queries share keys: PyTorch has no fused kernel for it.
 
 Products, softmax and what stands between them run one after another, over all scores with or
-without a mask. With :math:`S` scores, :math:`F` operations of the products, :math:`Q` and :math:`K`
-values of queries and of keys (each repeated for its queries, from :math:`K / g`),
+without a mask. With :math:`S` scores, :math:`Q` and :math:`K` values of queries and of keys (each
+repeated for its queries, from :math:`K / g`), :math:`b` tiles of 64 x 64 results on :math:`U` units
+and :math:`F_b` operations of one,
 
 .. math::
 
-    t = \frac{F}{\eta P} + \frac{4 (p_S S + p_Q Q + p_K K)}{\eta_b W} + n t_0
+    t = \sum \max\left(1, \frac{b}{U}\right) \frac{U F_b}{\eta P} +
+        \frac{4 (p_S S + p_Q Q + p_K K)}{\eta_b W} + n t_0
 
 with passes :math:`p` and kernels :math:`n` as PyTorch's code has them: forward the scaling of
 queries and keys, copies of keys and values, a product, the mask, a softmax that looks for rows of
@@ -16,8 +18,7 @@ the gradients over the queries of a key.
 Reference
 ---------
 PyTorch, aten/src/ATen/native/transformers/attention.cpp, ``_scaled_dot_product_attention_math``;
-its operators one by one as a dispatcher of PyTorch 2.13 lists them. No such attention is among the
-measurements: rate, bandwidth and start are those of products and streams in full precision.
+its operators one by one as a dispatcher of PyTorch 2.13 lists them.
 """
 
 from __future__ import annotations
@@ -29,10 +30,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.cost.device import Device
-from perfmodel.cost.parts import Floats
+from perfmodel.cost.parts import Floats, Parts, combine
 
-_RATE, _STREAMED, _START = 0.8, 0.91, 1.7e-6
-"""Shares of the peaks that batched products and streams reach, and the start of a kernel [s]."""
+COEFFICIENTS: Final = {
+    "compute_efficiency": "share of the vector peak that the products reach",
+    "bandwidth_efficiency": "share of the memory peak that the steps between them reach",
+    "kernel_seconds": "start and end of one kernel in a stream [s]",
+}
+_TILE: Final = 64.0
 _BYTES: Final = 4.0
 _FORWARD, _MASK, _BACKWARD = 7.5, 2.0, 7.0
 _KERNELS, _MASK_KERNELS, _KERNELS_BACK = 10.0, 6.0, 9.0
@@ -43,26 +48,51 @@ def shares_keys(sizes: Mapping[str, Floats]) -> NDArray[np.bool_]:
     return np.asarray(sizes["q_heads"] > sizes["kv_heads"])
 
 
-def steps_seconds(s: Mapping[str, Floats], device: Device, *, backward: bool) -> Floats:
-    """Time of all kernels one after another, shape (N,) [s].
+def steps_parts(
+    s: Mapping[str, Floats],
+    device: Device,
+    coefficients: Mapping[str, float],
+    *,
+    backward: bool,
+) -> Parts:
+    """Time of all kernels one after another, and its parts, arrays of shape (N,) [s].
 
     Parameters
     ----------
     s : mapping of array
-        Sizes as :func:`perfmodel.cost.attention.attention_parts` takes them, ``causal`` among them.
+        Sizes as :func:`perfmodel.cost.attention.attention_parts` takes them, ``causal`` among them,
+        and ``all_keys`` where a mask leaves out some of ``kv_len``.
     device : Device
         The chip.
+    coefficients : mapping
+        Values of :data:`COEFFICIENTS`.
     backward : bool
         Of the gradients.
     """
-    heads = s["batch"] * s["q_heads"]
-    scores = heads * s["q_len"] * s["kv_len"]
-    queries, keys = (heads * s[length] * s["head_dim"] for length in ("q_len", "kv_len"))
+    c = coefficients
+    heads, q, width = s["batch"] * s["q_heads"], s["q_len"], s["head_dim"]
+    kv = s.get("all_keys", s["kv_len"])  # whatever a mask leaves of them
+    scores, queries, keys = heads * q * kv, heads * q * width, heads * kv * width
     single = s["kv_heads"] / s["q_heads"]
     masked = np.where((s["causal"] > 0.0) & (not backward), 1.0, 0.0)
     each = (_BACKWARD if backward else _FORWARD) + _MASK * masked
-    of_queries, of_keys, count = (6.0, 8.0, 8.0) if backward else (4.0, 6.0, 4.0)
+    of_queries, of_keys = (6.0, 8.0) if backward else (4.0, 6.0)
     passes = each * scores + of_queries * queries + (of_keys + 2.0 * single) * keys
     kernels = (_KERNELS_BACK if backward else _KERNELS) + _MASK_KERNELS * masked
-    work = count * scores * s["head_dim"] / (device.peak * _RATE)
-    return np.asarray(work + _BYTES * passes / (device.bandwidth * _STREAMED) + kernels * _START)
+    rate = device.peak * c["compute_efficiency"]
+    work = _product(heads, q, kv, width, device) + _product(heads, q, width, kv, device)
+    if backward:
+        work = work + _product(heads, kv, width, q, device) * 2.0
+    memory = _BYTES * passes / (device.bandwidth * c["bandwidth_efficiency"])
+    return combine(work / rate, memory, np.zeros_like(work), kernels * c["kernel_seconds"], 1.0)
+
+
+def _product(heads: Floats, rows: Floats, cols: Floats, depth: Floats, device: Device) -> Floats:
+    """Operations that pass while the tiles of a batch of products are worked on, shape (N,).
+
+    A single row goes to kernels without tiles (:mod:`perfmodel.cost.gemm_thin`).
+    """
+    tiles = heads * np.ceil(rows / _TILE) * np.ceil(cols / _TILE)
+    alone = 2.0 * _TILE * _TILE * depth * np.maximum(tiles, device.units)
+    own = 2.0 * heads * rows * cols * depth
+    return np.asarray(np.where(rows > 1.0, np.maximum(alone, own), own))

@@ -8,14 +8,17 @@ from dataclasses import replace
 import numpy as np
 
 from perfmodel.cost.attention import attention_parts
+from perfmodel.cost.choices import choice_parts
 from perfmodel.cost.conv_kernels import conv_sizes, convolution
 from perfmodel.cost.cycle import warmed
 from perfmodel.cost.device import Device, Tiles, device_of
 from perfmodel.cost.fourier import fourier_parts
 from perfmodel.cost.gemm import PRODUCT_SPLITS, TILES, gemm_parts
 from perfmodel.cost.gemm_grouped import grouped_parts
-from perfmodel.cost.memory_bound import copy_parts, memory_parts
-from perfmodel.cost.parts import Floats, Parts, combine
+from perfmodel.cost.losses import loss_parts
+from perfmodel.cost.memory_bound import copy_parts, memory_parts, scalar_gather_parts
+from perfmodel.cost.norms import norm_parts
+from perfmodel.cost.parts import Floats, Parts, combine, either
 from perfmodel.cost.recurrent import recurrent_parts
 from perfmodel.cost.scatter import scatter_parts
 from perfmodel.cost.tasks import WARP_COLUMNS, WARPS, Task, row_lengths
@@ -26,6 +29,7 @@ Coefficients = Mapping[str, float]
 OPTIMIZER_CHUNK = 65536
 # Operand bytes times operations a clock of the fastest unit that coefficients were fitted to.
 FED_RATE = 8192.0
+NORMS = ("rmsnorm", "layernorm", "rmsnorm_odd", "layernorm_odd")
 MATRIX_KERNELS = ("gemm", "gemm_batched", "gemm_grouped", "attention", "conv", "spmm", "recurrent")
 
 
@@ -49,6 +53,25 @@ def mechanism(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         return _copied(task, device, coefficients)
     if base.startswith(("fourier", "scatter_add", "recurrent")):
         return _scattered(task, device, coefficients)
+    return _stepped(task, device, coefficients) or _streamed(task, device, coefficients)
+
+
+def _stepped(task: Task, device: Device, coefficients: Coefficients) -> Parts | None:
+    """Kernels whose blocks wait step after step, where coefficients of their steps are known."""
+    base, s = task.base, task.sizes
+    if base in NORMS and "load_cycles" in coefficients:
+        odd = base.endswith("_odd")
+        return norm_parts(s, task.element, device, coefficients, odd=odd)
+    if base == "cross_entropy" and "load_cycles" in coefficients:
+        return loss_parts(s, task.element, device, coefficients)
+    if base == "topk" and "warp_cycles" in coefficients:
+        return choice_parts(s, task.element, device, coefficients)
+    return None
+
+
+def _streamed(task: Task, device: Device, coefficients: Coefficients) -> Parts:
+    """Kernels that move bytes in rows or flat."""
+    base, s = task.base, task.sizes
     rows, taken = row_count(task), row_bytes(task)
     read = s["read"]
     if base == "embedding":
@@ -59,7 +82,7 @@ def mechanism(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         rows = np.where(s["vocab"] <= WARP_COLUMNS, rows / WARPS, rows)
     if base == "embedding_few":  # one after another
         rows = rows * device.units * coefficients["rows_per_unit"]
-    return memory_parts(
+    parts = memory_parts(
         read,
         s["written"],
         rows,
@@ -73,6 +96,11 @@ def mechanism(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         # What is chosen is sorted by a second kernel, where it is more than one value.
         started=np.where(s["k"] > 1, 1.0, 0.5) if base == "topk" else 1.0,
     )
+    if base == "embedding" and "round_cycles" in coefficients:
+        values = s["tokens"] * s["dim"]
+        scalar = scalar_gather_parts(read, s["written"], values, device, coefficients)
+        parts = either(s["dim"] * task.element % 16 > 0, scalar, parts)
+    return parts
 
 
 def found_again(task: Task, device: Device, coefficients: Coefficients) -> Floats:

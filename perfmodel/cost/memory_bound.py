@@ -29,6 +29,8 @@ COEFFICIENTS = {
     "write_in_cache": "share of the last-level cache that can hold freshly written output",
     "row_cycles": "clocks that a row takes beyond its bytes",
     "row_bytes_per_clock": "bytes a clock that the block of one row moves",
+    "round_cycles": "clocks of a round of look-ups value by value",
+    "scalar_floor_seconds": "start and end of the kernel of those [s]",
     "scalar_cost": "how much longer a looked-up row takes that is no multiple of 16 bytes",
     "rows_per_unit": "rows that one unit works on at a time",
     "extra_passes": "passes over the operand beyond the unique bytes, as a multiple of those",
@@ -44,6 +46,8 @@ COEFFICIENTS = {
     "floor_seconds": "start and end of the kernels in a stream [s]",
     "overlap_exponent": "how sharply the parts overlap",
 }
+GATHER_THREADS = 8.0 * 128.0
+"""Threads a unit that copy rows value by value."""
 # A stream of calls cycles through operands of this many bytes in at most so many sets.
 STREAM_BYTES, MOST_SETS = 400e6, 48.0
 
@@ -159,6 +163,31 @@ def memory_parts(
     floor = floor + c.get("latency_seconds", 0.0) * outside
     if losses is not None:
         floor = floor + c.get("loss_seconds", 0.0) * loss_steps(losses)
+    return combine(work, memory, np.zeros_like(memory), floor, c["overlap_exponent"])
+
+
+def scalar_gather_parts(
+    read: Floats,
+    written: Floats,
+    values: Floats,
+    device: Device,
+    coefficients: Mapping[str, float],
+) -> Parts:
+    """Time of look-ups of rows that are no multiple of 16 bytes, shape (N,).
+
+    PyTorch copies them value by value: a fixed grid of 8 blocks of 128 threads a unit goes over all
+    ``values`` in rounds, and each waits for an index and for what stands there.
+
+    Reference
+    ---------
+    PyTorch, aten/src/ATen/native/cuda/Indexing.cu (indexSelectLargeIndex).
+    """
+    c = coefficients
+    rounds = np.ceil(values / (GATHER_THREADS * device.units))
+    work = rounds * c["round_cycles"] / device.clock
+    kept = cached_writes(written, device.cache, c["write_in_cache"])
+    memory = (read + written - kept) / (device.bandwidth * c["bandwidth_efficiency"])
+    floor = np.full_like(memory, c["scalar_floor_seconds"])
     return combine(work, memory, np.zeros_like(memory), floor, c["overlap_exponent"])
 
 

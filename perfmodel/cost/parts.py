@@ -35,6 +35,12 @@ class Parts:
     beside: Floats | None = None
 
 
+def either(where: NDArray[np.bool_], one: Parts, other: Parts) -> Parts:
+    """The parts of ``one`` where it says so, else those of the ``other``; neither has forms."""
+    names = ("seconds", "compute", "memory", "power", "floor", "choice")
+    return Parts(*(np.where(where, getattr(one, name), getattr(other, name)) for name in names))
+
+
 def soft_max(parts: tuple[Floats, ...], exponent: float) -> Floats:
     r"""A maximum with a rounded corner, :math:`(\sum_i t_i^p)^{1/p}`.
 

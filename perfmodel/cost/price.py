@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.cost.attention_steps import shares_keys
 from perfmodel.cost.bound import lower_bound
 from perfmodel.cost.device import Device
 from perfmodel.cost.efficiency import Efficiency, efficiency_on
@@ -109,7 +108,7 @@ def price_task(task: Task, accelerator: Accelerator, efficiency: Efficiency) -> 
         seconds = np.maximum(parts.seconds, lower)
         low, high = seconds * coefficients["interval_low"], seconds * coefficients["interval_high"]
     else:
-        inside = fitted.inside(extent(task)) * ~in_steps(task)
+        inside = fitted.inside(extent(task))
         factor = fitted.log_factor(matched(fitted, task, device, parts))
         seconds = np.maximum(parts.seconds * np.exp(inside * factor), lower)
         own = efficiency.own and fitted.device == efficiency.name
@@ -121,13 +120,6 @@ def price_task(task: Task, accelerator: Accelerator, efficiency: Efficiency) -> 
     low = np.clip(low, lower, seconds)
     bound = np.asarray(BOUNDS)[bound_of(parts)]
     return Price(seconds, lower, low, high, bound, calibrated, parts.seconds)
-
-
-def in_steps(task: Task) -> NDArray[np.bool_]:
-    """Where no fused kernel runs an attention, so that no measurement stands behind it; (N,)."""
-    if not task.base.startswith("attention") or task.element <= 2.0:
-        return np.zeros(task.places.size, dtype=bool)
-    return shares_keys(task.sizes)
 
 
 def matched(fitted: Fitted, task: Task, device: Device, parts: Parts) -> Floats:

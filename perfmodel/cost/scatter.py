@@ -11,13 +11,14 @@ read. With ``E`` values on ``U`` units:
         \right)^{1/p}
 
 At most 16 rows take another kernel, which adds them one after another: :math:`t_0 + R\, c_r / f`.
-One index a value (``scatter_add``): a thread for 8 values, no rounds, so the atomics themselves
-decide, :math:`E / (a\, U f)`.
+One index a value (``scatter_add``): blocks of 128 threads, each of which adds up to 8 values in
+turn, no rounds, so the atomics themselves decide, :math:`E / (a\, U f)`.
 
-Requests of 32 threads that meet on one of the :math:`L` lines of 128 bytes follow each other. Types
-of two bytes have no such atomic in that kernel: a thread reads, adds and tries to swap until nobody
-came between. Of all threads on a word one goes on and the others try again, so that a word with
-:math:`v` values takes as many turns, each of a way to the cache and back and of a swap a thread.
+Requests of 32 threads that meet on one of the :math:`L` lines of 128 bytes follow each other, a
+sector of it after another. Values of two bytes are added in pairs with a zero beside them; only in
+the odd columns of the first target, whose pair would begin before it, a thread reads, adds and
+tries to swap until nobody came between. Of :math:`v` values that such a word gets, each waits for
+a turn, which is longer the more of them try.
 
 Reference
 ---------
@@ -34,7 +35,7 @@ import numpy as np
 
 from perfmodel.cost.device import Device
 from perfmodel.cost.memory_bound import cached_writes
-from perfmodel.cost.parts import Floats, Parts, combine
+from perfmodel.cost.parts import Floats, Parts, combine, soft_max
 
 COEFFICIENTS: Final = {
     "bandwidth_efficiency": "share of the memory peak that streaming reaches",
@@ -44,7 +45,8 @@ COEFFICIENTS: Final = {
     "line_cycles": "clocks between two requests to one line of the cache",
     "sectors_per_clock": "sectors of 32 bytes a clock that are added to, for each unit",
     "turn_cycles": "clocks until all threads on a word know whose swap went through",
-    "swaps_per_clock": "swaps a clock that one unit tries",
+    "swaps_per_clock": "how many of those that try at once cost a clock more",
+    "value_seconds": "wait of a thread for one of its values [s]",
     "floor_seconds": "start and end of the kernel in a stream [s]",
     "overlap_exponent": "how sharply the parts overlap",
 }
@@ -53,7 +55,30 @@ FEW_ROWS: Final = 16
 GRID_THREADS: Final = 8 * 128
 """Threads a unit of the other kernel."""
 VALUES_A_THREAD: Final = 8.0
-_WARP, _LINE, _SECTOR, _WORD, _RESIDENT = 32.0, 128.0, 32.0, 4.0, 2048.0
+_SHARP: Final = 6.0
+_THREADS: Final = 128.0
+"""Of a block that adds value by value."""
+_WARP, _LINE, _SECTOR, _WORD = 32.0, 128.0, 32.0, 4.0
+
+
+def sectors_met(cols: Floats, target: Floats, element: float) -> Floats:
+    """Sectors of 32 bytes that one request of 32 threads meets, shape (N,).
+
+    Threads side by side add values of one row, or of several short ones, which fall anywhere.
+
+    Parameters
+    ----------
+    cols : array
+        Values of a row.
+    target : array
+        Bytes that are added to [B].
+    element : float
+        Bytes of one value [B].
+    """
+    rows = np.maximum(_WARP / cols, 1.0)
+    each = np.maximum(np.minimum(cols, _WARP) * element / _SECTOR, 1.0)
+    sectors = np.maximum(np.ceil(target / _SECTOR), each)
+    return np.asarray(sectors * -np.expm1(rows * np.log1p(-np.minimum(each / sectors, 1.0 - 1e-9))))
 
 
 def scatter_parts(
@@ -92,23 +117,24 @@ def scatter_parts(
             work = rounds * c["row_cycles"] / device.clock
         else:
             work = values / (c["atomics_per_clock"] * device.units * device.clock)
-        queued = values / _WARP / np.ceil(target / _LINE) * c["line_cycles"] / device.clock
-        swapped = base == "scatter_add_values" and element < _WORD
-        # A swap goes to the cache twice, to read and to try.
-        sectors = (1.0 + swapped) * s["rows"] * np.maximum(1.0, s["cols"] * element / _SECTOR)
+        met = values / _WARP
+        if base == "scatter_add_values":
+            met = met * sectors_met(s["cols"], target, element)
+        queued = met / np.ceil(target / _LINE) * c["line_cycles"] / device.clock
+        sectors = s["rows"] * np.maximum(1.0, s["cols"] * element / _SECTOR)
         spread = sectors / (c["sectors_per_clock"] * device.units * device.clock)
-        work = np.sqrt(work**2 + queued**2 + spread**2)
-        if swapped:
-            work = np.hypot(work, _retries(values, target, device, c))
+        sharp = _SHARP if base == "scatter_add_values" else 2.0
+        work = soft_max((work, queued, spread), sharp)
+        if base == "scatter_add_values" and element < _WORD:
+            work = np.maximum(work, _retries(s, device, c))
     floor = np.full_like(memory, c["floor_seconds"])
+    if base == "scatter_add_values":
+        floor = floor + np.minimum(np.ceil(values / _THREADS), VALUES_A_THREAD) * c["value_seconds"]
     return combine(work, memory, np.zeros_like(memory), floor, c["overlap_exponent"])
 
 
-def _retries(values: Floats, target: Floats, device: Device, c: Mapping[str, float]) -> Floats:
-    """Time of the turns on words that several threads want at once [s]."""
-    words = np.ceil(target / _WORD)
-    threads = np.minimum(values / VALUES_A_THREAD, device.units * _RESIDENT)
-    # A thread takes its values in turn, and waits for most of the time for something else.
-    crowd = (threads / (VALUES_A_THREAD * words)) ** 2
-    turn = c["turn_cycles"] + threads / (c["swaps_per_clock"] * device.units)
-    return np.asarray(crowd / (1.0 + crowd) * values / words * turn / device.clock)
+def _retries(s: Mapping[str, Floats], device: Device, c: Mapping[str, float]) -> Floats:
+    """Time of the turns at the odd words of the first target, which know no sum of pairs [s]."""
+    each, words = s["rows"] / s["targets"], np.floor(s["cols"] / 2.0)
+    turn = c["turn_cycles"] + np.sqrt(each * words) / c["swaps_per_clock"]
+    return np.asarray(np.where(words > 0.0, each * turn / device.clock, 0.0))

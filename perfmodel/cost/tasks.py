@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from perfmodel.cost.attention_steps import shares_keys
 from perfmodel.cost.conv_depthwise import by_library
 from perfmodel.cost.conv_point import POINT_TRANS, is_point, point_sizes, uneven
 from perfmodel.cost.parts import Floats
@@ -176,7 +177,7 @@ def _columns(op: Op) -> tuple[dict[str, Any], dict[str, str]]:
     if isinstance(op, Conv2d | Conv3d):
         sizes |= _convolution(op)
     if isinstance(op, Attention):
-        sizes["kv_len"] = op.keys_met
+        sizes |= {"kv_len": op.keys_met, "all_keys": op.kv_len}
     sizes |= {"flops": op.flops, "read": op.bytes_read, "written": op.bytes_written}
     if isinstance(op, Embedding | Permute):
         return _looked_up(op, sizes), words
@@ -270,8 +271,10 @@ def _kernels(
     elif family == "attention":
         # In full precision one query is a prompt of one.
         decode = (sizes["q_len"] == 1) & (direction == "fwd") & (bytes_per_element(dtype) <= 2.0)
-        yield f"attention_{direction}-{rate}", ~decode
+        steps = shares_keys(sizes) & (bytes_per_element(dtype) > 2.0)
+        yield f"attention_{direction}-{rate}", ~decode & ~steps
         yield f"attention_decode-{rate}", decode
+        yield f"attention_steps_{direction}-{rate}", steps
     elif family == "conv3d":
         # A plain product of a volume is one of a map with as many places.
         point = _even_points(sizes, words["layout"], dtype)

@@ -7,6 +7,7 @@ import pytest
 
 from perfmodel.cost import (
     attention,
+    choices,
     conv,
     conv_forms,
     conv_groups,
@@ -15,7 +16,9 @@ from perfmodel.cost import (
     fourier,
     gemm,
     gemm_thin,
+    losses,
     memory_bound,
+    norms,
     recurrent,
     scatter,
 )
@@ -34,6 +37,9 @@ SECTIONS = {
     conv_spectra: (CONVOLUTIONS, "Coefficients"),
     attention: (HOME, "Attention"),
     memory_bound: (HOME, "Rows and streams"),
+    norms: (HOME, "Norms"),
+    losses: (HOME, "Losses in full precision"),
+    choices: (HOME, "Choices of the largest values"),
     scatter: (HOME, "Scattered sums"),
     recurrent: (HOME, "Recurrent layers"),
     fourier: (HOME, "Fourier transforms"),

@@ -23,6 +23,7 @@ from perfmodel.workload.op import (
     Gemm,
     RmsNorm,
     Sgd,
+    Softmax,
     TopK,
     op_from_dict,
 )
@@ -208,7 +209,8 @@ def test_estimate_shows_the_three_steps():
     [
         (Gemm(4096, 4096, 4096, dtype="fp32"), "l4-24gb", "neusight-2025"),
         (RmsNorm(64, 4096), "l4-24gb", "efficiency/default.toml"),
-        (RmsNorm(64, 4096, direction="bwd"), "h100-sxm5-80gb", "efficiency/default.toml"),
+        (RmsNorm(64, 4096, direction="bwd"), "h100-sxm5-80gb", "efficiency/hopper.toml"),
+        (Softmax(64, 4096, direction="bwd"), "h100-sxm5-80gb", "efficiency/default.toml"),
     ],
 )
 def test_what_nobody_measured_says_where_its_coefficients_stand(op, chip, file):

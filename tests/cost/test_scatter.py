@@ -5,6 +5,7 @@ import pytest
 
 from perfmodel.cost import load_coefficients, price
 from perfmodel.cost.mechanism import mechanism, task_device
+from perfmodel.cost.scatter import sectors_met
 from perfmodel.cost.tasks import tasks_of
 from perfmodel.hardware import load_accelerator
 from perfmodel.workload.op import ScatterAdd
@@ -43,6 +44,27 @@ def test_fewer_targets_are_never_faster_where_they_fit_the_cache(kind, dtype):
     times = price(ScatterAdd(100_000, 64, targets, dtype, kind), H100, efficiency=PLAIN).seconds
     assert np.all(np.diff(times) <= 1e-3 * times[1:])
     assert times[0] > 2 * times[-1]
+
+
+def test_a_thread_waits_for_each_of_up_to_eight_values():
+    floor = parts(ScatterAdd(np.array([1, 64, 65, 10**6]), 2, 10**6, "fp32", "scatter_add")).floor
+    step = PLAIN.of("scatter_add_values")["value_seconds"]
+    assert np.diff(floor) == pytest.approx([0.0, step, 6 * step])
+
+
+def test_a_request_meets_the_sectors_of_its_rows():
+    # 32 threads: one row of 128 bytes, eight rows of 16 bytes anywhere, eight onto two sectors
+    cols, target = np.array([32.0, 4.0, 4.0]), np.array([1e9, 1e9, 48.0])
+    met = sectors_met(cols, target, 4.0)
+    assert met == pytest.approx([4.0, 8.0, 2.0 * (1.0 - 0.5**8)], rel=1e-6)
+
+
+def test_single_columns_need_no_swaps():
+    one, two = (
+        float(price(op, H100, efficiency=PLAIN).seconds)
+        for op in (ScatterAdd(40_000, cols, 4, "bf16", "scatter_add") for cols in (1, 2))
+    )
+    assert two > 20 * one
 
 
 def test_swaps_of_two_byte_values_suffer_most_from_a_crowd():
