@@ -28,7 +28,9 @@ HOST_KINDS: Final = (
 """What a call is paid as: the lowering's classes, and parts of them with costs of their own."""
 
 
-COPIES: Final = ("_to_copy", "clone", "contiguous")
+CAST: Final = "_to_copy"
+"""In a backward pass no Python calls it, as where autocast does."""
+COPIES: Final = (CAST, "clone", "contiguous")
 COPIED_FIRST: Final = ("masked_fill: copy", "index_put: copy")
 SORTED: Final = 8
 """Sums into places by sorted indices: remainders, strides, positions, two copies of the indices, a
@@ -69,6 +71,7 @@ def paid_as(kind: str, kernels: Sequence[Kernel]) -> str:
         "conv_backward": any(one.name.startswith("convolution_backward") for one in kernels),
         "conv_grouped": kind == "conv" and any(_grouped(op) for one in kernels for op in one.ops),
         "gemm_grouped": kind == "gemm" and "_grouped_mm" in first,
+        "cast": kind == "copy" and first == CAST and kernels[0].phase == "backward",
         "copied": kind == "copy" and first in COPIES,
         "attention_token": kind == "attention" and _token(kernels),
         "number": kind == "pointwise" and first in BINARY and len(kernels[0].reads) == 1,

@@ -289,6 +289,8 @@ def test_a_call_is_paid_by_what_it_launches():
     both = seconds(host="pointwise", name="mul", reads=((0, 8), (1, 8)))
     assert (half, both) == pytest.approx((c.host["number"], c.host["pointwise"]))
     assert seconds(host="copy", name="_to_copy") == pytest.approx(c.host["copied"])
+    back = seconds(host="copy", name="_to_copy", phase="backward")  # no Python calls it there
+    assert back == pytest.approx(c.host["cast"])
     assert seconds(host="copy", name="copy_") == pytest.approx(c.host["copy"])
     more = seconds(host="sort", launches=5) - seconds(host="sort")
     assert more == pytest.approx(4 * c["more_launch"])
