@@ -38,8 +38,12 @@ DRAWS: Final = (
         f"{CHIP}, draw-911",
         f"{CHIP}, draw-77003",
         f"{CHIP}, draw-231124",
+        f"{CHIP}, draw-231157",
+        f"{CHIP}, draw-231601",
         "h200-sxm-141gb, draw-4242",
         "h200-sxm-141gb, draw-52525",
+        "h200-sxm-141gb, draw-231167",
+        "h200-sxm-141gb, draw-231602",
     ),
     (
         f"{CHIP}, draw-6060",
