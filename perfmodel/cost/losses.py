@@ -26,16 +26,17 @@ from typing import Final
 import numpy as np
 
 from perfmodel.cost.device import Device
-from perfmodel.cost.memory_bound import cached_writes, loss_steps, not_held
-from perfmodel.cost.parts import Floats, Parts, combine, soft_max, waves
+from perfmodel.cost.memory_bound import (
+    IN_STEPS,
+    cached_writes,
+    loss_steps,
+    not_held,
+    pushed_out,
+    rows_in_turns,
+)
+from perfmodel.cost.parts import Floats, Parts, combine
 
-COEFFICIENTS: Final = {
-    "bandwidth_efficiency": "share of the memory peak that streaming reaches",
-    "write_in_cache": "share of the last-level cache that can hold freshly written output",
-    "row_cycles": "clocks that a row takes beyond its steps",
-    "load_cycles": "clocks of a step whose operands are in the last-level cache",
-    "far_cycles": "what they take more from device memory",
-    "back_cycles": "the same of a row's second look beyond the unit's own cache",
+COEFFICIENTS: Final = IN_STEPS | {
     "short_cycles": "clocks of a warp for a row of 2,048",
     "unit_room": "bytes of rows that a unit's own cache keeps [B]",
     "work_cycles": "clocks of a unit that a step takes where others fill its waits",
@@ -52,7 +53,6 @@ _KEPT: Final = 12256.0
 """Longest row that shared memory holds in full precision."""
 _VECTOR: Final = 4.0
 _BLOCKS, _RESIDENT_WARPS, _FEW, _WARP = 2.0, 64.0, 128.0, 32.0
-_SHARP: Final = 8.0
 
 
 def loss_parts(
@@ -85,16 +85,14 @@ def loss_parts(
     together = np.where(narrow <= _FEW, 2.0, 1.0) * np.maximum(_WARP / narrow, 1.0)
     most = np.where(short, _RESIDENT_WARPS * together, _BLOCKS)
     beside = np.clip(np.ceil(each), 1.0, _BLOCKS)
-    beyond = 1.0 / (1.0 + (c["unit_room"] / (beside * cols * _WORD)) ** 4)
-    beyond = np.where(held, 0.0, beyond)
+    beyond = np.where(held, 0.0, pushed_out(1.0, beside * cols * _WORD, c["unit_room"]))
     steps = np.ceil(cols / _STEP)
     step = c["load_cycles"] + outside * c["far_cycles"] + beyond * c["back_cycles"]
     alone = c["row_cycles"] + np.where(short, cols / _SHORT * c["short_cycles"], steps * step)
     busy = each * cols / _STEP * c["work_cycles"]
-    turns = waves(each / most, c["wave_blur"])
-    rows_time = soft_max((turns * alone, busy), _SHARP) / device.clock
+    rows_time = rows_in_turns(each, most, alone, busy, device, c["wave_blur"])
     flying = np.minimum(1.0, most / np.maximum(each, 1e-9)) * 2.0 * single
-    pushed = np.where(held | short, 0.0, c["again_passes"] / (1.0 + (device.cache / flying) ** 4))
+    pushed = np.where(held | short, 0.0, pushed_out(c["again_passes"], flying, device.cache))
     kept = cached_writes(single, device.cache, c["write_in_cache"])
     passes = (3.0 if copied else 1.0) * (single - kept)
     first = s["read"] if copied else outside * s["read"]

@@ -18,13 +18,14 @@ block.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 
 from perfmodel.cost.device import Device
-from perfmodel.cost.parts import Floats, Parts, combine
+from perfmodel.cost.parts import Floats, Parts, combine, soft_max, waves
 
-COEFFICIENTS = {
+COEFFICIENTS: Final = {
     "bandwidth_efficiency": "share of the memory peak that streaming reaches",
     "write_in_cache": "share of the last-level cache that can hold freshly written output",
     "row_cycles": "clocks that a row takes beyond its bytes",
@@ -46,10 +47,20 @@ COEFFICIENTS = {
     "floor_seconds": "start and end of the kernels in a stream [s]",
     "overlap_exponent": "how sharply the parts overlap",
 }
+IN_STEPS: Final = {
+    "bandwidth_efficiency": COEFFICIENTS["bandwidth_efficiency"],
+    "write_in_cache": COEFFICIENTS["write_in_cache"],
+    "row_cycles": "clocks that a row takes beyond its steps",
+    "load_cycles": "clocks of a step whose operands are in the last-level cache",
+    "far_cycles": "what they take more from device memory",
+    "back_cycles": "the same of a row's second look beyond the unit's own cache",
+}
+"""Of rows that wait for their loads step after step (:func:`rows_in_turns`)."""
 GATHER_THREADS = 8.0 * 128.0
 """Threads a unit that copy rows value by value."""
 # A stream of calls cycles through operands of this many bytes in at most so many sets.
 STREAM_BYTES, MOST_SETS = 400e6, 48.0
+_SHARP = 8.0
 
 
 def cached_writes(written: Floats, cache: float, share: float) -> Floats:
@@ -71,7 +82,15 @@ def not_held(read: Floats, device: Device, room: float) -> Floats:
     cache decides.
     """
     needed = stream_bytes(np.maximum(read, 1.0))
-    return np.asarray(1.0 / (1.0 + (room * device.cache / needed) ** 4))
+    return pushed_out(1.0, needed, room * device.cache)
+
+
+def pushed_out(amount: Floats | float, needed: Floats, room: float) -> Floats:
+    """The part of an amount that a cache no longer holds, shape (N,).
+
+    All of it where the bytes that are ``needed`` at once exceed by far what there is ``room`` for.
+    """
+    return np.asarray(amount / (1.0 + (room / needed) ** 4))
 
 
 def loss_steps(losses: Floats) -> Floats:
@@ -90,14 +109,39 @@ def stream_bytes(read: Floats) -> Floats:
     return np.asarray(read * np.clip(STREAM_BYTES / read, 1.0, MOST_SETS))
 
 
-def _pushed_out(moved: Floats, rows: Floats, device: Device, c: Mapping[str, float]) -> Floats:
+def _second_pass(moved: Floats, rows: Floats, device: Device, c: Mapping[str, float]) -> Floats:
     """Share of a second pass over a row that the cache no longer holds.
 
     A norm reads its row for the sums and once more to scale it; in between, all rows that the
     chip works on pass through the last-level cache, with what is written of them.
     """
     flying = moved * np.minimum(1.0, c["rows_in_flight"] * device.units / np.maximum(rows, 1.0))
-    return np.asarray(1.0 / (1.0 + (device.cache / flying) ** 4))
+    return pushed_out(1.0, flying, device.cache)
+
+
+def rows_in_turns(
+    rows: Floats, together: Floats | float, alone: Floats, busy: Floats, device: Device, blur: float
+) -> Floats:
+    """Time of rows that a unit works on some at a time, shape (N,) [s].
+
+    Each waits for its loads step after step, in turns of those that run ``together``; where they
+    fill each other's waits the unit's own pace counts.
+
+    Parameters
+    ----------
+    rows : array
+        Rows of a unit.
+    together : array
+        How many of them it holds at once.
+    alone, busy : array
+        Clocks of one row by itself, and of all rows at the unit's own pace.
+    device : Device
+        The chip.
+    blur : float
+        How far the last turn may be part of one (:func:`~perfmodel.cost.parts.waves`).
+    """
+    turns = waves(rows / together, blur)
+    return np.asarray(soft_max((turns * alone, busy), _SHARP) / device.clock)
 
 
 def memory_parts(
@@ -147,7 +191,7 @@ def memory_parts(
     kept = cached_writes(written, device.cache, c["write_in_cache"])
     traffic = passed - (1.0 - outside) * read - kept
     if c.get("again_passes", 0.0) > 0.0:
-        traffic = traffic + c["again_passes"] * read * _pushed_out(read + written, rows, device, c)
+        traffic = traffic + c["again_passes"] * read * _second_pass(read + written, rows, device, c)
     memory = traffic / (device.bandwidth * c["bandwidth_efficiency"])
     each = c["row_cycles"] + row_bytes / c["row_bytes_per_clock"]
     turns = np.maximum(1.0, rows / (device.units * c["rows_per_unit"]))

@@ -30,16 +30,16 @@ from typing import Final
 import numpy as np
 
 from perfmodel.cost.device import Device
-from perfmodel.cost.memory_bound import cached_writes, not_held
-from perfmodel.cost.parts import Floats, Parts, combine, soft_max, waves
+from perfmodel.cost.memory_bound import (
+    IN_STEPS,
+    cached_writes,
+    not_held,
+    pushed_out,
+    rows_in_turns,
+)
+from perfmodel.cost.parts import Floats, Parts, combine
 
-COEFFICIENTS: Final = {
-    "bandwidth_efficiency": "share of the memory peak that streaming reaches",
-    "write_in_cache": "share of the last-level cache that can hold freshly written output",
-    "row_cycles": "clocks that a row takes beyond its steps",
-    "load_cycles": "clocks of a step whose operands are in the last-level cache",
-    "far_cycles": "what they take more from device memory",
-    "back_cycles": "the same of a row's second look beyond the unit's own cache",
+COEFFICIENTS: Final = IN_STEPS | {
     "full_load_share": "clocks of a step in full precision, as a share of the others'",
     "full_left_share": "the same of a step that is left over where others run four at once",
     "full_far_share": "the same of what device memory adds",
@@ -54,7 +54,6 @@ COEFFICIENTS: Final = {
 STEP: Final = 512.0
 """Elements of a row that its threads load at once."""
 _TOGETHER, _TOGETHER_ODD = 16.0, 4.0
-_SHARP: Final = 8.0
 _UNROLLED: Final = 4.0
 _WARP: Final = 128.0  # elements that a warp loads in a step
 _HALF: Final = 2.0
@@ -104,7 +103,7 @@ def norm_parts(
     beside = np.clip(np.ceil(each), 1.0, most)
     outside = not_held(s["read"], device, c["reuse_room"])
     kept = beside * s["cols"] * element
-    beyond = 1.0 / (1.0 + (c["unit_room"] / kept) ** 4)
+    beyond = pushed_out(1.0, kept, c["unit_room"])
     full = element > _HALF
     load = c["load_cycles"] * (c["full_load_share"] if full else 1.0)
     left = c["load_cycles"] * c["full_left_share"]
@@ -117,11 +116,10 @@ def norm_parts(
     back = beyond * c["back_cycles"]
     alone = start + bound * (load + near + back) + loose * (left + far + back)
     busy = each * (c["start_cycles"] + s["cols"] / STEP * c["work_cycles"])
-    turns = waves(each / most, c["wave_blur"])
-    rows_time = soft_max((turns * alone, busy), _SHARP) / device.clock
+    rows_time = rows_in_turns(each, most, alone, busy, device, c["wave_blur"])
     # The second look goes to memory where all rows that the chip works on exceed its cache.
     flying = np.minimum(1.0, most / np.maximum(each, 1e-9)) * (s["read"] + s["written"])
-    pushed = c["again_passes"] * s["read"] / (1.0 + (device.cache / flying) ** 4)
+    pushed = pushed_out(c["again_passes"] * s["read"], flying, device.cache)
     kept = cached_writes(s["written"], device.cache, c["write_in_cache"])
     traffic = outside * s["read"] + s["written"] - kept + pushed
     memory = traffic / (device.bandwidth * c["bandwidth_efficiency"])

@@ -56,6 +56,7 @@ GRID_THREADS: Final = 8 * 128
 """Threads a unit of the other kernel."""
 VALUES_A_THREAD: Final = 8.0
 _SHARP: Final = 6.0
+_SHARP_ROUNDS: Final = 2.0
 _THREADS: Final = 128.0
 """Of a block that adds value by value."""
 _WARP, _LINE, _SECTOR, _WORD = 32.0, 128.0, 32.0, 4.0
@@ -104,33 +105,59 @@ def scatter_parts(
         Values of :data:`COEFFICIENTS`.
     """
     c, s = coefficients, sizes
-    values = s["rows"] * s["cols"]
     target = s["targets"] * s["cols"] * element
     # What is added to is read and written; what the cache keeps of it is neither.
     kept = 2.0 * cached_writes(s["written"], device.cache, c["write_in_cache"])
     memory = (s["read"] + s["written"] - kept) / (device.bandwidth * c["bandwidth_efficiency"])
+    floor = np.full_like(memory, c["floor_seconds"])
     if base == "scatter_add_few":
         work = s["rows"] * c["row_cycles"] / device.clock
+    elif base == "scatter_add_rows":
+        work = _in_rounds(s, element, target, device, c)
     else:
-        if base == "scatter_add_rows":
-            rounds = np.ceil(values / (GRID_THREADS * device.units))
-            work = rounds * c["row_cycles"] / device.clock
-        else:
-            work = values / (c["atomics_per_clock"] * device.units * device.clock)
-        met = values / _WARP
-        if base == "scatter_add_values":
-            met = met * sectors_met(s["cols"], target, element)
-        queued = met / np.ceil(target / _LINE) * c["line_cycles"] / device.clock
-        sectors = s["rows"] * np.maximum(1.0, s["cols"] * element / _SECTOR)
-        spread = sectors / (c["sectors_per_clock"] * device.units * device.clock)
-        sharp = _SHARP if base == "scatter_add_values" else 2.0
-        work = soft_max((work, queued, spread), sharp)
-        if base == "scatter_add_values" and element < _WORD:
-            work = np.maximum(work, _retries(s, device, c))
-    floor = np.full_like(memory, c["floor_seconds"])
-    if base == "scatter_add_values":
-        floor = floor + np.minimum(np.ceil(values / _THREADS), VALUES_A_THREAD) * c["value_seconds"]
+        work = _value_by_value(s, element, target, device, c)
+        each = np.ceil(s["rows"] * s["cols"] / _THREADS)
+        floor = floor + np.minimum(each, VALUES_A_THREAD) * c["value_seconds"]
     return combine(work, memory, np.zeros_like(memory), floor, c["overlap_exponent"])
+
+
+def _in_rounds(
+    s: Mapping[str, Floats], element: float, target: Floats, device: Device, c: Mapping[str, float]
+) -> Floats:
+    """Time of rows with an index each: rounds of a fixed grid [s]."""
+    values = s["rows"] * s["cols"]
+    rounds = np.ceil(values / (GRID_THREADS * device.units))
+    work = rounds * c["row_cycles"] / device.clock
+    queued, spread = _atomics(s, element, values / _WARP, target, device, c)
+    return soft_max((work, queued, spread), _SHARP_ROUNDS)
+
+
+def _value_by_value(
+    s: Mapping[str, Floats], element: float, target: Floats, device: Device, c: Mapping[str, float]
+) -> Floats:
+    """Time of values with an index each: the atomics themselves [s]."""
+    values = s["rows"] * s["cols"]
+    work = values / (c["atomics_per_clock"] * device.units * device.clock)
+    met = values / _WARP * sectors_met(s["cols"], target, element)
+    queued, spread = _atomics(s, element, met, target, device, c)
+    work = soft_max((work, queued, spread), _SHARP)
+    return np.maximum(work, _retries(s, device, c)) if element < _WORD else work
+
+
+def _atomics(
+    s: Mapping[str, Floats],
+    element: float,
+    met: Floats,
+    target: Floats,
+    device: Device,
+    c: Mapping[str, float],
+) -> tuple[Floats, Floats]:
+    """Time in which so many requests follow each other on the lines that are added to, and in
+    which their sectors are added to at all [s].
+    """
+    queued = met / np.ceil(target / _LINE) * c["line_cycles"] / device.clock
+    sectors = s["rows"] * np.maximum(1.0, s["cols"] * element / _SECTOR)
+    return queued, sectors / (c["sectors_per_clock"] * device.units * device.clock)
 
 
 def _retries(s: Mapping[str, Floats], device: Device, c: Mapping[str, float]) -> Floats:

@@ -93,6 +93,11 @@ def attention_fp32_shared(u: list[float], rng: random.Random) -> ops.Op:
     return attention_fp32("fwd")(u, rng) | {"q_heads": kv * rng.choice((2, 4, 8)), "kv_heads": kv}
 
 
+def attention_fp32_shared_bwd(u: list[float], rng: random.Random) -> ops.Op:
+    """Their gradients."""
+    return attention_fp32_shared(u, rng) | {"pass": "bwd"}
+
+
 def cross_entropy_fp32(u: list[float], rng: random.Random) -> ops.Op:
     """Logits that are in full precision already; classes of an image model among them."""
     vocab = rng.choice((10, 100, 1000)) if rng.random() < 0.15 else spread(u[1], 1000, 262144)
@@ -150,6 +155,51 @@ def scatter_values(u: list[float], rng: random.Random) -> ops.Op:
             "dtype": rng.choice(("fp32", "fp32", "bf16", "fp16"))}  # fmt: skip
 
 
+def sums_few(u: list[float], rng: random.Random) -> ops.Op:
+    """Sums of rows or values into one target or a few, which wait for each other."""
+    targets = rng.choice((1, 1, 2, 3, 4, 8, 10, 16, 20, 32, 64, 100, 128, 256))
+    return {"op": "scatter_add", "kind": rng.choice(("index_add", "scatter_add")),
+            "rows": spread(u[0], 8, 1_000_000), "cols": pow2(spread(u[1], 1, 1024))
+            if rng.random() < 0.5 else spread(u[1], 1, 1024), "targets": targets,
+            "dtype": rng.choice(("fp32", "fp32", "bf16", "fp16"))}  # fmt: skip
+
+
+def transform_any(u: list[float], rng: random.Random) -> ops.Op:
+    """Fourier transforms of any length: powers of two, even and odd ones, primes among them."""
+
+    def length(x: float, high: int) -> int:
+        n, pick = spread(x, 4, high), rng.random()
+        return pow2(n) if pick < 0.3 else max(4, n // 8 * 8) if pick < 0.5 else n
+
+    batch = spread(u[0], 1, 16384)
+    batch = pow2(batch) if rng.random() < 0.3 else batch
+    if rng.random() < 0.6:
+        return {"op": "fft", "kind": rng.choice(("fft", "rfft", "irfft", "irfft_unscaled")),
+                "batch": batch, "n": length(u[1], 1 << 20)}  # fmt: skip
+    n = length(u[1], 2048)
+    return {"op": "fft", "kind": rng.choice(("fft2", "rfft2", "irfft2")), "batch": batch,
+            "rows": n if rng.random() < 0.4 else length(u[2], 2048), "n": n}  # fmt: skip
+
+
+def stack_short(u: list[float], rng: random.Random) -> ops.Op:
+    """Recurrent stacks of few steps, whose products and gates are those of long ones."""
+    hidden = snap(spread(u[0], 32, 2048), rng, 0.15, (16, 32, 64, 128))
+    batch = pow2(spread(u[1], 1, 512)) if rng.random() < 0.6 else spread(u[1], 1, 512)
+    width = rng.choice((hidden, hidden, 32, 64, 80, 128, 256, 512, 1024))
+    return {"op": "recurrent", "kind": rng.choices(("lstm", "gru", "rnn_tanh"), (5, 3, 2))[0],
+            "steps": spread(u[2], 12, 48), "batch": batch, "width": width, "hidden": hidden,
+            "layers": rng.choice((1, 1, 1, 2, 3)), "ways": rng.choice((1, 1, 2)),
+            "pass": rng.choice(("fwd", "train", "bwd", "bwd")),
+            "dtype": rng.choices(("fp32", "tf32", "fp16", "bf16"), (3, 3, 4, 2))[0]}  # fmt: skip
+
+
+def chain_wide(u: list[float], rng: random.Random) -> ops.Op:
+    """Compiled chains over rows of any width; each costs a compilation."""
+    return {"op": "chain", "kind": rng.choice(("silu_mul", "add_rmsnorm", "add_rmsnorm")),
+            "rows": spread(u[0], 1, 65536), "cols": max(64, spread(u[1], 64, 32768) // 64 * 64),
+            "dtype": rng.choice(("bf16", "bf16", "fp16", "fp32"))}  # fmt: skip
+
+
 def embedding_fp32(u: list[float], rng: random.Random) -> ops.Op:
     """Look-ups in full precision: tables of tokens, of categories, of positions."""
     return {"op": "embedding", "tokens": spread(u[0], 1, 131072), "vocab": spread(u[1], 16, 262144),
@@ -191,6 +241,7 @@ DRAWS: dict[str, Draw] = {
     "attention_fp32_shared": attention_fp32_shared,
     "decode_wide": decode_wide,
     "decode_fp32": decode_fp32,
+    "attention_fp32_shared_bwd": attention_fp32_shared_bwd,
     "cross_entropy_fp32": cross_entropy_fp32,
     "norms_fp32": norms_fp32,
     "norms_odd": norms_odd,
@@ -198,6 +249,10 @@ DRAWS: dict[str, Draw] = {
     "routing_wide": routing_wide,
     "choice_long": choice_long,
     "scatter_values": scatter_values,
+    "sums_few": sums_few,
+    "transform_any": transform_any,
+    "stack_short": stack_short,
+    "chain_wide": chain_wide,
     "embedding_fp32": embedding_fp32,
     "rope_wide": rope_wide,
     "csr": csr,
