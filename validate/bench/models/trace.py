@@ -23,10 +23,6 @@ COMPILED = "-compiled"
 """Suffix of a program that only a compiled step runs."""
 LOOPS = ("mamba_130m",)
 """Models whose loops over positions make huge programs: one of their cases is recorded."""
-MASKED = ("albert_base", "gemma3_1b", "olmo2_1b", "phi_decode", "wav2vec2_base", "deberta_v3_base")
-"""Models that run other operators where a stream is captured or compiled, besides `language`'s."""
-FUSED_PATHS = ("vit_b_16", "vit_b_32")
-"""Models of nn.MultiheadAttention, whose fused path only uncompiled inference takes."""
 
 
 def name_of(case: Case) -> str:
@@ -172,17 +168,15 @@ def _result(model: Any, args: Any, kwargs: Any) -> Any:
     return torch.empty(found.tensor(found.outputs[0]).shape, device="meta")
 
 
-def program(case: Case, mode: str = "eager") -> Any:
-    """Record one step of `case` with meta tensors, launched as `mode` says."""
+def program(case: Case) -> Any:
+    """Record one step of `case` with meta tensors, launched operator by operator."""
     import perfmodel as pm
 
     model = build(case)
     args, kwargs = inputs(case, model)
     training = _training(case, model, args, kwargs) if case.kind == "train" else None
     cast = {"bf16": "bf16", "fp16": "fp16"}.get(case.dtype) if case.autocast else None
-    return pm.trace(
-        model, args, kwargs, training=training, autocast=cast, name=name_of(case), launch=mode
-    )
+    return pm.trace(model, args, kwargs, training=training, autocast=cast, name=name_of(case))
 
 
 def differs(one: Any, other: Any) -> bool:
@@ -201,8 +195,8 @@ def _record(case: Case, folder: Path, again: bool) -> str:
     save_program(plain, path)
     words = f"{len(plain.nodes)} nodes"
     before = plain
-    for mode, suffix in _others(case).items():
-        held = program(case, mode)
+    for mode, suffix in _others(case, plain).items():
+        held = plain.again(mode)
         if differs(before, held):
             save_program(held, folder / f"{name_of(case)}{suffix}.json.gz")
             words += f", {len(held.nodes)} {mode}"
@@ -210,29 +204,16 @@ def _record(case: Case, folder: Path, again: bool) -> str:
     return f"{words}, {time.monotonic() - begin:.1f} s, {path.stat().st_size >> 10} KiB"
 
 
-def _others(case: Case) -> dict[str, str]:
-    """Other ways of launching that may run other programs, with the suffixes of those."""
-    from validate.bench.models.zoo import (
-        diverse,
-        draw,
-        fresh,
-        further,
-        language,
-        other,
-        published,
-        usual,
-    )
+def _others(case: Case, plain: Any) -> dict[str, str]:
+    """Other ways of launching that may run other programs, with the suffixes of those.
 
-    texts = (*MASKED, *language.ENTRIES, *fresh.TEXT, *draw.TEXT, *usual.TEXT, *published.TEXT,
-             *other.TEXT, *further.TEXT, *diverse.TEXT)  # fmt: skip
-    masked = case.model in texts
-    if case.kind == "train" and masked:
-        return {"compiled": COMPILED}
-    if case.kind != "infer" or case.model in LOOPS:
+    ``plain`` tells whether anything in the model asked how it is launched.
+    """
+    if plain.again is None or case.kind not in ("infer", "train"):
         return {}
-    if masked:
-        return {"graph": CAPTURED}
-    return {"compiled": COMPILED} if case.model in FUSED_PATHS else {}
+    if case.kind == "train":
+        return {"compiled": COMPILED}
+    return {"graph": CAPTURED, "compiled": COMPILED}
 
 
 def main(argv: list[str]) -> int:

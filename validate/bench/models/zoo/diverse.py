@@ -67,5 +67,3 @@ def _entries() -> dict[str, Entry]:
 
 
 ENTRIES = _entries()
-TEXT = tuple(_TEXT)
-"""Models that may run other operators where a stream is captured or compiled."""

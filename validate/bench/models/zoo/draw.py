@@ -50,5 +50,3 @@ _TIMM = {
 
 
 ENTRIES = named(_TEXT, _PIXELS, _TIMM)
-TEXT = tuple(_TEXT)
-"""Models that may run other operators where a stream is captured or compiled."""

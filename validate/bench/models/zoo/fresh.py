@@ -157,5 +157,3 @@ def _entries() -> dict[str, Entry]:
 
 
 ENTRIES = _entries()
-TEXT = (*_TEXT, "bart_base", "qwen3_decode", "mistral_decode")
-"""Models that may run other operators where a stream is captured or compiled."""

@@ -416,5 +416,3 @@ ENTRIES: dict[str, Entry] = {
     "whisper_base": Entry(_whisper, _sound),
     "t5_base": Entry(_t5, _pair),
 }
-TEXT = (*_TEXT, *_PIXELS, "whisper_base", "t5_base")
-"""Models that may run other operators where a stream is captured or compiled."""

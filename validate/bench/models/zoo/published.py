@@ -53,5 +53,3 @@ ENTRIES: dict[str, Entry] = {
     **of_tokens(_GPT, gpt.TINY, gpt.Gpt),
     **named(_TEXT, {}, _TIMM),
 }
-TEXT = tuple(_TEXT)
-"""Models that may run other operators where a stream is captured or compiled."""

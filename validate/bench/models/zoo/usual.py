@@ -55,5 +55,3 @@ ENTRIES: dict[str, Entry] = {
     **named(_TEXT, {}, _TIMM),
     "unet2d_narrow": Entry(NarrowUNet, functools.partial(image, 256)),
 }
-TEXT = tuple(_TEXT)
-"""Models that may run other operators where a stream is captured or compiled."""
