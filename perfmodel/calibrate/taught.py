@@ -14,7 +14,7 @@ operators, most of which nobody ran, stand in ``plans/taught.npz`` of a device:
     int16 (N, 8): 200 times the logarithm of the time [s]; by networks that saw no row of fold 0 to
     4 in turn, by those that saw all rows, by those that saw rows of this device alone, and by those
     that saw none of it, only a sibling's; of all but those that saw all rows, by how much it is
-    more than theirs, which packs better; -32768 where nobody said.
+    more than theirs, to 1 %, which packs better; -32768 where nobody said.
 
 A sidecar, ``taught.toml``, holds the file's sha256 and names the device.
 """
@@ -48,6 +48,8 @@ TAUGHT_FILE: Final = "taught.npz"
 SIZES: Final = ("n", "c_in", "c_out", "h", "w", "d", "kernel", "stride", "padding", "groups")
 STEPS: Final = 200
 """Steps of a logarithm: 0.5 % of a time."""
+APART: Final = 2
+"""Steps to which it is kept by how much others say more than those that saw all rows."""
 NOTHING: Final = -(2**15)
 """Where nobody said a time."""
 EVERY, ALONE, SIBLING = FOLDS, FOLDS + 1, FOLDS + 2
@@ -208,8 +210,9 @@ def stored(path: Path, data: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64
 
 def kept_of(logarithms: Floats) -> NDArray[np.int16]:
     """``says`` as the file keeps them, of logarithms of times [s], (N, 8); NaN is nothing said."""
-    steps = np.round(STEPS * logarithms)
-    steps -= np.where(np.arange(COLUMNS) == EVERY, 0.0, steps[:, [EVERY]])
+    every = np.round(STEPS * logarithms[:, [EVERY]])
+    apart = APART * np.round((STEPS * logarithms - every) / APART)
+    steps = np.where(np.arange(COLUMNS) == EVERY, every, apart)
     return np.where(np.isfinite(steps), steps, NOTHING).clip(NOTHING, -NOTHING - 1).astype(np.int16)
 
 

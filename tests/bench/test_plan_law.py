@@ -273,6 +273,37 @@ def test_networks_learn_which_plan_a_search_keeps(made, tmp_path, capsys):
     assert set(np.round(STEPS * said_of)) <= set(np.round(STEPS * own))
 
 
+@pytest.mark.torch
+def test_what_networks_of_one_chip_said_stays_unless_they_are_asked_again(made, tmp_path):
+    pytest.importorskip("torch")
+    from validate.plan_law import __main__ as command
+    from validate.plan_law.learn import USUAL
+
+    for chip, name in enumerate(rows.CHIPS):
+        (tmp_path / name).mkdir()
+        ones = made.operators.only(made.operators.chip == chip)
+        before = np.log(ones.kept_s)[:, None] + 0.1 * np.arange(COLUMNS)
+        command.write(
+            tmp_path,
+            chip,
+            ones.only(np.arange(len(ones)) % 3 > 0),
+            before[np.arange(len(ones)) % 3 > 0],
+            {},
+        )
+    own = np.log(made.operators.kept_s) - 0.2
+    drawn = [made.operators.only(np.zeros(0, np.int64))] * 2
+    found = {which: (own, [np.zeros(0)] * 2) for which in command.SETS[: EVERY + 1]}
+    command.publish(tmp_path, made, drawn, found, USUAL)
+    for chip, name in enumerate(rows.CHIPS):
+        ones = made.operators.only(made.operators.chip == chip)
+        said = command.said_before(tmp_path / name / "plans" / "taught.npz", ones)
+        assert said[:, EVERY] == pytest.approx(own[made.operators.chip == chip], abs=0.01)
+        stays = said[:, EVERY + 1 :] - np.log(ones.kept_s)[:, None]
+        held = np.isfinite(stays[:, 0])
+        assert 0.5 < held.mean() < 1.0
+        assert np.allclose(stays[held], 0.1 * np.arange(EVERY + 1, COLUMNS), atol=0.02)
+
+
 def _partly_depthwise(known):
     """Every third operator with a group a channel."""
     sizes = known.operators.sizes.copy()

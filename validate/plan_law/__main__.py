@@ -2,7 +2,8 @@
 
 Networks learn without each fold in turn, from all rows, and from each chip's rows alone; every
 time they say how long all measured and drawn convolutions take on both chips. Needs PyTorch (the
-``torch`` extra), and a device that it sees: a minute for each set of rows on an H200. With
+``torch`` extra), and a device that it sees: a minute for each set of rows on an H200. Of one chip's
+rows they need not learn again (``--only 0 1 2 3 4 all``): what the files say of that stays. With
 ``--depthwise`` they learn depth-wise convolutions alone, which two cores do in an hour, and the
 files keep what they say of others.
 """
@@ -24,9 +25,10 @@ from numpy.typing import NDArray
 from perfmodel.calibrate.profiled import PLANS_FOLDER
 from perfmodel.calibrate.samples import FOLDS
 from perfmodel.calibrate.sidecar import check_sidecar
-from perfmodel.calibrate.taught import COLUMNS, TAUGHT_FILE, kept_of, stored
+from perfmodel.calibrate.taught import COLUMNS, EVERY, TAUGHT_FILE, kept_of, stored
 from validate.bench import store
 from validate.convolutions import judged
+from validate.drawn_lists import marks
 from validate.plan_law import rows
 from validate.plan_law.inputs import Inputs
 from validate.plan_law.learn import USUAL, Schedule, Told, device_of, learn, says
@@ -86,9 +88,9 @@ def write(
 ) -> int:
     """Write a chip's file and its sidecar; how many operators it holds.
 
-    ``ones`` are of the chip, ``said`` (N, 8) logarithms of seconds. Judges are left out, and of
-    one operator twice the second. With ``beside``, what the file says of operators that are not
-    depth-wise stays, and the sidecar tells whence it was.
+    ``ones`` are of the chip, ``said`` (N, 8) logarithms of seconds, NaN where networks of one chip
+    said nothing. Judges are left out, and of one operator twice the second. With ``beside``, what
+    the file says of operators that are not depth-wise stays, and the sidecar tells whence it was.
     """
     path = folder / rows.CHIPS[chip] / PLANS_FOLDER / TAUGHT_FILE
     sizes, cell, tables = ones.sizes, ones.cell, {"library": _library(chip)}
@@ -101,7 +103,7 @@ def write(
     _, first = np.unique(given, axis=0, return_index=True)
     unread = judged(folder)
     kept = np.array([at for at in first if tuple(given[at].tolist()) not in unread], np.int64)
-    kept = kept[np.isfinite(said[kept]).all(axis=1)]
+    kept = kept[np.isfinite(said[kept, : EVERY + 1]).all(axis=1)]
     path.parent.mkdir(exist_ok=True)
     arrays = {  # columns one after another pack in less
         "sizes": np.asfortranarray(sizes[kept], np.int32),
@@ -112,6 +114,24 @@ def write(
     date = {"date": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())}
     store.sidecar(path, date | about | {"inputs": inputs_of(folder)} | tables, len(kept))
     return len(kept)
+
+
+def said_before(path: Path, ones: Operators) -> Floats:
+    """What a file says of operators, (N, 8); NaN of those that it does not hold.
+
+    Raises
+    ------
+    CalibrationError
+        If there is no such file, or it is damaged.
+    """
+    check_sidecar(path, path.read_bytes(), None, repair=rows.REPAIR, damaged=rows.damaged)
+    sizes, cell, said = stored(path, path.read_bytes())
+    known, asked = (
+        marks(np.column_stack(pair)) for pair in ((sizes, cell), (ones.sizes, ones.cell))
+    )
+    order = np.argsort(known)
+    at = order[np.searchsorted(known, asked, sorter=order).clip(max=known.size - 1)]
+    return np.where((known[at] == asked)[:, None], said[at], np.nan).astype(np.float32)
 
 
 def _others(path: Path) -> tuple[dict[str, str], tuple[Whole, Whole, Floats]]:
@@ -175,7 +195,10 @@ def publish(
     *,
     beside: bool = False,
 ) -> None:
-    """Write both chips' files by what all sets said; ``beside`` is :func:`write`'s."""
+    """Write both chips' files by what the folds' sets and that of all rows said.
+
+    What sets that are not ``found`` said before stays; ``beside`` is :func:`write`'s.
+    """
     about: dict[str, object] = {
         "quantity": "times estimated by networks that are told the plans cuDNN proposes",
         "command": "python3 -m validate.plan_law" + " --depthwise" * beside,
@@ -185,12 +208,16 @@ def publish(
     for chip in range(len(rows.CHIPS)):
         mine = known.operators.chip == chip
         ones = known.operators.only(mine).joined(drawn[chip])
-        said = [
-            np.concatenate([found[which][0][mine], found[which][1][chip]])
-            for which in columns_of(chip)
-        ]
-        assert len(said) == COLUMNS
-        count = write(folder, chip, ones, np.stack(said, axis=1), about, beside=beside)
+        sets = columns_of(chip)
+        if set(sets) <= set(found):
+            said = np.full((len(ones), COLUMNS), np.nan, np.float32)
+        else:
+            said = said_before(folder / rows.CHIPS[chip] / PLANS_FOLDER / TAUGHT_FILE, ones)
+        for column, which in enumerate(sets):
+            if which in found:
+                own, others = found[which]
+                said[:, column] = np.concatenate([own[mine], others[chip]])
+        count = write(folder, chip, ones, said, about, beside=beside)
         print(f"{rows.CHIPS[chip]}: {count} operators")
 
 
@@ -200,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--measurements", type=Path, default=rows.MEASUREMENTS)
     parser.add_argument("--drawn", type=int, help="only so many of the drawn operators")
     parser.add_argument(
-        "--only", nargs="+", choices=SETS, default=SETS, help="learn, write nothing"
+        "--only", nargs="+", choices=SETS, default=SETS, help="without a fold, nothing is written"
     )
     parser.add_argument("--depthwise", action="store_true", help="convolutions of this kind alone")
     parser.add_argument("--nets", type=int, default=USUAL.nets)
@@ -211,7 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.depthwise:
         known, drawn = rows.depthwise_alone(known, drawn)
     found = learned(args.only, known, drawn, how)
-    if set(args.only) == set(SETS):
+    if set(args.only) >= set(SETS[: FOLDS + 1]):
         publish(args.measurements, known, drawn, found, how, beside=args.depthwise)
     return 0
 
