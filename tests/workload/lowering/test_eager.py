@@ -103,6 +103,20 @@ def test_convolution_forward_and_backward_are_the_same_layer(layout, dtype, expe
     assert [kernel.kind for kernel in found] == ["conv", "pointwise", "conv", "conv", "reduction"]
 
 
+@pytest.mark.parametrize(
+    ("channels", "groups", "taps", "expected"),
+    [(768, 16, 128, "fp32"), (512, 1, 128, "fp32"), (1024, 16, 128, "bf16"), (768, 16, 64, "bf16")],
+)
+def test_filters_too_wide_for_tensor_cores_multiply_in_fp32(channels, groups, taps, expected):
+    tensors = {
+        "x": ((1, channels, 200), "bf16", "input"),
+        "w": ((channels, channels // groups, taps), "bf16", "parameter"),
+        "y": ((1, channels, 201 - taps), "bf16"),
+    }
+    (kernel,) = kernels(tensors, ("convolution", "xw", "y", {"stride": [1], "groups": groups}))
+    assert kernel.ops[0].dtype == expected
+
+
 def test_fp32_convolutions_use_tensor_cores_and_products_do_not():
     tensors = {
         "x": ((1, 8, 8, 8), "fp32", "input"), "w": ((8, 8, 1, 1), "fp32", "parameter"),
