@@ -205,11 +205,14 @@ def smallest_of_each_model():
 # in its first step and keeps them.
 BESIDE = {
     "bloom_560m": 1,
+    "codegen_small": 1,
     "convbert_base": 1,
     "gptj_small": 1,
     "gpt_neo_125m": 13,
     "falcon_small": -16,
     "levit_256": 14,
+    "mpt_small": 1,
+    "roformer_base": 1,
 }
 
 

@@ -71,6 +71,17 @@ def test_a_matrix_addend_is_copied_first():
     assert found[0].bytes_read == found[0].bytes_written == 2 * 32 * 64
 
 
+def test_a_part_of_a_weight_is_one_matrix_for_a_whole_batch():
+    tensors = {
+        "packed": ((96, 32), "bf16", "parameter"),
+        "x": ((50, 4, 32),),
+        "w": ((50, 32, 64), "bf16", "view of packed", "strided"),
+        "y": ((50, 4, 64),),
+    }
+    (kernel,) = kernels(tensors, ("bmm", "xw", "y"))
+    assert kernel.ops == (Gemm(50 * 64, 64, 32, dtype="bf16"),)
+
+
 @pytest.mark.parametrize(
     ("layout", "dtype", "expected"),
     [("channels_last", "bf16", "nhwc"), ("contiguous", "bf16", "nchw")],

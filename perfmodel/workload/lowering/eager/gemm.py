@@ -108,9 +108,12 @@ def is_odd_transposed(left: Tensor, columns: int) -> bool:
 
 
 def _is_one_matrix(site: Site, operand: Tensor) -> bool:
-    """Whether all matrices of a batch are the same one, expanded."""
+    """Whether all matrices of a batch are the same one, expanded: a weight, or a part of one."""
+    if len(operand.shape) < 3:
+        return False
     one = numel(operand.shape[-2:]) * item_bytes(operand.dtype)
-    return len(operand.shape) > 2 and site.bytes(operand) <= one
+    held, every = site.bytes(operand), numel(operand.shape) * item_bytes(operand.dtype)
+    return held <= one or (operand.role == "parameter" and held < every)
 
 
 def grouped(site: Site) -> Work:
