@@ -34,11 +34,12 @@ from perfmodel.cost.program.host_kinds import HOST_KINDS, beside, inside, librar
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered
 
 COMPILED = (
-    "compiled_call", "triton", "extern", "graph_replay", "extern_gemm", "extern_conv",
-    "extern_conv_grouped", "extern_conv_backward", "extern_attention", "extern_attention_token",
+    "compiled_call", "triton", "extern", "graph_replay", "extern_gemm", "extern_addmm",
+    "extern_conv", "extern_conv_grouped", "extern_conv_backward", "extern_attention",
+    "extern_attention_token",
 )  # fmt: skip
-TIMED = ("compiled_call", "triton", "extern_gemm", "extern_conv", "extern_attention",
-         "extern_attention_token")  # fmt: skip
+TIMED = ("compiled_call", "triton", "extern_gemm", "extern_addmm", "extern_conv",
+         "extern_attention", "extern_attention_token")  # fmt: skip
 """Classes that timers inside generated wrappers told, each beside a probe."""
 LISTS = ("foreach", "optimizer")
 GIVEN = ("compiled_module", "compiled_input", "compiled_tensor")

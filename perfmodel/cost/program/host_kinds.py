@@ -19,6 +19,7 @@ HOST_KINDS: Final = (
     "copied",
     "attention_token",
     "extern_gemm",
+    "extern_addmm",
     "extern_conv",
     "extern_conv_grouped",
     "extern_conv_backward",
@@ -61,7 +62,8 @@ def paid_as(kind: str, kernels: Sequence[Kernel]) -> str:
     product of groups prepares its problems on the device. A number among the operands becomes a
     tensor of its own first; a copy that is no part of another operator takes its memory in one
     dispatch and fills it in another. Of what a generated wrapper calls, products write into buffers
-    of the wrapper; the others go through PyTorch's dispatcher.
+    of the wrapper, those with an addend by way of cuBLASLt, which is asked for an algorithm each
+    time; the others go through PyTorch's dispatcher.
     """
     first = kernels[0].name if kernels else ""
     if kind == "extern":
@@ -89,7 +91,9 @@ def _extern(kernels: Sequence[Kernel]) -> str:
         return "extern_conv_grouped" if grouped else "extern_conv"
     if "attention" in kinds:
         return "extern_attention_token" if _token(kernels) else "extern_attention"
-    return "extern_gemm" if "gemm" in kinds else "extern"
+    if "gemm" in kinds:
+        return "extern_addmm" if kernels[0].name == "addmm" else "extern_gemm"
+    return "extern"
 
 
 def beside(kind: str, kernels: Sequence[Kernel]) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from perfmodel.cost.program.host import (
     columns,
     host_work,
 )
+from perfmodel.cost.program.host_kinds import paid_as
 from perfmodel.hardware import load_accelerator
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered, Resident
 from perfmodel.workload.op import Conv2d, Elementwise, Gemm
@@ -100,6 +101,13 @@ def test_generated_wrappers_pay_by_what_they_call():
     timed += 10 * C["compiled_module"] + 3 * C["compiled_input"] + 3 * C["compiled_tensor"]
     found = call_seconds(host_work(lowered), C, pace=2.0).sum()
     assert found == pytest.approx(2.0 * C["compiled_pace"] * timed)
+
+
+@pytest.mark.parametrize(("name", "paid"), [("mm", "extern_gemm"), ("addmm", "extern_addmm")])
+def test_a_product_with_an_addend_costs_a_generated_wrapper_more(name, paid):
+    one = Kernel(name, "gemm", (Gemm(64, 64, 64),), (), (), (0,), "forward", "extern")
+    assert paid_as("extern", [one]) == paid
+    assert C.host["extern_addmm"] > C.host["extern_gemm"]
 
 
 def test_all_calls_feel_a_slow_host_alike():
