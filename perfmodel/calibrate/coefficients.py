@@ -84,6 +84,7 @@ LIMITS = {
     "first_cycles": (5.0, 1e4),
     "back_cycles": (5.0, 6000.0),
     "full_load_share": (0.3, 3.0),
+    "full_round_share": (0.1, 2.0),
     "full_left_share": (0.3, 4.0),
     "full_far_share": (0.05, 4.0),
     "unit_room": (3e4, 1e6),
@@ -138,14 +139,15 @@ LIMITS = {
     "spectrum_efficiency": (0.1, 1.1),
     "atomics_per_clock": (0.01, 16.0),
     "line_cycles": (1.0, 200.0),
+    "word_cycles": (0.2, 40.0),
     "sectors_per_clock": (0.01, 8.0),
     "turn_cycles": (20.0, 5000.0),
-    "swaps_per_clock": (0.01, 16.0),
+    "try_cycles": (1e-4, 10.0),
     "value_seconds": (1e-9, 2e-6),
     "pass_bytes_per_clock": (4.0, 64.0),
     "loss_seconds": (1e-8, 3e-6),
     "mixed_passes": (0.5, 4.0),
-    "prime_passes": (1.0, 8.0),
+    "prime_passes": (0.1, 8.0),
     "chirp_passes": (0.5, 3.0),
     "persist_seconds": (5e-8, 1e-5),
     "persist_matrix_seconds": (1e-9, 1e-5),
@@ -159,9 +161,12 @@ LIMITS = {
     "gate_bytes_per_second": (1e10, 5e13),
     "side_share": (0.01, 3.0),
     "odd_share": (1e-3, 3.0),
+    "sum_seconds": (1e-11, 5e-8),
+    "copy_seconds": (1e-7, 1e-5),
     "product_seconds": (5e-7, 5e-5),
     "kernel_seconds": (2e-7, 1e-5),
     "mixed_seconds": (1e-8, 5e-6),
+    "doubling_seconds": (1e-9, 1e-6),
     "host_bytes_per_second": (1e9, 6.4e10),
 }
 # Plain streams come to 0.91 of an H100's peak and to 0.92 of an H200's. A kernel that comes to less
@@ -254,6 +259,8 @@ def limits_of(task: Task) -> dict[str, tuple[float, float]]:
     if task.base.startswith("attention"):
         least = LIMITS["bandwidth_efficiency"][0]
         return LIMITS | {"bandwidth_efficiency": (least, MOST_DELIVERED)}
+    if task.base.startswith("scatter_add"):
+        return LIMITS | {"overlap_exponent": STREAMED["overlap_exponent"]}
     if task.base.startswith("fourier"):
         return LIMITS | {"bandwidth_efficiency": (LEAST_DELIVERED, MOST_DELIVERED)}
     if not task.streams:

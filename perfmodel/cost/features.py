@@ -25,6 +25,7 @@ from perfmodel.cost.parts import Floats, Parts
 from perfmodel.cost.proposed import SIZES, proposed_columns
 from perfmodel.cost.tasks import MAP, POINT, Task, row_lengths
 from perfmodel.cost.tiles import tile_times
+from perfmodel.workload.ops.recurrent import GATES
 
 _TILES = ((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64))
 _DTYPES = ("bf16", "fp16", "fp32", "tf32", "fp64", "fp8_e4m3", "fp8_e5m2", "int8")
@@ -314,6 +315,7 @@ def _rows(task: Task, device: Device, parts: Parts, columns: _Columns) -> None:
         columns.add("weights", np.log2(s["hidden"] ** 2 * task.element), smooth=True)
         columns.add("cells", np.log2(s["steps"] * s["layers"] * s["ways"]), smooth=True)
         columns.add("beside", np.minimum(s["layers"] * s["ways"], 2.0), smooth=True)
+        _step_product(task, device, parts, columns)
     if task.base.startswith("fourier"):
         _fourier(task, columns)
     moved = np.maximum(s["read"] + s["written"], 1.0)  # a pass may move nothing
@@ -324,13 +326,26 @@ def _rows(task: Task, device: Device, parts: Parts, columns: _Columns) -> None:
         columns.add("odd_copy", np.where(s["written"] % 4.0 > 0.0, copied, 0.0), smooth=True)
 
 
+def _step_product(task: Task, device: Device, parts: Parts, columns: _Columns) -> None:
+    """The kernel of a step's product of states and weights, against what a step takes in all."""
+    s, back = task.sizes, task.words["direction"] == "bwd"
+    wide = s["hidden"] * GATES[task.words["kind"]]
+    n, k = (s["hidden"], wide) if back else (wide, s["hidden"])
+    cells = s["steps"] * s["layers"] * s["ways"]
+    of = (s["batch"], n, k, np.ones_like(n))
+    trans, each = "nn" if back else "tn", parts.seconds / cells
+    columns.add_all(*chosen_columns(of, trans, task.dtype, device.bandwidth, each))
+
+
 def _fourier(task: Task, columns: _Columns) -> None:
     """What the library makes of both lengths: passes, kernels and the sort of their factors."""
     s = task.sizes
-    last, across, beside = steps(task.words["kind"], s["n"], s["rows"], s["scaled"])
+    last, across, beside = steps(task.words["kind"], s["n"], s["batch"], s["rows"], s["scaled"])
     for name, axis in (("last", last), ("across", across)):
         columns.add(f"{name}_passes", axis.passes)
         columns.add(f"{name}_kernels", axis.kernels, smooth=True)
-        columns.add(f"{name}_factors", axis.uneven + axis.prime + 3.0 * axis.chirp, smooth=True)
+        columns.add(f"{name}_primes", axis.primes)
+        columns.add(f"{name}_slow", np.log2(1.0 + axis.primes) + 3.0 * axis.chirp, smooth=True)
     columns.add("kernels_beside", beside, smooth=True)
-    columns.add("largest_factor", factors(s["n"])[0])
+    columns.add("largest_factor", factors(s["n"]).largest)
+    columns.add("factor_left", factors(s["n"]).left)

@@ -24,6 +24,7 @@ from perfmodel.cost.scatter import scatter_parts
 from perfmodel.cost.tasks import WARP_COLUMNS, WARPS, Task, row_lengths
 from perfmodel.hardware import Accelerator
 
+_SURE = 1.0 - 1e-9
 Coefficients = Mapping[str, float]
 # Elements that PyTorch's fused optimisers give to one block (kChunkSize, MultiTensorApply.cuh).
 OPTIMIZER_CHUNK = 65536
@@ -78,6 +79,8 @@ def _streamed(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         odd = s["dim"] * task.element % 16 > 0
         taken = taken * np.where(odd, coefficients["scalar_cost"], 1.0)
         read = read - found_again(task, device, coefficients)
+    if base == "spmm":
+        read = read - (s["k"] - rows_met(s["nnz"], s["k"])) * s["n"] * task.element
     if base == "cross_entropy":  # a warp a row, where softmax has one
         rows = np.where(s["vocab"] <= WARP_COLUMNS, rows / WARPS, rows)
     if base == "embedding_few":  # one after another
@@ -101,6 +104,11 @@ def _streamed(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         scalar = scalar_gather_parts(read, s["written"], values, device, coefficients)
         parts = either(s["dim"] * task.element % 16 > 0, scalar, parts)
     return parts
+
+
+def rows_met(stored: Floats, rows: Floats) -> Floats:
+    """Rows of a dense factor that so many stored elements in no order meet, shape (N,)."""
+    return np.asarray(-rows * np.expm1(stored * np.log1p(-np.minimum(1.0 / rows, _SURE))))
 
 
 def found_again(task: Task, device: Device, coefficients: Coefficients) -> Floats:

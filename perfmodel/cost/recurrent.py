@@ -24,6 +24,8 @@ gates. Cells of the :math:`L` layers and :math:`D` directions run beside each ot
 On matrix units a product whose rows do not start on 16 bytes takes a share :math:`o` longer. Where
 PyTorch asks for one kernel that spreads the weights over all units (fp16, one layer, even widths),
 a step takes 1.6 us: two stacks of 768 and 896 were seen.
+After a backward pass one kernel a layer and direction adds up the gradients of the biases, 32
+columns a block, row after row: :math:`T B G t_s`. PyTorch copies weights in bf16 in every call.
 A sum has :math:`k = H` terms, in the backward pass :math:`k = G H`: few rows leave most units
 without work, and the rest walk along it. Products of whole sequences stand beside the
 :math:`T L D` cells of both: the inputs of every layer, and in the backward pass the gradients of
@@ -62,6 +64,8 @@ COEFFICIENTS: Final = {
     "cache_bytes_per_second": "rate at which all units read a step's weights [B/s]",
     "gate_bytes_per_second": "rate at which gates are read and written [B/s]",
     "side_share": "time that cells beside each other save, as a share of the rest",
+    "sum_seconds": "a row of one gate's gradients in the sum for its biases [s]",
+    "copy_seconds": "start and end of a copy of one tensor of weights [s]",
     "product_seconds": "start and end of a product of whole sequences [s]",
     "compute_efficiency": "share of the peak that products reach",
     "static_seconds": "a step of a kernel whose weights are spread over all units [s]",
@@ -69,13 +73,23 @@ COEFFICIENTS: Final = {
     "overlap_exponent": "how sharply arithmetic and memory overlap",
 }
 # Terms that older fits leave out.
-_WITHOUT: Final = {"persist_matrix_seconds": 0.0, "odd_share": 0.0, "static_seconds": 1.6e-6}
+_WITHOUT: Final = {
+    "persist_matrix_seconds": 0.0,
+    "odd_share": 0.0,
+    "static_seconds": 1.6e-6,
+    "sum_seconds": 0.0,
+    "copy_seconds": 0.0,
+}
 WIDEST: Final = MappingProxyType({"lstm": 192.0, "gru": 192.0, "rnn": 384.0})
 """Widest cells of persistent kernels; cuDNN has none for bf16."""
 WIDEST_BACK: Final = MappingProxyType({"lstm": 128.0, "gru": 128.0, "rnn": 256.0})
 """PyTorch asks for them up to these widths (``use_rnn_persist_small_h`` of its RNN.cpp)."""
 STATIC_UNITS: Final = 98
 """Units of a chip from which on PyTorch asks for weights spread over all of them."""
+COPIED: Final = "bf16"
+"""PyTorch takes weights in this format for none that cuDNN knows, and copies them in every call."""
+TENSORS: Final = 4.0
+"""Of weights and biases, of a layer and direction."""
 ROWS: Final = 32.0
 """Persistent kernels hold cells in whole rows of so many: 129 take as long as 160."""
 SEQUENCES: Final = 8.0
@@ -171,6 +185,12 @@ def recurrent_parts(
     in_steps = 2.0 * cells * batch * gates * hidden**2
     beside = np.maximum(s["flops"] - in_steps, 0.0) / rate
     start = each * _PRODUCTS[direction] * c["product_seconds"] + c["floor_seconds"]
+    if direction == "bwd":
+        start = start + each * s["steps"] * batch * gates * c["sum_seconds"]
+    elif dtype == COPIED:
+        inputs = np.where(s["layers"] > 1.0, (s["layers"] - 1.0) * s["ways"] * hidden, 0.0)
+        kept_bytes = each * weights + s["ways"] * gates * hidden * (s["width"] + inputs) * element
+        start = start + each * TENSORS * c["copy_seconds"] + 2.0 * kept_bytes / device.bandwidth
     waiting = cells * np.where(kept, one_kernel, stepwise)
     memory = (s["read"] + s["written"]) / device.bandwidth
     none = np.zeros_like(cells)

@@ -7,18 +7,20 @@ read. With ``E`` values on ``U`` units:
 .. math::
 
     t = t_0 + \left( \left( \left\lceil \frac{E}{1024\, U} \right\rceil \frac{c_r}{f} \right)^p +
-        \left(\frac{B}{\eta_b W}\right)^p + \left(\frac{E}{32\,L} \frac{c_l}{f}\right)^p
-        \right)^{1/p}
+        \left(\frac{B}{\eta_b W}\right)^p + \left(\frac{E\,s}{32\,L} \frac{c_l}{f}\right)^p
+        + \left(\frac{R}{T} \frac{c_w}{f}\right)^p \right)^{1/p}
 
 At most 16 rows take another kernel, which adds them one after another: :math:`t_0 + R\, c_r / f`.
 One index a value (``scatter_add``): blocks of 128 threads, each of which adds up to 8 values in
 turn, no rounds, so the atomics themselves decide, :math:`E / (a\, U f)`.
 
 Requests of 32 threads that meet on one of the :math:`L` lines of 128 bytes follow each other, a
-sector of it after another. Values of two bytes are added in pairs with a zero beside them; only in
-the odd columns of the first target, whose pair would begin before it, a thread reads, adds and
-tries to swap until nobody came between. Of :math:`v` values that such a word gets, each waits for
-a turn, which is longer the more of them try.
+sector of it (of :math:`s` that they meet) after another; and so do sums into one word, of which
+:math:`R` rows make :math:`R / T` to each of :math:`T` targets: a million values into one word take
+1.76 ns each. Values of two bytes are added in pairs with a zero beside them; only in the odd
+columns of the first target, whose pair would begin before it, a thread reads, adds and tries to
+swap until nobody came between. Of the values that such a word gets, each waits for a turn, which is
+longer the more threads of the chip try at once.
 
 Reference
 ---------
@@ -41,11 +43,13 @@ COEFFICIENTS: Final = {
     "bandwidth_efficiency": "share of the memory peak that streaming reaches",
     "write_in_cache": "share of the last-level cache that keeps the rows that are added to",
     "row_cycles": "clocks of a round, or of a row where they follow each other",
+    "full_round_share": "clocks of a round in full precision, as a share of the others'",
     "atomics_per_clock": "sums a clock that one unit sends",
-    "line_cycles": "clocks between two requests to one line of the cache",
+    "line_cycles": "clocks between two requests to one line of the cache, for each sector of it",
+    "word_cycles": "clocks between two sums into one word",
     "sectors_per_clock": "sectors of 32 bytes a clock that are added to, for each unit",
     "turn_cycles": "clocks until all threads on a word know whose swap went through",
-    "swaps_per_clock": "how many of those that try at once cost a clock more",
+    "try_cycles": "how many clocks each of those that try at once makes a turn longer",
     "value_seconds": "wait of a thread for one of its values [s]",
     "floor_seconds": "start and end of the kernel in a stream [s]",
     "overlap_exponent": "how sharply the parts overlap",
@@ -55,6 +59,8 @@ FEW_ROWS: Final = 16
 GRID_THREADS: Final = 8 * 128
 """Threads a unit of the other kernel."""
 VALUES_A_THREAD: Final = 8.0
+RESIDENT: Final = 2048.0
+"""Threads that a unit holds at once."""
 _SHARP: Final = 6.0
 _SHARP_ROUNDS: Final = 2.0
 _THREADS: Final = 128.0
@@ -125,43 +131,43 @@ def _in_rounds(
     s: Mapping[str, Floats], element: float, target: Floats, device: Device, c: Mapping[str, float]
 ) -> Floats:
     """Time of rows with an index each: rounds of a fixed grid [s]."""
-    values = s["rows"] * s["cols"]
-    rounds = np.ceil(values / (GRID_THREADS * device.units))
-    work = rounds * c["row_cycles"] / device.clock
-    queued, spread = _atomics(s, element, values / _WARP, target, device, c)
-    return soft_max((work, queued, spread), _SHARP_ROUNDS)
+    rounds = np.ceil(s["rows"] * s["cols"] / (GRID_THREADS * device.units))
+    each = c["row_cycles"] * (c["full_round_share"] if element >= _WORD else 1.0)
+    work = rounds * each / device.clock
+    return soft_max((work, *_atomics(s, element, target, device, c)), _SHARP_ROUNDS)
 
 
 def _value_by_value(
     s: Mapping[str, Floats], element: float, target: Floats, device: Device, c: Mapping[str, float]
 ) -> Floats:
     """Time of values with an index each: the atomics themselves [s]."""
-    values = s["rows"] * s["cols"]
-    work = values / (c["atomics_per_clock"] * device.units * device.clock)
-    met = values / _WARP * sectors_met(s["cols"], target, element)
-    queued, spread = _atomics(s, element, met, target, device, c)
-    work = soft_max((work, queued, spread), _SHARP)
+    work = s["rows"] * s["cols"] / (c["atomics_per_clock"] * device.units * device.clock)
+    work = soft_max((work, *_atomics(s, element, target, device, c)), _SHARP)
     return np.maximum(work, _retries(s, device, c)) if element < _WORD else work
 
 
 def _atomics(
-    s: Mapping[str, Floats],
-    element: float,
-    met: Floats,
-    target: Floats,
-    device: Device,
-    c: Mapping[str, float],
-) -> tuple[Floats, Floats]:
-    """Time in which so many requests follow each other on the lines that are added to, and in
-    which their sectors are added to at all [s].
-    """
-    queued = met / np.ceil(target / _LINE) * c["line_cycles"] / device.clock
-    sectors = s["rows"] * np.maximum(1.0, s["cols"] * element / _SECTOR)
-    return queued, sectors / (c["sectors_per_clock"] * device.units * device.clock)
+    s: Mapping[str, Floats], element: float, target: Floats, device: Device, c: Mapping[str, float]
+) -> tuple[Floats, Floats, Floats]:
+    """What sums wait for [s]: others on their line, others on their word, and a chance at all."""
+    met = s["rows"] * s["cols"] / _WARP * sectors_met(s["cols"], target, element)
+    on_a_line = met / np.ceil(target / _LINE) * c["line_cycles"] / device.clock
+    on_a_word = s["rows"] / s["targets"] * c["word_cycles"] / device.clock
+    # Two threads add to a word of two values, each to its own half.
+    halves = np.where(s["cols"] > 1.0, np.maximum(_WORD / element, 1.0), 1.0)
+    sectors = s["rows"] * halves * np.maximum(1.0, s["cols"] * element / _SECTOR)
+    return on_a_line, on_a_word, sectors / (c["sectors_per_clock"] * device.units * device.clock)
 
 
 def _retries(s: Mapping[str, Floats], device: Device, c: Mapping[str, float]) -> Floats:
-    """Time of the turns at the odd words of the first target, which know no sum of pairs [s]."""
+    """Time of the turns at the odd words of the first target, which know no sum of pairs [s].
+
+    One of those that try gets through in each. A thread tries one of its own values at a time,
+    and of those that do not fit the chip at once none tries yet.
+    """
     each, words = s["rows"] / s["targets"], np.floor(s["cols"] / 2.0)
-    turn = c["turn_cycles"] + np.sqrt(each * words) / c["swaps_per_clock"]
+    threads = s["rows"] * s["cols"] / VALUES_A_THREAD
+    resident = np.minimum(1.0, RESIDENT * device.units / threads)
+    hits = np.maximum(1.0, VALUES_A_THREAD / s["targets"])
+    turn = c["turn_cycles"] + each * words / hits * resident * c["try_cycles"]
     return np.asarray(np.where(words > 0.0, each * turn / device.clock, 0.0))

@@ -77,7 +77,8 @@ def test_a_transform_passes_the_units_once():
 
 def _scattered(base, **sizes):
     _, (task,) = tasks_of(op_from_dict({"op": "scatter_add", **sizes}))
-    least = {"row_cycles": 0.0, "line_cycles": 0.0, "sectors_per_clock": 1e12}
+    least = {"row_cycles": 0.0, "line_cycles": 0.0, "word_cycles": 0.0, "sectors_per_clock": 1e12}
+    least |= {"full_round_share": 1.0}
     return lambda **terms: scatter_parts(base, 4.0, task.sizes, DEVICE, FREE | least | terms)
 
 
@@ -85,8 +86,10 @@ def test_few_rows_follow_each_other_and_many_queue_at_their_lines():
     few = _scattered("scatter_add_few", rows=7, cols=64, targets=10)
     assert few(row_cycles=500.0).compute[0] == pytest.approx(7 * 500 / DEVICE.clock)
     many = _scattered("scatter_add_rows", rows=10**6, cols=64, targets=4)
-    # requests of 32 values to the eight lines of 4 x 64 values
-    assert many(line_cycles=3.0).compute[0] == pytest.approx(2e6 / 8 * 3 / DEVICE.clock)
+    # the four sectors of requests of 32 values, to the eight lines of 4 x 64 values
+    assert many(line_cycles=3.0).compute[0] == pytest.approx(4 * 2e6 / 8 * 3 / DEVICE.clock)
+    one = _scattered("scatter_add_rows", rows=10**6, cols=1, targets=1)
+    assert one(word_cycles=3.0).compute[0] == pytest.approx(10**6 * 3 / DEVICE.clock)
     spread = many(sectors_per_clock=0.5).compute[0]
     assert spread == pytest.approx(10**6 * 8 / (0.5 * 100 * DEVICE.clock))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from perfmodel.cost import load_coefficients, price
-from perfmodel.cost.fourier import factors, lines, steps
+from perfmodel.cost.fourier import chirp_length, factors, lines, steps
 from perfmodel.hardware import load_accelerator
 from perfmodel.workload.op import Fft
 
@@ -17,23 +17,45 @@ def seconds(*arguments, **more):
 
 
 def test_factors_by_hand():
-    largest, left = factors(np.array([1.0, 1024.0, 2 * 3 * 113, 64 * 127, 131.0, 4 * 241]))
-    assert largest.tolist() == [1, 2, 113, 127, 1, 2]
-    assert left.tolist() == [1, 1, 1, 1, 131, 241]
+    found = factors(np.array([1.0, 1024.0, 2 * 3 * 113, 64 * 127, 131.0, 4 * 241, 96.0]))
+    assert found.largest.tolist() == [1, 2, 113, 127, 1, 2, 3]
+    assert found.left.tolist() == [1, 1, 1, 1, 131, 241, 1]
+    assert found.rest.tolist() == [1, 1, 339, 127, 131, 241, 3]
 
 
-def test_long_lines_take_a_second_pass_and_large_primes_a_convolution():
-    found = lines(np.array([8192.0, 2.0**17, 131.0]))
-    assert found.passes.tolist() == pytest.approx([1.0, 2.0, 2 * 2.1])
-    assert found.kernels.tolist() == [1, 2, 2]
-    assert found.chirp.tolist() == [0, 0, 1]
+# Names of the kernels of transforms on an H100 (cuFFT 12.0): one of each power of a prime.
+@pytest.mark.parametrize(
+    ("length", "kernels", "primes"),
+    [(5504, 2, 43), (8710, 4, 80), (2**17, 2, 0), (2**19, 2, 0), (98304, 3, 0), (82, 2, 41),
+     (2759, 2, 120), (19580, 4, 89), (97, 1, 97), (6144, 1, 0), (768, 1, 0), (16384, 1, 0)],
+)  # fmt: skip
+def test_a_line_takes_the_kernels_that_were_seen(length, kernels, primes):
+    found = lines(np.array([float(length)]), np.array([100.0]))
+    assert (found.kernels[0], found.primes[0], found.chirp[0]) == (kernels, primes, 0)
 
 
-def test_a_prime_beside_other_factors_takes_a_kernel_and_a_pass_more():
-    found = lines(np.array([83.0, 6 * 83.0, 4 * 23.0, 16 * 17.0]))
-    assert found.kernels.tolist() == [1, 2, 2, 1]
-    assert found.passes.tolist() == [1, 2, 2, 1]
-    assert found.prime.tolist() == [1, 1, 0, 0]
+@pytest.mark.parametrize(
+    ("length", "kernels"), [(308, 1), (891, 1), (1024, 1), (46, 2), (93, 2), (187, 2), (915, 3)]
+)
+def test_so_does_one_along_the_other_axis(length, kernels):
+    assert lines(np.array([float(length)]), np.array([100.0]), across=True).kernels[0] == kernels
+
+
+def test_a_large_prime_makes_a_convolution_of_the_next_length_without_one():
+    seen = {467508: 937500, 720764: 1458000, 6977: 14400, 43752: 90000, 26629: 54000}
+    found = chirp_length(np.array([float(n) for n in seen]))
+    assert found.tolist() == list(seen.values())
+
+
+def test_a_long_convolution_goes_over_its_length_in_every_kernel_of_both_transforms():
+    found = lines(np.array([6977.0, 1009.0]), np.array([64.0, 64.0]))
+    assert found.passes.tolist() == pytest.approx([6 * 14400 / 6977, 1.0])
+    assert found.chirp.tolist() == [1, 1]
+
+
+def test_few_long_lines_are_cut_and_many_are_not():
+    found = lines(np.array([32768.0, 32768.0]), np.array([2.0, 242.0]))
+    assert found.kernels.tolist() == [2, 1]
 
 
 def test_a_faster_memory_alone_speeds_a_transform_up_little():
@@ -46,9 +68,9 @@ def test_a_faster_memory_alone_speeds_a_transform_up_little():
 
 def test_going_back_copies_the_spectrum_and_scales_in_a_kernel_of_its_own():
     n, one = np.array([4096.0]), np.array([1.0])
-    _, _, forward = steps("rfft", n, one, 0 * one)
-    _, _, back = steps("irfft", n, one, 0 * one)
-    _, _, scaled = steps("irfft", n, one, one)
+    _, _, forward = steps("rfft", n, one, one, 0 * one)
+    _, _, back = steps("irfft", n, one, one, 0 * one)
+    _, _, scaled = steps("irfft", n, one, one, one)
     assert [forward[0], back[0], scaled[0]] == [0, 1, 2]
 
 

@@ -22,7 +22,8 @@ def parts(op):
 def test_work_grows_by_whole_rounds_of_the_grid():
     # 132 units x 8 blocks x 128 threads; targets enough that no two requests meet
     rows = 1024 * H100.units // 32
-    work = parts(ScatterAdd(np.array([rows - 1, rows, rows + 1, 2 * rows]), 32, 10**6)).compute
+    counts = np.array([rows - 1, rows, rows + 1, 2 * rows])
+    work = parts(ScatterAdd(counts, 32, 10**6, "bf16")).compute
     assert work[0] == pytest.approx(work[1], rel=1e-3)
     assert work[2] > 1.7 * work[1]
     assert work[3] == pytest.approx(work[2], rel=0.05)
