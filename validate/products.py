@@ -21,7 +21,16 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.cost.choice import CLASSES, KERNEL, LAYOUTS, asked_columns, rules
+from perfmodel.cost.choice import (
+    CLASSES,
+    KERNEL,
+    KINDS,
+    LAYOUTS,
+    ODD,
+    asked_columns,
+    kind_of,
+    rules,
+)
 from perfmodel.cost.device import device_of
 from perfmodel.hardware import load_accelerator
 from validate.bench import chosen, ops, store
@@ -115,7 +124,7 @@ def measured() -> set[str]:
 
 
 def tables(lists: Sequence[tuple[Path, str]], known: set[str], *, inside: bool) -> dict[str, Table]:
-    """Answers by class; those to products that are ``known``, or to all others."""
+    """Answers by class of :func:`~perfmodel.cost.choice.kind_of`, to what is ``known`` or not."""
     gathered: dict[str, dict[str, list[Any]]] = {}
     for path, chip in lists:
         rate = device_of(load_accelerator(chip), "bf16", matrix=True).bandwidth
@@ -126,10 +135,11 @@ def tables(lists: Sequence[tuple[Path, str]], known: set[str], *, inside: bool) 
                 continue
             seen.add(key)
             kernel, grid = kernel_of(launches)
-            held = gathered.setdefault(
-                CLASSES[op["dtype"]], {"sizes": [], "of": [], "kernel": [], "on": []}
-            )
             trans = op.get("trans") or ops.usual_trans(op)
+            held = gathered.setdefault(
+                kind_of(op["dtype"], is_odd(op, trans)),
+                {"sizes": [], "of": [], "kernel": [], "on": []},
+            )
             held["sizes"].append(
                 (op["m"], op["n"], op["k"], op.get("batch", 1), LAYOUTS.index(trans))
             )
@@ -145,7 +155,8 @@ def tables(lists: Sequence[tuple[Path, str]], known: set[str], *, inside: bool) 
         columns = []
         for (rate, dtype), rows in groups.items():
             m, n, k, batch, layout = sizes[rows].T
-            columns.append(asked_columns(m, n, k, batch, layout, rate, dtype))
+            odd = kind.endswith(ODD)
+            columns.append(asked_columns(m, n, k, batch, layout, rate, dtype, odd))
         order = [at for rows in groups.values() for at in rows]
         found[kind] = Table(
             np.concatenate(columns),
@@ -153,6 +164,14 @@ def tables(lists: Sequence[tuple[Path, str]], known: set[str], *, inside: bool) 
             np.array(held["on"])[order],
         )
     return found
+
+
+def is_odd(op: ops.Op, trans: str) -> bool:
+    """Whether a factor's or the result's rows start beside 16 bytes."""
+    step = 16 // ops.DTYPE_BYTES[op["dtype"]]
+    right = op["k"] if trans[0] == "t" else op["n"]
+    left = op["m"] if trans[1] == "t" else op["k"]
+    return any(row % step > 0 and row > 1 for row in (op["n"], right, left))
 
 
 def grown(table: Table, least: int) -> dict[str, Any]:
@@ -244,6 +263,8 @@ def _parts(
 def check(found: dict[str, Table]) -> None:
     """Tell how often the shipped trees are right."""
     for kind, table in found.items():
+        if kind not in KINDS:
+            continue
         said, parts = rules()[kind](table.columns)
         true = np.array(table.kernels)
         tile = np.all(said[:, :3] == true[:, :3], axis=1)
@@ -283,6 +304,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arrays = {
             f"{kind}_{name}": value
             for kind, table in tables(args.lists, known, inside=False).items()
+            if kind in KINDS
             for name, value in grown(table, args.least).items()
         }
         store.write_arrays(args.out, arrays)

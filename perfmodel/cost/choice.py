@@ -2,8 +2,9 @@ r"""Which kernel a library takes for a matrix product, by its own rule, and what
 
 cuBLAS searches nothing: a rule of its own names one kernel, its tile, the thread blocks that work
 together and the parts that ``k`` is cut into, from the sizes and the layout alone. Its answers to
-some hundred thousand products, none of them measured, were recorded without running them
-(``validate/bench/chosen.py``); decision trees, one for each class of arithmetic, give them again.
+two million products, none of them measured, were recorded without running them
+(``validate/bench/chosen.py``); decision trees, one for each class of arithmetic and one more where
+rows start beside 16 bytes, give them again.
 Of a kernel of tiles :math:`t_m \times t_n` in blocks of :math:`c_m \times c_n`, on :math:`U` units,
 with ``k`` in ``s`` parts, the corrections are shown
 
@@ -39,11 +40,18 @@ CLASSES: Final = {"bf16": "half", "fp16": "half", "tf32": "tf32", "fp32": "fp32"
 LAYOUTS: Final = ("tn", "nn", "nt", "tt")
 _NEWER: Final = 4e12
 """Rate of the memory [B/s] between that of an H100 and of an H200."""
+ODD: Final = "_odd"
+"""Follows the name of a class whose rows start beside 16 bytes: other kernels, and other rules."""
+_ODD_TILES: Final = ((16, 16), (32, 32), (64, 64), (128, 64), (64, 128), (128, 128), (256, 64),
+                     (256, 128), (128, 256))  # fmt: skip
 _TILES: Final = {
     "half": ((64, 8), (64, 16), (64, 32), (64, 64), (128, 64), (128, 128), (192, 192),
              (256, 128), (128, 256), (320, 128)),
     "tf32": ((32, 32), (64, 64), (64, 128), (128, 64), (128, 128), (128, 256)),
     "fp32": ((32, 32), (32, 128), (64, 64), (128, 64), (64, 256), (128, 128), (256, 128)),
+    "half_odd": _ODD_TILES, "tf32_odd": _ODD_TILES,
+    "fp32_odd": ((32, 32), (32, 64), (32, 128), (64, 64), (128, 32), (128, 64), (64, 256),
+                 (128, 128), (256, 128)),
 }  # fmt: skip
 KERNEL: Final = (
     "maker", "rows", "cols", "step", "stages", "along", "across", "together", "reduced", "variant",
@@ -63,6 +71,10 @@ NAMES: Final = tuple(
         "turn_operands", "turn_taken", "all_operands", "turn_results", "turn_steps",
     )
 )  # fmt: skip
+
+
+KINDS: Final = ("tf32", "fp32", "half_odd", "tf32_odd", "fp32_odd")
+"""Classes that trees know; even half precision is ranked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,25 +106,45 @@ class Rule:
 
 
 def asked_columns(
-    m: Floats, n: Floats, k: Floats, batch: Floats, layout: Floats, chip: float, dtype: str
+    m: Floats,
+    n: Floats,
+    k: Floats,
+    batch: Floats,
+    layout: Floats,
+    chip: float,
+    dtype: str,
+    odd: bool = False,
 ) -> NDArray[np.float32]:
     """What the trees ask about, shape (N, F): sizes, their evenness, and waves of some tiles.
 
     ``layout`` counts :data:`LAYOUTS`, ``chip`` is the memory's rate [B/s]. In half precision
-    the last column tells fp16 from bf16: a sixth of their kernels differ.
+    the last column tells fp16 from bf16: a sixth of their kernels differ. Of ``odd`` products,
+    which both chips run alike, more is asked, and nothing of the chip.
     """
-    kind = CLASSES[dtype]
+    kind = kind_of(dtype, odd)
     whole = [np.clip(size, 1.0, 2.0**40).astype(np.int64) for size in (m, n, k)]
     even = [np.minimum(size & -size, 64).astype(np.float64) for size in whole]
     area = m * n * batch
-    columns = [m, n, k, batch, layout, np.full_like(m, chip), *even, area, area * k, m / n,
-               k / np.sqrt(m * n), area / k]  # fmt: skip
+    columns = [m, n, k, batch, layout, np.full_like(m, 0.0 if odd else chip), *even, area, area * k,
+               m / n, k / np.sqrt(m * n), area / k]  # fmt: skip
+    if odd:
+        plain, turned = (layout == 1.0) | (layout == 2.0), layout >= 2.0
+        rows_even = np.minimum(np.where(plain, even[1], even[2]), np.where(turned, *even[::2]))
+        columns += [np.minimum(rows_even, 8.0), m * n, n * k, m * k, np.minimum(m, n)]
+        columns += [np.maximum(m, n)]
     for rows, cols in _TILES[kind]:
         waves = np.ceil(n / rows) * np.ceil(m / cols) * batch / UNITS
         columns += [waves, waves / np.ceil(waves)]
-    if kind == "half":
+        if odd:
+            columns.append(k / (waves * UNITS))
+    if CLASSES[dtype] == "half":
         columns.append(np.full_like(m, dtype == "fp16"))
     return np.stack(columns, axis=1).astype(np.float32)
+
+
+def kind_of(dtype: str, odd: bool) -> str:
+    """The class whose rule a product follows."""
+    return CLASSES[dtype] + ODD * odd
 
 
 def layout_of(trans: NDArray[np.str_] | str, batch: Floats) -> Floats:
@@ -143,7 +175,7 @@ def _rules(held: Arrays) -> dict[str, Rule]:
             held[f"{kind}_parts"].astype(np.float32),
             held[f"{kind}_kernels"].astype(np.float64),
         )
-        for kind in dict.fromkeys(CLASSES.values())
+        for kind in KINDS
     }
 
 
@@ -173,8 +205,8 @@ def chosen(
         sides = held.together(kernels, parts, sizes, layout, newer, fp16)
         kernels[:, 5:7] = np.where(kernels[:, 1:2] > 0.0, sides, 0.0)
         return kernels, parts
-    columns = asked_columns(m, n, k, batch, layout_of(trans, batch), chip, dtype)
-    return rules()[CLASSES[dtype]](columns)
+    columns = asked_columns(m, n, k, batch, layout_of(trans, batch), chip, dtype, odd)
+    return rules()[kind_of(dtype, odd)](columns)
 
 
 def chosen_columns(

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from perfmodel.cost.choice import Rule
+from perfmodel.cost.tasks import tasks_of
 from perfmodel.cost.walk import tree_of
+from perfmodel.workload.op import op_from_dict
 from validate import products
 
 
@@ -45,6 +47,24 @@ def test_parts_are_blocks_beyond_the_tiles():
     assert products.parts_of(split, (2, 8, 1), op) == 4.0
     assert products.parts_of((*split[:9], 0.0), (2, 8, 1), op) == 1.0
     assert products.parts_of((1.0, *split[1:]), (2, 2, 6), op) == 6.0
+
+
+@pytest.mark.parametrize(
+    ("op", "trans", "odd"),
+    [
+        ({"m": 5, "n": 64, "k": 128, "dtype": "bf16"}, "tn", False),
+        ({"m": 5, "n": 60, "k": 128, "dtype": "bf16"}, "tn", True),
+        ({"m": 5, "n": 60, "k": 128, "dtype": "fp32"}, "nn", False),
+        ({"m": 5, "n": 60, "k": 127, "dtype": "fp32"}, "nt", True),
+        ({"m": 8, "n": 60, "k": 127, "dtype": "fp32"}, "nt", False),
+        ({"m": 8, "n": 1, "k": 64, "dtype": "tf32"}, "tn", False),
+    ],
+)
+def test_rows_beside_16_bytes_make_a_product_odd(op, trans, odd):
+    assert products.is_odd(op, trans) == odd
+    described = {"op": "gemm", "trans": trans, **op}
+    _, (task,) = tasks_of(op_from_dict(described))
+    assert ("odd" in task.kernel) == odd
 
 
 @pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="no scikit-learn")

@@ -32,7 +32,7 @@ def test_a_leaf_names_a_kernel_and_its_parts():
 
 
 def test_waves_and_work_of_the_kernel_that_is_named(monkeypatch):
-    monkeypatch.setattr(choice, "rules", lambda: {"half": _rule()})
+    monkeypatch.setattr(choice, "rules", lambda: {"half_odd": _rule()})
     seconds = np.array([2e-6])
     names, values = choice.chosen_columns(SIZES, "tn", "bf16", 3e12, seconds, odd=True)
     found = {
@@ -68,11 +68,12 @@ def test_shipped_trees_answer_for_any_size(dtype):
     rng = np.random.default_rng(0)
     m, n, k, batch = (np.round(2.0 ** rng.uniform(0, top, 300)) for top in (17, 17, 17, 10))
     trans = np.array(choice.LAYOUTS)[rng.integers(0, 4, 300)]
-    names, values = choice.chosen_columns(
-        (m, n, k, batch), trans, dtype, 3.35e12, np.full(300, 1e-5)
-    )
-    assert len(names) == len(values)
-    assert np.isfinite(np.stack(values)).all()
+    for odd in (False, True):
+        names, values = choice.chosen_columns(
+            (m, n, k, batch), trans, dtype, 3.35e12, np.full(300, 1e-5), odd
+        )
+        assert len(names) == len(values)
+        assert np.isfinite(np.stack(values)).all()
 
 
 def test_a_large_product_has_large_tiles():
@@ -90,5 +91,27 @@ def test_a_damaged_file_is_an_error(tmp_path):
 
 def test_both_dtypes_of_half_precision_are_told_apart():
     places = (np.zeros(1), 3e12)
-    one, other = (choice.asked_columns(*SIZES, *places, dtype) for dtype in ("bf16", "fp16"))
-    assert np.flatnonzero(one != other).tolist() == [one.shape[1] - 1]
+    for odd in (False, True):
+        one, other = (
+            choice.asked_columns(*SIZES, *places, dtype, odd) for dtype in ("bf16", "fp16")
+        )
+        assert np.flatnonzero(one != other).tolist() == [one.shape[1] - 1]
+
+
+def test_odd_products_are_asked_for_their_rows_and_not_for_the_chip():
+    sizes = tuple(np.full(4, size) for size in (6.0, 20.0, 33.0, 1.0))
+    layouts = np.arange(4.0)  # tn nn nt tt
+    one, other = (
+        choice.asked_columns(*sizes, layouts, chip, "tf32", True) for chip in (3.35e12, 4.8e12)
+    )
+    assert np.array_equal(one, other)
+    # The least power of two in a row of either factor: k and k, n and k, n and m, k and m.
+    assert one[:, 14].tolist() == [1.0, 1.0, 2.0, 1.0]
+
+
+def test_odd_products_follow_a_rule_of_their_own(monkeypatch):
+    monkeypatch.setattr(choice, "rules", lambda: {"fp32_odd": _rule()})
+    kernel, parts = choice.chosen(*SIZES, "tn", "fp32", 3e12, odd=True)
+    assert (kernel[0, 0], parts.item()) == (0.0, 4.0)
+    with pytest.raises(KeyError):
+        choice.chosen(*SIZES, "tn", "fp32", 3e12)
