@@ -302,6 +302,12 @@ def test_what_networks_of_one_chip_said_stays_unless_they_are_asked_again(made, 
         held = np.isfinite(stays[:, 0])
         assert 0.5 < held.mean() < 1.0
         assert np.allclose(stays[held], 0.1 * np.arange(EVERY + 1, COLUMNS), atol=0.02)
+    found = {which: (own - 0.2, [np.zeros(0)] * 2) for which in command.SETS[: EVERY + 1]}
+    command.publish(tmp_path, made, drawn, found, USUAL, beside=True)
+    for chip, name in enumerate(rows.CHIPS):
+        ones = made.operators.only(made.operators.chip == chip)
+        said = command.said_before(tmp_path / name / "plans" / "taught.npz", ones)
+        assert said[:, EVERY] == pytest.approx(own[made.operators.chip == chip] - 0.1, abs=0.01)
 
 
 def _partly_depthwise(known):

@@ -4,8 +4,9 @@ Networks learn without each fold in turn, from all rows, and from each chip's ro
 time they say how long all measured and drawn convolutions take on both chips. Needs PyTorch (the
 ``torch`` extra), and a device that it sees: a minute for each set of rows on an H200. Of one chip's
 rows they need not learn again (``--only 0 1 2 3 4 all``): what the files say of that stays. With
-``--depthwise`` they learn depth-wise convolutions alone, which two cores do in an hour, and the
-files keep what they say of others.
+``--beside`` the files hold the mean of what they said and of what is said now, where both say
+something: of twice as many networks. With ``--depthwise`` they learn depth-wise convolutions alone,
+which two cores do in an hour, and the files keep what they say of others.
 """
 
 from __future__ import annotations
@@ -193,31 +194,34 @@ def publish(
     found: Mapping[str, tuple[Floats, list[Floats]]],
     how: Schedule,
     *,
+    alone: bool = False,
     beside: bool = False,
 ) -> None:
     """Write both chips' files by what the folds' sets and that of all rows said.
 
-    What sets that are not ``found`` said before stays; ``beside`` is :func:`write`'s.
+    What sets that are not ``found`` said before stays. With ``alone`` the operators are depth-wise
+    ones, and what the files say of others stays; ``beside`` takes the mean with what they said.
     """
     about: dict[str, object] = {
         "quantity": "times estimated by networks that are told the plans cuDNN proposes",
-        "command": "python3 -m validate.plan_law" + " --depthwise" * beside,
+        "command": "python3 -m validate.plan_law" + " --depthwise" * alone + " --beside" * beside,
         "networks": how.nets,
         "epochs": how.epochs,
     }
     for chip in range(len(rows.CHIPS)):
         mine = known.operators.chip == chip
         ones = known.operators.only(mine).joined(drawn[chip])
-        sets = columns_of(chip)
-        if set(sets) <= set(found):
-            said = np.full((len(ones), COLUMNS), np.nan, np.float32)
-        else:
-            said = said_before(folder / rows.CHIPS[chip] / PLANS_FOLDER / TAUGHT_FILE, ones)
+        sets, path = columns_of(chip), folder / rows.CHIPS[chip] / PLANS_FOLDER / TAUGHT_FILE
+        said = np.full((len(ones), COLUMNS), np.nan, np.float32)
+        if beside or not set(sets) <= set(found):
+            said = said_before(path, ones)
         for column, which in enumerate(sets):
             if which in found:
                 own, others = found[which]
-                said[:, column] = np.concatenate([own[mine], others[chip]])
-        count = write(folder, chip, ones, said, about, beside=beside)
+                now = np.concatenate([own[mine], others[chip]])
+                both = beside & np.isfinite(said[:, column])
+                said[:, column] = np.where(both, (said[:, column] + now) / 2, now)
+        count = write(folder, chip, ones, said, about, beside=alone)
         print(f"{rows.CHIPS[chip]}: {count} operators")
 
 
@@ -230,6 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--only", nargs="+", choices=SETS, default=SETS, help="without a fold, nothing is written"
     )
     parser.add_argument("--depthwise", action="store_true", help="convolutions of this kind alone")
+    parser.add_argument("--beside", action="store_true", help="the mean with what the files say")
     parser.add_argument("--nets", type=int, default=USUAL.nets)
     parser.add_argument("--epochs", type=int, default=USUAL.epochs)
     args = parser.parse_args(argv)
@@ -239,7 +244,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         known, drawn = rows.depthwise_alone(known, drawn)
     found = learned(args.only, known, drawn, how)
     if set(args.only) >= set(SETS[: FOLDS + 1]):
-        publish(args.measurements, known, drawn, found, how, beside=args.depthwise)
+        publish(
+            args.measurements, known, drawn, found, how, alone=args.depthwise, beside=args.beside
+        )
     return 0
 
 
