@@ -47,7 +47,7 @@ OWN = Descent(nets=1, epochs=12, batch=128, rate=2e-3, warm=0.15)
 """Of networks that learn from measured rows, of those that learn from them, and of these further,
 for kernels of one kind."""
 BY_ESTIMATES = replace(PUPILS, epochs=2)
-OWN_BY_ESTIMATES = replace(OWN, epochs=6, rate=3e-3, batch=512)
+OWN_BY_ESTIMATES = replace(OWN, epochs=16, rate=3e-3, batch=512)
 """Of those that learn from many estimates, and further for kernels of one kind."""
 
 
