@@ -342,7 +342,7 @@ def test_of_operators_that_are_not_depthwise_a_file_keeps_what_it_says(made, tmp
     first = np.log(ones.kept_s)[:, None] + np.zeros(COLUMNS)
     command.write(tmp_path, 0, ones, first, {"command": "a"})
     alone = depthwise(ones.sizes)
-    command.write(tmp_path, 0, ones.only(alone), first[alone] + 1.0, {"command": "b"}, beside=True)
+    command.write(tmp_path, 0, ones.only(alone), first[alone] + 1.0, {"command": "b"}, alone=True)
     path = tmp_path / rows.CHIPS[0] / "plans" / "taught.npz"
     sizes, cell, said = stored(path, path.read_bytes())
     now = dict(zip(map(tuple, np.column_stack([sizes, cell]).tolist()), said[:, 0], strict=True))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import json
 from pathlib import Path
 from typing import Any, Final
 
@@ -70,9 +71,8 @@ def drawn(count: int, rng: np.random.Generator, even: bool = False) -> list[dict
         odd |= (row % step > 0) & (row > 1)
     moved = batch * (m * k + n * k + m * n) * np.where(dtype < 2, 2, 4)
     fits = (odd != even) & (2.0 * m * n * k * batch < _MOST_FLOPS) & (moved < _MOST_BYTES)
-    table = np.stack([dtype, layout, batch, m, n, k])[:, fits]
-    table = np.unique(table, axis=1)[:, rng.permutation(np.unique(table, axis=1).shape[1])]
-    return [_op(*row) for row in table.T.tolist()]
+    table = np.unique(np.stack([dtype, layout, batch, m, n, k])[:, fits], axis=1)
+    return [_op(*row) for row in rng.permutation(table.T).tolist()]
 
 
 def _op(dtype: int, layout: int, batch: int, m: int, n: int, k: int) -> dict[str, Any]:
@@ -95,16 +95,11 @@ def main() -> int:
     ops = drawn(args.count, np.random.default_rng(args.seed), args.even)
     args.out.mkdir(parents=True, exist_ok=True)
     for part in range(args.parts):
-        text = "".join(f"{_line(op)}\n" for op in ops[part :: args.parts])
+        text = "".join(f"{json.dumps(op)}\n" for op in ops[part :: args.parts])
         packed = gzip.compress(text.encode(), compresslevel=5, mtime=0)
         store.write_atomic(args.out / f"{part}.jsonl.gz", packed)
     print(f"{len(ops)} products")
     return 0
-
-
-def _line(op: dict[str, Any]) -> str:
-    parts = (f'"{k}": {v}' if isinstance(v, int) else f'"{k}": "{v}"' for k, v in op.items())
-    return "{" + ", ".join(parts) + "}"
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -85,17 +85,17 @@ def write(
     said: Floats,
     about: dict[str, object],
     *,
-    beside: bool = False,
+    alone: bool = False,
 ) -> int:
     """Write a chip's file and its sidecar; how many operators it holds.
 
     ``ones`` are of the chip, ``said`` (N, 8) logarithms of seconds, NaN where networks of one chip
-    said nothing. Judges are left out, and of one operator twice the second. With ``beside``, what
+    said nothing. Judges are left out, and of one operator twice the second. With ``alone``, what
     the file says of operators that are not depth-wise stays, and the sidecar tells whence it was.
     """
     path = folder / rows.CHIPS[chip] / PLANS_FOLDER / TAUGHT_FILE
     sizes, cell, tables = ones.sizes, ones.cell, {"library": _library(chip)}
-    if beside:
+    if alone:
         others, (more, cells, logs) = _others(path)
         tables["others"] = others
         sizes, cell = np.concatenate([sizes, more]), np.concatenate([cell, cells])
@@ -125,25 +125,30 @@ def said_before(path: Path, ones: Operators) -> Floats:
     CalibrationError
         If there is no such file, or it is damaged.
     """
-    check_sidecar(path, path.read_bytes(), None, repair=rows.REPAIR, damaged=rows.damaged)
-    sizes, cell, said = stored(path, path.read_bytes())
+    _, (sizes, cell, said) = _held(path)
     known, asked = (
         marks(np.column_stack(pair)) for pair in ((sizes, cell), (ones.sizes, ones.cell))
     )
     order = np.argsort(known)
     at = order[np.searchsorted(known, asked, sorter=order).clip(max=known.size - 1)]
-    return np.where((known[at] == asked)[:, None], said[at], np.nan).astype(np.float32)
+    return np.where((known[at] == asked)[:, None], said[at], np.float32(np.nan))
 
 
 def _others(path: Path) -> tuple[dict[str, str], tuple[Whole, Whole, Floats]]:
     """What a file says of operators that are not depth-wise, and what made it."""
-    data = path.read_bytes()
-    before = check_sidecar(path, data, None, repair=rows.REPAIR, damaged=rows.damaged)
+    before, (sizes, cell, said) = _held(path)
     before = before.get("others", before | before["library"])
-    sizes, cell, said = stored(path, data)
     some = ~depthwise(sizes)
     told = {name: str(before[name]) for name in ("date", "command", "taught_on")}
-    return told, (sizes[some], cell[some], said[some].astype(np.float32))
+    return told, (sizes[some], cell[some], said[some])
+
+
+def _held(path: Path) -> tuple[dict[str, Any], tuple[Whole, Whole, Floats]]:
+    """The sidecar of a file, and its sizes, cells and logarithms, once they agree."""
+    data = path.read_bytes()
+    about = check_sidecar(path, data, None, repair=rows.REPAIR, damaged=rows.damaged)
+    sizes, cell, said = stored(path, data)
+    return about, (sizes, cell, said.astype(np.float32))
 
 
 def inputs_of(folder: Path) -> dict[str, str]:
@@ -221,7 +226,7 @@ def publish(
                 now = np.concatenate([own[mine], others[chip]])
                 both = beside & np.isfinite(said[:, column])
                 said[:, column] = np.where(both, (said[:, column] + now) / 2, now)
-        count = write(folder, chip, ones, said, about, beside=alone)
+        count = write(folder, chip, ones, said, about, alone=alone)
         print(f"{rows.CHIPS[chip]}: {count} operators")
 
 
