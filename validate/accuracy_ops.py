@@ -29,7 +29,7 @@ from perfmodel.calibrate.score import score_samples
 from perfmodel.calibrate.spread import Spread, in_turn
 from perfmodel.calibrate.store import HELD_OUT, read_records, write_records
 from perfmodel.calibrate.taught import ALONE, SIBLING, Taught, load_taught, marks_of
-from perfmodel.calibrate.together import from_estimates, is_shared, without_fold
+from perfmodel.calibrate.together import by_estimates, is_shared, without_fold
 from perfmodel.calibrate.transfer import leave_one_chip_out, read_published
 from perfmodel.cost import Efficiency, load_coefficients
 from perfmodel.cost.efficiency import efficiency_folder
@@ -138,7 +138,7 @@ def sibling_transfer(spread: Spread = in_turn) -> list[Record]:
     lessons = [(taught[kernel], [fitted[kernel].coefficients]) for kernel in shared]
     estimates = _estimates({kernel: fitted[kernel] for kernel in shared})
     networks = (
-        from_estimates(lessons, estimates, -1, 0, 0, spread)
+        by_estimates(lessons, estimates, [(-1, 0)], 0, spread)[0]
         if estimates
         else without_fold(lessons, -1, 0)
     )

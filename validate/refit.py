@@ -1,7 +1,7 @@
 """``python3 -m validate.refit``: ``perfmodel calibrate`` where a device teaches the networks.
 
-Convolutions share networks that learn from estimates of hundreds of thousands of them
-(``plans/taught.npz``): hours of a processor. All else is as the shipped command does it. Needs
+Convolutions share networks that learn from estimates of millions of them (``plans/taught.npz``):
+days of a processor, at 256 epochs. All else is as the shipped command does it. Needs
 PyTorch (the ``torch`` extra), and a device that it sees::
 
     python3 -m validate.refit h100-sxm5-80gb --support h200-sxm-141gb --jobs 16
@@ -12,12 +12,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from perfmodel.calibrate import calibrate, markdown, summaries
-from perfmodel.calibrate.together import Teaching
 from perfmodel.study.executor import processes
-from validate.plan_law.descend import descend
+from validate.plan_law.descend import OWN, Teaching
 from validate.plan_law.rows import MEASUREMENTS
 
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="efficiency folder; perfmodel's own by default")
     parser.add_argument("--kernels", action="append", default=[], help="beginning of their names")
     parser.add_argument("--jobs", type=int, help="processes; by default one a processor")
-    parser.add_argument("--teachers", type=int, default=4, help="processes that share the device")
+    parser.add_argument("--epochs", type=int, default=OWN.epochs, help="of each kind")
     args = parser.parse_args(argv)
     support = (args.measurements / args.support, args.support) if args.support else None
     result = calibrate(
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         kernels=args.kernels,
         progress=lambda done: print(done, file=sys.stderr, flush=True),
         spread=processes(args.jobs),
-        teaching=Teaching(descend, processes(args.teachers)),
+        teaching=Teaching(own=replace(OWN, epochs=args.epochs)),
     )
     scores = summaries(result.records, lambda record: record.kernel)
     sys.stdout.write(markdown(scores, "held-out operators") + "\n")

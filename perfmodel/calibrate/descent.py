@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from perfmodel.cost.parts import Floats
 
 BETAS, TINY = (0.9, 0.99), 1e-8
 """Of Adam."""
-_SMALLEST_SCALE = 1e-6
+SMALLEST_SCALE = 1e-6
 LOWEST, HIGHEST = -2.0, 1.5
 """A residual's exponential weighs no more (and no less) than that of these."""
 
@@ -75,21 +74,10 @@ Table = tuple[Singles, Singles, Singles]
 """Features (N, F) in standard deviations, words (N, W; 0 or 1) and targets (N,) of all rows."""
 
 
-class Descends(Protocol):
-    """The network after all epochs of a descent from where it begins: on this processor or not."""
-
-    def __call__(
-        self, begun: Net, told: Table, rng: np.random.Generator, settings: Descent, /
-    ) -> Net:
-        """See :func:`descend`."""
-        ...
-
-
 def teach(
     lessons: Sequence[Lesson],
     rng: np.random.Generator,
     settings: Descent | None = None,
-    by: Descends | None = None,
 ) -> Pooled:
     """Networks that answer the lessons of all kernels.
 
@@ -101,17 +89,15 @@ def teach(
         Draws the beginning and the order of the rows.
     settings : Descent, optional
         How it is taught.
-    by : Descends, optional
-        :func:`descend` unless another is given.
     """
-    settings, by = settings or Descent(), by or descend
+    settings = settings or Descent()
     inputs = tuple(dict.fromkeys(name for one in lessons for name in one.names))
     words = tuple(sorted({word for one in lessons for word in words_of(one.kernel)}))
     center, scale = _moments(lessons, inputs)
     told = _told(lessons, inputs, words, center, scale)
     sizes = (len(inputs), *settings.widths, settings.answers)
     nets = tuple(
-        by(_begin(sizes, len(words), rng), told, rng, settings) for _ in range(settings.nets)
+        descend(begin(sizes, len(words), rng), told, rng, settings) for _ in range(settings.nets)
     )
     return Pooled(inputs, words, center, scale, nets)
 
@@ -121,7 +107,6 @@ def teach_further(
     lessons: Sequence[Lesson],
     rng: np.random.Generator,
     settings: Descent,
-    by: Descends | None = None,
 ) -> tuple[Net, ...]:
     """Networks that begin as the shared ones and learn from some kernels' lessons alone.
 
@@ -135,12 +120,9 @@ def teach_further(
         Draws the order of the rows.
     settings : Descent
         How they are taught; they stay as many and as wide as they are.
-    by : Descends, optional
-        As of :func:`teach`.
     """
-    by = by or descend
     told = _told(lessons, pooled.inputs, pooled.words, pooled.center, pooled.scale)
-    return tuple(by(net, told, rng, settings) for net in pooled.nets)
+    return tuple(descend(net, told, rng, settings) for net in pooled.nets)
 
 
 def _told(
@@ -164,7 +146,7 @@ def _told(
     return rows, said, np.concatenate([one.target for one in lessons]).astype(np.float32)
 
 
-def _begin(sizes: Sequence[int], words: int, rng: np.random.Generator) -> Net:
+def begin(sizes: Sequence[int], words: int, rng: np.random.Generator) -> Net:
     """A network at random; every layer hears the words."""
     tensors = [
         (rng.uniform(-1.0, 1.0, shape) / np.sqrt(wide + words)).astype(np.float32)
@@ -181,7 +163,7 @@ def _moments(lessons: Sequence[Lesson], inputs: Sequence[str]) -> tuple[Singles,
         values = np.concatenate(
             [one.values[:, one.names.index(name)] for one in lessons if name in one.names]
         )
-        found.append((values.mean(), values.std() + _SMALLEST_SCALE))
+        found.append((values.mean(), values.std() + SMALLEST_SCALE))
     center, scale = np.array(found).T.astype(np.float32)
     return center, scale
 

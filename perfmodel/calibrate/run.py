@@ -24,7 +24,7 @@ from perfmodel.calibrate.spread import Spread, in_turn, told
 from perfmodel.calibrate.store import Others, write_folder
 from perfmodel.calibrate.taught import Taught, load_taught
 from perfmodel.calibrate.together import (
-    Teaching,
+    Teaches,
     Together,
     coefficients_of,
     is_shared,
@@ -97,7 +97,7 @@ def calibrate(
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
     spread: Spread = in_turn,
-    teaching: Teaching | None = None,
+    teaching: Teaches | None = None,
 ) -> Calibration:
     """Fit every kernel that a folder of measurements covers, and write the efficiency files.
 
@@ -122,7 +122,7 @@ def calibrate(
         Told what is done, and how much of how much, in a line for each kernel.
     spread : Spread
         Makes the calls that know nothing of each other; by default one after another.
-    teaching : Teaching, optional
+    teaching : Teaches, optional
         How networks learn from estimates, where a device that computes faster is there.
 
     Raises
@@ -284,7 +284,7 @@ def learn_shared(
     accelerator: Accelerator | None = None,
     planned: Sequence[Mapping[str, Samples]] = (),
     estimates: Sequence[Mapping[str, Taught]] = (),
-    teaching: Teaching | None = None,
+    teaching: Teaches | None = None,
 ) -> dict[str, Together]:
     """What networks say that many kernels share, for each of those with rows enough.
 

@@ -19,13 +19,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.calibrate.coefficients import fit_coefficients, log_mechanism
-from perfmodel.calibrate.descent import Descends, Descent, Lesson, teach, teach_further
+from perfmodel.calibrate.descent import Descent, Lesson, teach, teach_further
 from perfmodel.calibrate.samples import FOLDS, Samples
 from perfmodel.calibrate.spread import Spread, in_turn
 from perfmodel.calibrate.taught import EVERY, Taught, marks_of
@@ -74,20 +74,20 @@ class Together:
     apart: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Teaching:
-    """How networks that learn from estimates are taught, where it is not as all else is.
+class Teaches(Protocol):
+    """Teaches the networks that learn from estimates: on this processor or not."""
 
-    Parameters
-    ----------
-    by : Descends, optional
-        Teaches one network; :func:`~perfmodel.calibrate.descent.descend` by default.
-    spread : Spread, optional
-        Makes the calls, in place of the one for everything.
-    """
-
-    by: Descends | None = None
-    spread: Spread | None = None
+    def __call__(
+        self,
+        measured: Known,
+        estimates: Estimates,
+        pairs: Sequence[tuple[int, int]],
+        seed: int,
+        spread: Spread,
+        /,
+    ) -> list[Pooled]:
+        """See :func:`by_estimates`."""
+        ...
 
 
 def is_shared(kernel: str) -> bool:
@@ -120,7 +120,7 @@ def learn_together(
     estimates: Sequence[Mapping[str, Taught]] = (),
     seed: int = 0,
     spread: Spread = in_turn,
-    teaching: Teaching | None = None,
+    teaching: Teaches | None = None,
 ) -> dict[str, Together]:
     """Teach networks for every fold and for all rows.
 
@@ -141,8 +141,8 @@ def learn_together(
         Of the networks' draws.
     spread : Spread
         Makes the calls of the folds, which know nothing of each other.
-    teaching : Teaching, optional
-        Of networks that learn from ``estimates``.
+    teaching : Teaches, optional
+        Of networks that learn from ``estimates``; :func:`by_estimates` unless another is given.
     """
     taught = [
         (samples, coefficients[kernel])
@@ -161,7 +161,7 @@ def learn_together(
     ]
     if told:
         pairs = list(zip((*range(FOLDS), -1), (*range(FOLDS), EVERY), strict=True))
-        found = _by_estimates(taught, told, pairs, seed, spread, teaching)
+        found = (teaching or by_estimates)(taught, told, pairs, seed, spread)
     else:
         calls = [(taught, fold, seed, unknown) for fold in (*range(FOLDS), -1)]
         found = list(spread(without_fold, calls))
@@ -211,38 +211,14 @@ def without_fold(
     return replace(pupils, own=own)
 
 
-def _by_estimates(
+def by_estimates(
     measured: Known,
     estimates: Estimates,
     pairs: Sequence[tuple[int, int]],
     seed: int,
-    spread: Spread,
-    teaching: Teaching | None = None,
-) -> list[Pooled]:
-    """Networks without each fold, by the column that stands beside it."""
-    how = teaching or Teaching()
-    spread = how.spread or spread
-    calls = [(measured, estimates, fold, column, seed, how.by) for fold, column in pairs]
-    shared = list(spread(_shared, calls))
-    kinds = _kinds(measured, estimates)
-    further = [
-        (_of_kind(measured, kind), _of_kind(estimates, kind), fold, column, seed, how.by, pupils)
-        for (fold, column), pupils in zip(pairs, shared, strict=True)
-        for kind in kinds
-    ]
-    nets = iter(spread(_further, further))
-    return [replace(pupils, own={kind: next(nets) for kind in kinds}) for pupils in shared]
-
-
-def from_estimates(
-    measured: Known,
-    estimates: Estimates,
-    fold: int,
-    column: int,
-    seed: int,
     spread: Spread = in_turn,
-) -> Pooled:
-    """Networks that learn from what others say of operators.
+) -> list[Pooled]:
+    """Networks that learn from what others say of operators, of each pair.
 
     Parameters
     ----------
@@ -250,29 +226,30 @@ def from_estimates(
         As for :func:`without_fold`; rows among the estimates are known by those.
     estimates : sequence of (Taught, sequence of dict)
         Operators whose times others estimated, alike.
-    fold : int
-        Whose measured operators are left out; -1 for none. Of others, nothing was measured that
-        an estimate could have seen.
-    column : int
-        Which of the estimates: others that saw no more than these networks may.
+    pairs : sequence of (int, int)
+        Folds whose measured operators are left out, -1 for none, and columns of the estimates:
+        by others that saw no more than these networks may. Of operators that nobody measured,
+        nothing is left out.
     seed : int
         Of the networks' draws.
     spread : Spread
-        Makes the calls of the kinds.
+        Makes the calls of the folds and kinds.
     """
-    return _by_estimates(measured, estimates, [(fold, column)], seed, spread)[0]
+    calls = [(measured, estimates, fold, column, seed) for fold, column in pairs]
+    shared = list(spread(_shared, calls))
+    kinds = _kinds(measured, estimates)
+    further = [
+        (_of_kind(measured, kind), _of_kind(estimates, kind), fold, column, seed, pupils)
+        for (fold, column), pupils in zip(pairs, shared, strict=True)
+        for kind in kinds
+    ]
+    nets = iter(spread(_further, further))
+    return [replace(pupils, own={kind: next(nets) for kind in kinds}) for pupils in shared]
 
 
-def _shared(
-    measured: Known,
-    estimates: Estimates,
-    fold: int,
-    column: int,
-    seed: int,
-    by: Descends | None,
-) -> Pooled:
+def _shared(measured: Known, estimates: Estimates, fold: int, column: int, seed: int) -> Pooled:
     rng = np.random.default_rng(seed + fold + 1)
-    return teach(_told(measured, estimates, fold, column), rng, BY_ESTIMATES, by)
+    return teach(lessons_of(measured, estimates, fold, column), rng, BY_ESTIMATES)
 
 
 def _further(
@@ -281,15 +258,14 @@ def _further(
     fold: int,
     column: int,
     seed: int,
-    by: Descends | None,
     pupils: Pooled,
 ) -> tuple[Net, ...]:
     """Networks of one kind; as they are where nothing teaches them."""
     rng = np.random.default_rng(seed + fold + 1)
-    told = _told(measured, estimates, fold, column)
+    told = lessons_of(measured, estimates, fold, column)
     if not sum(one.target.size for one in told):
         return pupils.nets
-    return teach_further(pupils, told, rng, OWN_BY_ESTIMATES, by)
+    return teach_further(pupils, told, rng, OWN_BY_ESTIMATES)
 
 
 def _kinds(measured: Known, estimates: Estimates) -> list[str]:
@@ -303,7 +279,8 @@ def _of_kind(
     return [pair for pair in ones if kind_of(pair[0].kernel) == kind]
 
 
-def _told(measured: Known, estimates: Estimates, fold: int, column: int) -> list[Lesson]:
+def lessons_of(measured: Known, estimates: Estimates, fold: int, column: int) -> list[Lesson]:
+    """What a pair of :func:`by_estimates` learns from, a lesson a kernel and source."""
     rows = [row for samples, _ in measured for row in samples.rows if row.fold(FOLDS) == fold]
     held = marks_of(rows)
     told = [

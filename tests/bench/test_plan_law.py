@@ -5,10 +5,12 @@ import hashlib
 import json
 import tomllib
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from perfmodel.calibrate.descent import Descent, Lesson, teach, tensors_of
 from perfmodel.calibrate.taught import COLUMNS, EVERY, STEPS, load_taught, stored
 from perfmodel.errors import CalibrationError
 from perfmodel.hardware import load_accelerator
@@ -122,36 +124,64 @@ def test_further_lists_are_of_new_operators_and_known_plans(tmp_path, monkeypatc
     assert len(both.cell) == 5
 
 
-@pytest.mark.torch
-def test_a_device_teaches_as_the_processor_does():
-    torch = pytest.importorskip("torch")
-    from perfmodel.calibrate.descent import Descent, Lesson, teach, tensors_of
-    from validate.plan_law.descend import answer, descend
-
+@pytest.fixture
+def lessons():
+    """Of two kinds of kernels, and a lesson that nobody is taught."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((1500, 6))
     y = 0.3 * np.tanh(x[:, 0]) + 0.1 * x[:, 1]
-    names, kernel = tuple("abcdef"), "conv_fwd_nhwc-half"
-    lessons = [
-        Lesson(kernel, names, x[:900], y[:900]),
-        Lesson("conv_dgrad_nhwc-half", names, x[900:1000], y[900:1000]),
-    ]
-    how = Descent(nets=1, widths=(24, 16), answers=4, epochs=20, batch=64)
-    off = []
-    for by in (None, descend):
-        taught = teach(lessons, np.random.default_rng(1), how, by)
-        said = taught.of(kernel, names)(x[1000:])
-        off.append(np.abs(said - y[1000:]).mean())
-    assert off[1] == pytest.approx(off[0], rel=0.5)
-    assert off[1] < 0.02
-    worded = np.array([[word in kernel.replace("-", "_") for word in taught.words]], np.float32)
-    x32 = ((x[1000:] - taught.center) / taught.scale).clip(-4.0, 4.0).astype(np.float32)
+    parts = [("conv_fwd_nhwc-half", 0, 900), ("conv_dgrad_nhwc-half", 900, 1000)]
+    parts.append(("conv_fwd_nhwc-half", 1000, 1500))
+    names = tuple("abcdef")
+    return [Lesson(kernel, names, x[i:j], y[i:j]) for kernel, i, j in parts]
+
+
+SHORT = Descent(nets=1, widths=(24, 16), answers=4, epochs=20, batch=64)
+
+
+@pytest.mark.torch
+def test_a_device_teaches_as_the_processor_does(lessons):
+    torch = pytest.importorskip("torch")
+    from validate.plan_law.descend import Teaching, answer
+
+    *told, asked = lessons
+    names, kernel, x = asked.names, asked.kernel, asked.values
+    here = teach(told, np.random.default_rng(1), SHORT)
+    there = Teaching(SHORT, replace(SHORT, epochs=5)).pupils([told, told[:1]], seed=1)
+    off = [np.abs(one.of(kernel, names)(x) - asked.target).mean() for one in (here, *there)]
+    assert off[1] == pytest.approx(off[0], rel=0.7)
+    assert max(off) < 0.02
+    first = there[0]
+    shared = replace(first, own={}).of(kernel, names)(x)
+    worded = np.array([[word in kernel.replace("-", "_") for word in first.words]], np.float32)
+    x32 = ((x - first.center) / first.scale).clip(-4.0, 4.0).astype(np.float32)
     again = answer(
-        [torch.tensor(one) for one in tensors_of(taught.nets[0])],
-        torch.tensor(x32),
-        torch.tensor(worded.repeat(len(x32), 0)),
+        [torch.tensor(one[None]) for one in tensors_of(first.nets[0])],
+        torch.tensor(x32[None]),
+        torch.tensor(worded.repeat(len(x32), 0)[None]),
     )
-    assert again.numpy() == pytest.approx(said, abs=1e-5)
+    assert again[0].numpy() == pytest.approx(shared, abs=1e-5)
+
+
+@pytest.mark.torch
+def test_networks_side_by_side_see_the_rows_of_their_own_fold_alone(lessons):
+    pytest.importorskip("torch")
+    from validate.plan_law.descend import Teaching
+
+    first, second, third = lessons
+    teaching = Teaching(SHORT, replace(SHORT, epochs=5))
+    moved = replace(third, target=third.target + 1.0)
+    here, other = (teaching.pupils([[first, second], [one]], seed=3) for one in (third, moved))
+    for one, another in zip(tensors_of(here[0].nets[0]), tensors_of(other[0].nets[0]), strict=True):
+        assert one == pytest.approx(another, abs=1e-3)
+    said = [each[1].of(third.kernel, third.names)(third.values).mean() for each in (here, other)]
+    assert said[1] - said[0] == pytest.approx(1.0, abs=0.1)
+    # The second fold was told nothing of input gradients: those ask its shared network.
+    nets = here[1].own["conv_dgrad_nhwc"]
+    assert all(
+        np.array_equal(one, another)
+        for one, another in zip(tensors_of(nets[0]), tensors_of(here[1].nets[0]), strict=True)
+    )
 
 
 @pytest.mark.torch
@@ -159,7 +189,7 @@ def test_a_refit_is_the_shipped_command_with_a_device_that_teaches(monkeypatch, 
     pytest.importorskip("torch")
     from perfmodel.calibrate import Calibration
     from validate import refit
-    from validate.plan_law.descend import descend
+    from validate.plan_law.descend import OWN, Teaching
 
     asked = {}
 
@@ -170,11 +200,11 @@ def test_a_refit_is_the_shipped_command_with_a_device_that_teaches(monkeypatch, 
 
     monkeypatch.setattr(refit, "calibrate", calibrate)
     words = [rows.CHIPS[0], "--support", rows.CHIPS[1], "--kernels", "conv", "--out", str(tmp_path)]
-    assert refit.main([*words, "--jobs", "1"]) == 0
+    assert refit.main([*words, "--jobs", "1", "--epochs", "9"]) == 0
     assert asked["folder"] == rows.MEASUREMENTS / rows.CHIPS[0]
     assert asked["support"] == (rows.MEASUREMENTS / rows.CHIPS[1], rows.CHIPS[1])
     assert (asked["kernels"], asked["out"]) == (["conv"], tmp_path)
-    assert asked["teaching"].by is descend
+    assert asked["teaching"] == Teaching(own=replace(OWN, epochs=9))
     assert "networks of 71 kernels" in capsys.readouterr().err
 
 

@@ -29,7 +29,7 @@ from perfmodel.calibrate.taught import (
     marks_of,
     marks_of_sizes,
 )
-from perfmodel.calibrate.together import Teaching, from_estimates, learn_together
+from perfmodel.calibrate.together import by_estimates, learn_together
 from perfmodel.cost.efficiency import load_coefficients
 from perfmodel.cost.features import features
 from perfmodel.cost.mechanism import mechanism
@@ -167,7 +167,7 @@ def test_what_nobody_said_teaches_nothing(tmp_path, records, says):
     held = np.concatenate([one.says[:, 1] for one in found.values()])
     assert np.count_nonzero(np.isnan(held)) == len(records) // 2
     pairs = [(one, [START.of(kernel)] * (FOLDS + 1)) for kernel, one in found.items()]
-    assert sum(one.target.size for one in together._told((), pairs, 1, 1)) == len(records) // 2
+    assert sum(one.target.size for one in together.lessons_of((), pairs, 1, 1)) == len(records) // 2
 
 
 @pytest.mark.parametrize(
@@ -300,13 +300,13 @@ def test_measured_rows_are_known_by_estimates_or_by_themselves(tmp_path, records
     known = [(samples, _known(kernels)[kernel]) for kernel, samples in kernels.items()]
     every = _loaded(tmp_path / "a", records, says)
     pairs = [(every[kernel], _known(kernels)[kernel]) for kernel in kernels]
-    whole = together._told(known, pairs, -1, EVERY)
+    whole = together.lessons_of(known, pairs, -1, EVERY)
     assert sum(one.target.size for one in whole) == sum(one.marks.size for one, _ in pairs)
     part = _loaded(tmp_path / "b", records[::2], says[::2])
     pairs = [(part[kernel], _known(kernels)[kernel]) for kernel in kernels if kernel in part]
     marks = np.concatenate([one.marks for one, _ in pairs])
     rows = np.concatenate([marks_of(samples.rows) for samples in kernels.values()])
-    some = together._told(known, pairs, -1, EVERY)
+    some = together.lessons_of(known, pairs, -1, EVERY)
     assert sum(one.target.size for one in some) == np.union1d(marks, rows).size
 
 
@@ -338,28 +338,26 @@ def test_calibration_hands_them_on_and_crosses_nothing(tmp_path, records, ruled,
     assert next(iter(found.values())).pooled.own
 
 
-def test_another_descent_may_teach_and_other_processes_make_its_calls(tmp_path, records, ruled):
+def test_another_may_teach_and_other_processes_make_the_calls(tmp_path, records, ruled):
     kernels, says = ruled
     estimates = [_loaded(tmp_path, records, says)]
-    told, called = [], []
-
-    def by(begun, table, rng, settings):
-        told.append(table[2].size)
-        return begun
+    called, asked = [], []
 
     def apart(work, calls):
         every = list(calls)
         called.append(len(every))
         return [work(*call) for call in every]
 
+    def teaches(measured, estimates, pairs, seed, spread):
+        asked.append((pairs, spread))
+        return by_estimates(measured, estimates, pairs, seed, spread)
+
     found = learn_together(
-        kernels, _known(kernels), estimates=estimates, teaching=Teaching(by, apart)
+        kernels, _known(kernels), estimates=estimates, spread=apart, teaching=teaches
     )
     kinds = len(next(iter(found.values())).pooled.own)
     assert called == [FOLDS + 1, (FOLDS + 1) * kinds]
-    assert len(told) == sum(called)
-    # Each kind has its rows of what all are taught, in as many sets.
-    assert sum(told[FOLDS + 1 :]) == sum(told[: FOLDS + 1])
+    assert asked == [([*((fold, fold) for fold in range(FOLDS)), (-1, EVERY)], apart)]
 
 
 def test_a_chip_alone_learns_from_its_own_column(tmp_path, records, ruled):
@@ -371,7 +369,7 @@ def test_a_chip_alone_learns_from_its_own_column(tmp_path, records, ruled):
     for column in (ALONE, EVERY):
         for which, one in enumerate(told):
             pairs = [(each.by(column), [START.of(kernel)]) for kernel, each in one.items()]
-            net = from_estimates((), pairs, -1, 0, 0).nets[0]
+            net = by_estimates((), pairs, [(-1, 0)], 0)[0].nets[0]
             first[column, which] = net.weights[0]
     assert np.array_equal(first[ALONE, 0], first[ALONE, 1])
     assert not np.array_equal(first[EVERY, 0], first[EVERY, 1])
