@@ -9,6 +9,7 @@ from validate.bench.models import (
     cases_fresh,
     cases_further,
     cases_hands,
+    cases_hands_more,
     cases_more,
     cases_other,
     cases_published,
@@ -29,6 +30,7 @@ def every() -> list[Case]:
         *cases_further.eager(), *cases_further.compiled(),
         *cases_diverse.eager(),
         *cases_hands.eager(), *cases_hands.compiled(),
+        *cases_hands_more.eager(), *cases_hands_more.compiled(),
     ]  # fmt: skip
     first: dict[str, Case] = {}
     for case in made:

@@ -11,6 +11,7 @@ from validate.bench.models.zoo import (
     further,
     gpt,
     hands,
+    hands_more,
     language,
     llama,
     other,
@@ -25,6 +26,7 @@ ENTRIES: dict[str, Entry] = {
     **vision.ENTRIES, **language.ENTRIES, **llama.ENTRIES, **gpt.ENTRIES, **wide.ENTRIES,
     **fresh.ENTRIES, **draw.ENTRIES, **usual.ENTRIES, **published.ENTRIES,
     **other.ENTRIES, **further.ENTRIES, **diverse.ENTRIES, **hands.ENTRIES,
+    **hands_more.ENTRIES,
 }  # fmt: skip
 
 
