@@ -28,3 +28,13 @@ def test_every_family_runs(tmp_path, monkeypatch):
     assert all(0 < float(r["p10_us"]) <= float(r["latency_us"]) <= float(r["p90_us"]) for r in rows)
     again = runner.run(runner.load_plan(plan), out, seconds=120.0, device="cpu")
     assert (again.skipped, again.measured) == (len(TINY), 0)
+
+
+def test_a_chain_that_is_compiled_has_code_of_its_own():
+    torch = pytest.importorskip("torch")
+    from validate.bench.families import flat
+
+    x = torch.ones(2, 64)
+    one, other = (flat._own("add_layernorm", f"rows_{rows}") for rows in (4, 8))
+    assert one.__code__ is not other.__code__
+    assert torch.equal(one(x, x), flat._add_layernorm(x, x))

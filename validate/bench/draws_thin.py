@@ -195,8 +195,10 @@ def stack_short(u: list[float], rng: random.Random) -> ops.Op:
 
 def chain_wide(u: list[float], rng: random.Random) -> ops.Op:
     """Compiled chains over rows of any width; each costs a compilation."""
-    return {"op": "chain", "kind": rng.choice(("silu_mul", "add_rmsnorm", "add_rmsnorm")),
-            "rows": spread(u[0], 1, 65536), "cols": max(64, spread(u[1], 64, 32768) // 64 * 64),
+    kinds = ("silu_mul", "bias_gelu", "add_rmsnorm", "add_layernorm")
+    cols = spread(u[1], 64, 32768)
+    return {"op": "chain", "kind": rng.choices(kinds, (2, 1, 4, 2))[0],
+            "rows": spread(u[0], 1, 65536), "cols": cols // 64 * 64 if rng.random() < 0.8 else cols,
             "dtype": rng.choice(("bf16", "bf16", "fp16", "fp32"))}  # fmt: skip
 
 

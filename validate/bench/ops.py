@@ -186,7 +186,7 @@ def _seen(op: Op) -> int:
     return min(op["q_len"], op["kv_len"]) if op["causal"] else int(op["kv_len"])
 
 
-def traffic(op: Op) -> tuple[float, float]:  # noqa: PLR0911, PLR0912
+def traffic(op: Op) -> tuple[float, float]:  # noqa: PLR0911, PLR0912, PLR0915
     """Compulsory (input bytes, output bytes): each operand read once, each result written once."""
     name, size = op["op"], DTYPE_BYTES[op.get("dtype", "fp32")]
     if name == "gemm":
@@ -223,7 +223,10 @@ def traffic(op: Op) -> tuple[float, float]:  # noqa: PLR0911, PLR0912
         reads = 2 if op["kind"] in {"add", "mul"} else 1
         return float(reads * op["numel"] * size), float(op["numel"] * size)
     if name == "chain":
-        return float(2 * op["rows"] * op["cols"] * size), float(op["rows"] * op["cols"] * size)
+        added = 1 if op["kind"] == "bias_gelu" else op["rows"]  # a bias is one row for all
+        return float((op["rows"] + added) * op["cols"] * size), float(
+            op["rows"] * op["cols"] * size
+        )
     if name == "embedding":
         rows = min(op["tokens"], op["vocab"])
         return float(rows * op["dim"] * size + 8 * op["tokens"]), float(

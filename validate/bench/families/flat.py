@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -41,24 +43,42 @@ def _add_rmsnorm(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return F.rms_norm(x + y, (x.shape[-1],), None, 1e-6)
 
 
-_CHAINS = {"silu_mul": _silu_mul, "bias_gelu": _bias_gelu, "add_rmsnorm": _add_rmsnorm}
+def _add_layernorm(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return F.layer_norm(x + y, (x.shape[-1],))
+
+
+_CHAINS = {
+    "silu_mul": _silu_mul,
+    "bias_gelu": _bias_gelu,
+    "add_rmsnorm": _add_rmsnorm,
+    "add_layernorm": _add_layernorm,
+}
 _DYNAMIC = "_dynamic"
 
 
-def _compiled(kind: str) -> Any:
+@lru_cache(maxsize=4096)
+def _compiled(kind: str, rows: int, cols: int, dtype: str) -> Any:
     """The chain compiled for the shapes it meets first, as a training step's are.
 
     With dynamic shapes (kinds that end in ``_dynamic``) a norm reads its rows twice, so that is
-    another kernel. What was compiled before is dropped: past a few shapes of one function the
-    compiler would fall back to eager kernels in silence.
+    another kernel. Every operator has code of its own: past a few shapes of one the compiler would
+    fall back to eager kernels in silence. What was compiled stays, so that processes that take
+    turns compile together and time alone.
     """
-    torch._dynamo.reset()
-    return torch.compile(_CHAINS[kind.removesuffix(_DYNAMIC)], dynamic=kind.endswith(_DYNAMIC))
+    own = _own(kind, f"{kind}_{rows}_{cols}_{dtype}")
+    return torch.compile(own, dynamic=kind.endswith(_DYNAMIC))
+
+
+def _own(kind: str, name: str) -> FunctionType:
+    """The chain's function with code of its own, which bears that name."""
+    chain = _CHAINS[kind.removesuffix(_DYNAMIC)]
+    return FunctionType(chain.__code__.replace(co_name=name), chain.__globals__, name)
 
 
 def make_chain(op: Op, pool: Pool) -> list[Call]:
     """A few element-wise operators fused by torch.compile."""
-    shape, f = (op["rows"], op["cols"]), _compiled(op["kind"])
+    shape = (op["rows"], op["cols"])
+    f = _compiled(op["kind"], *shape, op["dtype"])
     pairs = [
         (pool.take(op["dtype"], *shape), pool.take(op["dtype"], *shape))
         for _ in range(pool.sets(traffic(op)[0]))
