@@ -1,10 +1,12 @@
 """Decision trees of the plans that cuDNN proposes for a convolution, from its answers.
 
 ``python3 -m validate.convolutions --out FILE.npz`` grows them (scikit-learn is needed for that
-alone) from drawn convolutions, less those that tables of measurements hold: what the trees say of a
-measured convolution is then what they say of any. ``--check`` tells how often they are right on the
-measured ones among the drawn. Plans that differ in how they cut the sum alone count as one.
-``python3 -m validate.drawn_lists`` adds answers to those that are drawn.
+alone) from drawn convolutions and from those that networks of plans are asked about, less those
+that tables of measurements hold: what the trees say of a measured convolution is then what they say
+of any. The words that are counted stay those of the shipped file, since fits name them (``--anew``
+chooses others). ``--check`` tells how often they are right on the measured ones among the drawn.
+Plans that differ in how they cut the sum alone count as one. ``python3 -m validate.drawn_lists``
+adds answers to those that are drawn.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import importlib
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -38,6 +40,8 @@ from validate.products import flat, most
 
 MEASUREMENTS: Final = Path("validate/measurements")
 DRAWN: Final = MEASUREMENTS / "h100-sxm5-80gb" / "search" / "drawn.npz"
+LISTED: Final = sorted((MEASUREMENTS / "h200-sxm-141gb" / "search").glob("drawn-plans*.npz"))
+"""Lists of whole plans, in the order proposed (:mod:`validate.plan_law.listed`)."""
 DEPTH: Final = 45
 WORDS: Final = 56
 """Words that are counted, of some 250: those that tell most of the others."""
@@ -91,6 +95,23 @@ def read(path: Path) -> Drawn:
             [name.decode() for name in held["plans"].tolist()],
             held["tiles"].astype(np.int64),
         )
+
+
+def with_listed(drawn: Drawn, paths: Sequence[Path]) -> Drawn:
+    """With the lists of further files, but for those that hold a plan which is none of these."""
+    place = {words(plan): at for at, plan in enumerate(drawn.plans)}
+    for path in paths:
+        with np.load(path, allow_pickle=False) as held:
+            numbers = np.array([place.get(words(name), -1) for name in held["names"].tolist()])
+            lists = numbers[held["plans"].astype(np.int64)]
+            known = (lists >= 0).all(axis=1)
+            drawn = replace(
+                drawn,
+                sizes=np.concatenate([drawn.sizes, held["sizes"].astype(np.int64)[known]]),
+                cells=np.concatenate([drawn.cells, held["cell"].astype(np.int64)[known]]),
+                lists=np.concatenate([drawn.lists, -np.sort(-lists[known], axis=1)]),
+            )
+    return drawn
 
 
 @cache
@@ -176,9 +197,9 @@ def judged(folder: Path) -> set[Identity]:
     return found
 
 
-def known(drawn: Drawn) -> NDArray[np.bool_]:
-    """Which of them were measured."""
-    held = measured()
+def known(drawn: Drawn, held: set[Identity] | None = None) -> NDArray[np.bool_]:
+    """Which of them are among the ``held``; among those that were measured unless others are."""
+    held = measured() if held is None else held
     sizes = drawn.sizes.copy()
     sizes[:, 9] = np.maximum(sizes[:, 9], 1)
     rows = np.column_stack([sizes, drawn.cells]).tolist()
@@ -270,9 +291,15 @@ def telling(drawn: Drawn, count: int) -> tuple[list[str], Numbers]:
     return [names[place] for place in chosen], held[:, chosen]
 
 
-def written(drawn: Drawn, least: int) -> dict[str, Any]:
-    """Arrays of the file of trees."""
-    names, held = telling(drawn, WORDS)
+def counted(drawn: Drawn, names: Sequence[str]) -> Numbers:
+    """How often each word is in each plan, (P, W)."""
+    return np.array([[words(plan).count(name) for name in names] for plan in drawn.plans], float)
+
+
+def written(drawn: Drawn, least: int, names: Sequence[str] = ()) -> dict[str, Any]:
+    """Arrays of the file of trees; words are counted that tell most, unless they have ``names``."""
+    names = names or telling(drawn, WORDS)[0]
+    held = counted(drawn, names)
     _, worded = telling(drawn, len(drawn.plans))
     found: dict[str, Any] = {
         "words": np.array(names),
@@ -307,11 +334,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--least", type=int, default=2, help="answers of a leaf")
+    parser.add_argument("--anew", action="store_true", help="choose the words that are counted")
     args = parser.parse_args(argv)
     drawn = read(args.drawn)
     met = known(drawn)
     if args.out is not None:
-        store.write_arrays(args.out, written(drawn.of(~met), args.least))
+        more = with_listed(drawn, LISTED)
+        more = more.of(~known(more, measured() | judged(MEASUREMENTS)))
+        names = [] if args.anew else [name.partition("_")[2] for name in proposals()[0][1:]]
+        store.write_arrays(args.out, written(more, args.least, names))
     if args.check:
         for key, some, columns in cells(drawn.of(met)):
             whole, plans = right(proposals()[1][key], some, columns)

@@ -1,6 +1,7 @@
 """Drawn convolutions, words of plans, and the decision trees that are grown from them."""
 
 import importlib.util
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -48,6 +49,28 @@ def test_a_measured_convolution_is_known():
     assert len(drawn.sizes) == len(drawn.cells) == len(drawn.lists)
     assert drawn.lists.max() < len(drawn.plans) == drawn.tiles.shape[1]
     assert (drawn.lists[:, 0] > 0).all()
+
+
+def test_further_lists_are_those_whose_plans_are_known(tmp_path):
+    drawn = _drawn(3)
+    names = np.array(["", "eng2_k2=8_k18=4", "eng1_k2=4", "eng9_k2=1"])
+    sizes = np.full((3, 10), 7)
+    plans = np.zeros((3, 10), np.int64)
+    plans[:, :2] = [[2, 1], [2, 3], [1, 0]]
+    path = tmp_path / "drawn-plans.npz"
+    np.savez(path, sizes=sizes, cell=np.arange(3), plans=plans, names=names)
+    found = convolutions.with_listed(drawn, [path])
+    assert found.lists[3:, :3].tolist() == [[2, 1, 0], [2, 0, 0]]
+    assert found.cells[3:].tolist() == [0, 2]
+    assert found.sizes[3:].tolist() == sizes[:2].tolist()
+    assert convolutions.known(found, {(*sizes[0].tolist(), 2)}).tolist() == [False] * 4 + [True]
+
+
+def test_words_that_fits_name_are_counted_again():
+    plans = [*_drawn().plans, "eng1_k2=4_k27=2_k28=1"]
+    drawn = replace(_drawn(), plans=plans)
+    found = convolutions.counted(drawn, ["eng1", "cluster2x1", "eng1_4"])
+    assert found.tolist() == [[0, 0, 0], [1, 0, 1], [0, 0, 0], [1, 1, 1]]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="no scikit-learn")
