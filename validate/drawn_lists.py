@@ -3,9 +3,10 @@
 ``python3 -m validate.bench.proposals --drawn 100000 --seed 1 --out 1.jsonl.gz`` asks; ``python3 -m
 validate.drawn_lists 1.jsonl.gz 2.jsonl.gz --out drawn.npz`` adds the answers to those of
 :data:`~validate.convolutions.DRAWN`, from which ``python3 -m validate.convolutions`` then grows the
-trees. Left out are convolutions that lists are known of already, unmeasured ones that networks were
-taught and those of ``held_out``, for what the trees say of them is to be what they say of any; and
-plans whose engine and tile nobody has seen run: what its tiles are is read off launched kernels.
+trees. Left out are convolutions that lists are known of already, those that networks were taught
+(whose lists have files of their own) and those of ``held_out``, for what the trees say of these is
+to be what they say of any; and plans whose engine and tile nobody has seen run: what its tiles are
+is read off launched kernels.
 """
 
 from __future__ import annotations

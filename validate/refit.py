@@ -1,7 +1,7 @@
 """``python3 -m validate.refit``: ``perfmodel calibrate`` where a device teaches the networks.
 
 Convolutions share networks that learn from estimates of millions of them (``plans/taught.npz``):
-days of a processor, at 256 epochs. All else is as the shipped command does it. Needs
+hours of a processor, two minutes of a device. All else is as the shipped command does it. Needs
 PyTorch (the ``torch`` extra), and a device that it sees::
 
     python3 -m validate.refit h100-sxm5-80gb --support h200-sxm-141gb --jobs 16

@@ -35,7 +35,7 @@ from perfmodel.cost.parts import Floats
 from validate.plan_law.learn import adam, captured, device_of, error_of
 
 SHARED = replace(BY_ESTIMATES, epochs=8, batch=1024)
-OWN = replace(OWN_BY_ESTIMATES, epochs=256, batch=1024)
+OWN = replace(OWN_BY_ESTIMATES, epochs=55, rate=4e-3)
 
 
 @dataclass(frozen=True, slots=True)
