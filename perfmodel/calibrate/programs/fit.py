@@ -73,6 +73,7 @@ def fit_device(cases: Sequence[Measured], start: ProgramCoefficients) -> Program
     if not replayed:
         return start
     scalars = ["cache_share", "cache_rate", "extra_launch", "graph_launch"]
+    scalars += ["turn", "turn_cast", "turn_cold"]
     scalars += ["kernel_gap"] if profiled else []
     goals = [_goal(one) for one in profiled]
     target = np.array([one.row.step_s for one in replayed] + [x for g in goals for x in g.seconds])

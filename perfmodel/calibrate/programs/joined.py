@@ -71,6 +71,8 @@ def join(programs: Sequence[PricedKernels]) -> Joined:
         reads=reads,
         kinds=tuple(kind for one in programs for kind in one.kinds),
         extra=np.concatenate([one.extra for one in programs]),
+        turns=np.concatenate([one.turns for one in programs]),
+        casts=np.concatenate([one.casts for one in programs]),
         upper=np.concatenate([one.upper for one in programs]),
         cache=programs[0].cache,
     )

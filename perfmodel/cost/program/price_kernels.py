@@ -46,6 +46,7 @@ ONE_BLOCK: Final = ("nll_loss_forward", "nll_loss_backward")
 HALVES: Final = ("bf16", "fp16")
 LEAST_BROADCAST: Final = 16
 """Bytes up to which an operand is a scalar, which a kernel takes as an argument [B]."""
+_SHARPNESS: Final = 4.0
 BOUNDS: Final = ("compute", "memory", "launch", "latency")
 
 
@@ -110,6 +111,9 @@ class PricedKernels:
         Kind of each kernel, shape (N,).
     extra : array, shape (N,)
         Launches beyond the operators that are priced.
+    turns, casts : array, shape (N,)
+        Elements that a thread waits for one after another, beyond its first: for their places, and
+        for their formats.
     upper : array, shape (N,)
         Time of the upper estimate where an operator is unknown, else 0 [s].
     cache : float
@@ -120,6 +124,8 @@ class PricedKernels:
     reads: Reads
     kinds: tuple[str, ...]
     extra: Floats
+    turns: Floats
+    casts: Floats
     upper: Floats
     cache: float
 
@@ -187,6 +193,8 @@ def price_kernels(
         reads=reads,
         kinds=tuple(kernel.kind for kernel in kernels),
         extra=np.array([max(kernel.launches - len(kernel.ops), 0) for kernel in kernels], float),
+        turns=np.array([kernel.turns for kernel in kernels], float),
+        casts=np.array([kernel.casts for kernel in kernels], float),
         upper=upper,
         cache=cache,
     )
@@ -198,6 +206,9 @@ def kernel_times(
     cache_share: float,
     cache_rate: float,
     extra_launch: float,
+    turn: float,
+    turn_cast: float,
+    turn_cold: float,
     pace: Mapping[str, float],
     floor: Mapping[str, float],
 ) -> KernelTimes:
@@ -207,7 +218,7 @@ def kernel_times(
     ----------
     priced : PricedKernels
         The kernels.
-    cache_share, cache_rate, extra_launch, pace, floor
+    cache_share, cache_rate, extra_launch, turn, turn_cast, turn_cold, pace, floor
         As in :class:`~perfmodel.cost.program.coefficients.ProgramCoefficients`.
     """
     ops, count = priced.ops, priced.count
@@ -228,6 +239,10 @@ def kernel_times(
     def added(values: Floats) -> Floats:
         return np.bincount(ops.kernel, values, minlength=count).astype(float)
 
+    turns = priced.turns * turn + priced.casts * turn_cast
+    turns += (priced.turns + priced.casts) * turn_cold * (1.0 - resident)
+    more += beyond(turns, added(np.maximum(ops.seconds - ops.floor, 0.0) * factor))
+
     seconds = added(ops.seconds * factor) + more
     high = added(ops.high * factor) + more
     upper = np.maximum(priced.upper, 0.0)
@@ -240,6 +255,19 @@ def kernel_times(
         lower=np.minimum(added(ops.arithmetic), middle),
         resident=resident,
     )
+
+
+def beyond(waited: Floats, work: Floats) -> Floats:
+    """What waiting adds to work that goes on beside it, the longer of the two counting [s].
+
+    With few elements each thread waits for its own, one after another; with many the device is
+    busy with others meanwhile, and its rate decides.
+    """
+    longest = np.maximum(np.maximum(waited, work), 1e-12)
+    both = longest * ((waited / longest) ** _SHARPNESS + (work / longest) ** _SHARPNESS) ** (
+        1.0 / _SHARPNESS
+    )
+    return np.asarray(both - work)
 
 
 def _together(ops: PricedOps, memory: Floats) -> Floats:

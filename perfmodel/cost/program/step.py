@@ -109,6 +109,9 @@ def times_of(priced: PricedKernels, c: ProgramCoefficients) -> KernelTimes:
         cache_share=c["cache_share"],
         cache_rate=c["cache_rate"],
         extra_launch=c["extra_launch"],
+        turn=c["turn"],
+        turn_cast=c["turn_cast"],
+        turn_cold=c["turn_cold"],
         pace=c.pace,
         floor=c.floor,
     )

@@ -89,6 +89,10 @@ class Kernel:
         The upper estimate of an unknown operator; empty where known.
     note : str
         What the price leaves open, e.g. ``"strided reads"``.
+    turns, casts : float
+        Elements that a thread takes one after another beyond its first, where each waits for its
+        operands: because it works out their places; and because it asks for their formats, times
+        the pairs of operand and result that it asks.
     """
 
     name: str
@@ -103,6 +107,8 @@ class Kernel:
     known: bool = True
     upper: tuple[Op, ...] = ()
     note: str = ""
+    turns: float = 0.0
+    casts: float = 0.0
 
     @property
     def bytes_read(self) -> int:

@@ -123,6 +123,8 @@ class Site:
         host: str = "",
         launches: int = 1,
         note: str = "",
+        turns: float = 0.0,
+        casts: float = 0.0,
     ) -> Kernel:
         """A kernel of this node; all inputs and all outputs unless told otherwise."""
         return Kernel(
@@ -136,6 +138,8 @@ class Site:
             host=host or kind,
             launches=launches,
             note=note,
+            turns=turns,
+            casts=casts,
         )
 
 

@@ -22,6 +22,11 @@ back at once, and after how many elements it does not."""
 CASTING: Final = 10.4
 """Operations an element and operand of a kernel whose operands have several formats, which it asks
 for at every load and store: 1.45 ps (``LoadWithCast``, ATen/native/cuda/CUDALoops.cuh)."""
+_THREADS: Final = 128
+_ITEMS: Final = 4
+"""Threads of a block of PyTorch's element-wise kernels, and the most elements that each takes."""
+_WIDE: Final = 4
+"""Bytes of a result from which on a thread takes half as many (``gpu_kernel_impl_nocast``)."""
 _CLOSE = 0.02
 _FINEST = 64
 
@@ -43,6 +48,34 @@ def turning(step: float, apart: float) -> float:
     """
     again = _MET_AGAIN * (1.0 - min(1.0, apart / _FAR)) if step >= _LINE else 0.0
     return TURNED * min(1.0, step / _LINE) * min(1.0, apart / _WARP) * (1.0 - again)
+
+
+def in_turn(elements: int, width: int, casting: bool) -> float:
+    """Elements beyond its first that a thread of an element-wise kernel waits for one by one.
+
+    A kernel over flat vectors loads them at once. One that works out places, or asks for formats,
+    does so element by element, in the order in which it also stores them, so that each waits for
+    memory anew (``launch_legacy_kernel`` and ``launch_unrolled_kernel``,
+    ATen/native/cuda/CUDALoops.cuh).
+
+    Parameters
+    ----------
+    elements : int
+        Of the result.
+    width : int
+        Bytes of an element of the result.
+    casting : bool
+        Whether it asks for formats.
+
+    Examples
+    --------
+    >>> in_turn(8192, 2, False), in_turn(8192, 4, False), in_turn(8192, 4, True)
+    (3.0, 1.0, 3.0)
+    >>> in_turn(100, 2, False)
+    0.0
+    """
+    most = _ITEMS if casting or width < _WIDE else _ITEMS // 2
+    return max(0.0, min(most, -(-elements // _THREADS)) - 1.0)
 
 
 def stream(

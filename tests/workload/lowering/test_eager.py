@@ -592,3 +592,37 @@ def test_products_that_share_a_matrix_fill_tiles_of_their_own(rows, counted):
     }  # fmt: skip
     (kernel,) = kernels(tensors, ("bmm", "xe", "y"))
     assert kernel.ops == (Gemm(50 * counted, 2304, 768, 1, "bf16"),)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "node", "turns", "casts"),
+    [
+        ({"x": ((4, 2048),), "y": ((4, 2048),)}, ("relu", "x", "y"), 0, 0),
+        ({"x": ((4, 2048),), "r": ((2048,),), "y": ((4, 2048),)}, ("mul", "xr", "y"), 3, 0),
+        (
+            {"x": ((4, 2048), "fp32"), "r": ((2048,), "fp32"), "y": ((4, 2048), "fp32")},
+            ("mul", "xr", "y"),
+            1,
+            0,
+        ),
+        ({"x": ((4, 2048),), "y": ((4, 2048), "fp32")}, ("_to_copy", "x", "y"), 0, 3),
+        ({"x": ((4, 2048), "fp32"), "y": ((4, 2048),)}, ("_to_copy", "x", "y"), 0, 0),
+        (
+            {"x": ((4, 2048),), "r": ((2048,), "fp32"), "y": ((4, 2048), "fp32")},
+            ("mul", "xr", "y"),
+            3,
+            4.5,
+        ),
+    ],
+)
+def test_threads_wait_where_places_are_worked_out_or_formats_asked_for(tensors, node, turns, casts):
+    (kernel,) = kernels(tensors, node)
+    assert (kernel.turns, kernel.casts) == (turns, casts)
+
+
+def test_a_sum_of_a_mask_copies_it_in_the_format_of_its_result():
+    cast, total = kernels(
+        {"m": ((64, 512), "bool"), "y": ((64,), "int64")}, ("sum", "m", "y", {"dim": [1]})
+    )
+    assert cast.bytes_read == 64 * 512
+    assert cast.bytes_written == total.bytes_read == 8 * 64 * 512

@@ -16,7 +16,7 @@ from perfmodel.workload.lowering.eager.columns import column_work
 from perfmodel.workload.lowering.eager.conv_scratch import conv_scratch
 from perfmodel.workload.lowering.kernel import Kernel, Traffic
 from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel
-from perfmodel.workload.lowering.stream import OFFSETS, stream, turning
+from perfmodel.workload.lowering.stream import OFFSETS, in_turn, stream, turning
 from perfmodel.workload.op import Conv2d, Conv3d, Op
 from perfmodel.workload.program import Tensor
 
@@ -140,7 +140,7 @@ def _gathered(site: Site, grad: Tensor) -> tuple[list[Kernel], Traffic]:
     copy = stream("copy", elements, size, size, OFFSETS * elements)
     kernel = site.kernel(
         "copy", copy, name="convolution: reorder", reads=(grad,), writes=(), extra_writes=scratch,
-        host="conv", note="strided reads",
+        host="conv", note="strided reads", turns=in_turn(elements, item_bytes(grad.dtype), False),
     )  # fmt: skip
     return [kernel], scratch
 
@@ -150,8 +150,9 @@ def bias_kernel(site: Site, out: Tensor, bias: Tensor, host: str) -> Kernel:
     size, elements = site.bytes(out), numel(out.shape)
     op = stream("bias", elements, size, size, elements, out.dtype)
     return site.kernel(
-        "pointwise", op, name=f"{site.name}: bias", reads=(out, bias), writes=(out,), host=host
-    )
+        "pointwise", op, name=f"{site.name}: bias", reads=(out, bias), writes=(out,), host=host,
+        turns=in_turn(elements, item_bytes(out.dtype), False),
+    )  # fmt: skip
 
 
 def is_native_depthwise(site: Site, x: Tensor, weight: Tensor, out: Tensor) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from perfmodel.workload.lowering.kernel import Kernel
 from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel
-from perfmodel.workload.lowering.stream import CASTING, OFFSETS, map_op, stream
+from perfmodel.workload.lowering.stream import CASTING, OFFSETS, in_turn, map_op, stream
 from perfmodel.workload.op import Copy
 from perfmodel.workload.program import Tensor
 
@@ -48,7 +48,13 @@ def cast(site: Site) -> Work:
     if note:
         each = max(site.turning, OFFSETS)
         op_in = stream("copy", elements, read, written, each * elements)
-    kernel = site.kernel("copy", op_in, reads=(source,), writes=(out,), note=note)
+    casting = each > 0.0 and not same
+    flat = source.layout == out.layout != "strided"
+    turns = in_turn(elements, width, casting)
+    kernel = site.kernel(
+        "copy", op_in, reads=(source,), writes=(out,), note=note, turns=0.0 if flat else turns,
+        casts=turns if casting else 0.0,
+    )  # fmt: skip
     return Work("copy", (kernel,))
 
 
@@ -69,7 +75,9 @@ def move(site: Site) -> Work:
         return Work("copy", (site.kernel("copy", (op,) * max(1, axes), launches=max(1, axes)),))
     if site.name == "repeat":
         op = stream("repeat", elements, read, written, OFFSETS * elements)
-        return Work("copy", (site.kernel("copy", op, name="copy_", note="reorders elements"),))
+        turns = in_turn(elements, width, False)
+        kernel = site.kernel("copy", op, name="copy_", note="reorders elements", turns=turns)
+        return Work("copy", (kernel,))
     if site.name == "constant_pad_nd":
         if out.shape == site.inputs[0].shape:
             return Work("copy", (site.kernel("copy", Copy(written)),))

@@ -7,7 +7,7 @@ from perfmodel.workload.lowering.eager.channels import channel_work
 from perfmodel.workload.lowering.eager.columns import row_work
 from perfmodel.workload.lowering.kernel import Kernel
 from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel
-from perfmodel.workload.lowering.stream import OFFSETS, TURNED, stream
+from perfmodel.workload.lowering.stream import OFFSETS, TURNED, in_turn, stream
 from perfmodel.workload.op import LayerNorm, Op, RmsNorm, Softmax
 from perfmodel.workload.program import Tensor
 
@@ -22,9 +22,6 @@ _TURN_CYCLES, _SHARED_TURN_CYCLES, _MAP_CYCLES = 465.0, 1090.0, 159.0
 _MOST_MAPS, _FEWEST_THREADS, _MOST_BLOCKS = 256 * 1024, 64, 32
 _START = 1.7e-6
 _WARP_ROW = 1024  # a warp takes a row up to here: gradients of short rows were not measured
-# a thread converts four elements one after another: 0.55 us each beyond the first on an H100, in
-# 1,900 profiled casts of 16 to 2,688 channels (ATen/native/cuda/CUDALoops.cuh, dynamic casting)
-_ITEMS, _THREADS, _ITEM_CYCLES = 4, 128, 1100.0
 
 
 def layer_norm(site: Site) -> Work:
@@ -50,7 +47,7 @@ def _contiguous(
     copy = stream("copy", size // width, size, size, each * (size // width))
     kernel = site.kernel(
         "copy", copy, name="contiguous", reads=(x,), writes=(), extra_writes=scratch, host="norm",
-        note="strided reads",
+        note="strided reads", turns=in_turn(size // width, width, False),
     )  # fmt: skip
     return (kernel,), scratch
 
@@ -250,12 +247,10 @@ def _inverse(site: Site) -> tuple[Kernel, ...]:
     )  # fmt: skip
     if width == 4:
         return kernels
-    later = min(_ITEMS, -(-channels // _THREADS)) - 1
-    waiting = int(later * _ITEM_CYCLES * _CACHED_CYCLE * site.device.units)
-    cast = stream("cast", channels, width * channels + waiting, 4 * channels)
+    cast = stream("cast", channels, width * channels, 4 * channels)
     return (
         site.kernel("copy", cast, name=f"{site.name}: cast", reads=(statistics,), writes=(),
-                    host="norm"),
+                    host="norm", casts=in_turn(channels, 4, True)),
         *kernels,
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from perfmodel.workload.lowering.eager.names import base_name, operations
 from perfmodel.workload.lowering.kernel import Kernel
 from perfmodel.workload.lowering.site import Site, Work, arithmetic, item_bytes, numel
-from perfmodel.workload.lowering.stream import CASTING, OFFSETS, map_op, stream
+from perfmodel.workload.lowering.stream import CASTING, OFFSETS, in_turn, map_op, stream
 from perfmodel.workload.op import Op
 from perfmodel.workload.program import Tensor
 
@@ -51,7 +51,12 @@ def pointwise(site: Site) -> Work:
     else:
         op = map_op(_kind(site, outputs), elements, read, written, flops * elements, dtype, width)
     note = "strided reads" if strided else ""
-    kernel = site.kernel("pointwise", op, writes=outputs, note=note)
+    turns = in_turn(elements, width, mixed)
+    kernel = site.kernel(
+        "pointwise", op, writes=outputs, note=note,
+        turns=turns if strided or _spread(site.inputs, elements) else 0.0,
+        casts=0.5 * (len(site.inputs) + 1) * turns if mixed else 0.0,
+    )  # fmt: skip
     return Work("pointwise", (*_before(site), kernel))
 
 
@@ -85,6 +90,11 @@ def _formats(inputs: Sequence[Tensor], outputs: Sequence[Tensor], every: bool) -
 def _broadcast(inputs: Sequence[Tensor], elements: int) -> bool:
     """Whether an operand is read again and again; a scalar is an argument."""
     return any(1 < numel(tensor.shape) < elements for tensor in inputs)
+
+
+def _spread(inputs: Sequence[Tensor], elements: int) -> bool:
+    """Whether an operand on the device is smaller than the result, one element among them."""
+    return any(numel(tensor.shape) < elements and not tensor.host for tensor in inputs)
 
 
 def _offsets(inputs: Sequence[Tensor], elements: int) -> float:

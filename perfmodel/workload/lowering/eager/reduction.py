@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from perfmodel.workload.lowering.eager.columns import column_work, row_work
-from perfmodel.workload.lowering.eager.names import operations
+from perfmodel.workload.lowering.eager.names import base_name, operations
 from perfmodel.workload.lowering.kernel import Kernel
 from perfmodel.workload.lowering.site import Site, Work, item_bytes, numel
-from perfmodel.workload.lowering.stream import map_op, stream
-from perfmodel.workload.op import Fused
+from perfmodel.workload.lowering.stream import CASTING, in_turn, map_op, stream
+from perfmodel.workload.op import Fused, Op
 from perfmodel.workload.program import Tensor
 
 # gradients that are gathered, not scattered: no zeroed result
@@ -21,6 +21,7 @@ _WINDOW = 28.0
 # to their own size) and the latency of a load and a store
 _PLACES, _LOAD_AND_STORE = 1.23e7, 5.5e6
 _THREADS = 1024
+_COUNTED = ("bool", "uint8", "int8", "int16", "int32")
 _TAPS = {"bilinear": 4, "bicubic": 16, "linear": 2, "trilinear": 8, "nearest": 1}
 
 
@@ -40,9 +41,33 @@ def reduction(site: Site) -> Work:
         if rows > 1:
             work = row_work(rows, elements // rows, site.device)
             flops = max(flops, work / elements)
-    op = _totals(site, site.name, elements, float(flops) * elements)
     note = "strided reads" if across else ""
+    first, counted = _widened(site, elements)
+    if counted:
+        written = sum(site.bytes(tensor) for tensor in site.outputs)
+        size = sum(size for _, size in counted)
+        op: Op = stream(site.name, elements, size, written, float(flops) * elements)
+        kernel = site.kernel("reduction", op, reads=(), extra_reads=counted, note=note)
+        return Work("reduction", (*first, kernel), counted)
+    op = _totals(site, site.name, elements, float(flops) * elements)
     return Work("reduction", (site.kernel("reduction", op, note=note),))
+
+
+def _widened(site: Site, elements: int) -> tuple[tuple[Kernel, ...], tuple[tuple[int, int], ...]]:
+    """The copy that a sum of masks or narrow integers makes in the format of its result."""
+    if base_name(site.name) not in ("sum", "prod") or not site.outputs:
+        return (), ()
+    x, out = site.inputs[0], site.outputs[0]
+    if x.dtype == out.dtype or x.dtype not in _COUNTED:
+        return (), ()
+    width = item_bytes(out.dtype)
+    copy = ((site.temporary(), elements * width),)
+    cast = stream("cast", elements, site.bytes(x), elements * width, 2.0 * CASTING * elements)
+    kernel = site.kernel(
+        "copy", cast, name=f"{site.name}: cast", reads=(x,), writes=(), extra_writes=copy,
+        host="reduction", casts=in_turn(elements, width, True),
+    )  # fmt: skip
+    return (kernel,), copy
 
 
 def _across(site: Site) -> bool:
