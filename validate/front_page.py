@@ -152,6 +152,7 @@ def program_rows() -> dict[str, Groups]:
     for name in ("kinds", "fresh", "draw", "usual", "published", "other"):
         own = steps.case[steps.run.str.startswith(f"{UNREAD}-{name}")]
         named[name] = unread & steps.case.isin(own)
+    named["hands"] = unread & steps.model.str.startswith("hand_")
     named["first"] = unread & ~pd.concat(named, axis=1).any(axis=1)
 
     def steps_of(chosen: pd.Series, kind: str, *modes: str) -> Score:
@@ -159,9 +160,9 @@ def program_rows() -> dict[str, Groups]:
         return score(steps[chosen & timed & here & right])
 
     held = partial(steps_of, steps.split == REPORT)
-    first, fresh, draw, usual, published, other, kinds = (
+    first, fresh, draw, usual, published, other, kinds, hands = (
         partial(steps_of, named[name])
-        for name in ("first", "fresh", "draw", "usual", "published", "other", "kinds")
+        for name in ("first", "fresh", "draw", "usual", "published", "other", "kinds", "hands")
     )
     graphs = ("graph", "compiled-graph")
     known = steps.peak_measured.gt(0) & steps.peak_predicted.gt(0)
@@ -188,6 +189,12 @@ def program_rows() -> dict[str, Groups]:
                 other("infer", *graphs),
                 *(other(kind, one) for kind in ("infer", "decode") for one in PLAIN),
                 other("train", "eager"),
+            ]
+        ],
+        "decoders unlike all others": [
+            [
+                *(hands("decode", one) for one in (*graphs, *PLAIN)),
+                hands("train", "eager"),
             ]
         ],
         "the same of 27 models": [
