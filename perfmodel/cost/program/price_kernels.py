@@ -32,7 +32,7 @@ from perfmodel.cost.program.residency import Reads, held_share, reuse
 from perfmodel.cost.tasks import tasks_of
 from perfmodel.hardware import Accelerator
 from perfmodel.workload.lowering.kernel import Kernel, Lowered
-from perfmodel.workload.op import Op
+from perfmodel.workload.op import Op, TopK
 from perfmodel.workload.stacked import stacked
 
 SET_BYTES: Final = 400e6
@@ -192,12 +192,18 @@ def price_kernels(
         ops=_price_ops(flat, kernels, accelerator, efficiency),
         reads=reads,
         kinds=tuple(kernel.kind for kernel in kernels),
-        extra=np.array([max(kernel.launches - len(kernel.ops), 0) for kernel in kernels], float),
+        extra=np.array([_unpriced(kernel) for kernel in kernels], float),
         turns=np.array([kernel.turns for kernel in kernels], float),
         casts=np.array([kernel.casts for kernel in kernels], float),
         upper=upper,
         cache=cache,
     )
+
+
+def _unpriced(kernel: Kernel) -> int:
+    """Launches that no operator's price holds; that of a choice of the largest holds its sort."""
+    whole = any(isinstance(op, TopK) for op in kernel.ops)
+    return 0 if whole else max(kernel.launches - len(kernel.ops), 0)
 
 
 def kernel_times(

@@ -19,12 +19,13 @@ from perfmodel.cost.program.host import (
 )
 from perfmodel.cost.program.host_kinds import inside, library_copies
 from perfmodel.cost.program.memory import library_workspace, replay
+from perfmodel.cost.program.price_kernels import price_kernels
 from perfmodel.cost.program.spread import within
 from perfmodel.errors import CalibrationError, WorkloadError
 from perfmodel.hardware import load_accelerator
 from perfmodel.workload.lowering.kernel import HostCall, Kernel, Lowered, MemoryEvent, Resident
 from perfmodel.workload.lowering.stream import stream
-from perfmodel.workload.op import Attention, Conv2d, Elementwise, Gemm
+from perfmodel.workload.op import Attention, Conv2d, Elementwise, Gemm, TopK
 
 H100 = load_accelerator("h100-sxm5-80gb")
 H200 = load_accelerator("h200-sxm-141gb")
@@ -426,3 +427,13 @@ def test_what_the_library_copies_around_convolutions_costs_its_host():
     at = columns().index("library_copy")
     assert host_work(program).counts[:, at].sum() == 3
     assert host_work(replace(program, graph=True)).counts[:, at].sum() == 0
+
+
+def test_a_choice_of_the_largest_pays_no_launch_beside_its_price():
+    def launched(op):
+        kernel = Kernel("x", "sort", (op,), ((0, 64),), ((1, 64),), (0,), "forward", "sort", 2)
+        lowered = replace(chain(0), kernels=(kernel,), calls=(), events=())
+        return price_kernels(lowered, H100).extra.tolist()
+
+    assert launched(TopK(4, 8, 2)) == [0.0]
+    assert launched(stream("histc", 64, 64, 64)) == [1.0]
