@@ -49,8 +49,9 @@ def samples_of(rows: Iterable[Row], accelerator: Accelerator) -> dict[str, Sampl
         op = op_from_dict(row.record, where=row.file)
         _, (task,) = tasks_of(op)
         words = f"{task.dtype} {sorted(task.words.items())} {sorted(task.sizes)}"
-        # Fused chains are priced as element-wise work, and judge that; they do not teach it.
-        kernel = FUSED if op.family == FUSED else task.kernel
+        # Flat chains are priced as element-wise work, and judge that; they do not teach it.
+        flat = op.family == FUSED and task.base == "elementwise"
+        kernel = FUSED if flat else task.kernel
         groups.setdefault(kernel, {}).setdefault(words, []).append((task, row))
     return {
         kernel: _samples(kernel, list(blocks.values()), accelerator)

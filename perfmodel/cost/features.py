@@ -347,5 +347,6 @@ def _fourier(task: Task, columns: _Columns) -> None:
         columns.add(f"{name}_primes", axis.primes)
         columns.add(f"{name}_slow", np.log2(1.0 + axis.primes) + 3.0 * axis.chirp, smooth=True)
     columns.add("kernels_beside", beside, smooth=True)
-    columns.add("largest_factor", factors(s["n"]).largest)
-    columns.add("factor_left", factors(s["n"]).left)
+    found = factors(s["n"])
+    columns.add("largest_factor", found.largest)
+    columns.add("factor_left", found.left)

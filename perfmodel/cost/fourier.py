@@ -45,6 +45,7 @@ from functools import cache
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.cost.device import Device
 from perfmodel.cost.memory_bound import cached_writes
@@ -143,6 +144,11 @@ class Factors(NamedTuple):
     kernels: Floats
     primes: Floats
 
+    @property
+    def power(self) -> NDArray[np.bool_]:
+        """Where the length is a power of two, shape (N,)."""
+        return np.asarray((self.largest <= 2.0) & (self.left == 1.0))
+
 
 def factors(length: Floats) -> Factors:
     """How lengths fall into powers of primes that have a kernel each."""
@@ -185,7 +191,7 @@ def lines(length: Floats, count: Floats, *, across: bool = False) -> Lines:
     Passes are over the lines themselves.
     """
     found = factors(length)
-    chirp, power = found.left > 1.0, (found.largest <= 2.0) & (found.left == 1.0)
+    chirp, power = found.left > 1.0, found.power
     held_whole = np.where(count < MANY, ONE_KERNEL, ONE_OF_MANY)
     longest = np.where(power, held_whole, np.where(found.rest <= _THREE, ONE_TRIPLE, ONE_MIXED))
     longest = np.minimum(longest, ONE_ACROSS) if across else longest
@@ -231,10 +237,9 @@ def steps(
     odd = real & ~even
     if real:
         whole = factors(n)
-        power = (whole.largest <= 2.0) & (whole.left == 1.0)
         easy = (whole.left == 1.0) & ((whole.largest <= SMALL) | (whole.largest == n))
         longest = 2.0 * np.where(count < MANY, ONE_KERNEL / 2.0, ONE_OF_MANY)
-        longest = np.where(odd, ONE_ODD, np.where(power, longest, ONE_REAL))
+        longest = np.where(odd, ONE_ODD, np.where(whole.power, longest, ONE_REAL))
         fused = (easy & (n <= longest)) | (n <= FUSED)
     else:
         fused = np.ones(n.shape, dtype=bool)

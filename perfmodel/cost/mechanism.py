@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from perfmodel.cost.attention import attention_parts
+from perfmodel.cost.chains import chain_parts
 from perfmodel.cost.choices import choice_parts
 from perfmodel.cost.conv_kernels import conv_sizes, convolution
 from perfmodel.cost.cycle import warmed
@@ -63,6 +64,8 @@ def _stepped(task: Task, device: Device, coefficients: Coefficients) -> Parts | 
     if base in NORMS and "load_cycles" in coefficients:
         odd = base.endswith("_odd")
         return norm_parts(s, task.element, device, coefficients, odd=odd)
+    if base == "elementwise_rows" and "load_cycles" in coefficients:
+        return chain_parts(s, task.element, device, coefficients)
     if base == "cross_entropy" and "load_cycles" in coefficients:
         return loss_parts(s, task.element, device, coefficients)
     if base == "topk" and "warp_cycles" in coefficients:

@@ -17,10 +17,11 @@ turn, no rounds, so the atomics themselves decide, :math:`E / (a\, U f)`.
 Requests of 32 threads that meet on one of the :math:`L` lines of 128 bytes follow each other, a
 sector of it (of :math:`s` that they meet) after another; and so do sums into one word, of which
 :math:`R` rows make :math:`R / T` to each of :math:`T` targets: a million values into one word take
-1.76 ns each. Values of two bytes are added in pairs with a zero beside them; only in the odd
-columns of the first target, whose pair would begin before it, a thread reads, adds and tries to
-swap until nobody came between. Of the values that such a word gets, each waits for a turn, which is
-longer the more threads of the chip try at once.
+1.76 ns each. Values of two bytes are added in pairs with a zero beside them; only where the pair
+would begin before the tensor or end behind it (odd columns of the first target; of single columns
+the last of an odd number of targets) a thread reads, adds and tries to swap until nobody came
+between. Of the values that such a word gets, each waits for a turn, which is longer the more
+threads of the chip try at once.
 
 Reference
 ---------
@@ -49,7 +50,7 @@ COEFFICIENTS: Final = {
     "word_cycles": "clocks between two sums into one word",
     "sectors_per_clock": "sectors of 32 bytes a clock that are added to, for each unit",
     "turn_cycles": "clocks until all threads on a word know whose swap went through",
-    "try_cycles": "how many clocks each of those that try at once makes a turn longer",
+    "try_cycles": "how many clocks the first of those that try at once makes a turn longer",
     "value_seconds": "wait of a thread for one of its values [s]",
     "floor_seconds": "start and end of the kernel in a stream [s]",
     "overlap_exponent": "how sharply the parts overlap",
@@ -65,7 +66,11 @@ _SHARP: Final = 6.0
 _SHARP_ROUNDS: Final = 2.0
 _THREADS: Final = 128.0
 """Of a block that adds value by value."""
+_BLOCK: Final = _THREADS * VALUES_A_THREAD
+_CROWDING: Final = 0.78
+"""How a turn grows with those that try at once, as an exponent: from 400 to 120,000 on an H100."""
 _WARP, _LINE, _SECTOR, _WORD = 32.0, 128.0, 32.0, 4.0
+_SURE: Final = 1.0 - 1e-9
 
 
 def sectors_met(cols: Floats, target: Floats, element: float) -> Floats:
@@ -159,15 +164,31 @@ def _atomics(
     return on_a_line, on_a_word, sectors / (c["sectors_per_clock"] * device.units * device.clock)
 
 
-def _retries(s: Mapping[str, Floats], device: Device, c: Mapping[str, float]) -> Floats:
-    """Time of the turns at the odd words of the first target, which know no sum of pairs [s].
+def alone_words(cols: Floats, targets: Floats) -> Floats:
+    """Words of a target whose sums of two bytes are swapped in until one goes through, (N,).
 
-    One of those that try gets through in each. A thread tries one of its own values at a time,
-    and of those that do not fit the chip at once none tries yet.
+    Two values are added as a pair, unless that would begin before the tensor or end behind it:
+    odd columns of the first target, or of single columns the last of an odd number of targets.
     """
-    each, words = s["rows"] / s["targets"], np.floor(s["cols"] / 2.0)
-    threads = s["rows"] * s["cols"] / VALUES_A_THREAD
-    resident = np.minimum(1.0, RESIDENT * device.units / threads)
-    hits = np.maximum(1.0, VALUES_A_THREAD / s["targets"])
-    turn = c["turn_cycles"] + each * words / hits * resident * c["try_cycles"]
+    return np.asarray(np.where(cols > 1.0, np.floor(cols / 2.0), targets % 2.0))
+
+
+def _retries(s: Mapping[str, Floats], device: Device, c: Mapping[str, float]) -> Floats:
+    """Time of the turns at words that know no sum of pairs [s].
+
+    One of those that try gets through in each. A thread tries one of its own values at a time, a
+    warp goes on when all of its lanes have got through, and of those that do not fit the chip at
+    once none tries yet.
+    """
+    rows, cols, targets = s["rows"], s["cols"], s["targets"]
+    each, words = rows / targets, alone_words(cols, targets)
+    in_piece = np.maximum(1.0, _WARP / cols)  # rows that the lanes of a warp meet at once
+    lanes = np.minimum(words, _WARP / 2.0) * np.maximum(1.0, in_piece / targets)
+    met = np.where(cols >= _THREADS, np.maximum(1.0, _BLOCK / cols), VALUES_A_THREAD * in_piece)
+    waiting = -np.expm1(met * np.log1p(-np.minimum(1.0 / targets, _SURE)))
+    warps = np.ceil(rows * cols / (VALUES_A_THREAD * _WARP)) * waiting
+    tries = np.maximum(each * words, 1.0)
+    most = np.minimum(tries, np.minimum(warps, RESIDENT / _WARP * device.units) * lanes)
+    beside = most * (1.0 - 0.5 * most / tries)  # fewer and fewer, once all have begun
+    turn = c["turn_cycles"] + c["try_cycles"] * beside**_CROWDING
     return np.asarray(np.where(words > 0.0, each * turn / device.clock, 0.0))

@@ -20,7 +20,7 @@ from perfmodel.cost.parts import Floats
 from perfmodel.cost.scatter import FEW_ROWS
 from perfmodel.errors import WorkloadError
 from perfmodel.workload.dtype import bytes_per_element, output_dtype
-from perfmodel.workload.op import FAMILIES, Attention, Conv2d, Conv3d, Embedding, Op, Permute
+from perfmodel.workload.op import FAMILIES, Attention, Conv2d, Conv3d, Embedding, Fused, Op, Permute
 from perfmodel.workload.ops.base import product
 
 RATE_CLASS = {"bf16": "half", "fp16": "half", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8", "fp8": "fp8"}
@@ -181,6 +181,9 @@ def _columns(op: Op) -> tuple[dict[str, Any], dict[str, str]]:
     sizes |= {"flops": op.flops, "read": op.bytes_read, "written": op.bytes_written}
     if isinstance(op, Embedding | Permute):
         return _looked_up(op, sizes), words
+    if isinstance(op, Fused) and op.rows is not None:
+        shape = {"rows": op.rows, "cols": np.asarray(op.numel) / np.asarray(op.rows)}
+        return shape | {name: sizes[name] for name in ("flops", "read", "written")}, words
     return sizes, words
 
 
@@ -290,6 +293,8 @@ def _kernels(
         yield f"scatter_add_{'rows' if words['kind'] == 'index_add' else 'values'}", ~few
     elif family == "recurrent":
         yield f"recurrent_{'bwd' if direction == 'bwd' else 'fwd'}", None
+    elif family == "fused":
+        yield "elementwise_rows" if "rows" in sizes else "elementwise", None
     else:
         yield _only_kernel(family, words), None
 
@@ -362,7 +367,7 @@ def _only_kernel(family: str, words: dict[str, str]) -> str:
         return "copy" if words["route"] == "device" else "copy_host"
     if family == "fft":
         return FOURIER[words["kind"]]
-    return "elementwise" if family == "fused" else family
+    return family
 
 
 def row_lengths(sizes: dict[str, Floats], words: dict[str, str]) -> tuple[Floats, Floats]:

@@ -55,7 +55,8 @@ def residual_norm(
     if not stack.fused_residual_norm:
         return norm(name, which, rows, cols, stack, precision)
     e = precision.element
-    return (Call(name, Fused("residual+norm", rows * cols, 2 * e, 2 * e, 5), module="norm"),)
+    op = Fused("residual+norm", rows * cols, 2 * e, 2 * e, 5, precision.compute, rows)
+    return (Call(name, op, module="norm"),)
 
 
 def rotation(

@@ -7,6 +7,7 @@ import pytest
 
 from perfmodel.cost import (
     attention,
+    chains,
     choices,
     conv,
     conv_forms,
@@ -38,6 +39,7 @@ SECTIONS = {
     attention: (HOME, "Attention"),
     memory_bound: (HOME, "Rows and streams"),
     norms: (HOME, "Norms"),
+    chains: (HOME, "Chains that sum along rows"),
     losses: (HOME, "Losses in full precision"),
     choices: (HOME, "Choices of the largest values"),
     scatter: (HOME, "Scattered sums"),

@@ -5,7 +5,7 @@ import pytest
 
 from perfmodel.cost import load_coefficients, price
 from perfmodel.cost.mechanism import mechanism, task_device
-from perfmodel.cost.scatter import sectors_met
+from perfmodel.cost.scatter import alone_words, sectors_met
 from perfmodel.cost.tasks import tasks_of
 from perfmodel.hardware import load_accelerator
 from perfmodel.workload.op import ScatterAdd
@@ -66,6 +66,15 @@ def test_single_columns_need_no_swaps():
         for op in (ScatterAdd(40_000, cols, 4, "bf16", "scatter_add") for cols in (1, 2))
     )
     assert two > 20 * one
+
+
+def test_only_what_has_no_neighbour_in_the_tensor_is_swapped_in():
+    cols, targets = np.array([1.0, 1.0, 2.0, 5.0]), np.array([4.0, 5.0, 4.0, 4.0])
+    assert alone_words(cols, targets).tolist() == [0.0, 1.0, 1.0, 2.0]
+    times = price(ScatterAdd(2000, 1, np.array([10, 11, 12]), "bf16", "scatter_add"), H100,
+                  efficiency=PLAIN).seconds  # fmt: skip
+    assert times[1] > 8 * times[0]
+    assert times[1] > 8 * times[2]
 
 
 def test_swaps_of_two_byte_values_suffer_most_from_a_crowd():

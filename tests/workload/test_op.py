@@ -74,6 +74,7 @@ BY_HAND = [
     (Elementwise("gelu", 10, "fp32"), 80, 40, 40),
     (Elementwise("copy", 10), 0, 20, 20),
     (Fused("gated", 10, 4, 2, 6), 60, 40, 20),
+    (Fused("add+norm", 10, 4, 2, 6, rows=2), 60, 40, 20),
     (Embedding(10, 100, 8), 0, 160 + 80, 160),
     (Embedding(10, 100, 8, direction="bwd"), 80, 160 + 80, 1600),
     (CrossEntropy(4, 10), 200, 80 + 32, 16),

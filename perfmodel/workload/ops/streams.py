@@ -68,6 +68,9 @@ class Fused(Op):
         FLOP for each of them.
     dtype : str
         The format it computes in.
+    rows : int, optional
+        Rows that it sums along, as a norm does, of ``numel / rows`` elements each. Without it the
+        chain is flat: no element waits for another.
     """
 
     family: ClassVar[str] = "fused"
@@ -79,6 +82,7 @@ class Fused(Op):
     written: Size
     operations: Size = 1
     dtype: str = "fp32"
+    rows: Size | None = None
 
     @property
     def flops(self) -> Count:
