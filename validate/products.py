@@ -26,12 +26,12 @@ from perfmodel.cost.choice import (
     KERNEL,
     KINDS,
     LAYOUTS,
-    ODD,
     asked_columns,
     kind_of,
     rules,
 )
 from perfmodel.cost.device import device_of
+from perfmodel.cost.tasks import odd_rows
 from perfmodel.hardware import load_accelerator
 from validate.bench import chosen, ops, store
 from validate.bench.names import read as read_names
@@ -40,24 +40,35 @@ MAKERS: Final = ("nvjet", "xmma", "cutlass_wmma", "cutlass", "cutlass_simt", "fe
                  "magma", "other")  # fmt: skip
 DEPTH: Final = 36
 """Questions at most; deeper leaves are not righter."""
+_BATCH, _SINGLE = 3, 1.5  # column of the batch that trees ask, and what no batch is above
 MEASUREMENTS: Final = Path("validate/measurements")
 _NVJET = re.compile(r"nvjet_sm90_\w+?_(\d+)x(\d+)_(\d+)x(\d+)_(\d+)x(\d+)_[hv]_bz_(\w*)")
 _XMMA = re.compile(
     r"xmma_gemm\w*?tilesize(\d+)x(\d+)x(\d+)_(?:cgasize(\d+)x(\d+)x\d+_)?(?:stage(\d+)_)?(\w*)"
 )
+_OF_VECTORS: Final = ("gemvx", "gemv2T", "gemv2N", "gemvNSP", "gemmk1")
+_THREADS = re.compile(r" (\d+) (\d+) \d+$")  # of a block, and the bytes that they share
+_WORDS = re.compile(r"L[ib](\d+)E")
+_FEW = re.compile(r"gemmSN_([NT])N_kernel")
+_VECTOR = re.compile("|".join(_OF_VECTORS))
+_ADDERS: Final = ("splitKreduce", "split_k_kernel")
+_BEFORE: Final = ("memset", "scal_kernel", "scal_64addr_kernel")  # what a call starts with, if so
 _CUTLASS = re.compile(r"cutlass_\d+_(\w+?)_(\d+)x(\d+)(?:_(\d+)x(\d+))?_[nt][nt]_align(\d)")
 Kernel = tuple[float, ...]
 
 
 def kernel_of(
-    launches: Sequence[tuple[str, tuple[int, ...]]],
+    launches: Sequence[tuple[str, tuple[int, ...]]], op: ops.Op
 ) -> tuple[Kernel, tuple[int, ...]]:
-    """The columns :data:`KERNEL` of the first kernel of a call, and its grid."""
-    reduced = any("splitKreduce" in name or "split_k_kernel" in name for name, _ in launches)
+    """The columns :data:`KERNEL` of the first kernel of a product's call, and its grid."""
+    reduced = any(adder in name for name, _ in launches for adder in _ADDERS)
     for name, grid in launches:
-        if name.startswith("memset") or "splitKreduce" in name or "split_k_kernel" in name:
+        if any(other in name for other in (*_ADDERS, *_BEFORE)):
             continue
-        return (*_parsed(name)[:8], float(reduced), _parsed(name)[8]), grid
+        maker, rows, *more, mark = _parsed(name)
+        if rows < 0.0:
+            rows = _along(max(op["m"], op["n"]), grid[0])
+        return (maker, rows, *more, float(reduced), mark), grid
     return (float(MAKERS.index("other")), *[0.0] * 9), (1, 1, 1)
 
 
@@ -83,9 +94,59 @@ def _parsed(name: str) -> Kernel:
         sizes = [float(x or 0) for x in found.groups()[1:5]]
         mark = 1.0 * ("s1688" in words) + 2.0 * ("s161616" in words) + 4.0 * ("s16816" in words)
         return (float(MAKERS.index(maker)), *sizes, 1.0, 1.0, 0.0, mark + 8.0 * even)
-    maker = "few" if "gemmSN" in name else "vector" if "gemv" in name else "other"
-    maker = "magma" if "magma" in name else maker
-    return (float(MAKERS.index(maker)), *[0.0] * 8)
+    return _plain(name)
+
+
+def _plain(name: str) -> Kernel:
+    """The same of kernels for few rows and for vectors, which are named by numbers alone.
+
+    In place of a tile stands what a block computes, in place of stages its warps; a product by a
+    vector has its results along ``rows``, whichever side they lie on. Where the name tells it, the
+    grids of 8,800 answers come out to the block.
+    """
+    found = _THREADS.search(name)
+    threads, shared = (int(found[1]), int(found[2])) if found else (128, 0)
+    numbers = [int(number) for number in _WORDS.findall(name.split(maxsplit=1)[0])]
+    maker, rows, cols, step, mark = "other", 0.0, 0.0, 0.0, 0.0
+    if few := _FEW.search(name):
+        plain = few[1] == "N"
+        maker, rows, cols = "few", 64.0 if plain else 8.0, float(numbers[4])
+        mark = 1.0 * plain + 2.0 * (len(numbers) > 6 and numbers[6] == 1)
+    elif vector := _VECTOR.search(name):
+        maker, mark = "vector", float(1 + _OF_VECTORS.index(vector[0]))
+        rows, cols = _results(vector[0], numbers, threads, shared)
+        if vector[0] == "gemvx":
+            mark += 8.0 * numbers[0] + 16.0 * numbers[2]
+    elif "gemv" in name or "dot_kernel" in name:
+        maker = "vector"
+    elif "magma" in name:
+        maker, rows, cols, step = "magma", *(2.0 ** numbers[at] for at in (2, 4, 3))
+        mark = 1.0 * numbers[0] + 2.0 * numbers[1]
+    elif "sgemm_largek" in name:
+        rows, cols, mark = 64.0, 8.0, 1.0
+    return float(MAKERS.index(maker)), rows, cols, step, threads / 32.0, 1.0, 1.0, 0.0, mark
+
+
+def _along(results: int, blocks: int) -> float:
+    """The power of two that as many blocks share so many results by."""
+    return float(max(16.0, 2.0 ** np.ceil(np.log2(results / blocks))))
+
+
+def _results(kind: str, numbers: Sequence[int], threads: int, shared: int) -> tuple[float, float]:
+    """Results of a block of a product by a vector, or of a single step of ``k``, along each side.
+
+    Where threads of ``gemvx`` lie along ``k``, they share four bytes each and four for a result;
+    where they do not, the name does not tell (-1).
+    """
+    if kind == "gemmk1":
+        return 32.0, 32.0
+    if kind == "gemv2N":
+        return threads / numbers[1], 1.0
+    if kind == "gemv2T":
+        return 8.0, 1.0
+    if kind == "gemvNSP":
+        return threads / 32.0 if numbers[1] == 32 else 32.0, 1.0
+    return -1.0 if numbers[0] else shared / 4.0 - threads, 1.0
 
 
 def parts_of(kernel: Kernel, grid: tuple[int, ...], op: ops.Op) -> float:
@@ -125,62 +186,47 @@ def measured() -> set[str]:
 
 def tables(lists: Sequence[tuple[Path, str]], known: set[str], *, inside: bool) -> dict[str, Table]:
     """Answers by class of :func:`~perfmodel.cost.choice.kind_of`, to what is ``known`` or not."""
-    gathered: dict[str, dict[str, list[Any]]] = {}
+    gathered: dict[str, list[Table]] = {}
     for path, chip in lists:
         rate = device_of(load_accelerator(chip), "bf16", matrix=True).bandwidth
+        alike: dict[tuple[str, str], list[tuple[tuple[float, ...], Kernel]]] = {}
         seen: set[str] = set()
         for op, launches in chosen.read(path):
             key = ops.key(op)
             if op["dtype"] not in CLASSES or key in seen or (key in known) != inside:
                 continue
             seen.add(key)
-            kernel, grid = kernel_of(launches)
+            kernel, grid = kernel_of(launches, op)
             trans = op.get("trans") or ops.usual_trans(op)
-            held = gathered.setdefault(
-                kind_of(op["dtype"], is_odd(op, trans)),
-                {"sizes": [], "of": [], "kernel": [], "on": []},
-            )
-            held["sizes"].append(
-                (op["m"], op["n"], op["k"], op.get("batch", 1), LAYOUTS.index(trans))
-            )
-            held["of"].append((rate, op["dtype"]))
-            held["kernel"].append(kernel)
-            held["on"].append(parts_of(kernel, grid, op))
-    found = {}
-    for kind, held in gathered.items():
-        sizes = np.array(held["sizes"], dtype=np.float64)
-        groups: dict[tuple[float, str], list[int]] = {}
-        for at, group in enumerate(held["of"]):
-            groups.setdefault(group, []).append(at)
-        columns = []
-        for (rate, dtype), rows in groups.items():
-            m, n, k, batch, layout = sizes[rows].T
-            odd = kind.endswith(ODD)
-            columns.append(asked_columns(m, n, k, batch, layout, rate, dtype, odd))
-        order = [at for rows in groups.values() for at in rows]
-        found[kind] = Table(
-            np.concatenate(columns),
-            [held["kernel"][at] for at in order],
-            np.array(held["on"])[order],
+            sizes = (op["m"], op["n"], op["k"], op.get("batch", 1), parts_of(kernel, grid, op))
+            alike.setdefault((op["dtype"], trans), []).append((sizes, kernel))
+        for (dtype, trans), answers in sorted(alike.items()):
+            m, n, k, batch, parts = np.array([sizes for sizes, _ in answers], dtype=np.float64).T
+            beside = odd_rows({"m": m, "n": n, "k": k, "batch": batch}, {"trans": trans}, dtype)
+            layout = np.full_like(m, LAYOUTS.index(trans))
+            for odd in (False, True):
+                here = np.flatnonzero(beside == odd)
+                of = (x[here] for x in (m, n, k, batch, layout))
+                columns = asked_columns(*of, rate, dtype, odd)
+                table = Table(columns, [answers[at][1] for at in here], parts[here])
+                gathered.setdefault(kind_of(dtype, odd), []).append(table)
+    return {
+        kind: Table(
+            np.concatenate([table.columns for table in some]),
+            [kernel for table in some for kernel in table.kernels],
+            np.concatenate([table.parts for table in some]),
         )
-    return found
-
-
-def is_odd(op: ops.Op, trans: str) -> bool:
-    """Whether a factor's or the result's rows start beside 16 bytes."""
-    step = 16 // ops.DTYPE_BYTES[op["dtype"]]
-    right = op["k"] if trans[0] == "t" else op["n"]
-    left = op["m"] if trans[1] == "t" else op["k"]
-    return any(row % step > 0 and row > 1 for row in (op["n"], right, left))
+        for kind, some in gathered.items()
+        if any(table.kernels for table in some)
+    }
 
 
 def grown(table: Table, least: int) -> dict[str, Any]:
     """Arrays of a :class:`~perfmodel.cost.choice.Rule` for the answers of a class, by name.
 
     Splits are those after which the kernels' numbers, and the parts, differ least: a library has
-    too many kernels to count each at every split.
+    too many kernels to count each at every split. Batches are asked for first: their rules differ.
     """
-    trees = importlib.import_module("sklearn.tree")
     names = sorted(set(table.kernels))
     place = {kernel: at for at, kernel in enumerate(names)}
     labels = np.array([place[kernel] for kernel in table.kernels])
@@ -189,18 +235,58 @@ def grown(table: Table, least: int) -> dict[str, Any]:
     numbers[:, 4:7] = np.log2(1.0 + numbers[:, 4:7]) / 2.0
     numbers[:, 9] = np.log2(1.0 + numbers[:, 9]) / 2.0
     wanted = np.column_stack([numbers[labels], np.log2(table.parts)])
+    single = table.columns[:, _BATCH] <= _SINGLE
+    if single.all() or not single.any():
+        arrays, place_of = _tree(table.columns, wanted, least)
+    else:
+        some = [_tree(table.columns[rows], wanted[rows], least) for rows in (single, ~single)]
+        arrays, places = joined(some[0][0], some[1][0], _BATCH, _SINGLE)
+        place_of = np.empty(len(labels), dtype=np.int64)
+        for rows, to, (_, found) in zip((single, ~single), places, some, strict=True):
+            place_of[rows] = to[found]
+    count = len(arrays["asked"])
+    kernel = most(place_of, labels, count, len(names))
+    return arrays | {
+        "kernel": kernel.astype(np.int16),
+        "parts": _parts(table, labels, kernel, place_of, count),
+        "kernels": numbers_of(names),
+    }
+
+
+def _tree(
+    columns: NDArray[np.float32], wanted: NDArray[Any], least: int
+) -> tuple[dict[str, Any], NDArray[np.int64]]:
+    """Arrays of a tree for what is wanted (N, W), and the leaf of every row (N,)."""
+    trees = importlib.import_module("sklearn.tree")
     tree = trees.DecisionTreeRegressor(
         min_samples_leaf=least, max_depth=DEPTH, max_features=0.5, random_state=0
     )
-    tree.fit(table.columns, wanted)
+    tree.fit(columns, wanted)
     arrays, at = flat(tree.tree_)
-    place_of = at[tree.apply(table.columns)]
-    kernel = most(place_of, labels, len(at), len(names))
-    return arrays | {
-        "kernel": kernel.astype(np.int16),
-        "parts": _parts(table, labels, kernel, place_of, len(at)),
-        "kernels": numbers_of(names),
-    }
+    return arrays, at[tree.apply(columns)]
+
+
+def joined(
+    smaller: dict[str, Any], larger: dict[str, Any], column: int, limit: float
+) -> tuple[dict[str, Any], tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """One tree of two of :func:`flat`, and where the places of each stand in it.
+
+    Rows whose ``column`` is at most ``limit`` go to the ``smaller`` one.
+    """
+    counts = [len(tree["asked"]) for tree in (smaller, larger)]
+    # Both roots stand side by side, all others behind as they were.
+    behind = [np.arange(counts[0]) + 2, np.arange(counts[1]) + counts[0] + 1]
+    places = tuple(
+        np.concatenate([[root], rest[1:]]) for root, rest in zip((1, 2), behind, strict=True)
+    )
+    below = np.ones(sum(counts) + 1, dtype=np.int32)
+    asked = np.full(len(below), column, dtype=np.int16)
+    limits = np.full(len(below), limit, dtype=np.float32)
+    for tree, at in zip((smaller, larger), places, strict=True):
+        asked[at], limits[at], below[at] = tree["asked"], tree["limits"], at[tree["below"]]
+    depth = np.int64(max(tree["depth"] for tree in (smaller, larger)) + 1)
+    arrays = {"asked": asked, "limits": limits, "below": below, "depth": depth}
+    return arrays, (places[0], places[1])
 
 
 def numbers_of(names: Sequence[Kernel]) -> NDArray[np.float32]:

@@ -2,7 +2,7 @@ r"""Which kernel a library takes for a matrix product, by its own rule, and what
 
 cuBLAS searches nothing: a rule of its own names one kernel, its tile, the thread blocks that work
 together and the parts that ``k`` is cut into, from the sizes and the layout alone. Its answers to
-two million products, none of them measured, were recorded without running them
+three million products, none of them measured, were recorded without running them
 (``validate/bench/chosen.py``); decision trees, one for each class of arithmetic and one more where
 rows start beside 16 bytes, give them again.
 Of a kernel of tiles :math:`t_m \times t_n` in blocks of :math:`c_m \times c_n`, on :math:`U` units,
@@ -53,12 +53,15 @@ _TILES: Final = {
     "fp32_odd": ((32, 32), (32, 64), (32, 128), (64, 64), (128, 32), (128, 64), (64, 256),
                  (128, 128), (256, 128)),
 }  # fmt: skip
+VECTOR: Final = 6.0
+"""The maker of products by a vector, whose results lie along one side."""
 KERNEL: Final = (
     "maker", "rows", "cols", "step", "stages", "along", "across", "together", "reduced", "variant",
 )  # fmt: skip
 """What is known of a kernel: who wrote it, its tile (0 where it has none), elements of ``k`` in a
 step, stages, blocks along and across that work together, warp groups that share a tile, whether a
-second kernel adds parts up, and a mark of its instruction."""
+second kernel adds parts up, and a mark of its instruction. Of kernels for few rows and for vectors,
+the tile is what a block computes, and its warps stand for stages."""
 
 
 _OF_ALL: Final = ("maker", "stages", "reduced", "variant", "k_parts")
@@ -228,6 +231,8 @@ def chosen_columns(
         return NAMES, [np.zeros(m.shape)] * len(NAMES)
     kernels, parts = chosen(m, n, k, batch, trans, dtype, chip, odd)
     maker, rows, cols, step, stages, along, across, together, reduced, variant = kernels.T
+    column = (maker == VECTOR) & (n == 1.0)
+    m, n = np.where(column, n, m), np.where(column, m, n)
     tiled = rows > 0.0
     high, wide = np.maximum(rows, 1.0), np.maximum(cols, 1.0)
     along, across = np.maximum(along, 1.0), np.maximum(across, 1.0)

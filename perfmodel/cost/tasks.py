@@ -260,11 +260,7 @@ def _kernels(
     direction = words.get("direction", "fwd")
     if family == "gemm":
         batched = sizes["batch"] > 1
-        # Rows that do not start on 16 bytes keep a library from its best kernels.
-        step = 16.0 / bytes_per_element(dtype)
-        odd = np.zeros(sizes["n"].shape, dtype=np.bool_)
-        for row in (sizes["n"], *row_lengths(sizes, words)):
-            odd |= uneven(row, step) & (row > 1)  # single elements follow each other
+        odd = odd_rows(sizes, words, dtype)
         yield f"gemm-{rate}", ~batched & ~odd
         yield f"gemm_odd-{rate}", ~batched & odd
         yield f"gemm_batched-{rate}", batched & ~odd
@@ -378,6 +374,20 @@ def row_lengths(sizes: dict[str, Floats], words: dict[str, str]) -> tuple[Floats
         right = np.where(sizes["batch"] > 1, sizes["n"], sizes["k"])
         return sizes["k"], np.asarray(right)
     return sizes["m" if trans[1] == "t" else "k"], sizes["n" if trans[0] == "n" else "k"]
+
+
+def odd_rows(
+    sizes: dict[str, Floats], words: dict[str, str], dtype: str
+) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Where rows of a product start beside 16 bytes, which keeps a library from its best kernels.
+
+    ``sizes`` are m, n, k and batch, ``words`` may name the layout ``trans``.
+    """
+    step = 16.0 / bytes_per_element(dtype)
+    odd = np.zeros(sizes["n"].size, dtype=np.bool_)
+    for row in (sizes["n"], *row_lengths(sizes, words)):
+        odd |= uneven(row, step) & (row > 1)  # single elements follow each other
+    return odd
 
 
 def _row_kernels(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from perfmodel.cost.choice import Rule
-from perfmodel.cost.tasks import tasks_of
+from perfmodel.cost.tasks import odd_rows, tasks_of
 from perfmodel.cost.walk import tree_of
 from perfmodel.workload.op import op_from_dict
 from validate import products
@@ -33,12 +33,56 @@ from validate import products
             "cutlass_75_tensorop_bf16_s1688gemm_bf16_128x128_tn_align1 128 32768 254",
             (3.0, 128.0, 128.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 9.0),
         ),
-        ("_Z16gemmSN_TN_kernelIfLi128 1 1 1", (5.0, *[0.0] * 9)),
+        (
+            "_Z16gemmSN_TN_kernelIfLi128ELi16ELi2ELi4ELi4ELi4ELb1E30cublasGemv 128 6144 89",
+            (5.0, 8.0, 4.0, 0.0, 4.0, 1.0, 1.0, 0.0, 0.0, 2.0),
+        ),
+        (
+            "_Z16gemmSN_NN_kernelIfLi256ELi4ELi2ELi8ELi5ELi4ELb0E30cublasGemv 256 15360 64",
+            (5.0, 64.0, 5.0, 0.0, 8.0, 1.0, 1.0, 0.0, 0.0, 1.0),
+        ),
+        (
+            "_ZN8internal5gemvx6kernelIiiffffLb0ELb1ELb1ELb0ELi7ELb0E18cublas 128 528 159",
+            (6.0, 4.0, 1.0, 0.0, 4.0, 1.0, 1.0, 0.0, 0.0, 17.0),
+        ),
+        (
+            "_ZN8internal5gemvx6kernelIii6__halfS2_S2_fLb1ELb1ELb0ELb0ELi7ELb0E18 128 1024 56",
+            (6.0, 32.0, 1.0, 0.0, 4.0, 1.0, 1.0, 0.0, 0.0, 9.0),
+        ),
+        (
+            "_Z17gemv2T_kernel_valIiiffffLi128ELi16ELi4ELi4ELb0ELb0E18cublasGemv 128 2560 65",
+            (6.0, 8.0, 1.0, 0.0, 4.0, 1.0, 1.0, 0.0, 0.0, 2.0),
+        ),
+        (
+            "_Z13gemv2N_kernelIiiffffLi128ELi2ELi4ELi4ELi1ELb0E18cublasGemv 128 2560 48",
+            (6.0, 64.0, 1.0, 0.0, 4.0, 1.0, 1.0, 0.0, 0.0, 3.0),
+        ),
+        (
+            "_Z14gemvNSP_kernelIffffLi1ELi32ELi4ELi1024ELb0E18cublasGemv 256 1024 45",
+            (6.0, 8.0, 1.0, 0.0, 8.0, 1.0, 1.0, 0.0, 0.0, 4.0),
+        ),
+        (
+            "_Z13gemmk1_kernelIifLi256ELi5ELb1ELb0ELb0ELb0E30cublasGemv 256 1024 22",
+            (6.0, 32.0, 32.0, 0.0, 8.0, 1.0, 1.0, 0.0, 0.0, 5.0),
+        ),
+        (
+            "_Z20magma_sgemmEx_kernelIfffLb0ELb0ELi6ELi3ELi5ELi3ELi3EEviii13Batched 64 3328 72",
+            (7.0, 64.0, 32.0, 8.0, 2.0, 1.0, 1.0, 0.0, 0.0, 0.0),
+        ),
+        (
+            "_Z18sgemm_largek_lds64ILb1ELb0ELi6ELi3ELi4ELi5ELi2ELi66EEvPfPKf 128 4868 40",
+            (8.0, 64.0, 8.0, 0.0, 4.0, 1.0, 1.0, 0.0, 0.0, 1.0),
+        ),
+        (
+            "_Z10dot_kernelIfLi128ELi0E15cublasDotParamsI30cublasGemv 128 512 28",
+            (6.0, 0.0, 0.0, 0.0, 4.0, 1.0, 1.0, 0.0, 0.0, 0.0),
+        ),
     ],
 )
 def test_a_name_tells_maker_tile_and_cluster(name, kernel):
-    launches = [("memset 0 0 0", (1, 1, 1)), (name, (3, 4, 5))]
-    assert products.kernel_of(launches) == (kernel, (3, 4, 5))
+    op = {"op": "gemm", "m": 1, "n": 77, "k": 128}
+    launches = [("memset 0 0 0", (1, 1, 1)), ("_Z11scal_kernelIff 256 0 18", (1, 1, 1))]
+    assert products.kernel_of([*launches, (name, (3, 4, 5))], op) == (kernel, (3, 4, 5))
 
 
 def test_parts_are_blocks_beyond_the_tiles():
@@ -61,18 +105,21 @@ def test_parts_are_blocks_beyond_the_tiles():
     ],
 )
 def test_rows_beside_16_bytes_make_a_product_odd(op, trans, odd):
-    assert products.is_odd(op, trans) == odd
+    sizes = {name: np.array([float(op.get(name, 1))]) for name in ("m", "n", "k", "batch")}
+    assert odd_rows(sizes, {"trans": trans}, op["dtype"]) == odd
     described = {"op": "gemm", "trans": trans, **op}
     _, (task,) = tasks_of(op_from_dict(described))
     assert ("odd" in task.kernel) == odd
 
 
 @pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="no scikit-learn")
-def test_a_grown_tree_names_what_it_saw():
+@pytest.mark.parametrize("batches", [False, True])
+def test_a_grown_tree_names_what_it_saw(batches):
     rng = np.random.default_rng(0)
-    columns = rng.uniform(0, 10, (400, 3)).astype(np.float32)
+    columns = rng.uniform(0, 10, (400, 4)).astype(np.float32)
+    columns[:, 3] = batches * rng.integers(0, 2, 400) + 1.0
     few, many = (5.0, *[0.0] * 9), (1.0, 64.0, 64.0, 8.0, 3.0, 1.0, 1.0, 0.0, 1.0, 0.0)
-    narrow = columns[:, 1] < 4.0
+    narrow = (columns[:, 1] < 4.0) == (columns[:, 3] < 2.0)
     table = products.Table(
         columns, [few if one else many for one in narrow], np.where(narrow, 1.0, 8.0)
     )

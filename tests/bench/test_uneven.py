@@ -7,7 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from validate import products
+from perfmodel.cost.choice import CLASSES
+from perfmodel.cost.tasks import tasks_of
+from perfmodel.workload.op import op_from_dict
 from validate.bench import ops, uneven
 
 
@@ -18,9 +20,15 @@ def test_drawn_products_are_sound_distinct_and_of_the_kind_asked_for(even):
     assert len({ops.key(op) for op in drawn}) == len(drawn)
     for op in drawn:
         ops.check(op)
-        trans = op.get("trans") or ops.usual_trans(op)
-        assert products.is_odd(op, trans) != even
-    assert {op["dtype"] for op in drawn} == ({"tf32", "fp32"} if even else set(products.CLASSES))
+        _, (task,) = tasks_of(op_from_dict(op))
+        assert ("odd" in task.kernel) != even
+    assert {op["dtype"] for op in drawn} == ({"tf32", "fp32"} if even else set(CLASSES))
+
+
+def test_batches_alone_are_drawn_where_they_are_asked_for():
+    drawn = uneven.drawn(500, np.random.default_rng(3), batches=1.0)
+    assert len(drawn) > 100
+    assert all(op["batch"] > 1 for op in drawn)
 
 
 def test_parts_hold_every_product_once(tmp_path, monkeypatch, capsys):

@@ -2,13 +2,14 @@
 
 ``python3 -m validate.bench.uneven --count 1700000 --seed 1 --parts 16 --out FOLDER`` writes them as
 JSON lines, ``0.jsonl.gz`` and so on, for :mod:`validate.bench.chosen`; with ``--even`` others of
-them instead, in TF32 and fp32 alone.
+them instead, in TF32 and fp32 alone, with ``--batches 1`` nothing but batches.
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
+import itertools
 import json
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.cost.tasks import odd_rows
 from validate.bench import draws_layers as layers
 from validate.bench import store
 
@@ -25,6 +27,7 @@ _SHARES: Final = (0.36, 0.2, 0.22, 0.22)
 _EVEN_SHARES: Final = (0.0, 0.0, 0.5, 0.5)
 _STEPS: Final = (1, 2, 4, 8, 16, 64)
 _STEP_SHARES: Final = (0.5, 0.1, 0.12, 0.13, 0.05, 0.1)
+_BATCHES: Final = 0.42
 _POWERS: Final = 0.12  # of sizes that are powers of two
 _TRANS: Final = ("tn", "nn", "nt")
 _MOST_FLOPS, _MOST_BYTES = 1.2e13, 1.6e10
@@ -48,12 +51,14 @@ def _some(rng: np.random.Generator, sizes: Whole, share: float, values: NDArray[
     return np.where(rng.random(sizes.size) < share, listed, sizes)
 
 
-def drawn(count: int, rng: np.random.Generator, even: bool = False) -> list[dict[str, Any]]:
-    """Of ``count`` products those that fit: two in five batches, every layout that training has.
+def drawn(
+    count: int, rng: np.random.Generator, even: bool = False, batches: float = _BATCHES
+) -> list[dict[str, Any]]:
+    """Of ``count`` products those that fit, a share of them batches, in layouts of training.
 
     Rows start beside 16 bytes, or where ``even`` asks for it on them, in TF32 and fp32 alone.
     """
-    many = rng.random(count) < 0.42
+    many = rng.random(count) < batches
     m = _sizes(rng, count, 1, 16384)
     n = _some(rng, _some(rng, _sizes(rng, count, 2, 32768), 0.15, _WIDTHS), 0.2, _OUTPUTS)
     k = _some(rng, _some(rng, _sizes(rng, count, 2, 32768), 0.25, _WIDTHS), 0.05, _OUTPUTS)
@@ -64,11 +69,11 @@ def drawn(count: int, rng: np.random.Generator, even: bool = False) -> list[dict
     layout = np.where(
         many, rng.choice(3, count, p=(0.2, 0.6, 0.2)), rng.choice(3, count, p=(0.6, 0.2, 0.2))
     )
-    step = np.where(dtype < 2, 8, 4)
-    rows = (n, np.where(layout == 0, k, n), np.where(layout == 2, m, k))
     odd = np.zeros(count, dtype=bool)
-    for row in rows:
-        odd |= (row % step > 0) & (row > 1)
+    for laid, kind in itertools.product(range(len(_TRANS)), range(len(_DTYPES))):
+        here = (layout == laid) & (dtype == kind)
+        sizes = {"m": m[here], "n": n[here], "k": k[here], "batch": batch[here]}
+        odd[here] = odd_rows(sizes, {"trans": _TRANS[laid]}, _DTYPES[kind])
     moved = batch * (m * k + n * k + m * n) * np.where(dtype < 2, 2, 4)
     fits = (odd != even) & (2.0 * m * n * k * batch < _MOST_FLOPS) & (moved < _MOST_BYTES)
     table = np.unique(np.stack([dtype, layout, batch, m, n, k])[:, fits], axis=1)
@@ -89,10 +94,11 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=960_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--even", action="store_true", help="rows that start on 16 bytes")
+    parser.add_argument("--batches", type=float, default=_BATCHES, help="their share")
     parser.add_argument("--parts", type=int, default=16)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    ops = drawn(args.count, np.random.default_rng(args.seed), args.even)
+    ops = drawn(args.count, np.random.default_rng(args.seed), args.even, args.batches)
     args.out.mkdir(parents=True, exist_ok=True)
     for part in range(args.parts):
         text = "".join(f"{json.dumps(op)}\n" for op in ops[part :: args.parts])
