@@ -151,6 +151,8 @@ def descend(
     among = some[side.kernel]
     rows = [torch.nonzero(among & (side.fold == fold))[:, 0] for fold in range(len(begun))]
     folds = [fold for fold, mine in enumerate(rows) if len(mine)]
+    if not folds:
+        return list(begun)
     rows = [rows[fold] for fold in folds]
     fewest = min(map(len, rows))
     batch = min(settings.batch, fewest)
