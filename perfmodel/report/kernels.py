@@ -24,6 +24,7 @@ GROUPS: Final = {
         "layernorm",
         "softmax",
         "elementwise",
+        "fused",
         "rope",
         "embedding",
         "permute",
