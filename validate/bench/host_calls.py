@@ -165,6 +165,101 @@ def calls(device: str) -> Calls:
         "masked fill": lambda: x.masked_fill(x > 0, 0.0),
         "where": lambda: torch.where(x > 0, x, one),
         "compare": lambda: x > 0,
+        **_further(device),
+    }
+
+
+def _further(device: str) -> Calls:
+    """Kinds that models in other hands hold: norms of vectors, states, routes, bounds."""
+    half: dict[str, Any] = {"device": device, "dtype": torch.bfloat16}
+    x, one = torch.randn(8, 16, 64, **half), torch.randn(8, 1, 64, **half)
+    flat, wide = torch.randn(8, 64, **half), torch.randn(8, 16, 64, device=device)
+    a, c, bias = (
+        torch.randn(4, 16, 64, **half), torch.randn(4, 64, 16, **half),
+        torch.randn(4, 16, 16, **half),
+    )  # fmt: skip
+    w, b = torch.randn(64, 64, **half), torch.randn(64, **half)
+    q, vector = torch.randn(2, 8, 128, 64, **half), torch.randn(2, 8, 64, **half)
+    state, short = torch.randn(2, 8, 64, 64, **half), torch.randn(2, 8, 1, 64, **half)
+    places = torch.zeros(8, 4, dtype=torch.int64, device=device)
+    at = torch.zeros(1, dtype=torch.int64, device=device)
+    table, scale = torch.randn(100, 64, **half), torch.ones(64, **half)
+    added = torch.randn(1, 8, 1, 128, **half)
+    return {
+        "vector norm": lambda: torch.linalg.vector_norm(x, dim=-1, keepdim=True),
+        "normalize": lambda: F.normalize(x, dim=-1),
+        "clamp": lambda: x.clamp(-1.0, 1.0),
+        "clamp min": lambda: x.clamp_min(1e-6),
+        "maximum": lambda: torch.maximum(x, one),
+        "exp": lambda: torch.exp(x),
+        "exp fp32": lambda: torch.exp(wide),
+        "sigmoid": lambda: torch.sigmoid(x),
+        "log sigmoid": lambda: F.logsigmoid(x),
+        "softplus": lambda: F.softplus(x),
+        "lerp": lambda: torch.lerp(x, one, b),
+        "square": x.square,
+        "abs": x.abs,
+        "sqrt": lambda: torch.sqrt(wide),
+        "sin": lambda: torch.sin(wide),
+        "round": lambda: torch.round(x),
+        "div": lambda: x / one,
+        "div number": lambda: x / 2.0,
+        "add number": lambda: x + 1.0,
+        "number less": lambda: 1.0 - x,
+        "mul inplace": lambda: x.mul_(scale),
+        "mul mixed": lambda: wide * one,
+        "addcmul": lambda: torch.addcmul(x, one, one),
+        "copy into": lambda: x.copy_(one),
+        "copy into cast": lambda: x.copy_(wide),
+        "narrow": lambda: wide.to(torch.bfloat16),
+        "type as": lambda: wide.type_as(x),
+        "amax": lambda: x.amax(dim=-1, keepdim=True),
+        "argmax": lambda: x.argmax(dim=-1),
+        "sum fp32": lambda: wide.sum(dim=-1),
+        "mean fp32": lambda: wide.mean(-1, keepdim=True),
+        "mean of last": lambda: x.mean(dim=1),
+        "var": lambda: wide.var(-1, keepdim=True),
+        "std": lambda: wide.std(-1, keepdim=True),
+        "cumsum": lambda: x.cumsum(-1),
+        "softmax fp32": lambda: F.softmax(x, dim=-1, dtype=torch.float32),
+        "softmax method": lambda: x.softmax(dim=-1),
+        "log softmax": lambda: F.log_softmax(x, dim=-1),
+        "topk": lambda: flat.topk(4, dim=-1),
+        "gather": lambda: flat.gather(1, places),
+        "scatter": lambda: flat.scatter(1, places, 1.0),
+        "rows of a table": lambda: table[places],
+        "row by place": lambda: table[at],
+        "rows by place": lambda: q[:, :, at],
+        "embedding": lambda: F.embedding(places, table),
+        "zeros like": lambda: torch.zeros_like(x),
+        "fill": lambda: x.fill_(0.0),
+        "masked fill inplace": lambda: x.masked_fill_(x > 3.0, 0.0),
+        "einsum outer": lambda: torch.einsum("bhk,bhv->bhkv", vector, vector),
+        "einsum": lambda: torch.einsum("bhk,bhkv->bhv", vector, state),
+        "matmul states": lambda: torch.matmul(short, state),
+        "baddbmm": lambda: torch.baddbmm(bias, a, c),
+        "addmm": lambda: torch.addmm(b, flat, w),
+        "mm": lambda: flat @ w,
+        "sdpa added token": lambda: F.scaled_dot_product_attention(short, q, q, attn_mask=added),
+        "sdpa scale token": lambda: F.scaled_dot_product_attention(short, q, q, scale=0.1),
+        "rms norm without": lambda: F.rms_norm(x, (64,)),
+        "layer norm without": lambda: F.layer_norm(x, (64,)),
+        "group norm flat": lambda: F.group_norm(flat, 4, scale, scale),
+        "roll": lambda: torch.roll(x, -1, -1),
+        "flip": lambda: flat.flip(0),
+        "repeat": lambda: one.repeat(1, 4, 1),
+        "repeat interleave": lambda: one.repeat_interleave(4, dim=1),
+        "expand reshape": lambda: one.unsqueeze(2).expand(-1, -1, 4, -1).reshape(8, 4, 64),
+        "cat last": lambda: torch.cat((x, x), dim=-1),
+        "pad constant": lambda: F.pad(flat, (0, 8)),
+        "unbind": lambda: x.view(8, 16, 2, 32).unbind(2),
+        "unflatten": lambda: x.unflatten(-1, (4, 16)),
+        "flatten": lambda: x.flatten(1),
+        "squeeze": lambda: one.squeeze(1),
+        "matrix transposed": lambda: flat.mT,
+        "size": lambda: x.shape[2],
+        "arange fp32": lambda: torch.arange(16, device=device, dtype=torch.float32),
+        "neg half": lambda: -x[..., 32:],
     }
 
 
@@ -177,7 +272,6 @@ def measure(device: str, seconds: float, *, training: bool = False) -> dict[str,
     shuffled = random.Random(3)
     spent: dict[str, list[float]] = {name: [] for name in known}
     blocks: list[float] = []
-    begin = time.perf_counter()
     rounds = 0
     with torch.set_grad_enabled(training):
         for name, call in list(known.items()):
@@ -188,6 +282,7 @@ def measure(device: str, seconds: float, *, training: bool = False) -> dict[str,
             except Exception as error:
                 left_out[name] = " ".join(str(error).split())[:120]
                 del known[name]
+        begin = time.perf_counter()  # first calls of all kinds may take longer than the rest
         while time.perf_counter() - begin < seconds or rounds < 2:
             order = [*known] + [""] * PROBES
             shuffled.shuffle(order)

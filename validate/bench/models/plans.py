@@ -9,6 +9,7 @@ from validate.bench.models import (
     cases_fresh,
     cases_further,
     cases_hands,
+    cases_hands_further,
     cases_hands_more,
     cases_more,
     cases_other,
@@ -31,6 +32,7 @@ def every() -> list[Case]:
         *cases_diverse.eager(),
         *cases_hands.eager(), *cases_hands.compiled(),
         *cases_hands_more.eager(), *cases_hands_more.compiled(),
+        *cases_hands_further.eager(), *cases_hands_further.compiled(),
     ]  # fmt: skip
     first: dict[str, Case] = {}
     for case in made:

@@ -11,11 +11,13 @@ from validate.bench.models.zoo import (
     further,
     gpt,
     hands,
+    hands_further,
     hands_more,
     language,
     llama,
     other,
     published,
+    scripts,
     usual,
     vision,
     wide,
@@ -26,7 +28,7 @@ ENTRIES: dict[str, Entry] = {
     **vision.ENTRIES, **language.ENTRIES, **llama.ENTRIES, **gpt.ENTRIES, **wide.ENTRIES,
     **fresh.ENTRIES, **draw.ENTRIES, **usual.ENTRIES, **published.ENTRIES,
     **other.ENTRIES, **further.ENTRIES, **diverse.ENTRIES, **hands.ENTRIES,
-    **hands_more.ENTRIES,
+    **hands_more.ENTRIES, **hands_further.ENTRIES, **scripts.ENTRIES,
 }  # fmt: skip
 
 

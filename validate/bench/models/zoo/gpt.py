@@ -33,6 +33,8 @@ SHAPES = {
     "gpt_80m": Shape(8, 640, 10),
     "gpt_27b": Shape(32, 2560, 32),
     "gpt_210m": Shape(16, 896, 14),
+    "gpt_160m": Shape(12, 960, 15),
+    "gpt_700m": Shape(28, 1344, 21),
 }
 TINY = Shape(2, 128, 4, 1000, 64)
 
