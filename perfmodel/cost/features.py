@@ -20,7 +20,7 @@ from perfmodel.cost.depthwise_grids import grid_columns
 from perfmodel.cost.device import Device
 from perfmodel.cost.fourier import factors, steps
 from perfmodel.cost.mechanism import product_sizes, row_count
-from perfmodel.cost.memory_bound import stream_bytes
+from perfmodel.cost.memory_bound import by_words, stream_bytes
 from perfmodel.cost.parts import Floats, Parts
 from perfmodel.cost.proposed import SIZES, proposed_columns
 from perfmodel.cost.tasks import MAP, POINT, Task, row_lengths
@@ -324,6 +324,7 @@ def _rows(task: Task, device: Device, parts: Parts, columns: _Columns) -> None:
     if task.base == "elementwise":  # the driver copies whole words, and slower what is none
         copied = float(task.words.get("kind") == "copy")
         columns.add("odd_copy", np.where(s["written"] % 4.0 > 0.0, copied, 0.0), smooth=True)
+        columns.add("page_copy", copied * (1.0 - by_words(s["written"])), smooth=True)
 
 
 def _step_product(task: Task, device: Device, parts: Parts, columns: _Columns) -> None:

@@ -17,7 +17,7 @@ from perfmodel.cost.fourier import fourier_parts
 from perfmodel.cost.gemm import PRODUCT_SPLITS, TILES, gemm_parts
 from perfmodel.cost.gemm_grouped import grouped_parts
 from perfmodel.cost.losses import loss_parts
-from perfmodel.cost.memory_bound import copy_parts, memory_parts, scalar_gather_parts
+from perfmodel.cost.memory_bound import by_words, copy_parts, memory_parts, scalar_gather_parts
 from perfmodel.cost.norms import norm_parts
 from perfmodel.cost.parts import Floats, Parts, combine, either
 from perfmodel.cost.recurrent import recurrent_parts
@@ -96,7 +96,7 @@ def _streamed(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         device,
         coefficients,
         row_bytes=taken,
-        copies=base == "elementwise" and task.words.get("kind") == "copy",
+        copies=by_words(s["written"]) if _copies(task) else 0.0,
         through=s["read"] + s["written"] if base == "embedding" else None,
         losses=s["tokens"] if base == "cross_entropy" else None,
         # What is chosen is sorted by a second kernel, where it is more than one value.
@@ -107,6 +107,11 @@ def _streamed(task: Task, device: Device, coefficients: Coefficients) -> Parts:
         scalar = scalar_gather_parts(read, s["written"], values, device, coefficients)
         parts = either(s["dim"] * task.element % 16 > 0, scalar, parts)
     return parts
+
+
+def _copies(task: Task) -> bool:
+    """Whether the driver's own copy does it."""
+    return task.base == "elementwise" and task.words.get("kind") == "copy"
 
 
 def rows_met(stored: Floats, rows: Floats) -> Floats:

@@ -58,6 +58,8 @@ IN_STEPS: Final = {
 """Of rows that wait for their loads step after step (:func:`rows_in_turns`)."""
 GATHER_THREADS = 8.0 * 128.0
 """Threads a unit that copy rows value by value."""
+PAGE: Final = 4096.0
+"""Bytes of a page, of which the driver copies whole ones faster than words [B]."""
 # A stream of calls cycles through operands of this many bytes in at most so many sets.
 STREAM_BYTES, MOST_SETS = 400e6, 48.0
 _SHARP = 8.0
@@ -153,7 +155,7 @@ def memory_parts(
     coefficients: Mapping[str, float],
     *,
     row_bytes: Floats | float = 0.0,
-    copies: bool = False,
+    copies: Floats | float = 0.0,
     through: Floats | None = None,
     losses: Floats | None = None,
     started: Floats | float = 1.0,
@@ -174,8 +176,8 @@ def memory_parts(
         Values of :data:`COEFFICIENTS`.
     row_bytes : array
         Bytes that the block of one row moves [B].
-    copies : bool
-        Whether the kernel is the library's own copy, which its units may bound.
+    copies : array
+        1 where the kernel is the driver's own copy, which its units may bound (:func:`by_words`).
     through : array, optional
         What passes the last-level cache, where that is more than goes to memory [B].
     losses : array, optional
@@ -197,8 +199,8 @@ def memory_parts(
     turns = np.maximum(1.0, rows / (device.units * c["rows_per_unit"]))
     rows_time = np.where(rows > 0.0, turns * each / device.clock, 0.0)
     compute = flops / (device.vector * c["compute_efficiency"])
-    if copies:
-        compute = compute + passed_on(read + written, device, c)
+    if np.any(copies):
+        compute = compute + copies * passed_on(read + written, device, c)
     work = np.maximum(compute, rows_time)
     if "through_bytes_per_clock" in c:
         rate = c["through_bytes_per_clock"] * device.units * device.clock
@@ -239,13 +241,24 @@ def copy_parts(moved: Floats, device: Device, coefficients: Mapping[str, float])
     """Time of copies of ``moved`` bytes within device memory, shape (N,).
 
     What they write leaves the cache at once. Where copies end at the units rather than at the
-    memory, ``copy_bytes_per_clock`` says how many bytes each passes on.
+    memory, ``copy_bytes_per_clock`` says how many bytes each passes on; whole pages do not
+    (:func:`by_words`).
     """
     c = coefficients
     start = c["floor_seconds"] * np.where(moved % 4.0 > 0.0, c.get("odd_start", 1.0), 1.0)
     none = np.zeros_like(moved)
     memory = 2.0 * moved / (device.bandwidth * c["bandwidth_efficiency"])
-    return combine(passed_on(2.0 * moved, device, c), memory, none, start, c["overlap_exponent"])
+    units = by_words(moved) * passed_on(2.0 * moved, device, c)
+    return combine(units, memory, none, start, c["overlap_exponent"])
+
+
+def by_words(moved: Floats) -> Floats:
+    """1 where a copy of so many bytes goes word by word, 0 where it is of whole pages; (N,).
+
+    Of 4,096 bytes: copies of whole numbers of them stream as fast as kernels do, others of any
+    size at two thirds of that. Operands then start on such a page, too, one behind another.
+    """
+    return np.asarray(moved % PAGE > 0.0, dtype=np.float64)
 
 
 def passed_on(moved: Floats, device: Device, c: Mapping[str, float]) -> Floats:

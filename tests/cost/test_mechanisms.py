@@ -179,6 +179,15 @@ def test_copies_start_later_off_four_bytes_and_stream_both_ways():
     assert large == pytest.approx(2e9 / (1e12 * table["bandwidth_efficiency"]), rel=0.01)
 
 
+def test_copies_of_whole_pages_stream_and_others_pass_the_units_word_by_word():
+    c = {"floor_seconds": 0.0, "bandwidth_efficiency": 1.0, "overlap_exponent": 12.0}
+    chip = Device(peak=1e15, vector=1e12, bandwidth=1e12, cache=1.0, units=100, clock=1e9)
+    pages = np.array([4096e4, 4096e4 + 2048.0])
+    whole, words = copy_parts(pages, chip, c | {"copy_bytes_per_clock": 5.0}).seconds
+    assert whole == pytest.approx(2 * 4096e4 / 1e12)
+    assert words == pytest.approx(2 * pages[1] / (5.0 * 100 * 1e9), rel=0.01)
+
+
 def test_losses_are_gathered_by_so_many_threads_as_pytorch_starts():
     found = loss_steps(np.array([1.0, 18.0, 376.0, 1302.0, 1666.0, 12331.0, 30660.0]))
     assert found.tolist() == [1, 1, 12, 21, 14, 13, 30]
