@@ -201,15 +201,14 @@ def smallest_of_each_model():
 
 
 # Operators that a recording holds more than its run counted: as many as it makes constants of
-# masks; of those whose attention adds a bias (Falcon, a decoder) it lacks one a layer, which is not
-# known. LeViT looks its attention's biases up in its first step and keeps them.
+# masks; of Falcon it lacks one a layer, which is not known. LeViT looks its attention's biases up
+# in its first step and keeps them.
 BESIDE = {
     "bloom_560m": 1,
     "codegen_small": 1,
     "convbert_base": 1,
     "gptj_small": 1,
     "gpt_neo_125m": 13,
-    "hand_beside": -12,
     "falcon_small": -16,
     "levit_256": 14,
     "mpt_small": 1,

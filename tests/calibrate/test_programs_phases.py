@@ -8,7 +8,7 @@ import pytest
 
 from perfmodel.calibrate.programs import Measured, ModelRow, behind_pace, row_pace
 from perfmodel.calibrate.programs.host import _with_reference, fit_host
-from perfmodel.calibrate.programs.rows import Woven, read_model_rows
+from perfmodel.calibrate.programs.rows import Woven, middle, read_model_rows
 from perfmodel.cost.program.coefficients import load_program_coefficients
 from perfmodel.cost.program.host import column_seconds, pace_of_probe
 from perfmodel.cost.program.step import prepare, step
@@ -85,7 +85,7 @@ def test_phases_are_read_from_a_table(tmp_path):
     assert one.stream_backward_block_s is None
 
 
-def test_a_long_step_has_the_mean_pace_of_its_spells_and_a_short_one_the_usual(tmp_path):
+def test_a_long_step_that_trains_has_the_mean_pace_of_its_spells_and_others_the_middle(tmp_path):
     names = ("case", "kind", "model", "mode", "batch", "seq", "dtype", "step_us",
              "stream_probe_block_us", "pieces_block_us", "pieces_backward_us")  # fmt: skip
     probes = "120 120 120 240 240 900 90"
@@ -97,7 +97,7 @@ def test_a_long_step_has_the_mean_pace_of_its_spells_and_a_short_one_the_usual(t
     with (tmp_path / "cases.csv").open("w", newline="", encoding="utf-8") as handle:
         csv.writer(handle).writerows([names, *rows])
     found = read_model_rows(tmp_path)
-    assert [one.stream_block_s for one in found] == pytest.approx([168e-6, 120e-6, 130e-6])
+    assert [one.stream_block_s for one in found] == pytest.approx([168e-6, 120e-6 * 2**0.4, 130e-6])
     assert found[0].stream_backward_block_s == pytest.approx(140e-6)
     assert behind_pace(found[0], START) == pytest.approx(140e-6 / START["probe_block"])
     assert behind_pace(found[1], START) is None
@@ -161,3 +161,10 @@ def test_a_block_between_steps_is_told_apart_for_those_that_train():
     assert told == pytest.approx(
         [row.step_s / 1.05**0.5 / (row.stream_block_s / c["probe_block"]) for row in rows[:8]]
     )
+
+
+def test_a_stream_in_two_states_is_told_by_how_much_there_was_of_either():
+    fast, slow = [1.0] * 14, [2.0] * 6
+    assert middle([*fast, *slow]) == pytest.approx(2.0**0.25)  # two at each end are left out
+    assert middle([1.0, 1.0, 8.0, 1.0, 1.0]) == 1.0
+    assert middle([1.0, 4.0]) == pytest.approx(2.0)

@@ -6,7 +6,7 @@ import csv
 import gzip
 import math
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +29,8 @@ LONG_STEP: Final = 0.01
 """Spells of a shared host last some ten milliseconds [s]."""
 MEANT: Final = 5
 """Probes whose mean counts."""
+ENDS: Final = 10
+"""Of so many values one at each end says nothing of the others."""
 LAG: Final = 0.3
 """A device that is done so soon after the host, in steps, did not hold a stream of many up."""
 FAULT_S: Final = 20e-6
@@ -306,7 +308,7 @@ def _row(record: dict[str, Any], run: str, attached: bool) -> ModelRow:
     def whole(name: str) -> int | None:
         return int(float(record[name])) if record.get(name) else None
 
-    woven, step = _woven(record), _time(record, "step_us") * 1e-6
+    woven, step = _woven(record), _stream(record)
     return ModelRow(
         case=record["case"],
         kind=record["kind"],
@@ -344,38 +346,61 @@ def _row(record: dict[str, Any], run: str, attached: bool) -> ModelRow:
     )
 
 
+def _stream(record: dict[str, Any]) -> float:
+    """A step of the stream in pieces [s]."""
+    pieces = _listed(record, "pieces_us") if record.get("pieces_block_us") else []
+    if pieces and record["kind"] != "train":
+        return middle(pieces)
+    return _time(record, "step_us") * 1e-6
+
+
 def _woven(record: dict[str, Any]) -> Woven | None:
     """The stream with blocks between its steps; None where the device held it up."""
     steps = _listed(record, "woven_us")
     if not steps:
         return None
-    step = median(steps)
-    if _time(record, "woven_lag_us") * 1e-6 > LAG * step:
+    if _time(record, "woven_lag_us") * 1e-6 > LAG * median(steps):
         return None
+    blocks = _listed(record, "woven_block_us")
+    if record["kind"] != "train":
+        return Woven(middle(steps), middle(blocks), 0.0, None)
     forward, backward = (_listed(record, f"woven_{name}_us") for name in ("forward", "backward"))
     phases = None
     if forward and backward:
         last = [a - b - c for a, b, c in zip(steps, forward, backward, strict=True)]
         phases = median(forward), median(backward), max(median(last), 1e-9)
     behind = _listed(record, "woven_backward_block_us")
-    block = median(_listed(record, "woven_block_us"))
-    return Woven(step, block, median(behind) if behind else 0.0, phases)
+    return Woven(median(steps), median(blocks), median(behind) if behind else 0.0, phases)
 
 
 def _listed(record: dict[str, Any], name: str) -> list[float]:
     return [float(one) * 1e-6 for one in (record.get(name) or "").split()]
 
 
+def middle(values: Sequence[float]) -> float:
+    """The geometric mean of all but a tenth at each end.
+
+    A shared host changes its state within milliseconds, and a mean holds as much of either state as
+    there was, which a median does not. Two streams of one step, each over its own blocks, come
+    closer to each other by it than by medians (4.8 where those left 5.5 %; 224 steps).
+    """
+    ordered = sorted(values)
+    cut = max(1, len(ordered) // ENDS) if len(ordered) >= MEANT else 0
+    return math.exp(fmean(math.log(value) for value in ordered[cut : len(ordered) - cut]))
+
+
 def _around(record: dict[str, Any], name: str) -> float | None:
     """What probes around the pieces of a stream say of a step [s]; None where there are none.
 
-    A long step goes through several of the spells of a shared host and takes their mean (without
-    the least and the most of the probes); a short one, as the median of many, that of its kind.
+    A long step that trains goes through several of the spells of a shared host and takes their mean
+    (without the least and the most of the probes); a short one, as the median of many, that of its
+    kind.
     """
-    text = record.get(name)
-    if not text:
+    seconds = sorted(_listed(record, name))
+    if not seconds:
         return None
-    seconds = sorted(float(one) * 1e-6 for one in text.split())
+    if record["kind"] != "train":
+        return middle(seconds)
     if _time(record, "step_us") * 1e-6 < LONG_STEP or len(seconds) < MEANT:
         return median(seconds)
     return fmean(seconds[1:-1])

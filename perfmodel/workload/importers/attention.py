@@ -118,6 +118,7 @@ def _cudnn(
         and _heads_match(query, key, value, gqa)
         and (mask is None or not mask.requires_grad)
         and _rows_in_order(mask)
+        and _of_two_or_four_axes(mask)
     )
 
 
@@ -143,6 +144,11 @@ def _dense(query: Any, key: Any, value: Any) -> bool:
 def _rows_in_order(mask: torch.Tensor | None) -> bool:
     """No fused kernel takes a mask whose last axis is strided, such as a permuted position bias."""
     return mask is None or mask.shape[-1] == 1 or mask.stride(-1) == 1
+
+
+def _of_two_or_four_axes(mask: torch.Tensor | None) -> bool:
+    """One of three axes goes to the memory-efficient kernel (``check_attn_mask_shape``)."""
+    return mask is None or mask.dim() in (2, 4)
 
 
 def _heads_match(query: Any, key: Any, value: Any, gqa: bool) -> bool:

@@ -15,9 +15,11 @@ from perfmodel.workload.program import Tensor
 PHILOX, PHILOX_BACK, _ADDED_BACK = 8.8, 3.2, 5.8
 # microseconds that a block spends on adding a tile of a mask of 128 keys, by the bytes that its
 # rows are aligned to; four times as long where heads of more than 128 leave no registers for it
-# (18 masked shapes of 12 models on an H100, one block a unit)
+# (18 masked shapes of 12 models on an H100, one block a unit); of one query only rows that are not
+# so aligned take longer (seven of 256 to 2,048 keys 0.5 to 1.1 us in all, one of 511 5 us)
 _TILE_SECONDS: Final = ((16, 1.0e-6), (8, 1.5e-6), (1, 3.5e-6))
-_ONE_QUERY: Final = 0.85e-6
+_ONE_QUERY: Final = 0.95e-6
+_ALIGNED: Final = 16
 _WIDE: Final = 4.0
 _TILE: Final = 128
 _EACH_SECOND, _BEGUN = 6.85e12, 1.4e-6  # operations of an element-wise kernel, which begins too
@@ -45,7 +47,8 @@ def _mask_seconds(site: Site, op: Attention, mask: Tensor) -> float:
     step = mask.shape[-1] * item_bytes(mask.dtype) if mask.shape else 1
     each = next(seconds for least, seconds in _TILE_SECONDS if step % least == 0)
     each *= _WIDE if op.head_dim > _TILE else 1.0
-    each = _ONE_QUERY if op.q_len == 1 else each
+    if op.q_len == 1:
+        each = 0.0 if step % _ALIGNED == 0 else _ONE_QUERY
     blocks = int(op.batch * op.q_heads) * -(-int(op.q_len) // _TILE)
     return each * -(-int(op.kv_len) // _TILE) * max(1.0, blocks / site.device.units)
 
