@@ -15,7 +15,8 @@ is added to the first; of 191 products that runs of both kinds measured, 8.0 and
 kernels are there sooner, from 3.5 us on: 11 of an H100 of 1.6 to 2.6 us, timed again without
 convolutions, took 0.21 to 0.34 us less, and 15 of an H200 0.2 us. Norms and softmax lose less: 27
 of the H100 0.2 us at 3 us, and 9 0.3 us at 8. Compiled chains lose 0.33 us from the shortest on:
-six of 1.04 to 1.13 us stand beside four of like size of 1.39 to 1.47.
+six of 1.04 to 1.13 us stand beside four of like size of 1.39 to 1.47. Six small convolutions that
+searched for no plan did not bring it about: ten chains behind them took what fresh processes take.
 
 A calibration is of one state: that of a process which ran everything, as most of the tables did. A
 table of a process without convolutions says so in its sidecar, ``fresh = 1.0`` (or the share of it

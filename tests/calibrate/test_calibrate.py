@@ -91,8 +91,9 @@ def test_one_kernel_fitted_anew_leaves_the_others_as_a_fit_of_all_gives_them(
 
 def test_fused_chains_judge_and_are_no_kernel_that_is_fitted(folder, out):
     tables = data_folder() / "measurements" / NAME
-    for name in ("chain.csv", "chain.toml"):
-        shutil.copy(tables / name, folder)
+    rows = (tables / "chain-4.csv").read_text().splitlines(keepends=True)
+    (folder / "chain.csv").write_text("".join([rows[0], *(r for r in rows if "silu_mul" in r)]))
+    seal(folder / "chain.csv")
     assert set(calibrate(folder, NAME, out=out).learned) == {"gemm-half", "rmsnorm"}
     with pytest.raises(CalibrationError, match="calibrate: kernels"):
         calibrate(folder, NAME, out=out, kernels=["fused"])

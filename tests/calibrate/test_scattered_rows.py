@@ -32,3 +32,11 @@ FFT = {"op": "fft", "batch": 3, "n": 16}
 def test_rows_become_operators(raw, op):
     record, reason = to_record(raw)
     assert (op_from_dict(record), reason) == (op, "")
+
+
+def test_a_chain_compiled_for_any_shape_is_no_operator():
+    raw = {"op": "chain", "kind": "add_rmsnorm", "rows": 8, "cols": 64, "dtype": "bf16"}
+    assert to_record(raw)[0]["rows"] == 8
+    record, reason = to_record(raw | {"kind": "add_rmsnorm_dynamic"})
+    assert record is None
+    assert "any shape" in reason
