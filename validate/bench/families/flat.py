@@ -61,9 +61,10 @@ def _compiled(kind: str, rows: int, cols: int, dtype: str) -> Any:
     """The chain compiled for the shapes it meets first, as a training step's are.
 
     With dynamic shapes (kinds that end in ``_dynamic``) a kernel is laid out for the shape that it
-    met first, in an earlier process even, and no operator says which: no fit reads those. Every operator has code of its own: past a few shapes of one the compiler would
-    fall back to eager kernels in silence. What was compiled stays, so that processes that take
-    turns compile together and time alone.
+    met first, in an earlier process even, and no operator says which: no fit reads those. Every
+    operator has code of its own: past a few shapes of one the compiler would fall back to eager
+    kernels in silence. What was compiled stays, so that processes that take turns compile together
+    and time alone.
     """
     own = _own(kind, f"{kind}_{rows}_{cols}_{dtype}")
     return torch.compile(own, dynamic=kind.endswith(_DYNAMIC))
