@@ -11,7 +11,7 @@ demo: $(VENV)/.ready
 	$(BIN)/python -m studies.demo --out $(OUT)
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 8
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
