@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from perfmodel.calibrate.measurements import load_measurements
@@ -35,8 +36,8 @@ from perfmodel.cost.proposed import (
     key_of,
     proposals,
 )
-from validate.bench import store
-from validate.products import flat, most
+from validate.bench import conv_draws, store
+from validate.products import beside_each_other, flat, most
 
 MEASUREMENTS: Final = Path("validate/measurements")
 DRAWN: Final = MEASUREMENTS / "h100-sxm5-80gb" / "search" / "drawn.npz"
@@ -45,6 +46,9 @@ LISTED: Final = sorted((MEASUREMENTS / "h200-sxm-141gb" / "search").glob("drawn-
 DEPTH: Final = 45
 WORDS: Final = 56
 """Words that are counted, of some 250: those that tell most of the others."""
+VOTERS: Final = 5
+PARTS: Final = 5
+"""In which fresh convolutions are drawn, each of a seed of its own."""
 _DIRECTIONS: Final = 12
 """Along which lists differ; more did not lead to better splits."""
 _SAMPLE: Final = 40000
@@ -52,6 +56,15 @@ _KNOB = re.compile(r"_k(\d+)=(-?\d+)")
 Numbers = NDArray[np.float64]
 Identity = tuple[int, ...]
 """Sizes and cell of an operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """Convolutions of one key of which nobody asked: sizes, cells (:class:`Drawn`) and columns."""
+
+    sizes: NDArray[np.int64]
+    cells: NDArray[np.int64]
+    columns: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,26 +248,151 @@ def grown(
     Splits are those after which the lists differ least along random directions of what is in
     them: a library has too many lists to count each at every split.
     """
-    trees = importlib.import_module("sklearn.tree")
-    lists, which = np.unique(drawn.lists, axis=0, return_inverse=True)
-    which = which.reshape(-1)
-    content = _content(lists, len(drawn.plans))
-    content = np.column_stack([0.5 * content @ worded, content])
-    content -= np.bincount(which) @ content / which.size
-    along = np.random.default_rng(0).standard_normal((content.shape[1], _DIRECTIONS))
-    tree = trees.DecisionTreeRegressor(min_samples_leaf=least, max_depth=DEPTH, random_state=0)
-    tree.fit(columns, (content @ along)[which].astype(np.float32))
-    arrays, at = flat(tree.tree_)
-    named = most(at[tree.apply(columns)], which, len(at), len(lists))
+    lists, which, along = _along(drawn, worded, 0)
+    arrays, named = merged(*_named(_fitted(columns, along[which], least, None, 0), columns, which))
     leaf = np.isinf(arrays["limits"])
     used, listed = np.unique(named[leaf], return_inverse=True)
-    list_at = np.zeros(len(at), dtype=np.uint16)
+    list_at = np.zeros(len(named), dtype=np.uint16)
     list_at[leaf] = listed
     return arrays | {
         "asked": arrays["asked"].astype(np.uint8),
         "list": list_at,
         "plans": lists[used].astype(np.uint16),
     }
+
+
+def voted(
+    drawn: Drawn, columns: NDArray[np.float32], fresh: Fresh, votes: NDArray[np.int64]
+) -> tuple[Drawn, NDArray[np.float32]]:
+    """With those fresh convolutions whose lists most trees name alike, by their :func:`vote`.
+
+    ``votes`` are of shape (:data:`VOTERS`, N). Together the trees are right more often than any of
+    them, but too slow for a price: they tell one tree more than the library was asked.
+    """
+    alike = (votes[:, None] == votes).sum(axis=1)
+    sure = 2 * alike.max(axis=0) > len(votes)
+    said = votes[alike.argmax(axis=0), np.arange(votes.shape[1])][sure]
+    more = replace(
+        drawn,
+        sizes=np.concatenate([drawn.sizes, fresh.sizes[sure]]),
+        cells=np.concatenate([drawn.cells, fresh.cells[sure]]),
+        lists=np.concatenate([drawn.lists, np.unique(drawn.lists, axis=0)[said]]),
+    )
+    return more, np.concatenate([columns, fresh.columns[sure]])
+
+
+def fresh(key: str, count: int, seed: int) -> Fresh:
+    """About ``count`` convolutions that one tree is asked of, drawn as measurements are."""
+    direction, layout, sort = key.split("_")
+    types = {name for name in DTYPES if (name == "fp32") == (sort == "fp32")}
+    strata = tuple(
+        one._replace(dtypes=tuple(name for name in one.dtypes if name in types))
+        for one in conv_draws.EVERY
+        if (one.which, one.layout) == (direction, layout) and types & set(one.dtypes)
+    )
+    drawn = np.array([identity(op) for op in conv_draws.build(count, seed, strata)], np.int64)
+    sizes, cells = drawn[:, :-1], drawn[:, -1]
+    columns = np.empty((len(drawn), 0), np.float32)
+    for place, name in enumerate(DTYPES):
+        rows = np.flatnonzero(cells % len(DTYPES) == place)
+        if name in types and rows.size:
+            said = asked_columns(columns_of(sizes[rows]), direction, name)
+            if not columns.size:
+                columns = np.empty((len(drawn), said.shape[1]), np.float32)
+            columns[rows] = said
+    return Fresh(sizes, cells, columns)
+
+
+def merged(
+    arrays: Mapping[str, Any], named: NDArray[np.int64]
+) -> tuple[dict[str, Any], NDArray[np.int64]]:
+    """The same answers by fewer places: without splits whose two sides name the same.
+
+    ``arrays`` are :func:`~validate.products.flat`'s, ``named`` (P,) what each leaf names.
+    """
+    below, said = arrays["below"].tolist(), named.tolist()
+    leaf = np.isinf(arrays["limits"]).tolist()
+    deep = [0] * len(below)
+    for place in reversed(range(len(below))):  # children stand behind their parents
+        if leaf[place]:
+            continue
+        one, other = below[place], below[place] + 1
+        if leaf[one] and leaf[other] and said[one] == said[other]:
+            leaf[place], said[place] = True, said[one]
+        else:
+            deep[place] = 1 + max(deep[one], deep[other])
+    left = np.where(leaf, -1, below)
+    order = beside_each_other(left, left + 1)
+    at = np.empty(len(below), dtype=np.int64)
+    at[order] = np.arange(len(order))
+    end = left[order] < 0
+    return {
+        "asked": np.where(end, 0, arrays["asked"][order]).astype(arrays["asked"].dtype),
+        "limits": np.where(end, np.inf, arrays["limits"][order]).astype(np.float32),
+        "below": np.where(end, np.arange(len(order)), at[left[order]]).astype(np.int32),
+        "depth": np.int64(deep[0]),
+    }, np.array(said, dtype=np.int64)[order]
+
+
+def joined(parts: Sequence[Fresh]) -> Fresh:
+    """All of several."""
+    every = ([getattr(one, name) for one in parts] for name in ("sizes", "cells", "columns"))
+    return Fresh(*map(np.concatenate, every))
+
+
+def vote(
+    drawn: Drawn,
+    columns: NDArray[np.float32],
+    worded: Numbers,
+    least: int,
+    fresh: NDArray[np.float32],
+    seed: int,
+) -> NDArray[np.int64]:
+    """What one tree says of fresh convolutions: places among the different lists, (N,).
+
+    Each tree but the first asks about half of the columns, drawn at every split, and measures lists
+    along directions of its own.
+    """
+    _, which, along = _along(drawn, worded, seed)
+    tree = _fitted(columns, along[which], least, 0.5 if seed else None, seed)
+    _, named = _named(tree, columns, which)
+    _, at = flat(tree.tree_)
+    return named[at[tree.apply(fresh)]]
+
+
+def _along(
+    drawn: Drawn, worded: Numbers, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """The different lists, which of them each convolution has, and where they are."""
+    lists, which = np.unique(drawn.lists, axis=0, return_inverse=True)
+    which = which.reshape(-1)
+    content = _content(lists, len(drawn.plans))
+    content = np.column_stack([0.5 * content @ worded, content])
+    content -= np.bincount(which) @ content / which.size
+    along = np.random.default_rng(seed).standard_normal((content.shape[1], _DIRECTIONS))
+    return lists, which, (content @ along).astype(np.float32)
+
+
+def _fitted(
+    columns: NDArray[np.float32],
+    aims: NDArray[np.float32],
+    least: int,
+    asked: float | None,
+    seed: int,
+) -> Any:
+    trees = importlib.import_module("sklearn.tree")
+    tree = trees.DecisionTreeRegressor(
+        min_samples_leaf=least, max_depth=DEPTH, max_features=asked, random_state=seed
+    )
+    return tree.fit(columns, aims)
+
+
+def _named(
+    tree: Any, columns: NDArray[np.float32], which: NDArray[np.int64]
+) -> tuple[dict[str, Any], NDArray[np.int64]]:
+    """A tree's arrays, and the list that most answers have at each of its places."""
+    arrays, at = flat(tree.tree_)
+    return arrays, most(at[tree.apply(columns)], which, len(at), int(which.max()) + 1)
 
 
 def _content(lists: NDArray[np.int64], plans: int) -> Numbers:
@@ -296,8 +434,13 @@ def counted(drawn: Drawn, names: Sequence[str]) -> Numbers:
     return np.array([[words(plan).count(name) for name in names] for plan in drawn.plans], float)
 
 
-def written(drawn: Drawn, least: int, names: Sequence[str] = ()) -> dict[str, Any]:
-    """Arrays of the file of trees; words are counted that tell most, unless they have ``names``."""
+def written(
+    drawn: Drawn, least: int, names: Sequence[str] = (), more: int = 0, jobs: int = 1
+) -> dict[str, Any]:
+    """Arrays of the file of trees; words are counted that tell most, unless they have ``names``.
+
+    Trees of half precision are told ``more`` convolutions each, by a vote.
+    """
     names = names or telling(drawn, WORDS)[0]
     held = counted(drawn, names)
     _, worded = telling(drawn, len(drawn.plans))
@@ -308,13 +451,27 @@ def written(drawn: Drawn, least: int, names: Sequence[str] = ()) -> dict[str, An
         "clusters": np.array([cluster(plan) for plan in drawn.plans], dtype=np.uint8),
         "names": np.array(drawn.plans),
     }
-    keys = []
-    for key, some, columns in cells(drawn):
-        keys.append(key)
-        tree = grown(some, columns, worded, least)
+    keyed = list(cells(drawn))
+    half = [one for one in keyed if one[0].endswith("half") and more]
+    fitted = Parallel(jobs, verbose=10)
+    drawn_of = [(key, more // PARTS, part) for key, *_ in half for part in range(PARTS)]
+    parts = fitted(delayed(fresh)(*one) for one in drawn_of)
+    unasked = [joined(parts[at : at + PARTS]) for at in range(0, len(parts), PARTS)]
+    votes = fitted(
+        delayed(vote)(some, columns, worded, least, one.columns, seed)
+        for (_, some, columns), one in zip(half, unasked, strict=True)
+        for seed in range(VOTERS)
+    )
+    told = {
+        key: voted(some, columns, one, np.stack(votes[VOTERS * at :][:VOTERS]))
+        for at, ((key, some, columns), one) in enumerate(zip(half, unasked, strict=True))
+    }
+    rows = {key: told.get(key, (some, columns)) for key, some, columns in keyed}
+    trees = fitted(delayed(grown)(*one, worded, least) for one in rows.values())
+    for (key, (_, columns)), tree in zip(rows.items(), trees, strict=True):
         sys.stdout.write(f"{key}: {len(columns)} rows, {len(tree['below']) // 2 + 1} leaves\n")
         found |= {f"{key}_{name}": value for name, value in tree.items()}
-    return found | {"keys": np.array(keys)}
+    return found | {"keys": np.array(list(rows))}
 
 
 def right(tree: Proposals, drawn: Drawn, columns: NDArray[np.float32]) -> tuple[float, float]:
@@ -334,6 +491,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--least", type=int, default=2, help="answers of a leaf")
+    parser.add_argument("--voted", type=int, default=0, metavar="N", help="so many more by a vote")
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--anew", action="store_true", help="choose the words that are counted")
     args = parser.parse_args(argv)
     drawn = read(args.drawn)
@@ -342,7 +501,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         more = with_listed(drawn, LISTED)
         more = more.of(~known(more, measured() | judged(MEASUREMENTS)))
         names = [] if args.anew else [name.partition("_")[2] for name in proposals()[0][1:]]
-        store.write_arrays(args.out, written(more, args.least, names))
+        store.write_arrays(args.out, written(more, args.least, names, args.voted, args.jobs))
     if args.check:
         for key, some, columns in cells(drawn.of(met)):
             whole, plans = right(proposals()[1][key], some, columns)

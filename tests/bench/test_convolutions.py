@@ -73,21 +73,75 @@ def test_words_that_fits_name_are_counted_again():
     assert found.tolist() == [[0, 0, 0], [1, 0, 1], [0, 0, 0], [1, 1, 1]]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="no scikit-learn")
-def test_a_tree_says_what_it_was_grown_from(monkeypatch):
-    trees = importlib.import_module("sklearn.tree")
-    kept = []
-    grower = trees.DecisionTreeRegressor
+without_trees = pytest.mark.skipif(
+    importlib.util.find_spec("sklearn") is None, reason="no scikit-learn"
+)
 
-    def remembered(**words):
-        kept.append(grower(**words))
-        return kept[-1]
 
-    monkeypatch.setattr(trees, "DecisionTreeRegressor", remembered)
+@without_trees
+def test_a_tree_says_what_it_was_grown_from():
     drawn = _drawn()
     ((_, some, columns),) = convolutions.cells(drawn)
     found = convolutions.grown(some, columns, np.eye(3), 2)
     leaf = tree_of(found)(columns)
     assert found["plans"][found["list"][leaf]].tolist() == some.lists.tolist()
-    same = np.unique(np.column_stack([leaf, kept[0].apply(columns)]), axis=0)
-    assert len(same) == len(np.unique(leaf)) == len(np.unique(same[:, 1]))
+    assert len(np.unique(leaf)) == 2  # no split but the one that tells two lists apart
+
+
+def _asked(value, side):
+    """A tree's places: two splits, the second of which tells nothing apart."""
+    return {
+        "asked": np.array([0, 1, 0, 0, 0], np.uint8),
+        "limits": np.array([value, side, np.inf, np.inf, np.inf], np.float32),
+        "below": np.array([1, 3, 2, 3, 4], np.int32),
+        "depth": np.int64(2),
+    }
+
+
+def test_splits_that_tell_nothing_apart_are_left_out():
+    before, columns = _asked(0.5, 0.25), np.random.default_rng(0).random((50, 2), np.float32)
+    for named, places in (([0, 0, 5, 7, 7], 3), ([0, 0, 7, 7, 7], 1), ([0, 0, 5, 7, 6], 5)):
+        found, said = convolutions.merged(before, np.array(named))
+        assert len(said) == len(found["below"]) == places
+        assert found["depth"] == (places - 1) // 2
+        expected = np.array(named)[tree_of(before)(columns)]
+        assert said[tree_of(found)(columns)].tolist() == expected.tolist()
+
+
+def test_a_vote_tells_what_most_trees_name_alike():
+    drawn = _drawn(4)
+    drawn = replace(drawn, lists=np.array([[1], [1], [2], [3]]) * np.eye(1, 10, dtype=int))
+    fresh = convolutions.Fresh(
+        np.full((3, 10), 9), np.full(3, 2), np.arange(3, dtype=np.float32)[:, None]
+    )
+    votes = np.array([[0, 1, 2], [0, 2, 2], [1, 0, 2], [0, 2, 1], [2, 1, 1]])
+    more, columns = convolutions.voted(drawn, np.zeros((4, 1), np.float32), fresh, votes)
+    assert more.lists[4:, 0].tolist() == [1, 3]  # of the second no three say the same
+    assert columns[4:, 0].tolist() == [0.0, 2.0]
+    assert more.cells[4:].tolist() == [2, 2]
+
+
+def test_fresh_convolutions_are_of_one_tree():
+    found = convolutions.fresh("wgrad_nchw_half", 60, 3)
+    assert len(found.sizes) == len(found.cells) == len(found.columns) >= 60
+    assert set(found.cells // 4) == {5}
+    assert set(found.cells % 4) <= {0, 1, 2}
+    ((_, _, columns),) = convolutions.cells(
+        replace(
+            _drawn(),
+            sizes=found.sizes,
+            cells=found.cells,
+            lists=np.zeros((len(found.cells), 10), int),
+        )
+    )
+    assert np.sort(columns, axis=0).tolist() == np.sort(found.columns, axis=0).tolist()
+
+
+@without_trees
+def test_most_trees_of_a_vote_are_right():
+    drawn = _drawn()
+    ((_, some, columns),) = convolutions.cells(drawn)
+    votes = [convolutions.vote(some, columns, np.eye(3), 2, columns, seed) for seed in range(3)]
+    lists = np.unique(some.lists, axis=0)
+    assert lists[votes[0]].tolist() == some.lists.tolist()
+    assert np.mean(np.array(votes) == votes[0]) > 0.9
