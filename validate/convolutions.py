@@ -97,6 +97,10 @@ class Drawn:
         return Drawn(*some, self.plans, self.tiles)
 
 
+Rows = tuple[Drawn, NDArray[np.float32]]
+"""Convolutions of one tree, and what is asked of them."""
+
+
 def read(path: Path) -> Drawn:
     """What :data:`DRAWN` holds."""
     with np.load(path, allow_pickle=False) as held:
@@ -291,16 +295,14 @@ def fresh(key: str, count: int, seed: int) -> Fresh:
         if (one.which, one.layout) == (direction, layout) and types & set(one.dtypes)
     )
     drawn = np.array([identity(op) for op in conv_draws.build(count, seed, strata)], np.int64)
+    drawn = drawn[np.argsort(drawn[:, -1] % len(DTYPES), kind="stable")]
     sizes, cells = drawn[:, :-1], drawn[:, -1]
-    columns = np.empty((len(drawn), 0), np.float32)
-    for place, name in enumerate(DTYPES):
-        rows = np.flatnonzero(cells % len(DTYPES) == place)
-        if name in types and rows.size:
-            said = asked_columns(columns_of(sizes[rows]), direction, name)
-            if not columns.size:
-                columns = np.empty((len(drawn), said.shape[1]), np.float32)
-            columns[rows] = said
-    return Fresh(sizes, cells, columns)
+    asked = [
+        asked_columns(columns_of(sizes[cells % len(DTYPES) == place]), direction, name)
+        for place, name in enumerate(DTYPES)
+        if name in types
+    ]
+    return Fresh(sizes, cells, np.concatenate(asked))
 
 
 def merged(
@@ -451,27 +453,35 @@ def written(
         "clusters": np.array([cluster(plan) for plan in drawn.plans], dtype=np.uint8),
         "names": np.array(drawn.plans),
     }
-    keyed = list(cells(drawn))
-    half = [one for one in keyed if one[0].endswith("half") and more]
     fitted = Parallel(jobs, verbose=10)
-    drawn_of = [(key, more // PARTS, part) for key, *_ in half for part in range(PARTS)]
-    parts = fitted(delayed(fresh)(*one) for one in drawn_of)
-    unasked = [joined(parts[at : at + PARTS]) for at in range(0, len(parts), PARTS)]
-    votes = fitted(
-        delayed(vote)(some, columns, worded, least, one.columns, seed)
-        for (_, some, columns), one in zip(half, unasked, strict=True)
-        for seed in range(VOTERS)
-    )
-    told = {
-        key: voted(some, columns, one, np.stack(votes[VOTERS * at :][:VOTERS]))
-        for at, ((key, some, columns), one) in enumerate(zip(half, unasked, strict=True))
-    }
-    rows = {key: told.get(key, (some, columns)) for key, some, columns in keyed}
+    rows = {key: (some, columns) for key, some, columns in cells(drawn)}
+    if more:
+        half = {key: one for key, one in rows.items() if key.endswith("half")}
+        rows |= _told_more(half, worded, least, more, fitted)
     trees = fitted(delayed(grown)(*one, worded, least) for one in rows.values())
     for (key, (_, columns)), tree in zip(rows.items(), trees, strict=True):
         sys.stdout.write(f"{key}: {len(columns)} rows, {len(tree['below']) // 2 + 1} leaves\n")
         found |= {f"{key}_{name}": value for name, value in tree.items()}
     return found | {"keys": np.array(list(rows))}
+
+
+def _told_more(
+    rows: Mapping[str, Rows], worded: Numbers, least: int, more: int, fitted: Parallel
+) -> dict[str, Rows]:
+    """With ``more`` fresh convolutions of each key, drawn and voted on in calls of their own."""
+    drawn_of = [(key, more // PARTS, part) for key in rows for part in range(PARTS)]
+    parts = fitted(delayed(fresh)(*one) for one in drawn_of)
+    unasked = [joined(parts[at : at + PARTS]) for at in range(0, len(parts), PARTS)]
+    votes = fitted(
+        delayed(vote)(*known, worded, least, one.columns, seed)
+        for known, one in zip(rows.values(), unasked, strict=True)
+        for seed in range(VOTERS)
+    )
+    said = (np.stack(votes[at : at + VOTERS]) for at in range(0, len(votes), VOTERS))
+    return {
+        key: voted(*known, one, named)
+        for (key, known), one, named in zip(rows.items(), unasked, said, strict=True)
+    }
 
 
 def right(tree: Proposals, drawn: Drawn, columns: NDArray[np.float32]) -> tuple[float, float]:
