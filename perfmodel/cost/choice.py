@@ -2,7 +2,7 @@ r"""Which kernel a library takes for a matrix product, by its own rule, and what
 
 cuBLAS searches nothing: a rule of its own names one kernel, its tile, the thread blocks that work
 together and the parts that ``k`` is cut into, from the sizes and the layout alone. Its answers to
-three million products, none of them measured, were recorded without running them
+nearly four million products, none of them measured, were recorded without running them
 (``validate/bench/chosen.py``); decision trees, one for each class of arithmetic and one more where
 rows start beside 16 bytes, give them again.
 Of a kernel of tiles :math:`t_m \times t_n` in blocks of :math:`c_m \times c_n`, on :math:`U` units,
