@@ -452,6 +452,18 @@ def test_a_lone_warp_waits_for_its_sines():
     assert seconds(512, "sin") < seconds(1024, "sin") / 20  # a row to more warps
 
 
+@pytest.mark.parametrize(
+    ("shape", "over", "rows"),
+    [((2048, 512), -1, 2048), ((8, 512), -1, None), ((64, 4096), 0, None)],
+)
+def test_rows_that_take_turns_are_told(shape, over, rows):
+    tensors = {"x": (shape, "fp32", "input"), "y": (shape, "fp32"), "z": (shape, "fp32")}
+    nodes = [("_softmax", "x", "y", {"dim": over}), ("neg", "y", "z")]
+    (kernel,) = compiled(program(tensors, nodes, "z")).kernels
+    assert kernel.ops[0].rows == rows
+    assert kernel.bytes_read == kernel.bytes_written == 4 * shape[0] * shape[1]
+
+
 def test_a_graph_ends_where_python_learns_a_number():
     """As a layer that may be dropped asks for a random number."""
     tensors = {

@@ -13,11 +13,12 @@ from perfmodel.workload.lowering.compile.split import WARP, many_rows
 from perfmodel.workload.lowering.device import Device
 from perfmodel.workload.lowering.kernel import Kernel, Traffic
 from perfmodel.workload.lowering.site import arithmetic
-from perfmodel.workload.lowering.stream import stream
+from perfmodel.workload.lowering.stream import in_rows, stream
 
 _GENERATED: Final = 0.5
 """Time of an operation of generated code over that of PyTorch's own kernels, which find every
 operand by its strides: profiled activations and norms of compiled models on an H100."""
+_IN_TURN: Final = 8  # rows a unit from which on they take turns
 _LOOPED: Final = 64  # terms of a row up to which they stay in registers, whatever their order
 _ONE_WARP, _ITS_TERMS, _ITS_ROWS, _MANY_ROWS = (256, 1024), 1024, 8, 1024
 _ANGLE_WAITS: Final = 1.4e6
@@ -63,12 +64,31 @@ def generated(
     name = "+".join(steps[:12]) + ("+..." if len(steps) > 12 else "")
     again = sum(size for _, size in reads if size >= elements) if _twice(members, device) else 0
     waits = waiting(members, name, reads)
+    dtype = arithmetic(members[0].value.dtype)
+    rows = 0 if waits or _angles(members) else _rows(members, device)
     ops = waits or (
-        stream(name, elements, read + again, written, flops, arithmetic(members[0].value.dtype)),
+        in_rows(name, rows, elements // rows, read + again, written, flops, dtype)
+        if rows
+        else stream(name, elements, read + again, written, flops, dtype),
     )
     kind = "pointwise" if waits else _kind(members)  # most of the time goes into additions
     note = "reordered reads" if any(map(_reordered, members)) else ""
     return Kernel(name, kind, ops, reads, writes, nodes, phase, "triton", note=note)
+
+
+def _rows(members: Sequence[Buffer], device: Device) -> int:
+    """Rows that a kernel sums along, if neighbours in memory lie along them; else 0.
+
+    Few rows wait for their operands, which a step mostly finds in the cache: what they move is
+    their price, as of a flat kernel.
+    """
+    sums = [member for member in members if member.reduced > 1]
+    shapes = {(member.numel, member.reduced) for member in sums}
+    if len(shapes) != 1 or any(m.whole or m.crossed or _reordered(m) for m in sums):
+        return 0
+    (rows, terms), full = shapes.pop(), max(m.numel * m.reduced for m in members)
+    many = rows >= _IN_TURN * device.units
+    return rows if many and rows * terms == full else 0
 
 
 def _angles(members: Sequence[Buffer]) -> float:
