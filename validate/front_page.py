@@ -53,6 +53,23 @@ DRAWS: Final = (
     ),
 )
 """Unread draws in the order of their row: of all operators, of convolutions alone."""
+OF_KINDS: Final = (
+    (
+        f"{CHIP}, draw-232301",
+        f"{CHIP}, draw-282301",
+        "h200-sxm-141gb, draw-232302",
+        "h200-sxm-141gb, draw-282302",
+    ),
+    (
+        f"{CHIP}, draw-231758",
+        f"{CHIP}, draw-232508",
+        f"{CHIP}, draw-242908",
+        "h200-sxm-141gb, draw-231768",
+        "h200-sxm-141gb, draw-232518",
+        "h200-sxm-141gb, draw-242918",
+    ),
+)
+"""Unread draws of what was worst before: products; kinds that tables held few of."""
 
 
 class Score(NamedTuple):
@@ -212,10 +229,13 @@ def program_rows() -> dict[str, Groups]:
 
 
 def unread_rows() -> dict[str, Groups]:
-    """The row of unread draws, from the page that ``perfmodel validate`` writes."""
+    """The rows of unread draws, from the page that ``perfmodel validate`` writes."""
     tables = _tables("unseen.md")
-    found = {name: _told(tables, name, worst=5) for group in DRAWS for name in group}
-    return {"every operator of draws": [[found[name] for name in group] for group in DRAWS]}
+
+    def told(draws: Sequence[Sequence[str]]) -> Groups:
+        return [[_told(tables, name, worst=5) for name in group] for group in draws]
+
+    return {"every operator of draws": told(DRAWS), "draws of what was worst": told(OF_KINDS)}
 
 
 def page_rows() -> dict[str, Groups]:
