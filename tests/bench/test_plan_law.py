@@ -412,9 +412,12 @@ def test_one_plan_of_drawn_operators_teaches(made):
     for taught in (few, few.joined(alone)):
         inputs = Inputs(taught, made.kernels)
         law = learn(
-            Told(taught, inputs, made.plans, "cpu"), np.arange(len(taught)), made.plans, how=how
+            Told(taught, inputs(taught), made.plans, "cpu"),
+            np.arange(len(taught)),
+            made.plans,
+            how=how,
         )
-        told = Told(held, inputs, made.plans, "cpu")
+        told = Told(held, inputs(held), made.plans, "cpu")
         with torch.no_grad():
             times, _ = told.asked(law, torch.arange(len(held)).expand(2, -1))
         off.append(float(times[..., 1].abs().mean()))

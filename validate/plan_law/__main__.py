@@ -16,11 +16,14 @@ import dataclasses
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from perfmodel.calibrate.profiled import PLANS_FOLDER
@@ -38,6 +41,8 @@ from validate.plan_law.table import Floats, Operators, Whole, depthwise
 DEVICES: Final = ("NVIDIA H100 80GB HBM3", "NVIDIA H200")
 ALL: Final = "all"
 SETS: Final = (*map(str, range(FOLDS)), ALL, *rows.CHIPS)
+PARTS: Final = 8
+"""Of each chip's drawn operators, described and asked by themselves."""
 
 
 def taken_of(which: str, ones: Operators) -> NDArray[np.bool_]:
@@ -54,27 +59,55 @@ def columns_of(chip: int) -> tuple[str, ...]:
     return (*SETS[: FOLDS + 1], rows.CHIPS[chip], rows.CHIPS[1 - chip])
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Seen:
+    """What networks see.
+
+    Parameters
+    ----------
+    known : array, shape (N, F)
+        Of all known operators.
+    drawn : list
+        Of each chip the drawn ones in parts, each with its columns.
+    """
+
+    known: Floats
+    drawn: list[list[tuple[Operators, Floats]]]
+
+
+def seen_of(known: rows.Known, drawn: Sequence[Operators], jobs: int, *, chips: bool) -> Seen:
+    """Columns of known and drawn operators; ``chips``: whether they tell the chip."""
+    ones = known.operators
+    inputs = Inputs(ones.only(~timed(ones)), known.kernels, chips=chips)
+    found = []
+    for one in drawn:
+        parts = [one.only(part) for part in np.array_split(np.arange(len(one)), PARTS)]
+        columns = Parallel(jobs, prefer="threads")(delayed(inputs)(part) for part in parts)
+        found.append(list(zip(parts, columns, strict=True)))
+    return Seen(inputs(ones), found)
+
+
+def timed(ones: Operators) -> NDArray[np.bool_]:
+    """Of which some plan has a steady time, (N,)."""
+    return np.isfinite(ones.steady_s).any(axis=1)
+
+
 def told_by(
-    which: str, known: rows.Known, drawn: Sequence[Operators], how: Schedule, device: str
+    which: str, known: rows.Known, seen: Seen, how: Schedule, device: str
 ) -> tuple[Floats, list[Floats], str]:
     """Logarithms of seconds by networks of a set, of all rows and of the drawn; how far off."""
     ones = known.operators
-    timed = np.isfinite(ones.steady_s).any(axis=1)
-    alone = which in rows.CHIPS
-    inputs = Inputs(ones.only(~timed), known.kernels, chips=not alone)
-    told = Told(ones, inputs, known.plans, device)
+    told = Told(ones, seen.known, known.plans, device)
     taken = taken_of(which, ones)
     law = learn(told, np.flatnonzero(taken), known.plans, how=how, seed=SETS.index(which))
     own = says(law, told)
-    held = ~taken & ~ones.unread & ~timed
+    held = ~taken & ~ones.unread & ~timed(ones)
     off = 100.0 * np.abs(np.expm1(own[held] - np.log(ones.kept_s[held])))
     text = f"{off.mean():.2f} % off, {np.median(off):.2f} in the median" if held.any() else "-"
-    every = []
-    for one in drawn:
-        parts = [one.only(part) for part in np.array_split(np.arange(len(one)), 8)]
-        every.append(
-            np.concatenate([says(law, Told(part, inputs, known.plans, device)) for part in parts])
-        )
+    every = [
+        np.concatenate([says(law, Told(*part, known.plans, device)) for part in parts])
+        for parts in seen.drawn
+    ]
     return own, every, f"{which}: {taken.sum()} rows, {held.sum()} others {text}"
 
 
@@ -169,26 +202,42 @@ def _library(chip: int) -> dict[str, str]:
     return {"device": DEVICES[chip], "taught_on": on, "torch": torch.__version__}
 
 
-def read(folder: Path, count: int | None) -> tuple[rows.Known, list[Operators]]:
-    """All that is known, and so many of the drawn operators on each chip."""
+def read(folder: Path, count: int | None, jobs: int = 1) -> tuple[rows.Known, list[Operators]]:
+    """All that is known, and so many of the drawn operators on each chip, in so many processes.
+
+    All columns are made here, by the trees of lists that are shipped: networks that were shown
+    those of other trees miss what they are asked with these.
+    """
     every = rows.Drawn.read()
     listed = rows.every_drawn().first(count)
     known = rows.read(folder, listed.names)
-    drawn = [rows.asked(listed, known, chip) for chip in range(len(rows.CHIPS))]
-    for timed in rows.likely(every, known, folder):
-        known = dataclasses.replace(known, operators=known.operators.joined(timed))
+    bare = dataclasses.replace(known, operators=known.operators.only(np.zeros(0, np.int64)))
+    parts = [listed.only(part) for part in np.array_split(np.arange(len(listed.cell)), PARTS)]
+    chips = range(len(rows.CHIPS))
+    asked = Parallel(jobs)(
+        delayed(rows.asked)(part, bare, chip) for chip in chips for part in parts
+    )
+    drawn = [reduce(Operators.joined, asked[PARTS * chip :][:PARTS]) for chip in chips]
+    for likely in rows.likely(every, known, folder):
+        known = dataclasses.replace(known, operators=known.operators.joined(likely))
     return known, drawn
 
 
 def learned(
-    sets: Sequence[str], known: rows.Known, drawn: Sequence[Operators], how: Schedule
+    sets: Sequence[str],
+    known: rows.Known,
+    drawn: Sequence[Operators],
+    how: Schedule,
+    jobs: int = 1,
 ) -> dict[str, tuple[Floats, list[Floats]]]:
     """What :func:`told_by` says of each set, on the device that PyTorch sees first."""
     device, found = device_of(), {}
-    for which in sets:
-        own, every, text = told_by(which, known, drawn, how, device)
-        found[which] = own, every
-        print(text, flush=True)
+    for alone, some in groupby(sets, rows.CHIPS.__contains__):
+        seen = seen_of(known, drawn, jobs, chips=not alone)
+        for which in some:
+            own, every, text = told_by(which, known, seen, how, device)
+            found[which] = own, every
+            print(text, flush=True)
     return found
 
 
@@ -240,14 +289,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--depthwise", action="store_true", help="convolutions of this kind alone")
     parser.add_argument("--beside", action="store_true", help="the mean with what the files say")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that describe drawn ones")
     parser.add_argument("--nets", type=int, default=USUAL.nets)
     parser.add_argument("--epochs", type=int, default=USUAL.epochs)
     args = parser.parse_args(argv)
     how = dataclasses.replace(USUAL, nets=args.nets, epochs=args.epochs)
-    known, drawn = read(args.measurements, args.drawn)
+    known, drawn = read(args.measurements, args.drawn, args.jobs)
     if args.depthwise:
         known, drawn = rows.depthwise_alone(known, drawn)
-    found = learned(args.only, known, drawn, how)
+    found = learned(args.only, known, drawn, how, args.jobs)
     if set(args.only) >= set(SETS[: FOLDS + 1]):
         publish(
             args.measurements, known, drawn, found, how, alone=args.depthwise, beside=args.beside

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from perfmodel.calibrate.descent import BETAS, HIGHEST, LOWEST, TINY
 from validate.plan_law.depthwise import native
-from validate.plan_law.inputs import Inputs
 from validate.plan_law.law import Law, tiled
 from validate.plan_law.table import Floats, Operators, Plans, product_of
 
@@ -64,19 +63,19 @@ class Told:
     ----------
     ones : Operators
         N of them.
-    inputs : Inputs
-        Makes their columns (N, F).
+    seen : array, shape (N, F)
+        Their columns, as :class:`~validate.plan_law.inputs.Inputs` makes them.
     plans : Plans
         What is known of all P plans.
     device : str
         As PyTorch names it.
     """
 
-    def __init__(self, ones: Operators, inputs: Inputs, plans: Plans, device: str) -> None:
+    def __init__(self, ones: Operators, seen: Floats, plans: Plans, device: str) -> None:
         def put(values: NDArray[np.generic]) -> Tensor:
             return torch.as_tensor(np.ascontiguousarray(values), device=device)
 
-        self.seen = put(inputs(ones))
+        self.seen = put(seen)
         self.product, self.offset = put(product_of(ones.sizes, ones.cell)), put(ones.offset)
         self.way, self.plans = put(ones.cell // 8), put(ones.plans)
         self.kept, self.steady = put(ones.kept_s), put(ones.steady_s)

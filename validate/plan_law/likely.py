@@ -46,11 +46,12 @@ def op_of(sizes: Sequence[int], cell: int) -> ops.Op:
 def expected(known: rows.Known, drawn: Operators, device: str) -> tuple[Whole, Floats]:
     """Places of the plans that a small network expects to be kept, and their times [s], (N,)."""
     inputs = Inputs(known.operators, known.kernels)
-    told = Told(known.operators, inputs, known.plans, device)
+    told = Told(known.operators, inputs(known.operators), known.plans, device)
     law = learn(told, np.arange(len(known.operators)), known.plans, how=SMALL)
     places, times = [], []
     for part in np.array_split(np.arange(len(drawn)), max(1, len(drawn) // 4096)):
-        asked = Told(drawn.only(part), inputs, known.plans, device)
+        some = drawn.only(part)
+        asked = Told(some, inputs(some), known.plans, device)
         with torch.no_grad():
             each = torch.arange(len(part), device=device)[None]
             steady, launch = asked.asked(law, each)
