@@ -12,7 +12,6 @@ adds answers to those that are drawn.
 from __future__ import annotations
 
 import argparse
-import importlib
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +36,7 @@ from perfmodel.cost.proposed import (
     proposals,
 )
 from validate.bench import conv_draws, store
-from validate.products import beside_each_other, flat, most
+from validate.products import fitted, flat, laid_out, most
 
 MEASUREMENTS: Final = Path("validate/measurements")
 DRAWN: Final = MEASUREMENTS / "h100-sxm5-80gb" / "search" / "drawn.npz"
@@ -253,7 +252,9 @@ def grown(
     them: a library has too many lists to count each at every split.
     """
     lists, which, along = _along(drawn, worded, 0)
-    arrays, named = merged(*_named(_fitted(columns, along[which], least, None, 0), columns, which))
+    arrays, named = merged(
+        *_named(fitted(columns, along[which], least, DEPTH, None), columns, which)
+    )
     leaf = np.isinf(arrays["limits"])
     used, listed = np.unique(named[leaf], return_inverse=True)
     list_at = np.zeros(len(named), dtype=np.uint16)
@@ -324,16 +325,10 @@ def merged(
         else:
             deep[place] = 1 + max(deep[one], deep[other])
     left = np.where(leaf, -1, below)
-    order = beside_each_other(left, left + 1)
-    at = np.empty(len(below), dtype=np.int64)
-    at[order] = np.arange(len(order))
-    end = left[order] < 0
-    return {
-        "asked": np.where(end, 0, arrays["asked"][order]).astype(arrays["asked"].dtype),
-        "limits": np.where(end, np.inf, arrays["limits"][order]).astype(np.float32),
-        "below": np.where(end, np.arange(len(order)), at[left[order]]).astype(np.int32),
-        "depth": np.int64(deep[0]),
-    }, np.array(said, dtype=np.int64)[order]
+    found, at = laid_out(arrays["asked"], arrays["limits"], left, left + 1, deep[0])
+    names = np.empty(len(found["below"]), dtype=np.int64)
+    names[at[at >= 0]] = np.array(said)[at >= 0]
+    return found, names
 
 
 def joined(parts: Sequence[Fresh]) -> Fresh:
@@ -356,7 +351,7 @@ def vote(
     along directions of its own.
     """
     _, which, along = _along(drawn, worded, seed)
-    tree = _fitted(columns, along[which], least, 0.5 if seed else None, seed)
+    tree = fitted(columns, along[which], least, DEPTH, 0.5 if seed else None, seed)
     _, named = _named(tree, columns, which)
     _, at = flat(tree.tree_)
     return named[at[tree.apply(fresh)]]
@@ -373,20 +368,6 @@ def _along(
     content -= np.bincount(which) @ content / which.size
     along = np.random.default_rng(seed).standard_normal((content.shape[1], _DIRECTIONS))
     return lists, which, (content @ along).astype(np.float32)
-
-
-def _fitted(
-    columns: NDArray[np.float32],
-    aims: NDArray[np.float32],
-    least: int,
-    asked: float | None,
-    seed: int,
-) -> Any:
-    trees = importlib.import_module("sklearn.tree")
-    tree = trees.DecisionTreeRegressor(
-        min_samples_leaf=least, max_depth=DEPTH, max_features=asked, random_state=seed
-    )
-    return tree.fit(columns, aims)
 
 
 def _named(
@@ -453,12 +434,12 @@ def written(
         "clusters": np.array([cluster(plan) for plan in drawn.plans], dtype=np.uint8),
         "names": np.array(drawn.plans),
     }
-    fitted = Parallel(jobs, verbose=10)
+    spread = Parallel(jobs, verbose=10)
     rows = {key: (some, columns) for key, some, columns in cells(drawn)}
     if more:
         half = {key: one for key, one in rows.items() if key.endswith("half")}
-        rows |= _told_more(half, worded, least, more, fitted)
-    trees = fitted(delayed(grown)(*one, worded, least) for one in rows.values())
+        rows |= _told_more(half, worded, least, more, spread)
+    trees = spread(delayed(grown)(*one, worded, least) for one in rows.values())
     for (key, (_, columns)), tree in zip(rows.items(), trees, strict=True):
         sys.stdout.write(f"{key}: {len(columns)} rows, {len(tree['below']) // 2 + 1} leaves\n")
         found |= {f"{key}_{name}": value for name, value in tree.items()}
@@ -466,13 +447,13 @@ def written(
 
 
 def _told_more(
-    rows: Mapping[str, Rows], worded: Numbers, least: int, more: int, fitted: Parallel
+    rows: Mapping[str, Rows], worded: Numbers, least: int, more: int, spread: Parallel
 ) -> dict[str, Rows]:
     """With ``more`` fresh convolutions of each key, drawn and voted on in calls of their own."""
     drawn_of = [(key, more // PARTS, part) for key in rows for part in range(PARTS)]
-    parts = fitted(delayed(fresh)(*one) for one in drawn_of)
+    parts = spread(delayed(fresh)(*one) for one in drawn_of)
     unasked = [joined(parts[at : at + PARTS]) for at in range(0, len(parts), PARTS)]
-    votes = fitted(
+    votes = spread(
         delayed(vote)(*known, worded, least, one.columns, seed)
         for known, one in zip(rows.values(), unasked, strict=True)
         for seed in range(VOTERS)

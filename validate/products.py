@@ -263,13 +263,29 @@ def _tree(
     columns: NDArray[np.float32], wanted: NDArray[Any], least: int, share: float
 ) -> tuple[dict[str, Any], NDArray[np.int64]]:
     """Arrays of a tree for what is wanted (N, W), and the leaf of every row (N,)."""
-    trees = importlib.import_module("sklearn.tree")
-    tree = trees.DecisionTreeRegressor(
-        min_samples_leaf=least, max_depth=DEPTH, max_features=share, random_state=0
-    )
-    tree.fit(columns, wanted)
+    tree = fitted(columns, wanted, least, DEPTH, share)
     arrays, at = flat(tree.tree_)
     return arrays, at[tree.apply(columns)]
+
+
+def fitted(
+    columns: NDArray[np.float32],
+    wanted: NDArray[Any],
+    least: int,
+    depth: int,
+    share: float | None,
+    seed: int = 0,
+) -> Any:
+    """A tree of scikit-learn's that tells what is wanted (N, W) from the columns (N, F).
+
+    Leaves hold ``least`` rows or more; a question is the best of a ``share`` of the columns, drawn
+    anew each time, or of all.
+    """
+    trees = importlib.import_module("sklearn.tree")
+    tree = trees.DecisionTreeRegressor(
+        min_samples_leaf=least, max_depth=depth, max_features=share, random_state=seed
+    )
+    return tree.fit(columns, wanted)
 
 
 def joined(
@@ -310,23 +326,33 @@ def most(leaf: NDArray[Any], labels: NDArray[Any], leaves: int, kinds: int) -> N
 
 
 def flat(tree: Any) -> tuple[dict[str, Any], NDArray[np.int64]]:
-    """``asked``, ``limits``, ``below`` and ``depth`` of a tree that scikit-learn grew, and places.
+    """Arrays of a tree that scikit-learn grew, as :func:`laid_out` makes them, and places."""
+    left, right = tree.children_left, tree.children_right
+    return laid_out(tree.feature, tree.threshold, left, right, tree.max_depth)
+
+
+def laid_out(
+    asked: NDArray[Any],
+    limits: NDArray[Any],
+    left: NDArray[Any],
+    right: NDArray[Any],
+    depth: int,
+) -> tuple[dict[str, Any], NDArray[np.int64]]:
+    """``asked``, ``limits``, ``below`` and ``depth`` of a tree of such nodes, (P,), and places.
 
     Those are the arrays that :func:`perfmodel.cost.walk.tree_of` takes, with children side by
-    side, so that the larger's place is one behind the smaller's; places, shape (P,), are where
-    scikit-learn's nodes stand then.
+    side, so that the larger's place is one behind the smaller's; a leaf has -1 for ``left``.
+    Places, shape (P,), are where the nodes stand then, -1 those that nothing leads to.
     """
-    order = beside_each_other(tree.children_left, tree.children_right)
-    at = np.empty(len(order), dtype=np.int64)
+    order = beside_each_other(left, right)
+    at = np.full(len(left), -1, dtype=np.int64)
     at[order] = np.arange(len(order))
-    leaf = tree.children_left[order] < 0
+    leaf = left[order] < 0
     arrays = {
-        "asked": np.where(leaf, 0, tree.feature[order]).astype(np.int16),
-        "limits": np.where(leaf, np.inf, tree.threshold[order]).astype(np.float32),
-        "below": np.where(leaf, np.arange(len(order)), at[tree.children_left[order]]).astype(
-            np.int32
-        ),
-        "depth": np.int64(tree.max_depth),
+        "asked": np.where(leaf, 0, asked[order]).astype(np.int16),
+        "limits": np.where(leaf, np.inf, limits[order]).astype(np.float32),
+        "below": np.where(leaf, np.arange(len(order)), at[left[order]]).astype(np.int32),
+        "depth": np.int64(depth),
     }
     return arrays, at
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from validate.bench.models import draws
-from validate.bench.models.cases import Case
 from validate.bench.models.draws import PURE, SGD, Draw
 
 DRAW = Draw(
@@ -25,13 +23,3 @@ DRAW = Draw(
     compiled=(),
     trained_compiled=(),
 )  # fmt: skip
-
-
-def compiled() -> list[Case]:
-    """Steps that are compiled."""
-    return draws.compiled(DRAW)
-
-
-def eager() -> list[Case]:
-    """Cases that nothing compiles."""
-    return draws.eager(DRAW)

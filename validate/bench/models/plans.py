@@ -15,6 +15,7 @@ from validate.bench.models import (
     cases_other,
     cases_published,
     cases_usual,
+    draws,
 )
 from validate.bench.models.cases import Case
 
@@ -30,10 +31,9 @@ def every() -> list[Case]:
         *cases_other.eager(), *cases_other.compiled(),
         *cases_further.eager(), *cases_further.compiled(),
         *cases_diverse.eager(),
-        *cases_hands.eager(), *cases_hands.compiled(),
-        *cases_hands_more.eager(), *cases_hands_more.compiled(),
-        *cases_hands_further.eager(), *cases_hands_further.compiled(),
     ]  # fmt: skip
+    for one in (cases_hands, cases_hands_more, cases_hands_further):
+        made += [*draws.eager(one.DRAW), *draws.compiled(one.DRAW)]
     first: dict[str, Case] = {}
     for case in made:
         first.setdefault(case.key, case)

@@ -342,7 +342,8 @@ class SimpleVit(nn.Module):
         y, x = (g.flatten()[:, None] for g in torch.meshgrid(
             torch.arange(14), torch.arange(14), indexing="ij"))  # fmt: skip
         rate = 1.0 / (10000.0 ** (torch.arange(hidden // 4) / (hidden // 4 - 1)))
-        table = torch.cat(((x * rate).sin(), (x * rate).cos(), (y * rate).sin(), (y * rate).cos()), 1)  # noqa: E501  # fmt: skip
+        waves = [wave(at * rate) for at in (x, y) for wave in (torch.sin, torch.cos)]
+        table = torch.cat(waves, 1)
         self.register_buffer("position", table.float(), persistent=False)
         self.heads = heads
         self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(layers))
